@@ -1,0 +1,10 @@
+"""What newer versions of JAX change, behind one small file. Only public modules; jax >= 0.10.2."""
+
+import jax
+
+
+def varying_axes(x) -> frozenset[str]:
+    """The manual mesh axes over which `x` varies inside `shard_map(check_vma=True)`; empty outside."""
+    aval = jax.typeof(x)
+    manual = getattr(aval, "mat", None)  # jax < 0.10 has `.vma` in its place
+    return frozenset(manual.varying if manual is not None else getattr(aval, "vma", ()))

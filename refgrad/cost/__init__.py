@@ -1,0 +1,1 @@
+"""What does this computation cost, forward and backward, with no FLOP unexplained?"""

@@ -1,0 +1,1 @@
+"""Is this backward rule right, and if not, where?"""

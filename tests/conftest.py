@@ -1,0 +1,15 @@
+"""Every test runs with strict promotion on four virtual CPU devices; `x64` opens the float64 lane."""
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def x64():
+    """The float64 lane: 64-bit types are on while the test runs."""
+    with jax.enable_x64(True):
+        yield
