@@ -8,3 +8,10 @@ def varying_axes(x) -> frozenset[str]:
     aval = jax.typeof(x)
     manual = getattr(aval, "mat", None)  # jax < 0.10 has `.vma` in its place
     return frozenset(manual.varying if manual is not None else getattr(aval, "vma", ()))
+
+
+def explicit_sharding(x) -> jax.sharding.NamedSharding | None:
+    """The sharding in the type of `x` where its mesh has explicit axes; None under auto or manual axes."""
+    sharding = jax.typeof(x).sharding
+    explicit = jax.sharding.AxisType.Explicit
+    return sharding if not sharding.mesh.empty and explicit in sharding.mesh.axis_types else None

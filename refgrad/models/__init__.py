@@ -1,0 +1,1 @@
+"""Networks composed of the operations, each a set of pure functions: init, logits, loss."""

@@ -1,0 +1,223 @@
+"""GPT-2 as pure functions: biases, learned positions, norm before each module, tied head, tanh-GELU.
+
+Parameters are a tree whose paths are the checkpoint's names ("h.0.attn.c_attn.weight"), weights stored in × out. Under
+"h" stands a list with one tree a layer, or one tree of arrays stacked over the layers, as `stack` makes it.
+
+Source: D2, "Model Architecture Overview"; names, initial values and the tied head are GPT-2's.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from refgrad.models._inputs import check_ids, check_params
+from refgrad.ops import operations
+from refgrad.ops._numerics import wide
+from refgrad.ops.multi_head_attention import attend
+
+Params = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The sizes of a GPT-2, by the checkpoint's names; the defaults are those of the embedded tiny one.
+
+    Raises ValueError or TypeError for sizes that no model can have.
+    """
+
+    n_layer: int = 2
+    n_head: int = 4
+    n_embd: int = 32
+    n_positions: int = 64
+    vocab_size: int = 256
+    layer_norm_epsilon: float = 1e-5
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self) -> None:
+        for field in ("n_layer", "n_head", "n_embd", "n_positions", "vocab_size"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{field} is {value!r}, but must be an integer")
+            if value < 1:
+                raise ValueError(f"{field} is {value}, but must be at least 1")
+        if self.n_embd % self.n_head:
+            raise ValueError(
+                f"n_embd is {self.n_embd}, which n_head = {self.n_head} does not divide: the heads share its columns"
+            )
+        if isinstance(self.layer_norm_epsilon, bool) or not isinstance(self.layer_norm_epsilon, int | float):
+            raise TypeError(f"layer_norm_epsilon is {self.layer_norm_epsilon!r}, but must be a number")
+        if not 0 < self.layer_norm_epsilon < 1:
+            raise ValueError(f"layer_norm_epsilon is {self.layer_norm_epsilon}, but must lie between 0 and 1")
+        if not isinstance(self.tie_word_embeddings, bool):
+            raise TypeError(f"tie_word_embeddings is {self.tie_word_embeddings!r}, but must be true or false")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> "Config":
+        """The config with these values, the rest as in the tiny one.
+
+        Raises ValueError for a key that it does not have, naming the nearest.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+                raise ValueError(f"{key} = {values[key]!r} is no key of the model's config: {hint}")
+        return cls(**values)
+
+    def dims(self, batch: int, sequence: int) -> dict[str, int]:
+        """The documents' symbols at this model's sizes, by name."""
+        h, n_h = self.n_embd, self.n_head
+        return {"b": batch, "s": sequence, "h": h, "n_h": n_h, "d": h // n_h, "V": self.vocab_size, "n_L": self.n_layer}
+
+
+SIZES: dict[str, Config] = {
+    name: Config(layers, heads, width, 1024, 50257)
+    for name, layers, heads, width in (
+        ("124M", 12, 12, 768),
+        ("355M", 24, 16, 1024),
+        ("774M", 36, 20, 1280),
+        ("1.5B", 48, 25, 1600),
+    )
+}
+
+
+def init(key: Array, config: Config) -> Params:
+    """Random parameters in float32, layers as a list: weights normal of 0.02, the two projections onto the residual
+    stream of 0.02/√(2 n_layer), biases 0, gains 1."""
+    h = config.n_embd
+    keys = iter(jax.random.split(key, 3 + 4 * config.n_layer))
+
+    def normal(*shape: int, scale: float = 0.02) -> Array:
+        return scale * jax.random.normal(next(keys), shape, jnp.float32)
+
+    def projection(n_in: int, n_out: int, scale: float = 0.02) -> dict[str, Array]:
+        return {"weight": normal(n_in, n_out, scale=scale), "bias": jnp.zeros(n_out, jnp.float32)}
+
+    def norm() -> dict[str, Array]:
+        return {"weight": jnp.ones(h, jnp.float32), "bias": jnp.zeros(h, jnp.float32)}
+
+    onto_stream = 0.02 / (2 * config.n_layer) ** 0.5
+    params: Params = {
+        "wte": {"weight": normal(config.vocab_size, h)},
+        "wpe": {"weight": normal(config.n_positions, h)},
+        "h": [
+            {
+                "ln_1": norm(),
+                "attn": {"c_attn": projection(h, 3 * h), "c_proj": projection(h, h, onto_stream)},
+                "ln_2": norm(),
+                "mlp": {"c_fc": projection(h, 4 * h), "c_proj": projection(4 * h, h, onto_stream)},
+            }
+            for _ in range(config.n_layer)
+        ],
+        "ln_f": norm(),
+    }
+    if not config.tie_word_embeddings:
+        params["lm_head"] = {"weight": normal(config.vocab_size, h)}
+    return params
+
+
+def stack(params: Params) -> Params:
+    """`params` with its list of layers as one tree of arrays with a leading axis of n_layer, which `scan` walks."""
+    if isinstance(params["h"], Mapping):
+        return params
+    return {**params, "h": jax.tree.map(lambda *leaves: jnp.stack(leaves), *params["h"])}
+
+
+def unstack(params: Params) -> Params:
+    """`params` with its layers as a list: the inverse of `stack`."""
+    if not isinstance(params["h"], Mapping):
+        return params
+    layers = jax.tree.leaves(params["h"])[0].shape[0]
+    return {**params, "h": [jax.tree.map(lambda leaf, n=n: leaf[n], params["h"]) for n in range(layers)]}
+
+
+def logits(
+    params: Params,
+    tokens: Array,
+    config: Config,
+    rules: str = "document",
+    scan: bool = False,
+    remat: bool = False,
+) -> Array:
+    """Token ids (..., s) → logits (..., s, vocab_size), in the parameters' dtype.
+
+    `rules` is "document" (the derived rules) or "autodiff" (the same forward, differentiated by JAX); `scan` walks the
+    layers by `lax.scan`, `remat` recomputes each block in the backward pass. An id outside [0, vocab_size) raises
+    ValueError where the ids are concrete, and gives NaN where they are traced. Raises ValueError or TypeError, naming
+    the argument and the bound, for parameters that are not this config's and for a sequence longer than n_positions.
+    """
+    o = operations(rules)
+    check_params(params, jax.eval_shape(partial(init, config=config), jax.random.key(0)))
+    check_ids("tokens", tokens, config.vocab_size, config.n_positions)
+    with jax.named_scope("wte"):
+        x = o.token_embedding(params["wte"]["weight"], jnp.asarray(tokens))
+    with jax.named_scope("wpe"):
+        x = o.position_embedding(x, params["wpe"]["weight"])
+
+    def block(x: Array, layer: Params) -> Array:
+        return _block(o, config, x, layer)
+
+    block = jax.checkpoint(block) if remat else block
+    if scan:
+        with jax.named_scope("h"):
+            x, _ = jax.lax.scan(lambda x, layer: (block(x, layer), None), x, stack(params)["h"])
+    else:
+        for n, layer in enumerate(unstack(params)["h"]):
+            with jax.named_scope(f"h.{n}"):
+                x = block(x, layer)
+    with jax.named_scope("ln_f"):
+        x = _norm(o, config, x, params["ln_f"])
+    with jax.named_scope("lm_head"):
+        return o.lm_head(x, params["wte" if config.tie_word_embeddings else "lm_head"]["weight"])
+
+
+def loss(
+    params: Params,
+    tokens: Array,
+    targets: Array,
+    config: Config,
+    rules: str = "document",
+    scan: bool = False,
+    remat: bool = False,
+) -> Array:
+    """Mean cross-entropy of `targets` (..., s) under the model's logits at `tokens` (..., s): a float32 scalar at least.
+
+    Arguments and errors as in `logits`; the targets are ids below vocab_size too.
+    """
+    check_ids("targets", targets, config.vocab_size, config.n_positions)
+    if jnp.shape(targets) != jnp.shape(tokens):
+        raise ValueError(
+            f"targets has shape {jnp.shape(targets)}, but tokens has {jnp.shape(tokens)}: give one a token"
+        )
+    x = logits(params, tokens, config, rules, scan, remat)
+    with jax.named_scope("loss"):
+        return operations(rules).cross_entropy(wide(x), jnp.asarray(targets))
+
+
+def _norm(o: SimpleNamespace, config: Config, x: Array, p: Mapping[str, Array]) -> Array:
+    """Layer normalisation with one norm's parameters."""
+    return o.layer_norm(x, p["weight"], p["bias"], config.layer_norm_epsilon)
+
+
+def _block(o: SimpleNamespace, config: Config, x: Array, layer: Params) -> Array:
+    """One layer, (..., s, h) → (..., s, h): each module reads the normalised stream and adds to it."""
+    with jax.named_scope("ln_1"):
+        normed = _norm(o, config, x, layer["ln_1"])
+    with jax.named_scope("attn"):
+        c_attn, c_proj = layer["attn"]["c_attn"], layer["attn"]["c_proj"]
+        weights = (c_attn["weight"], c_attn["bias"], c_proj["weight"], c_proj["bias"])
+        x = o.residual(x, attend(o, normed, *weights, config.n_head))
+    with jax.named_scope("ln_2"):
+        normed = _norm(o, config, x, layer["ln_2"])
+    with jax.named_scope("mlp"):
+        c_fc, c_proj = layer["mlp"]["c_fc"], layer["mlp"]["c_proj"]
+        hidden = o.gelu(o.linear(normed, c_fc["weight"], c_fc["bias"]))
+        return o.residual(x, o.linear(hidden, c_proj["weight"], c_proj["bias"]))

@@ -1,0 +1,48 @@
+"""What every rule shares: accumulation in at least float32, and cotangents of their primal's type."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from refgrad._jax import explicit_sharding, varying_axes
+
+
+def wide(x: Array) -> Array:
+    """`x` in the dtype that sums are taken in: its own, float32 at least."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def product(subscripts: str, x: Array, y: Array, out_sharding=None) -> Array:
+    """The contraction of two arrays, accumulated and returned in at least float32."""
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    return jnp.einsum(subscripts, x, y, preferred_element_type=dtype, out_sharding=out_sharding)
+
+
+def lift(x: Array, ndim: int) -> Array:
+    """`x` with leading axes of length one up to `ndim`: broadcasting that strict rank promotion accepts."""
+    return jax.lax.expand_dims(x, range(ndim - x.ndim))
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Like:
+    """The type of a primal, without its values: a residual of zero bytes that its cotangent is cast to."""
+
+    shape: tuple[int, ...]
+    dtype: jnp.dtype
+    varying: frozenset[str]
+    sharding: jax.sharding.NamedSharding | None
+
+    @classmethod
+    def of(cls, primal: Array) -> "Like":
+        """The type of `primal`: shape, dtype, the manual axes it varies over, its explicit sharding or None."""
+        return cls(primal.shape, primal.dtype, varying_axes(primal), explicit_sharding(primal))
+
+    def __call__(self, cotangent: Array) -> Array:
+        """`cotangent` as its primal's: summed over the manual axes on which the primal did not vary, and cast."""
+        axes = tuple(sorted(varying_axes(cotangent) - self.varying))
+        if axes:
+            cotangent = jax.lax.psum(cotangent, axes)
+        return cotangent.astype(self.dtype)

@@ -1,0 +1,56 @@
+"""Attention scaling: y = x / √d.
+
+Forward. y = x · d^(−1/2), element by element; d is the head's width, a constant.
+
+Derivation. ∂y/∂x = d^(−1/2), so
+
+    dx = dy · d^(−1/2)
+
+Kept: nothing. Cost: one multiplication an element, as in the document (XLA folds it away where d = 1).
+Source: D2, "Attention Scaling".
+"""
+
+from functools import partial
+
+import jax
+from jax import Array
+
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import wide
+from refgrad.ops._row import Cost, Row
+from refgrad.symbols import b, d, n_h, s
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+@jax.named_scope("attention_scaling")
+def attention_scaling(x: Array, d: int) -> Array:
+    """x of any shape, d a positive number → x / √d. Raises ValueError for d ≤ 0, TypeError for x not floating."""
+    agree("attention_scaling", x=(x, "..."))
+    if not d > 0:
+        raise ValueError(f"attention_scaling: d is {d}, but the head's width is at least 1: pass q.shape[-1]")
+    return (wide(x) * d**-0.5).astype(x.dtype)
+
+
+@jax.named_scope("attention_scaling")
+def _fwd(x: Array, d: int) -> tuple[Array, None]:
+    return attention_scaling.fun(x, d), None
+
+
+@jax.named_scope("attention_scaling")
+def _bwd(d: int, _: None, dy: Array) -> tuple[Array]:
+    return ((wide(dy) * d**-0.5).astype(dy.dtype),)
+
+
+attention_scaling.defvjp(_fwd, _bwd)
+
+ROW = Row(
+    op=attention_scaling,
+    source="D2, Attention Scaling",
+    arguments={"x": "b n_h s s"},
+    statics={"d": d},
+    forward=Cost(b * n_h * s**2),
+    backward=Cost(b * n_h * s**2),
+    document=b * n_h * s**2,
+    causes={},
+    residuals=0,
+)

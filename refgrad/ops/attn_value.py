@@ -1,0 +1,63 @@
+"""Attention output: y = p v for each head and example.
+
+Forward. y_id = Σ_j p_ij v_jd, p the attention probabilities of one head of one example.
+
+Derivation. As in `query_key`, each head stands alone. p_ij meets every column of row j of v, v_jd every row i:
+
+    dp_ij = Σ_d dy_id v_jd        dv_jd = Σ_i p_ij dy_id
+
+Kept: p and v. Cost: two products, 2·b·n_h·s²·d each, as in the document; the causal half is not skipped.
+Source: D2, "Activation-to-Activation Multiplications", attn@value.
+"""
+
+from typing import NamedTuple
+
+import jax
+from jax import Array
+
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like, product
+from refgrad.ops._row import Cost, Row
+from refgrad.symbols import b, d, n_h, s, w
+
+
+class Residuals(NamedTuple):
+    """p (..., s, s) and v (..., s, d)."""
+
+    p: Array
+    v: Array
+
+
+@jax.custom_vjp
+@jax.named_scope("attn_value")
+def attn_value(p: Array, v: Array) -> Array:
+    """p (..., s, s), v (..., s, d) → (..., s, d). Raises ValueError or TypeError where they do not agree."""
+    agree("attn_value", v=(v, "... s d"), p=(p, "... s s"))
+    return product("...ij,...jd->...id", p, v).astype(v.dtype)
+
+
+@jax.named_scope("attn_value")
+def _fwd(p: Array, v: Array) -> tuple[Array, Residuals]:
+    return attn_value.fun(p, v), Residuals(p, v)
+
+
+@jax.named_scope("attn_value")
+def _bwd(kept: Residuals, dy: Array) -> tuple[Array, Array]:
+    like_p, like_v = Like.of(kept.p), Like.of(kept.v)
+    dp = product("...id,...jd->...ij", dy, kept.v, like_p.sharding)
+    dv = product("...ij,...id->...jd", kept.p, dy, like_v.sharding)
+    return like_p(dp), like_v(dv)
+
+
+attn_value.defvjp(_fwd, _bwd)
+
+ROW = Row(
+    op=attn_value,
+    source="D2, Activation-to-Activation Multiplications",
+    arguments={"p": "b n_h s s", "v": "b n_h s d"},
+    forward=Cost(2 * b * n_h * s**2 * d),
+    backward=Cost(4 * b * n_h * s**2 * d),
+    document=4 * b * n_h * s**2 * d,
+    causes={},
+    residuals=w * (b * n_h * s**2 + b * n_h * s * d),
+)

@@ -1,0 +1,76 @@
+"""Causal softmax: position i attends to positions j ≤ i alone.
+
+Forward. z = softmax(x where j ≤ i, −∞ elsewhere): the exponential of −∞ is exactly 0, so z_ij = 0 for j > i, and the
+diagonal keeps every row's maximum finite.
+
+Derivation. The mask is a constant, and where it closes z is 0; the softmax's own rule multiplies by z:
+
+    dx_ij = z_ij (dz_ij − Σ_k dz_ik z_ik)        which is exactly 0 for j > i
+
+so the backward pass needs no mask. Whatever stands under the mask, −∞ and NaN included, does not reach z or dx.
+
+Kept: z, as in `softmax`. Cost: the softmax's; the document knows no mask, and the closed half is computed and counted.
+Source: GPT-2 itself; D2, "Softmax" (its figures for the attention matrix b × n_h × s × s).
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import lift
+from refgrad.ops._row import Cost, Row, Special
+from refgrad.ops.softmax import ROW as SOFTMAX
+from refgrad.ops.softmax import Residuals, softmax
+from refgrad.symbols import b, n_h, s
+
+
+def _masked(x: Array) -> Array:
+    """x (..., s, s) with −∞ above the diagonal."""
+    rows, columns = (jax.lax.broadcasted_iota(jnp.int32, x.shape[-2:], axis) for axis in (0, 1))
+    open_ = lift(columns <= rows, x.ndim)
+    return jnp.where(open_, x, -jnp.inf)
+
+
+@jax.custom_vjp
+@jax.named_scope("causal_softmax")
+def causal_softmax(x: Array) -> Array:
+    """x (..., s, s), queries × keys → probabilities (..., s, s). Raises ValueError or TypeError for other arrays."""
+    agree("causal_softmax", x=(x, "... s s"))
+    return softmax.fun(_masked(x))
+
+
+@jax.named_scope("causal_softmax")
+def _fwd(x: Array) -> tuple[Array, Residuals]:
+    agree("causal_softmax", x=(x, "... s s"))
+    return softmax.fwd(_masked(x))
+
+
+@jax.named_scope("causal_softmax")
+def _bwd(kept: Residuals, dz: Array) -> tuple[Array]:
+    return softmax.bwd(kept, dz)
+
+
+causal_softmax.defvjp(_fwd, _bwd)
+
+
+def _under_mask(value: float):
+    return lambda x: jnp.where(jnp.triu(jnp.ones(x.shape, bool), 1), value, x).astype(x.dtype)
+
+
+ROW = Row(
+    op=causal_softmax,
+    source="D2, Softmax; the mask is GPT-2's",
+    arguments={"x": "b n_h s s"},
+    # the softmax, one comparison of the s × s mask and one selection an element
+    forward=Cost(SOFTMAX.forward.flops + b * n_h * s**2 + s**2, SOFTMAX.forward.transcendentals),
+    backward=SOFTMAX.backward,
+    document=SOFTMAX.document,
+    causes=SOFTMAX.causes,
+    residuals=SOFTMAX.residuals,
+    special={
+        **SOFTMAX.special,
+        "−∞ under the mask": Special(values={"x": _under_mask(-jnp.inf)}),
+        "+1e4 under the mask": Special(values={"x": _under_mask(1e4)}),
+    },
+)

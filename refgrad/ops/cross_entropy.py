@@ -1,0 +1,72 @@
+"""Cross-entropy as the document composes it: L = nll(log_softmax(x), targets).
+
+Derivation. The chain of the two rules, from the loss back:
+
+    dp = −(dL/bs) δ(v, t_r)        dx = dp − e^p Σ_v dp
+
+Kept: the log-probabilities and the targets. Cost: the sum of the two rules'. The document's per-layer table has the
+4bsV of log-softmax in it, and its total leaves them out. `softmax_cross_entropy` fuses the two.
+Source: D2, "Log-softmax Gradients", "Negative Log Likelihood Loss".
+"""
+
+from typing import NamedTuple
+
+import jax
+from jax import Array
+
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like, wide
+from refgrad.ops._row import Cost, Row
+from refgrad.ops.log_softmax import ROW as LOG_SOFTMAX
+from refgrad.ops.log_softmax import log_softmax
+from refgrad.ops.nll import ROW as NLL
+from refgrad.ops.nll import nll
+
+
+class Residuals(NamedTuple):
+    """What `log_softmax` and `nll` keep, and the type of x."""
+
+    log_softmax: tuple
+    nll: tuple
+    x: Like
+
+
+@jax.custom_vjp
+@jax.named_scope("cross_entropy")
+def cross_entropy(x: Array, targets: Array) -> Array:
+    """Logits x (..., V), ids (...) in [0, V) → the mean loss, a scalar in float32 at least; NaN for another id.
+
+    Raises ValueError or TypeError where they do not agree, and ValueError for an empty batch.
+    """
+    agree("cross_entropy", targets=(targets, "... < V"), x=(x, "... V"))
+    return nll.fun(log_softmax.fun(wide(x)), targets)
+
+
+@jax.named_scope("cross_entropy")
+def _fwd(x: Array, targets: Array) -> tuple[Array, Residuals]:
+    agree("cross_entropy", targets=(targets, "... < V"), x=(x, "... V"))
+    p, kept_log_softmax = log_softmax.fwd(wide(x))
+    loss, kept_nll = nll.fwd(p, targets)
+    return loss, Residuals(kept_log_softmax, kept_nll, Like.of(x))
+
+
+@jax.named_scope("cross_entropy")
+def _bwd(kept: Residuals, dL: Array) -> tuple[Array, None]:
+    dp, _ = nll.bwd(kept.nll, dL)
+    (dx,) = log_softmax.bwd(kept.log_softmax, dp)
+    return kept.x(dx), None
+
+
+cross_entropy.defvjp(_fwd, _bwd)
+
+ROW = Row(
+    op=cross_entropy,
+    source="D2, Negative Log Likelihood Loss",
+    arguments={"x": "b s V", "targets": "b s < V"},
+    forward=Cost(LOG_SOFTMAX.forward.flops + NLL.forward.flops, LOG_SOFTMAX.forward.transcendentals),
+    backward=Cost(LOG_SOFTMAX.backward.flops + NLL.backward.flops, LOG_SOFTMAX.backward.transcendentals),
+    document=LOG_SOFTMAX.document + NLL.document,
+    causes={**LOG_SOFTMAX.causes, **NLL.causes},
+    residuals=LOG_SOFTMAX.residuals + NLL.residuals,
+    special={**LOG_SOFTMAX.special, **NLL.special},
+)

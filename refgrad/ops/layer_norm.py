@@ -1,0 +1,106 @@
+"""Layer normalisation over the last axis: y = γ x̂ + β, x̂ = (x − μ) / √(σ² + ε).
+
+Forward. For each row, μ = (1/h) Σ_j x_j, σ² = (1/h) Σ_j (x_j − μ)², rstd = (σ² + ε)^(−1/2), x̂ = (x − μ) rstd.
+
+Derivation. dx̂_j = dy_j γ_j =: v_j. With ∂μ/∂x_i = 1/h and ∂σ²/∂x_i = 2(x_i − μ)/h (the paths through μ in σ² cancel,
+since Σ_j (x_j − μ) = 0), the quotient rule gives
+
+    ∂x̂_i/∂x_i = rstd (1 − 1/h − x̂_i²/h)        ∂x̂_j/∂x_i = rstd (−1/h − x̂_j x̂_i/h)   for j ≠ i
+
+and the sum over all j of v_j ∂x̂_j/∂x_i collects into two means. γ and β are shared by every row r and get sums:
+
+    dx = rstd (v − mean(v) − x̂ mean(v x̂))        dγ = Σ_r dy x̂        dβ = Σ_r dy
+
+Kept: x̂ and rstd in the dtype of sums, and γ; β is not needed, only its type.
+Cost: 8bsh + 2bsh + bsh = 11bsh, as in the document, which takes x̂ for free (it is, since it is kept); its sums over
+the b·s rows count n additions for n terms. Each mean's n − 1 additions and its division make n.
+Source: D2, "Layer Normalization".
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like, lift, wide
+from refgrad.ops._row import Cost, Row, Special
+from refgrad.symbols import a, b, h, s, w
+
+
+class Residuals(NamedTuple):
+    """x̂ (..., h), rstd (..., 1), γ (h,), and the types of x and β."""
+
+    x_hat: Array
+    rstd: Array
+    gamma: Array
+    x: Like
+    beta: Like
+
+
+def _normalise(x: Array, eps: float) -> tuple[Array, Array]:
+    """x̂ and rstd, in the dtype of sums."""
+    x = wide(x)
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    rstd = jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + eps)
+    return centred * rstd, rstd
+
+
+def _affine(x_hat: Array, gamma: Array, beta: Array) -> Array:
+    """γ x̂ + β."""
+    return lift(wide(gamma), x_hat.ndim) * x_hat + lift(wide(beta), x_hat.ndim)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+@jax.named_scope("layer_norm")
+def layer_norm(x: Array, gamma: Array, beta: Array, eps: float) -> Array:
+    """x (..., h), γ and β (h,), ε > 0 → (..., h). Raises ValueError or TypeError where they do not agree."""
+    _agree(x, gamma, beta, eps)
+    return _affine(_normalise(x, eps)[0], gamma, beta).astype(x.dtype)
+
+
+def _agree(x: Array, gamma: Array, beta: Array, eps: float) -> None:
+    agree("layer_norm", x=(x, "... h"), gamma=(gamma, "h"), beta=(beta, "h"))
+    if not eps > 0:
+        raise ValueError(f"layer_norm: eps is {eps}, but must be above 0, or a constant row divides by 0")
+
+
+@jax.named_scope("layer_norm")
+def _fwd(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Residuals]:
+    _agree(x, gamma, beta, eps)
+    x_hat, rstd = _normalise(x, eps)
+    return _affine(x_hat, gamma, beta).astype(x.dtype), Residuals(x_hat, rstd, gamma, Like.of(x), Like.of(beta))
+
+
+@jax.named_scope("layer_norm")
+def _bwd(eps: float, kept: Residuals, dy: Array) -> tuple[Array, Array, Array]:
+    x_hat, rstd, gamma = kept.x_hat, kept.rstd, kept.gamma
+    dy, rows = wide(dy), tuple(range(dy.ndim - 1))
+    v = dy * lift(wide(gamma), dy.ndim)
+    mean_v = jnp.mean(v, axis=-1, keepdims=True)
+    mean_vx = jnp.mean(v * x_hat, axis=-1, keepdims=True)
+    dx = rstd * (v - mean_v - x_hat * mean_vx)
+    return kept.x(dx), Like.of(gamma)(jnp.sum(dy * x_hat, axis=rows)), kept.beta(jnp.sum(dy, axis=rows))
+
+
+layer_norm.defvjp(_fwd, _bwd)
+
+ROW = Row(
+    op=layer_norm,
+    source="D2, Layer Normalization",
+    arguments={"x": "b s h", "gamma": "h", "beta": "h"},
+    statics={"eps": 1e-5},
+    # two means (n each), centring, square, x̂, γ x̂, + β; + ε and rsqrt once a row
+    forward=Cost(7 * b * s * h + b * s, b * s),
+    backward=Cost(11 * b * s * h - 2 * h),
+    document=11 * b * s * h,
+    causes={"n−1 additions": -2 * h},
+    residuals=a * (b * s * h + b * s) + w * h,
+    special={
+        "constant rows": Special(values={"x": lambda x: jnp.ones_like(x) * 3}),
+        "rows of one element": Special(dims={"h": 1}),
+        "rows far from zero": Special(values={"x": lambda x: x + 100}),
+    },
+)

@@ -1,0 +1,64 @@
+"""Language-model head: logits = x Eᵀ, the weight stored V × h, as the tied token embedding is.
+
+Forward. z_rv = Σ_h x_rh E_vh over the b·s rows r.
+
+Derivation. That of `linear` with w = Eᵀ and no bias: dx_rh = Σ_v dz_rv E_vh, and E_vh reaches the loss through
+column v of every row, dE_vh = Σ_r dz_rv x_rh:
+
+    dx = dz E        dE = dzᵀ x
+
+Kept: x and E. Cost: two products, 2·bs·h·V each, as in the document.
+Source: D2, "Tensor Contractions", lm_head; the same form as D1's Y = X Wᵀ with weights stored out × in.
+"""
+
+from typing import NamedTuple
+
+import jax
+from jax import Array
+
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like, product
+from refgrad.ops._row import Cost, Row
+from refgrad.symbols import V, b, h, s, w
+
+
+class Residuals(NamedTuple):
+    """x (..., h) and E (V, h)."""
+
+    x: Array
+    E: Array
+
+
+@jax.custom_vjp
+@jax.named_scope("lm_head")
+def lm_head(x: Array, E: Array) -> Array:
+    """x (..., h), E (V, h) → logits (..., V). Raises ValueError or TypeError where they do not agree."""
+    agree("lm_head", x=(x, "... h"), E=(E, "V h"))
+    return product("...h,vh->...v", x, E).astype(x.dtype)
+
+
+@jax.named_scope("lm_head")
+def _fwd(x: Array, E: Array) -> tuple[Array, Residuals]:
+    return lm_head.fun(x, E), Residuals(x, E)
+
+
+@jax.named_scope("lm_head")
+def _bwd(kept: Residuals, dz: Array) -> tuple[Array, Array]:
+    like_x, like_E = Like.of(kept.x), Like.of(kept.E)
+    dx = product("...v,vh->...h", dz, kept.E, like_x.sharding)
+    dE = product("...v,...h->vh", dz, kept.x, like_E.sharding)
+    return like_x(dx), like_E(dE)
+
+
+lm_head.defvjp(_fwd, _bwd)
+
+ROW = Row(
+    op=lm_head,
+    source="D2, Tensor Contractions",
+    arguments={"x": "b s h", "E": "V h"},
+    forward=Cost(2 * b * s * h * V),
+    backward=Cost(4 * b * s * h * V),
+    document=4 * b * s * h * V,
+    causes={},
+    residuals=w * (b * s * h + V * h),
+)

@@ -1,0 +1,67 @@
+"""Position embedding: y = x + P[0 … s−1], the same rows for every example of the batch.
+
+Derivation. The addition hands dy to x. Row j of P is broadcast to the b examples, so it gets their sum; rows that the
+sequence does not reach get zero:
+
+    dx = dy        dP_jh = Σ_b dy_bjh for j < s, 0 for j ≥ s
+
+Kept: types alone. Cost: (b − 1)·s·h additions, as in the document.
+Source: D2, "Position Embeddings", "Batched sequences".
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like, lift, wide
+from refgrad.ops._row import Cost, Row, Special
+from refgrad.symbols import b, h, s
+
+
+class Residuals(NamedTuple):
+    """The types of x (..., s, h) and P (n_positions, h)."""
+
+    x: Like
+    P: Like
+
+
+@jax.custom_vjp
+@jax.named_scope("position_embedding")
+def position_embedding(x: Array, P: Array) -> Array:
+    """x (..., s, h), P (n_positions, h), s ≤ n_positions → (..., s, h). Raises ValueError for a longer sequence."""
+    agree("position_embedding", x=(x, "... s h"), P=(P, "n_positions h"))
+    s, rows = x.shape[-2], P.shape[0]
+    if s > rows:
+        raise ValueError(f"position_embedding: x has {s} positions, but P has {rows} rows: shorten x or enlarge P")
+    return (wide(x) + lift(wide(P[:s]), x.ndim)).astype(x.dtype)
+
+
+@jax.named_scope("position_embedding")
+def _fwd(x: Array, P: Array) -> tuple[Array, Residuals]:
+    return position_embedding.fun(x, P), Residuals(Like.of(x), Like.of(P))
+
+
+@jax.named_scope("position_embedding")
+def _bwd(kept: Residuals, dy: Array) -> tuple[Array, Array]:
+    examples = tuple(range(dy.ndim - 2))
+    dP = jnp.sum(wide(dy), axis=examples)
+    unreached = kept.P.shape[0] - dP.shape[0]
+    return kept.x(dy), kept.P(jnp.pad(dP, ((0, unreached), (0, 0))))
+
+
+position_embedding.defvjp(_fwd, _bwd)
+
+ROW = Row(
+    op=position_embedding,
+    source="D2, Position Embeddings",
+    arguments={"x": "b s h", "P": "s h"},
+    forward=Cost(b * s * h),
+    backward=Cost((b - 1) * s * h),
+    document=(b - 1) * s * h,
+    causes={},
+    residuals=0,
+    special={"more rows than positions": Special(values={"x": lambda x: x[:, :1]})},
+)

@@ -1,0 +1,64 @@
+"""Attention scores: x = q kᵀ for each head and example.
+
+Forward. x_ij = Σ_d q_id k_jd, i and j positions of one head of one example.
+
+Derivation. A product of two activations: no weight is shared, so each head's gradients stand alone and nothing is
+summed over the batch. q_id reaches the loss through row i of x, k_jd through column j:
+
+    dq_id = Σ_j dx_ij k_jd        dk_jd = Σ_i dx_ij q_id
+
+Kept: q and k. Cost: two products, 2·b·n_h·s²·d each, as in the document; the causal half is not skipped.
+Source: D2, "Activation-to-Activation Multiplications", query@key.
+"""
+
+from typing import NamedTuple
+
+import jax
+from jax import Array
+
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like, product
+from refgrad.ops._row import Cost, Row
+from refgrad.symbols import b, d, n_h, s, w
+
+
+class Residuals(NamedTuple):
+    """q and k (..., s, d)."""
+
+    q: Array
+    k: Array
+
+
+@jax.custom_vjp
+@jax.named_scope("query_key")
+def query_key(q: Array, k: Array) -> Array:
+    """q, k (..., s, d) → scores (..., s, s). Raises ValueError or TypeError where they do not agree."""
+    agree("query_key", q=(q, "... s d"), k=(k, "... s d"))
+    return product("...id,...jd->...ij", q, k).astype(q.dtype)
+
+
+@jax.named_scope("query_key")
+def _fwd(q: Array, k: Array) -> tuple[Array, Residuals]:
+    return query_key.fun(q, k), Residuals(q, k)
+
+
+@jax.named_scope("query_key")
+def _bwd(kept: Residuals, dx: Array) -> tuple[Array, Array]:
+    like_q, like_k = Like.of(kept.q), Like.of(kept.k)
+    dq = product("...ij,...jd->...id", dx, kept.k, like_q.sharding)
+    dk = product("...ij,...id->...jd", dx, kept.q, like_k.sharding)
+    return like_q(dq), like_k(dk)
+
+
+query_key.defvjp(_fwd, _bwd)
+
+ROW = Row(
+    op=query_key,
+    source="D2, Activation-to-Activation Multiplications",
+    arguments={"q": "b n_h s d", "k": "b n_h s d"},
+    forward=Cost(2 * b * n_h * s**2 * d),
+    backward=Cost(4 * b * n_h * s**2 * d),
+    document=4 * b * n_h * s**2 * d,
+    causes={},
+    residuals=w * 2 * b * n_h * s * d,
+)

@@ -1,0 +1,59 @@
+"""Residual connection: y = x + f, f = F(x) a module's output.
+
+Derivation. ∂y/∂x = ∂y/∂f = 1 for the addition alone, so the upstream gradient goes to both:
+
+    dx = dy        df = dy
+
+Kept: nothing but types. Cost: none, as in the document. Where x also feeds F, its two gradients meet and are added:
+that addition (the fan-in) belongs to the fan-out of x outside this rule, and the model's tally has it as a term of its own.
+Source: D2, "Residual Connections"; D3 on the add and copy gates.
+"""
+
+from typing import NamedTuple
+
+import jax
+from jax import Array
+
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like, wide
+from refgrad.ops._row import Cost, Row
+from refgrad.symbols import b, h, s
+
+
+class Residuals(NamedTuple):
+    """The types of x and f."""
+
+    x: Like
+    f: Like
+
+
+@jax.custom_vjp
+@jax.named_scope("residual")
+def residual(x: Array, f: Array) -> Array:
+    """x and f of one shape → x + f. Raises ValueError or TypeError where they do not agree."""
+    agree("residual", x=(x, "..."), f=(f, "..."))
+    return (wide(x) + wide(f)).astype(x.dtype)
+
+
+@jax.named_scope("residual")
+def _fwd(x: Array, f: Array) -> tuple[Array, Residuals]:
+    return residual.fun(x, f), Residuals(Like.of(x), Like.of(f))
+
+
+@jax.named_scope("residual")
+def _bwd(kept: Residuals, dy: Array) -> tuple[Array, Array]:
+    return kept.x(dy), kept.f(dy)
+
+
+residual.defvjp(_fwd, _bwd)
+
+ROW = Row(
+    op=residual,
+    source="D2, Residual Connections",
+    arguments={"x": "b s h", "f": "b s h"},
+    forward=Cost(b * s * h),
+    backward=Cost(0),
+    document=0,
+    causes={},
+    residuals=0,
+)

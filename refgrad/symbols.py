@@ -1,0 +1,32 @@
+"""The documents' dimensions as symbols, in which every cost is a polynomial.
+
+b batch, s sequence, h hidden, n_h heads, d = h/n_h, V vocabulary, n_L layers; i and o are a layer's input and
+output width, and w and a are bytes: of one element of the arguments, and of one accumulated element (at least 4).
+"""
+
+from collections.abc import Mapping
+
+import sympy
+
+b, s, h, n_h, d, V, n_L, i, o, w, a = sympy.symbols("b s h n_h d V n_L i o w a", integer=True, positive=True)
+
+
+SYMBOLS = {symbol.name: symbol for symbol in (b, s, h, n_h, d, V, n_L, i, o, w, a)}
+
+
+def parse(text: str) -> sympy.Expr:
+    """A polynomial as text, such as `"3*h"`, in this module's symbols."""
+    return sympy.sympify(text, locals=SYMBOLS)
+
+
+def evaluate(expression: sympy.Expr | int, dims: Mapping[str, int]) -> int:
+    """`expression` at `dims` (symbol name → value) as an exact Python integer.
+
+    Raises ValueError where a symbol has no value or the result is no integer.
+    """
+    expression = sympy.sympify(expression)
+    value = expression.subs({symbol: dims[symbol.name] for symbol in expression.free_symbols if symbol.name in dims})
+    if not value.is_Integer:
+        missing = sorted(map(str, value.free_symbols))
+        raise ValueError(f"{expression} is {value} at {dict(dims)}: give integers for {missing or 'every symbol'}")
+    return int(value)
