@@ -1,0 +1,23 @@
+"""HLO text: what it says, and what XLA counts for it, in exact integers and in XLA's own float32."""
+
+from refgrad.cost.hlo.parse import Computation, HloSyntaxError, Instruction, Module, Shape, parse
+from refgrad.cost.hlo.rules import UnknownInstruction, Work, work
+from refgrad.cost.hlo.walk import HloCost, Loop, Pair, Row, cost, visit_order
+
+__all__ = [
+    "Computation",
+    "HloCost",
+    "HloSyntaxError",
+    "Instruction",
+    "Loop",
+    "Module",
+    "Pair",
+    "Row",
+    "Shape",
+    "UnknownInstruction",
+    "Work",
+    "cost",
+    "parse",
+    "visit_order",
+    "work",
+]

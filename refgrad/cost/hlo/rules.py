@@ -1,0 +1,184 @@
+"""What one HLO instruction costs by XLA's own convention: one row of data per opcode.
+
+The convention (XLA's `HloCostAnalysis`, found by experiment and by reading): a product of matrices is 2·|out|·k, an
+element-wise operation one FLOP an element of its output, a transcendental one is counted apart, data movement is
+free, and an operation with a computation of its own (reduce, scatter, …) is that computation's cost times the number
+of its applications. A loop's body and condition count once, a conditional as its dearest branch, a custom call −1.
+
+Here a cost is *data* (`Work`): own integers, and calls of computations with a factor. `walk` adds it up twice: in
+integers, and in float32 in XLA's order.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+from refgrad.cost.hlo.parse import Computation, Instruction
+from refgrad.cost.hlo.windows import convolution_taps, reduce_window_applications, window
+
+
+class UnknownInstruction(ValueError):
+    """An HLO instruction whose cost is not known; `opcode`, `name` and `computation` say which."""
+
+    def __init__(self, instruction: Instruction, computation: Computation):
+        self.opcode, self.name, self.computation = instruction.opcode, instruction.name, computation.name
+        super().__init__(
+            f"no cost is known for the HLO opcode {self.opcode!r} (instruction {self.name!r} of computation "
+            f"{self.computation!r}): add a row to refgrad.cost.hlo.rules.RULES, or list it with unknown='collect'"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Cost of one instruction: its own FLOPs and transcendentals, plus factor × the cost of each called computation.
+
+    `kind`: "inline" (call, fusion: the inner instructions stand for themselves), "applied" (reduce, scatter: the
+    instruction stands for all applications), "loop" (body, condition), "branches" (the dearest of them).
+    """
+
+    flops: int = 0
+    transcendentals: int = 0
+    calls: tuple[tuple[int, str], ...] = ()
+    kind: str = "applied"
+
+
+Rule = Callable[[Instruction, Computation], Work]
+
+_FREE = """
+    parameter constant iota get-tuple-element reverse slice dynamic-slice dynamic-update-slice tuple concatenate copy
+    domain infeed outfeed bitcast broadcast pad async-update async-done copy-start copy-done send send-done recv
+    recv-done reshape dynamic-reshape batch-norm-training batch-norm-inference batch-norm-grad transpose after-all
+    add-dependency opt-barrier all-gather all-gather-start all-gather-done reduce-scatter all-reduce-done all-to-all
+    ragged-all-to-all collective-broadcast collective-permute collective-permute-start collective-permute-done
+    partition-id replica-id rng-get-and-update-state topk gather get-dimension-size set-dimension-size
+""".split()
+
+_ELEMENTWISE = """
+    abs add and bitcast-convert ceil clamp compare complex convert count-leading-zeros divide floor imag is-finite
+    maximum minimum multiply negate not or popcnt real reduce-precision remainder round-nearest-afz
+    round-nearest-even select shift-left shift-right-arithmetic shift-right-logical sign stochastic-convert subtract
+    xor
+""".split()
+
+_TRANSCENDENTAL = """
+    atan2 cbrt cosine erf exponential exponential-minus-one log log-plus-one logistic power rng rsqrt sine sqrt tan
+    tanh
+""".split()
+
+
+def _first(instruction: Instruction) -> int:
+    """Elements of the output, of its first array where it is a tuple."""
+    return next(instruction.shape.leaves()).elements
+
+
+def _dot(i: Instruction, c: Computation) -> Work:
+    lhs = c.operand(i, 0).shape
+    return Work(flops=2 * i.shape.elements * prod(lhs.dims[d] for d in i.numbers("lhs_contracting_dims")))
+
+
+def _ragged_dot(i: Instruction, c: Computation) -> Work:
+    # XLA drops the leading output dimensions, as many as there are group dimensions.
+    lhs, groups = c.operand(i, 0).shape, len(i.numbers("rhs_group_dims"))
+    contracted = prod(lhs.dims[d] for d in i.numbers("lhs_contracting_dims"))
+    return Work(flops=2 * prod(i.shape.dims[groups:]) * contracted)
+
+
+def _convolution(i: Instruction, c: Computation) -> Work:
+    return Work(flops=2 * convolution_taps(i, c.operand(i, 0).shape, c.operand(i, 1).shape))
+
+
+def _fft(i: Instruction, c: Computation) -> Work:
+    logs = prod(n.bit_length() - 1 for n in i.numbers("fft_length"))
+    return Work(flops=8 * logs * c.operand(i, 0).shape.elements)
+
+
+def _triangular_solve(i: Instruction, c: Computation) -> Work:
+    return Work(flops=2 * c.operand(i, 0).shape.dims[-1] * c.operand(i, 1).shape.elements)
+
+
+def _cholesky(i: Instruction, c: Computation) -> Work:
+    matrix = c.operand(i, 0).shape
+    return Work(flops=matrix.dims[-1] * matrix.elements // 3)
+
+
+def _sort(i: Instruction, c: Computation) -> Work:
+    # The comparator is not looked at: n·⌈log2 n⌉ over all elements of the first operand.
+    n = c.operand(i, 0).shape.elements
+    return Work(flops=n * (n - 1).bit_length() if n else 0)
+
+
+def _all_reduce(i: Instruction, c: Computation) -> Work:
+    return Work(flops=sum(leaf.elements for leaf in i.shape.leaves()))
+
+
+def _reduce(i: Instruction, c: Computation) -> Work:
+    return _applied(i, c.operand(i, 0).shape.elements - _first(i))
+
+
+def _scatter(i: Instruction, c: Computation) -> Work:
+    updates = c.operand(i, (len(i.operands) + 1) // 2)  # k operands, the indices, k updates
+    return _applied(i, updates.shape.elements)
+
+
+def _select_and_scatter(i: Instruction, c: Computation) -> Work:
+    source = c.operand(i, 1).shape.elements
+    selects = source * (prod(d.size for d in window(i)) - 1)
+    (select,), (scatter,) = i.computations("select"), i.computations("scatter")
+    return Work(calls=((selects, select), (source, scatter)))
+
+
+def _applied(i: Instruction, times: int) -> Work:
+    return Work(calls=tuple((times, body) for body in i.computations("to_apply")))
+
+
+def _inline(*keys: str) -> Rule:
+    def rule(i: Instruction, c: Computation) -> Work:
+        return Work(calls=tuple((1, name) for key in keys for name in i.computations(key)), kind="inline")
+
+    return rule
+
+
+def _while(i: Instruction, c: Computation) -> Work:
+    (body,), (condition,) = i.computations("body"), i.computations("condition")
+    return Work(calls=((1, body), (1, condition)), kind="loop")
+
+
+def _conditional(i: Instruction, c: Computation) -> Work:
+    keys = ("branch_computations", "true_computation", "false_computation")
+    return Work(calls=tuple((1, name) for key in keys for name in i.computations(key)), kind="branches")
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(_FREE, lambda i, c: Work()),
+    **dict.fromkeys(_ELEMENTWISE, lambda i, c: Work(flops=i.shape.elements)),
+    **dict.fromkeys(_TRANSCENDENTAL, lambda i, c: Work(transcendentals=i.shape.elements)),
+    "all-reduce": _all_reduce,
+    "all-reduce-start": _all_reduce,
+    "async-start": _inline("calls"),
+    "call": _inline("to_apply"),
+    "cholesky": _cholesky,
+    "conditional": _conditional,
+    "convolution": _convolution,
+    "custom-call": lambda i, c: Work(flops=-1),
+    "dot": _dot,
+    "fft": _fft,
+    "fusion": _inline("calls"),
+    "map": lambda i, c: _applied(i, _first(i)),
+    "ragged-dot": _ragged_dot,
+    "reduce": _reduce,
+    "reduce-window": lambda i, c: _applied(i, reduce_window_applications(i, _first(i))),
+    "rng-bit-generator": lambda i, c: Work(transcendentals=sum(leaf.elements for leaf in i.shape.leaves())),
+    "scatter": _scatter,
+    "select-and-scatter": _select_and_scatter,
+    "sort": _sort,
+    "triangular-solve": _triangular_solve,
+    "while": _while,
+}
+
+
+def work(instruction: Instruction, computation: Computation) -> Work:
+    """Cost of one instruction as data. Raises UnknownInstruction for an opcode that has no row here."""
+    rule = RULES.get(instruction.opcode)
+    if rule is None:
+        raise UnknownInstruction(instruction, computation)
+    return rule(instruction, computation)
