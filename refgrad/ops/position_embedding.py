@@ -49,7 +49,8 @@ def _bwd(kept: Residuals, dy: Array) -> tuple[Array, Array]:
     examples = tuple(range(dy.ndim - 2))
     dP = jnp.sum(wide(dy), axis=examples)
     unreached = kept.P.shape[0] - dP.shape[0]
-    return kept.x(dy), kept.P(jnp.pad(dP, ((0, unreached), (0, 0))))
+    dP = jax.lax.pad(dP, jnp.zeros((), dP.dtype), ((0, unreached, 0), (0, 0, 0)))
+    return kept.x(dy), kept.P(dP)
 
 
 position_embedding.defvjp(_fwd, _bwd)

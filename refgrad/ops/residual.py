@@ -5,7 +5,7 @@ Derivation. ∂y/∂x = ∂y/∂f = 1 for the addition alone, so the upstream gr
     dx = dy        df = dy
 
 Kept: nothing but types. Cost: none, as in the document. Where x also feeds F, its two gradients meet and are added:
-that addition (the fan-in) belongs to the fan-out of x outside this rule, and the model's tally has it as a term of its own.
+that addition (the fan-in) belongs to the fan-out of x outside this rule, and is a term of its own in the model's tally.
 Source: D2, "Residual Connections"; D3 on the add and copy gates.
 """
 
