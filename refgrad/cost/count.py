@@ -1,0 +1,80 @@
+"""What a program costs, from its jaxpr alone: nothing is computed, lowered, compiled or allocated."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from refgrad.cost.types import Count
+from refgrad.cost.walk import Walker
+
+Unknown = Literal["raise", "count"]
+
+
+def count(f: Callable[..., Any], *args: Any, unknown: Unknown = "raise") -> Count:
+    """The cost of f(*args), with arrays or `jax.ShapeDtypeStruct`s as arguments: only shapes and dtypes matter.
+
+    For a program without loops and without constants that XLA folds (x · 1, x + 0), `flops` and
+    `transcendental` equal `jax.jit(f).lower(*args).cost_analysis()` exactly, up to that one's float32 sums.
+    Loops count times their trips. Equations that no result depends on do not count.
+
+    Raises UnknownCost for a primitive without a known cost, unless unknown="count" (see `Count.unknown`).
+    """
+    return _count(jax.make_jaxpr(f)(*args), unknown)
+
+
+def count_backward(f: Callable[..., Any], *args: Any, unknown: Unknown = "raise") -> Count:
+    """The cost of f's backward pass alone: from its residuals and a cotangent to the gradient of every
+    floating-point (or complex) leaf of args. What `jax.checkpoint` computes again is in `.recomputed`.
+
+    Raises TypeError where args hold no such leaf or f returns none, UnknownCost as `count` does.
+    """
+    return _count(backward_jaxpr(f, *args), unknown)
+
+
+def backward_jaxpr(f: Callable[..., Any], *args: Any) -> Any:
+    """The jaxpr of f's backward pass: residuals and cotangents in, gradients of the inexact leaves out."""
+    pull, cotangent = abstract_vjp(f, *args)
+    return jax.make_jaxpr(lambda pull, cotangent: pull(cotangent))(pull, cotangent)
+
+
+def abstract_vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
+    """(the pullback of f at args, the cotangent it takes), both on abstract values."""
+    leaves, tree = jax.tree.flatten(args)
+    inexact = [i for i, x in enumerate(leaves) if jnp.issubdtype(_dtype(x), jnp.inexact)]
+    if not inexact:
+        raise TypeError(
+            f"no gradient to count: none of the {len(leaves)} argument leaves is floating-point or complex "
+            f"(dtypes: {sorted({str(_dtype(x)) for x in leaves})})"
+        )
+
+    def pullback(*leaves: Any) -> tuple[Any, Any]:
+        def g(*moving: Any) -> Any:
+            every = list(leaves)
+            for i, x in zip(inexact, moving, strict=True):
+                every[i] = x
+            return f(*jax.tree.unflatten(tree, every))
+
+        return jax.vjp(g, *(leaves[i] for i in inexact))
+
+    out, pull = jax.eval_shape(pullback, *leaves)
+    return pull, jax.tree.map(_cotangent, out)
+
+
+def _count(jaxpr: Any, unknown: Unknown) -> Count:
+    if unknown not in ("raise", "count"):
+        raise ValueError(f"unknown must be 'raise' or 'count', not {unknown!r}")
+    walked = Walker(unknown).walk(jaxpr, (True,) * len(jaxpr.jaxpr.outvars))
+    return Count(walked.sites, walked.notes)
+
+
+def _dtype(x: Any) -> Any:
+    return x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
+
+
+def _cotangent(out: Any) -> Any:
+    """An output's cotangent: its own type, and float0 for integers and booleans."""
+    if jnp.issubdtype(out.dtype, jnp.inexact):
+        return out
+    return jax.ShapeDtypeStruct(out.shape, jax.dtypes.float0)

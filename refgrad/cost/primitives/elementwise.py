@@ -1,0 +1,99 @@
+"""Operations on each element: (flops, transcendentals) of one element, as JAX lowers them.
+
+What is one HLO instruction is one FLOP or one transcendental. What JAX or CHLO expands into a series
+or a polynomial costs that expansion, which depends on the dtype: half precisions are converted to
+float32 and back, float64 takes longer polynomials, complex numbers are taken apart.
+"""
+
+from jax.extend.core import JaxprEqn
+
+from refgrad.cost.primitives.rule import Rule, Work, bits, free, kind, names, size
+
+PER_ELEMENT = (1, 0)
+TRANSCENDENTAL = (0, 1)
+
+# primitive → (flops, transcendentals) of one element; by kind of dtype, "" for all the others.
+COSTS: dict[str, dict[str, tuple[int, int]]] = {
+    **{
+        name: {"": PER_ELEMENT}
+        for name in names(
+            "add add_any sub mul div rem neg abs sign floor ceil round is_finite real imag complex "
+            "eq ne lt le gt ge eq_to lt_to le_to and or xor not shift_left shift_right_logical "
+            "shift_right_arithmetic population_count clz reduce_precision clamp max min "
+            "square add_jaxvals mulhi"
+        )
+    },
+    "sign": {"": PER_ELEMENT, "uint": (2, 0)},
+    "max": {"": PER_ELEMENT, "complex": (9, 0)},
+    "min": {"": PER_ELEMENT, "complex": (9, 0)},
+    "square": {"": PER_ELEMENT, "complex": (14, 0)},
+    "conj": {"": PER_ELEMENT, "complex": (4, 0)},
+    "nextafter": {"": (24, 0)},
+    **{
+        name: {"": TRANSCENDENTAL}
+        for name in names("tan tanh expm1 rsqrt cbrt pow atan2 erf exp log log1p sin cos atan sqrt")
+    },
+    "exp": {"": TRANSCENDENTAL, "complex": (15, 4)},
+    "exp2": {"": (1, 1), "complex": (16, 4)},
+    "log": {"": TRANSCENDENTAL, "complex": (62, 4)},
+    "log1p": {"": TRANSCENDENTAL, "complex": (79, 5)},
+    "sin": {"": TRANSCENDENTAL, "complex": (14, 4)},
+    "cos": {"": TRANSCENDENTAL, "complex": (15, 4)},
+    "asin": {"": (5, 2), "complex": (105, 9)},
+    "acos": {"": (3, 2), "complex": (105, 9)},
+    "atan": {"": TRANSCENDENTAL, "complex": (47, 2)},
+    "sinh": {"": (10, 3), "half": (12, 3), "complex": (95, 12)},
+    "cosh": {"": (3, 2), "half": (5, 2), "complex": (95, 12)},
+    "asinh": {"": (11, 3), "complex": (104, 9)},
+    "acosh": {"": (7, 4), "complex": (105, 9)},
+    "atanh": {"": (6, 2), "complex": (45, 2)},
+    "logistic": {"": (3, 1), "complex": (18, 4)},
+    "sqrt": {"": TRANSCENDENTAL, "complex": (86, 7)},
+    "erfc": {"": (62, 1), "half": (64, 1), "double": (90, 1)},
+    "erf_inv": {"": (37, 2), "half": (39, 2), "double": (100, 2)},
+    "lgamma": {"": (53, 4), "half": (55, 4)},
+    "digamma": {"": (73, 3), "half": (75, 3)},
+    "bessel_i0e": {"": (83, 1), "half": (85, 1), "double": (173, 1)},
+    "bessel_i1e": {"": (83, 1), "half": (85, 1), "double": (173, 1)},
+    "polygamma": {"": (260, 19), "half": (263, 19)},
+    "zeta": {"": (121, 11), "half": (124, 11)},
+}
+
+
+def per_element(eqn: JaxprEqn) -> Work:
+    """The table's cost of one element, by the dtype of the first operand, times the elements."""
+    costs = COSTS[eqn.primitive.name]
+    flops, transcendentals = costs.get(kind(eqn.invars[0]), costs[""])
+    n = size(eqn.outvars[0])
+    return Work(elementwise=n * flops, transcendental=n * transcendentals)
+
+
+def integer_pow(eqn: JaxprEqn) -> Work:
+    """x^y by repeated squaring: a product for each halving and for each further bit; a division if y < 0."""
+    y = eqn.params["y"]
+    if y == 0:
+        return Work()
+    products = abs(y).bit_length() - 1 + abs(y).bit_count() - 1
+    return Work(elementwise=size(eqn.outvars[0]) * (products + (y < 0)))
+
+
+def convert(eqn: JaxprEqn) -> Work:
+    """One conversion an element, two from complex to anything narrower than its parts; same dtype: none."""
+    (x,), (out,) = eqn.invars, eqn.outvars
+    if x.aval.dtype == out.aval.dtype:
+        return Work(read=0, written=0)
+    real_part = kind(x) == "complex" and kind(out) != "complex"
+    steps = 1 + (
+        real_part and not (kind(out) in ("float", "double") and 2 * bits(out.aval.dtype) == bits(x.aval.dtype))
+    )
+    return Work(elementwise=steps * size(out))
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(COSTS, per_element),
+    "integer_pow": integer_pow,
+    "convert_element_type": convert,
+    "select_n": per_element,
+    "stop_gradient": free,
+}
+COSTS["select_n"] = {"": PER_ELEMENT}

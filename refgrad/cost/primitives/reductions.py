@@ -1,0 +1,54 @@
+"""Reductions, cumulative ones, windows, sorts."""
+
+import math
+
+from jax.extend.core import JaxprEqn
+
+from refgrad.cost.primitives.rule import Rule, Work, kind, names, size
+
+
+def reduce_(eqn: JaxprEqn) -> Work:
+    """One operation for each element that goes in beyond those that come out."""
+    steps = size(eqn.invars[0]) - size(eqn.outvars[0])
+    extremum = eqn.primitive.name in ("reduce_max", "reduce_min")
+    return Work(elementwise=steps * (9 if extremum and kind(eqn.invars[0]) == "complex" else 1))
+
+
+def arg_extremum(eqn: JaxprEqn) -> Work:
+    """The comparator picks a value and its index: 9 operations with NaNs, 7 for integers."""
+    steps = size(eqn.invars[0]) - size(eqn.outvars[0])
+    return Work(elementwise=steps * (7 if kind(eqn.invars[0]) in ("int", "uint", "bool") else 9))
+
+
+def cumulative(eqn: JaxprEqn) -> Work:
+    """A window as long as the axis ends at each element: n − 1 operations each."""
+    (x,) = eqn.invars
+    return Work(elementwise=size(x) * (x.aval.shape[eqn.params["axis"]] - 1))
+
+
+def cumlogsumexp(eqn: JaxprEqn) -> Work:
+    """As `cumulative`, with a log-add-exp of 8 FLOPs and 2 transcendentals as its operation."""
+    (x,) = eqn.invars
+    steps = size(x) * (x.aval.shape[eqn.params["axis"]] - 1)
+    return Work(elementwise=8 * steps, transcendental=2 * steps)
+
+
+def sort(eqn: JaxprEqn) -> Work:
+    """n·⌈log2 n⌉ comparisons, n the elements of the first operand over all rows, as XLA has it."""
+    n = size(eqn.invars[0])
+    return Work(elementwise=n * math.ceil(math.log2(n)) if n > 1 else 0)
+
+
+def selection(eqn: JaxprEqn) -> Work:
+    """Top-k: XLA counts no operation for it."""
+    return Work()
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(names("reduce_sum reduce_prod reduce_max reduce_min reduce_and reduce_or reduce_xor"), reduce_),
+    **dict.fromkeys(("argmax", "argmin"), arg_extremum),
+    **dict.fromkeys(names("cumsum cumprod cummax cummin"), cumulative),
+    "cumlogsumexp": cumlogsumexp,
+    "sort": sort,
+    "top_k": selection,
+}

@@ -1,0 +1,218 @@
+"""`Count`: what a program costs, as exact Python integers that can be sliced, added and printed.
+
+A count is one mapping: where the work is done (`Site`) → what it costs there (`Cost`). Every view,
+by scope, by primitive, by source line, is a partition of that mapping, so that it sums to the whole.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from refgrad._text import table
+
+
+class Cost(NamedTuple):
+    """The cost of one piece of work: floating-point and integer operations, and bytes."""
+
+    matmul: int = 0
+    """FLOPs of dots and convolutions; a multiplication and an addition are two."""
+    elementwise: int = 0
+    """Every other operation on an element, integer and boolean ones too; reductions; comparisons."""
+    transcendental: int = 0
+    """exp, log, tanh, sqrt, ...: counted apart from FLOPs, as XLA does."""
+    read: int = 0
+    """Bytes read, each equation for itself (nothing is fused)."""
+    written: int = 0
+    """Bytes written, each equation for itself."""
+
+    def plus(self, other: "Cost") -> "Cost":
+        """Field by field: self + other."""
+        return Cost(*map(int.__add__, self, other))
+
+    def times(self, n: int) -> "Cost":
+        """Field by field: n · self."""
+        return Cost(*(n * x for x in self))
+
+
+class Site(NamedTuple):
+    """Where work is done. `Cost` at a site is the total over all its trips and devices."""
+
+    scope: str
+    """`jax.named_scope` path, such as "block/attn"; "" outside every scope."""
+    primitive: str
+    """The name of the JAX primitive."""
+    source: str
+    """file:line:column (function) of the caller's code."""
+    trips: int = 1
+    """How many times the enclosing loops run it."""
+    devices: int = 1
+    """How many devices run it: more than one inside `shard_map`."""
+    recomputed: bool = False
+    """Whether `jax.checkpoint` computes here, in the backward pass, what the forward pass had computed."""
+    loop: str = ""
+    """The enclosing loops of unknown trip count (of which one trip is counted), from the outermost."""
+    unknown: bool = False
+    """Whether the primitive's cost is not known (and was counted as 0 on request)."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """The cost of a program. `str()` is a table by scope; `+` adds programs, `n * count` repeats one."""
+
+    sites: Mapping[Site, Cost]
+    notes: tuple[str, ...] = ()
+    """What the number rests on: branches chosen, loops of unknown length, primitives of unknown cost."""
+
+    @property
+    def total(self) -> Cost:
+        """All fields at once."""
+        total = Cost()
+        for cost in self.sites.values():
+            total = total.plus(cost)
+        return total
+
+    @property
+    def matmul(self) -> int:
+        """FLOPs of dots and convolutions."""
+        return self.total.matmul
+
+    @property
+    def elementwise(self) -> int:
+        """FLOPs of everything else."""
+        return self.total.elementwise
+
+    @property
+    def transcendental(self) -> int:
+        """Transcendental operations, which are no part of `flops`."""
+        return self.total.transcendental
+
+    @property
+    def flops(self) -> int:
+        """matmul + elementwise: XLA's "flops"."""
+        return self.total.matmul + self.total.elementwise
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read and written, each equation for itself: an upper bound, which fusion undercuts."""
+        return self.total.read + self.total.written
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs per byte moved, unfused; 0 where nothing moves."""
+        return self.flops / self.bytes if self.bytes else 0.0
+
+    @property
+    def by_scope(self) -> dict[str, "Count"]:
+        """Scope path → the work done at exactly that path; the parts sum to the whole."""
+        return self.partition(lambda site: site.scope)
+
+    @property
+    def by_primitive(self) -> dict[str, "Count"]:
+        """Primitive's name → its part."""
+        return self.partition(lambda site: site.primitive)
+
+    @property
+    def by_source(self) -> dict[str, "Count"]:
+        """file:line:column (function) → its part."""
+        return self.partition(lambda site: site.source)
+
+    @property
+    def recomputed(self) -> "Count":
+        """The forward work that `jax.checkpoint` does again in the backward pass: a part of the whole."""
+        return self.where(lambda site: site.recomputed)
+
+    @property
+    def per_trip(self) -> dict[str, "Count"]:
+        """Loop of unknown length → the cost of ONE trip, which is what the whole contains of it."""
+        return self.where(lambda site: bool(site.loop)).partition(lambda site: site.loop)
+
+    @property
+    def unknown(self) -> dict[str, "Count"]:
+        """Primitive of unknown cost → where it stands (bytes are known, FLOPs read 0)."""
+        return self.where(lambda site: site.unknown).partition(lambda site: site.primitive)
+
+    @property
+    def once(self) -> "Count":
+        """The same program with every loop body counted once and on one device: as XLA counts it."""
+        sites: dict[Site, Cost] = {}
+        for site, cost in self.sites.items():
+            one = Cost(*(x // (site.trips * site.devices) for x in cost))
+            _add(sites, site._replace(trips=1, devices=1), one)
+        return Count(sites, self.notes)
+
+    @property
+    def per_device(self) -> "Count":
+        """What one device does: inside `shard_map` its own share, outside the whole (XLA alone splits that)."""
+        sites: dict[Site, Cost] = {}
+        for site, cost in self.sites.items():
+            _add(sites, site._replace(devices=1), Cost(*(x // site.devices for x in cost)))
+        return Count(sites, self.notes)
+
+    def within(self, scope: str) -> "Count":
+        """The work under the scope path, itself and everything nested below it."""
+        return self.where(lambda site: site.scope == scope or site.scope.startswith(scope + "/"))
+
+    def where(self, keep: Callable[[Site], bool]) -> "Count":
+        """The part at the sites that `keep` accepts."""
+        return Count({site: cost for site, cost in self.sites.items() if keep(site)}, self.notes)
+
+    def partition(self, key: Callable[[Site], str]) -> dict[str, "Count"]:
+        """key(site) → the part at the sites of that key, in order of appearance."""
+        parts: dict[str, dict[Site, Cost]] = {}
+        for site, cost in self.sites.items():
+            parts.setdefault(key(site), {})[site] = cost
+        return {name: Count(sites, self.notes) for name, sites in parts.items()}
+
+    def __add__(self, other: "Count") -> "Count":
+        sites = dict(self.sites)
+        for site, cost in other.sites.items():
+            _add(sites, site, cost)
+        return Count(sites, tuple(dict.fromkeys((*self.notes, *other.notes))))
+
+    def __mul__(self, n: int) -> "Count":
+        if not isinstance(n, int) or n < 0:
+            raise ValueError(f"a count can be repeated a whole number of times, 0 or more, not {n!r}")
+        sites: dict[Site, Cost] = {}
+        if n:
+            for site, cost in self.sites.items():
+                _add(sites, site._replace(trips=n * site.trips), cost.times(n))
+        return Count(sites, self.notes)
+
+    __rmul__ = __mul__
+
+    def tree(self, depth: int | None = None) -> str:
+        """A table by scope, each line with what is nested below it, down to `depth` levels."""
+        flops, rows = self.flops, []
+        for scope, part in self._nested(depth):
+            total, name = part.total, scope.rsplit("/", 1)[-1]
+            indent = "  " * (scope.count("/") + 1 if scope else 0)
+            share = f"{part.flops / flops:.1%}" if flops else ""
+            numbers = (part.flops, total.matmul, total.elementwise, total.transcendental, part.bytes)
+            rows.append([indent + (name or "total"), *(f"{n:,}" for n in numbers), share])
+        header = ["scope", "flops", "matmul", "elementwise", "transcendental", "bytes", "% flops"]
+        return "\n".join([table(header, rows), *(f"note: {note}" for note in self.notes)])
+
+    def _nested(self, depth: int | None) -> Iterator[tuple[str, "Count"]]:
+        """The whole, then every scope and its parents, each with all that lies below, in reading order."""
+        paths: dict[str, None] = {}
+        for scope in self.by_scope:
+            parts = scope.split("/") if scope else []
+            for n in range(1, len(parts) + 1):
+                if depth is None or n <= depth:
+                    paths.setdefault("/".join(parts[:n]))
+        yield "", self
+        order = {path: i for i, path in enumerate(paths)}
+        yield from ((path, self.within(path)) for path in sorted(paths, key=lambda p: _reading(p, order)))
+
+    def __str__(self) -> str:
+        return self.tree()
+
+
+def _reading(path: str, order: Mapping[str, int]) -> tuple[int, ...]:
+    """The position of each ancestor, so that children follow their parent."""
+    parts = path.split("/")
+    return tuple(order["/".join(parts[: n + 1])] for n in range(len(parts)))
+
+
+def _add(sites: dict[Site, Cost], site: Site, cost: Cost) -> None:
+    sites[site] = sites[site].plus(cost) if site in sites else cost
