@@ -1,0 +1,189 @@
+"""Published conventions for the FLOPs of one GPT training step, from one set of plain dimensions, side by side.
+
+Each is a formula that a paper or a program uses for forward + backward on `batch` sequences of `seq_len` tokens, for a
+decoder with biases, learned positions and a tied head (GPT-2). They differ by what they leave out, and every row says
+what that is. L layers, h width, n_h heads of d = h/n_h, r = MLP width / h, V vocabulary, T = seq_len, B batch,
+N parameters.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from refgrad._text import table
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """Sizes of a GPT. Raises ValueError for a size below one, or a width that the heads do not divide."""
+
+    n_layer: int
+    n_embd: int
+    n_head: int
+    vocab_size: int
+    seq_len: int
+    batch: int = 1
+    mlp_ratio: int = 4
+    n_positions: int = 1024
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r}: a size is an integer of at least 1")
+        if self.n_embd % self.n_head:
+            raise ValueError(f"n_embd={self.n_embd} is not divisible by n_head={self.n_head}")
+        if self.seq_len > self.n_positions:
+            raise ValueError(f"seq_len={self.seq_len} exceeds n_positions={self.n_positions}")
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a step."""
+        return self.batch * self.seq_len
+
+    @property
+    def block_weights(self) -> int:
+        """Entries of the weight matrices of all blocks: L·(4 + 2r)·h²."""
+        return self.n_layer * (4 + 2 * self.mlp_ratio) * self.n_embd**2
+
+    @property
+    def non_embedding(self) -> int:
+        """Parameters without token and position embeddings: the blocks with biases and norms, the final norm."""
+        small = self.n_layer * (9 + self.mlp_ratio) * self.n_embd + 2 * self.n_embd
+        return self.block_weights + small
+
+    @property
+    def parameters(self) -> int:
+        """All parameters, a tied head once."""
+        return self.non_embedding + (self.vocab_size + self.n_positions) * self.n_embd
+
+
+class Convention(NamedTuple):
+    """One way to count: its formula, the count for some dimensions, where it is published, what it leaves out."""
+
+    name: str
+    formula: str
+    flops: Callable[[Dimensions], int]
+    source: str
+    leaves_out: str
+
+
+def matmul_flops(d: Dimensions) -> int:
+    """Exact FLOPs of every product of matrices, forward and backward, dense attention, tied head."""
+    forward = 2 * d.tokens * (d.block_weights + d.n_embd * d.vocab_size) + _attention(d)
+    return 3 * forward  # backward: one product for each of the two factors
+
+
+def _attention(d: Dimensions) -> int:
+    """Forward FLOPs of query@key and attention@value, dense: 4·B·T²·h·L."""
+    return 4 * d.batch * d.seq_len**2 * d.n_embd * d.n_layer
+
+
+def _electra(d: Dimensions) -> int:
+    h, s, v, i = d.n_embd, d.seq_len, d.vocab_size, d.mlp_ratio * d.n_embd
+    dropout, norm, activation, softmax = 4, 5, 8, 5  # operations an element, by the script
+    projections = 3 * (2 * h * h + h) + 2 * h * h + h
+    scores = 2 * h * s + 2 * h * s + (softmax + dropout + 1) * s * d.n_head
+    # The script adds the attention's norm as 5 in all, where the other norms are 5·h.
+    after = dropout * h + h + norm + dropout * h + h + norm * h
+    mlp = 2 * h * i + (activation + 1) * i + 2 * h * i + h
+    block = projections + scores + after + mlp
+    embedding = 2 * h * v + 2 * h * (s + 2) + 2 * h + norm * h + dropout * h
+    output = 2 * h * v + 2 * h * h + h + (activation + norm) * h + (softmax + 2) * v
+    return 2 * d.batch * s * (d.n_layer * block + embedding + output)
+
+
+def _casson(d: Dimensions) -> int:
+    attention = 2 * d.n_layer * d.seq_len * d.n_embd
+    a_token = 4 * d.n_embd + 2 * d.block_weights + attention + 2 * d.n_embd * d.vocab_size
+    return 3 * d.tokens * a_token
+
+
+def _chinchilla(d: Dimensions) -> int:
+    softmax = 3 * d.batch * d.n_head * d.seq_len**2 * d.n_layer
+    embedding = 2 * d.tokens * d.vocab_size * d.n_embd
+    return matmul_flops(d) + 3 * (softmax + embedding)
+
+
+CONVENTIONS: tuple[Convention, ...] = (
+    Convention(
+        "Kaplan 6N",
+        "6·N_non-embedding·B·T",
+        lambda d: 6 * d.non_embedding * d.tokens,
+        "Kaplan et al. 2020, Scaling Laws for Neural Language Models, arXiv:2001.08361, section 2.1",
+        "the head, attention's two products, everything element-wise",
+    ),
+    Convention(
+        "6ND",
+        "6·N·B·T",
+        lambda d: 6 * d.parameters * d.tokens,
+        "the rule C = 6ND, used with all parameters, e.g. Hoffmann et al. 2022, arXiv:2203.15556",
+        "attention's two products, everything element-wise; counts position embeddings, norms and biases as products",
+    ),
+    Convention(
+        "llm.c",
+        "(6·N + 6·L·h·T)·B·T",
+        lambda d: (6 * d.parameters + 6 * d.n_layer * d.n_embd * d.seq_len) * d.tokens,
+        "karpathy/llm.c, train_gpt2.cu, gpt2_estimate_mfu (there with the vocabulary padded to 50304)",
+        "half of attention's two products (counted as causal); everything element-wise",
+    ),
+    Convention(
+        "MaxText",
+        "6·(L(4+2r)h² + hV)·B·T + 6·L·h·B·T²",
+        lambda d: matmul_flops(d) - 3 * _attention(d) // 2,
+        "AI-Hypercomputer/maxtext, maxtext_utils.py, calculate_tflops_training_per_device (causal)",
+        "half of attention's two products (counted as causal); everything element-wise",
+    ),
+    Convention(
+        "Casson (OpenAI)",
+        "3·(4h + 2·L(4+2r)h² + 2·L·T·h + 2hV)·B·T",
+        _casson,
+        "Casson 2023, Transformer FLOPs, adamcasson.com/posts/transformer-flops, after Kaplan's table 1",
+        "one of attention's two products; softmax, norms, activations; the backward as 2 forwards",
+    ),
+    Convention(
+        "matmuls, exact",
+        "6·(L(4+2r)h² + hV)·B·T + 12·L·h·B·T²",
+        matmul_flops,
+        "this project: every product of matrices, as the traced program holds it",
+        "everything element-wise; attention is dense, the causal half is not subtracted",
+    ),
+    Convention(
+        "nanoGPT",
+        "(6·(N − N_positions) + 12·L·h·T)·B·T",
+        lambda d: (6 * (d.parameters - d.n_positions * d.n_embd) + 12 * d.n_layer * d.n_embd * d.seq_len) * d.tokens,
+        "karpathy/nanoGPT, model.py, estimate_mfu and get_num_params",
+        "everything element-wise; counts norms and biases as products",
+    ),
+    Convention(
+        "PaLM",
+        "(6·N + 12·L·n_h·d·T)·B·T",
+        lambda d: (6 * d.parameters + 12 * d.n_layer * d.n_embd * d.seq_len) * d.tokens,
+        "Chowdhery et al. 2022, PaLM, arXiv:2204.02311, appendix B",
+        "everything element-wise; counts position embeddings, norms and biases as products",
+    ),
+    Convention(
+        "ELECTRA's script",
+        "2·forward, with biases, dropout, norms, activations, one-hot embedding",
+        _electra,
+        "google-research/electra, flops_computation.py, get_train_flops (output_frac = 1)",
+        "half of the backward (taken as one forward); counts dropout, an output layer and a dense embedding "
+        "that GPT-2 does not have",
+    ),
+    Convention(
+        "Chinchilla F",
+        "3·forward, with a one-hot embedding and 3·n_h·T² for softmax",
+        _chinchilla,
+        "Hoffmann et al. 2022, Training Compute-Optimal Large Language Models, arXiv:2203.15556, appendix F",
+        "biases, norms, activations; counts the embedding look-up as a product of matrices, and its backward twice",
+    ),
+)
+
+
+def compare(d: Dimensions) -> str:
+    """All conventions for the same dimensions as a table: FLOPs of a step, and the ratio to the exact products."""
+    exact = matmul_flops(d)
+    rows = []
+    for c in CONVENTIONS:
+        flops = c.flops(d)
+        rows.append([c.name, f"{flops:,}", f"{flops / exact:.4f}", c.formula, c.leaves_out, c.source])
+    return table(["convention", "FLOPs of a step", "/ exact", "formula", "leaves out", "source"], rows)

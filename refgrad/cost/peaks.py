@@ -1,0 +1,70 @@
+"""Model FLOPs utilisation, and the peak rates it divides by.
+
+A peak is the vendor's dense matrix rate (no structured sparsity) of one device at the given precision. It is a
+datasheet's figure, not a measurement.
+"""
+
+from typing import NamedTuple
+
+from refgrad._text import table
+
+
+class Peak(NamedTuple):
+    """A device's dense peak in FLOP/s at one precision, and where the figure is published."""
+
+    device: str
+    dtype: str
+    flops_per_second: float
+    source: str
+
+
+_NVIDIA = "NVIDIA, {} datasheet, tensor cores, dense"
+_TPU = "Google Cloud documentation, TPU {}, peak compute per chip"
+
+PEAKS: tuple[Peak, ...] = (
+    Peak("V100 SXM", "float16", 125e12, _NVIDIA.format("V100")),
+    Peak("T4", "float16", 65e12, _NVIDIA.format("T4")),
+    Peak("A100", "bfloat16", 312e12, _NVIDIA.format("A100")),
+    Peak("A100", "tf32", 156e12, _NVIDIA.format("A100")),
+    Peak("A100", "float32", 19.5e12, "NVIDIA, A100 datasheet, without tensor cores"),
+    Peak("H100 PCIe", "bfloat16", 756e12, _NVIDIA.format("H100")),
+    Peak("H100 SXM", "bfloat16", 989.4e12, _NVIDIA.format("H100")),
+    Peak("H100 SXM", "tf32", 494.7e12, _NVIDIA.format("H100")),
+    Peak("H200", "bfloat16", 989.4e12, _NVIDIA.format("H200")),
+    Peak("B200", "bfloat16", 2250e12, _NVIDIA.format("B200")),
+    Peak("TPU v4", "bfloat16", 275e12, _TPU.format("v4")),
+    Peak("TPU v5e", "bfloat16", 197e12, _TPU.format("v5e")),
+    Peak("TPU v5p", "bfloat16", 459e12, _TPU.format("v5p")),
+    Peak("TPU v6e", "bfloat16", 918e12, _TPU.format("v6e")),
+)
+
+
+def peak(device: str, dtype: str = "bfloat16") -> Peak:
+    """The table's entry for a device and precision.
+
+    Raises ValueError with the known ones where there is none: pass the rate itself to `mfu` then.
+    """
+    for entry in PEAKS:
+        if (entry.device.lower(), entry.dtype) == (device.lower(), dtype):
+            return entry
+    known = ", ".join(f"{entry.device} {entry.dtype}" for entry in PEAKS)
+    raise ValueError(f"no peak known for {device!r} at {dtype!r} (known: {known}): give FLOP/s as a number instead")
+
+
+def mfu(seconds: float, flops: float, peak: "float | Peak", devices: int = 1) -> float:
+    """Share of the peak rate that `flops` of useful work in `seconds` reach: flops / (seconds · peak · devices).
+
+    `peak` in FLOP/s, or an entry of the table. Raises ValueError where seconds, flops, peak or devices are not
+    positive. A result above 1 is returned as it is: it says that one of the three figures is wrong.
+    """
+    rate = peak.flops_per_second if isinstance(peak, Peak) else peak
+    for name, value in {"seconds": seconds, "flops": flops, "peak": rate, "devices": devices}.items():
+        if not value > 0:
+            raise ValueError(f"{name}={value!r} must be positive")
+    return flops / (seconds * rate * devices)
+
+
+def peaks_table() -> str:
+    """The peaks as a table."""
+    rows = [[p.device, p.dtype, f"{p.flops_per_second / 1e12:g}", p.source] for p in PEAKS]
+    return table(["device", "dtype", "TFLOP/s", "source"], rows)
