@@ -1,0 +1,171 @@
+"""Each primitive that holds programs, built again around an interpreter: one short function for each.
+
+Every function takes `(interpreter, eqn, values)` and returns the equation's outputs as a list. It goes through the
+public function that makes such an equation; where there is none, through the primitive itself with its programs traced
+anew. `BUILDERS` is the table from a primitive's name to its function; `anew` serves the rest.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+
+if TYPE_CHECKING:
+    from refgrad.verify.interpret import Interpreter
+
+
+def inline(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    """A call without meaning of its own: its program, run in place."""
+    return ip.call(eqn.params["call_jaxpr"])(*values)
+
+
+def jit(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    """`jax.jit` with its shardings and name; nothing is donated, since the caller still owns what it passed."""
+    traced = jax.make_jaxpr(ip.call(eqn.params["jaxpr"]))(*values)
+    return ip.bind(eqn, values, jaxpr=traced, donated_invars=(False,) * len(values))
+
+
+def scan(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    """`lax.scan`: constants, carry and slices, in that order."""
+    p, body = eqn.params, ip.call(eqn.params["jaxpr"])
+    n_consts, n_carry = p["num_consts"], p["num_carry"]
+    consts, carry, slices = values[:n_consts], values[n_consts:][:n_carry], values[n_consts + n_carry :]
+
+    def step(carry, x):
+        out = body(*consts, *carry, *x)
+        return out[:n_carry], out[n_carry:]
+
+    settings = {k: p[k] for k in ("length", "reverse", "unroll")}
+    carry, stacked = lax.scan(step, list(carry), list(slices), **settings)
+    return [*carry, *stacked]
+
+
+def while_loop(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    """`lax.while_loop`: constants of the condition, of the body, then the carry."""
+    p = eqn.params
+    n_cond, n_body = p["cond_nconsts"], p["body_nconsts"]
+    cond_consts, body_consts, carry = values[:n_cond], values[n_cond:][:n_body], values[n_cond + n_body :]
+    cond, body = ip.call(p["cond_jaxpr"]), ip.call(p["body_jaxpr"])
+    return lax.while_loop(lambda c: cond(*cond_consts, *c)[0], lambda c: body(*body_consts, *c), list(carry))
+
+
+def cond(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    """`lax.cond` and `lax.switch`; a choice by platform keeps its platforms, so that only one of them is lowered."""
+    branches = [ip.call(b) for b in eqn.params["branches"]]
+    index, *operands = values
+    platforms = eqn.params.get("branches_platforms")
+    if platforms is None:
+        return lax.switch(index, branches, *operands)
+    named = {p: branch for ps, branch in zip(platforms, branches, strict=True) for p in ps or ()}
+    default = next((b for ps, b in zip(platforms, branches, strict=True) if ps is None), None)
+    return lax.platform_dependent(*operands, default=default, **named)
+
+
+def checkpoint(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    """`jax.checkpoint` with its policy."""
+    p = eqn.params
+    return jax.checkpoint(ip.call(p["jaxpr"]), prevent_cse=p["prevent_cse"], policy=p["policy"])(*values)
+
+
+def shard_map(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    """`jax.shard_map` over the axes that this equation made manual."""
+    p = eqn.params
+    return jax.shard_map(
+        ip.call(p["jaxpr"]),
+        mesh=p["mesh"],
+        in_specs=p["in_specs"],
+        out_specs=list(p["out_specs"]),
+        axis_names=set(p["newly_manual_axes"]),
+        check_vma=p["check_vma"],
+    )(*values)
+
+
+def linear_solve(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    """`lax.custom_linear_solve`: its four programs take their own constants and a right-hand side."""
+    lengths, programs = eqn.params["const_lengths"], eqn.params["jaxprs"]
+    rest, rhs = list(values), values[sum(lengths) :]
+    traced = []
+    for length, program in zip(lengths, programs, strict=True):
+        consts, rest = rest[:length], rest[length:]
+        traced.append(program and jax.make_jaxpr(ip.call(program))(*consts, *rhs))
+    return ip.bind(eqn, values, jaxprs=type(programs)(*traced))
+
+
+def custom_jvp(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    """A `jax.custom_jvp` function that keeps its rule: the rule is a program too, and is run by the same interpreter.
+
+    The rule's Python code runs when it is differentiated, on the types and under the x64 setting of the user's program.
+    """
+    program, symbolic = eqn.params["call_jaxpr"], eqn.params["symbolic_zeros"]
+    rule = eqn.primitive.get_bind_params(eqn.params)["subfuns"][1].call_wrapped
+    inputs = [v.aval for v in eqn.invars]
+    outputs = [v.aval for v in eqn.outvars]
+
+    @jax.custom_jvp
+    def rebuilt(*primals):
+        return ip.call(program)(*primals)
+
+    def jvp(primals, tangents):
+        moving = [type(t) is not SymbolicZero for t in tangents]
+        flows: list[bool] = []
+
+        def user_rule(*xs):
+            given = iter(xs[len(inputs) :])
+            out = rule(
+                *xs[: len(inputs)],
+                *(next(given) if m else zero(a, symbolic) for m, a in zip(moving, inputs, strict=True)),
+            )
+            flows[:] = [type(t) is not SymbolicZero and t.dtype != jax.dtypes.float0 for t in out[len(outputs) :]]
+            return *out[: len(outputs)], *(t for t, f in zip(out[len(outputs) :], flows, strict=True) if f)
+
+        tangent_avals = [a.to_tangent_aval() for a, m in zip(inputs, moving, strict=True) if m]
+        with jax.enable_x64(ip.x64):
+            traced = jax.make_jaxpr(user_rule)(*inputs, *tangent_avals)
+        out = ip.call(traced)(*primals, *(t for t, m in zip(tangents, moving, strict=True) if m))
+        values, given = out[: len(outputs)], iter(out[len(outputs) :])
+        return values, [
+            next(given) if f else SymbolicZero(jax.typeof(v).to_tangent_aval())
+            for v, f in zip(values, flows, strict=True)
+        ]
+
+    rebuilt.defjvp(jvp, symbolic_zeros=True)
+    return rebuilt(*values)
+
+
+def zero(aval, symbolic: bool):
+    """What a custom_jvp rule is given where nothing flows in: a symbolic zero if it asked for those."""
+    tangent = aval.to_tangent_aval()
+    return SymbolicZero(tangent) if symbolic else np.zeros(tangent.shape, tangent.dtype)
+
+
+def anew(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    """Any other primitive (scatter, reduce, custom_vmap, ...): itself, with the programs it holds traced anew."""
+
+    def trace(program: ClosedJaxpr | Jaxpr) -> ClosedJaxpr | Jaxpr:
+        if isinstance(program, ClosedJaxpr):
+            return jax.make_jaxpr(ip.call(program))(*map(ip.type, program.in_avals))
+        return jax.make_jaxpr(ip.call(program))(*(ip.type(v.aval) for v in program.invars)).jaxpr
+
+    params = {k: trace(v) for k, v in eqn.params.items() if isinstance(v, ClosedJaxpr | Jaxpr)}
+    return ip.bind(eqn, values, **params)
+
+
+BUILDERS = {
+    "jit": jit,
+    "pjit": jit,
+    "scan": scan,
+    "while": while_loop,
+    "cond": cond,
+    "remat2": checkpoint,
+    "checkpoint": checkpoint,
+    "shard_map": shard_map,
+    "custom_linear_solve": linear_solve,
+    "custom_jvp_call": custom_jvp,
+    "custom_vjp_call": inline,
+    "closed_call": inline,
+    "core_call": inline,
+}

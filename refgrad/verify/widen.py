@@ -1,0 +1,151 @@
+"""Truth: a function's program with every float in it widened to float64, and every complex to complex128.
+
+Casts, accumulators, reduced precisions and typed constants inside the program are widened too, so that nothing on the
+way rounds to less than float64. A constant keeps the value that the program has: `0.1` in a float32 program is the
+float32 nearest to 0.1, exactly, because that is the function whose gradient is asked for. Integers, booleans and keys
+are left as they are; random floats are made from the same bits by the same steps.
+
+Where a primitive cannot be widened (a callback, a Pallas kernel, a foreign call, the bits of a float) it runs at the
+program's own precision, its results are widened, and `Widened.limits` names it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxprs_in_params
+
+from refgrad.verify.interpret import ARRAYS, Interpreter, line, trace
+
+ROUNDING = {"reduce_precision"}  # exist only to round: in float64 they are the identity
+NARROW = {"rng_uniform", "random_gamma", "nextafter"}  # their results belong to the width of their inputs
+MUTE = {"debug_callback", "debug_print"}  # seen by a person, not by the result
+
+
+def wide(dtype: Any) -> Any:
+    """float64 for any real float, complex128 for any complex; every other dtype (and what is none) as it is."""
+    try:
+        kind = np.dtype(dtype) if not isinstance(dtype, np.dtype) else dtype
+    except TypeError:
+        return dtype
+    if jnp.issubdtype(kind, jnp.complexfloating):
+        return np.dtype(np.complex128)
+    return np.dtype(np.float64) if jnp.issubdtype(kind, jnp.floating) else dtype
+
+
+def widen_array(x: Any) -> Any:
+    """`x` exactly, in its wide dtype, with its sharding and varying axes; call it with 64-bit types on."""
+    if isinstance(x, np.ndarray | np.generic):
+        return np.asarray(x, wide(x.dtype))
+    return lax.convert_element_type(x, wide(x.dtype)) if wide(x.dtype) != x.dtype else x
+
+
+class Widened:
+    """`f` at the types of `args`, evaluated in float64 all the way inside.
+
+    `args` and `kwargs` are the given ones, widened exactly; call the object with such values. Rules inside `f` are
+    ignored: what is differentiated is the plain forward. Where it is composed with `jax.vjp`, `jax.jit` and the like,
+    the whole composition belongs inside `jax.enable_x64(True)`; `value` and `vjp` are that composition ready-made.
+    """
+
+    def __init__(self, f: Callable, *args: Any, **kwargs: Any) -> None:
+        """Traces `f` once, at the user's own dtypes and x64 setting."""
+        self.program, arrays, self.out_tree = trace(f, args, kwargs)
+        self.out_types = jax.tree.unflatten(self.out_tree, list(self.program.out_avals))
+        self.interpreter = Wide()
+        leaves, self.in_tree = jax.tree.flatten((args, kwargs))
+        with jax.enable_x64(True):
+            dense = iter([a if isinstance(a, jax.ShapeDtypeStruct) else widen_array(a) for a in arrays])
+            leaves = [next(dense) if isinstance(leaf, ARRAYS) else leaf for leaf in leaves]
+        self.args, self.kwargs = jax.tree.unflatten(self.in_tree, leaves)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The outputs, widened. Raises ValueError where the arguments have another tree than those given first."""
+        leaves, tree = jax.tree.flatten((args, kwargs))
+        if tree != self.in_tree:
+            raise ValueError(f"widened for arguments {self.in_tree}, called with {tree}: call widen again for these")
+        with jax.enable_x64(True):
+            arrays = [widen_array(leaf) for leaf in leaves if isinstance(leaf, ARRAYS)]
+            return jax.tree.unflatten(self.out_tree, self.interpreter.run(self.program, arrays))
+
+    @property
+    def limits(self) -> list[str]:
+        """`primitive at file:line` for each place that could not be widened; empty where truth is float64 throughout."""
+        found = dict.fromkeys(limits_of(self.program))
+        return [f"truth limited to the program's own precision: {place}" for place in found]
+
+
+def widen(f: Callable, *args: Any, **kwargs: Any) -> Widened:
+    """`f` at the types of these arguments, as a float64 program: see `Widened`."""
+    return Widened(f, *args, **kwargs)
+
+
+class Wide(Interpreter):
+    """Runs a program so that every value whose type is a float in the program is a float64."""
+
+    def constant(self, value: Any, aval: Any) -> Any:
+        """A literal takes the program's dtype before it is widened: the value is the program's, not the source's."""
+        if not isinstance(value, jax.Array):
+            value = np.asarray(value, aval.dtype)
+        return widen_array(value)
+
+    def type(self, aval: Any) -> Any:
+        """The wide type of `aval`."""
+        return aval.update(dtype=wide(aval.dtype)) if hasattr(aval, "dtype") else aval
+
+    def equation(self, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+        """One equation in float64, or at the program's precision where it cannot be widened."""
+        name = eqn.primitive.name
+        if name in ROUNDING:
+            return values
+        if stays_narrow(eqn):
+            return self.narrow(eqn, values)
+        if any(True for _ in jaxprs_in_params(eqn.params)):
+            return self.fit(eqn, self.descend(eqn, values))
+        params = {k: wide(v) for k, v in eqn.params.items() if isinstance(v, np.dtype | type)}
+        if isinstance(eqn.params.get("precision"), lax.DotAlgorithm | lax.DotAlgorithmPreset):
+            params["precision"] = None
+        return self.fit(eqn, self.bind(eqn, values, **params))
+
+    def narrow(self, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+        """The equation as the program has it: inputs rounded to its dtypes, outputs widened again."""
+        narrowed = [
+            lax.convert_element_type(x, v.aval.dtype) if wide(v.aval.dtype) != v.aval.dtype else x
+            for x, v in zip(values, eqn.invars, strict=True)
+        ]
+        return [widen_array(x) for x in self.bind(eqn, narrowed)]
+
+    def fit(self, eqn: JaxprEqn, outputs: Sequence[Any]) -> Sequence[Any]:
+        """Every float output as float64, also where the primitive has a dtype of its own making."""
+        return [widen_array(x) if hasattr(v.aval, "dtype") else x for x, v in zip(outputs, eqn.outvars, strict=True)]
+
+
+def stays_narrow(eqn: JaxprEqn) -> bool:
+    """Whether the equation can only run at the program's own dtypes.
+
+    It is so for bit casts, for what draws floats by their width, and for what holds Python functions or output types
+    instead of a program (callbacks, foreign calls, Pallas kernels).
+    """
+    name = eqn.primitive.name
+    return name in NARROW | MUTE or "bitcast" in name or name == "pallas_call" or "callback" in name or "ffi" in name
+
+
+def limits_of(program: ClosedJaxpr | Jaxpr) -> list[str]:
+    """The equations of a program, at any depth, that stay narrow and let a float in or out."""
+    found = []
+    for eqn in program.eqns:
+        if eqn.primitive.name in MUTE:
+            continue
+        floats = [
+            v for v in (*eqn.invars, *eqn.outvars) if hasattr(v.aval, "dtype") and wide(v.aval.dtype) != v.aval.dtype
+        ]
+        if stays_narrow(eqn):
+            if floats and not ("bitcast" in eqn.primitive.name and floats[0] in eqn.outvars):
+                found.append(f"{eqn.primitive.name} at {line(eqn)}")
+            continue
+        for inner in jaxprs_in_params(eqn.params):
+            found += limits_of(inner)
+    return found
