@@ -1,0 +1,176 @@
+"""One check in progress: the programs that its properties share, each compiled once, and the random draws."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from refgrad.verify import oracle as oracles
+from refgrad.verify.allowance import allowance, is_float, reductions
+from refgrad.verify.interpret import equations
+from refgrad.verify.numbers import difference, draws_like, to_wide
+from refgrad.verify.oracle import Leaves, Oracle, Wide
+from refgrad.verify.rules import without_rules
+from refgrad.verify.subject import Flat, Subject, pullback
+from refgrad.verify.uncompiled import uncompiled
+
+
+class Gradients(NamedTuple):
+    """The cotangents of the differentiated leaves for one draw: by the rules, in truth, by the rules in float64, by autodiff.
+
+    The last two are None where the given dtype is float64 already, or there is no autodiff.
+    """
+
+    rule: Leaves
+    truth: Leaves
+    wide: Leaves | None
+    autodiff: Leaves | None
+
+
+class Case:
+    """`f` at its arguments, with its oracle. Everything is found on first use, so that a property costs only its own."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        *,
+        draws: int,
+        seed: int,
+        order: int,
+        reference: Callable | None,
+        reference_vjp: Callable | None,
+    ) -> None:
+        self.subject, self.draws, self.seed, self.order = subject, draws, seed, order
+        self.diff, self.rest = subject.diff, subject.rest
+        self.flat = subject.flat()
+        self.meant = reference_vjp
+        self.referred = reference is not None
+        self.plain: Flat = without_rules(subject.flat(reference), jvp="custom_vjp_call" not in self.rules)
+
+    @functools.cached_property
+    def rules(self) -> set[str]:
+        """Which kinds of rules `f` calls, as primitives: of custom_vjp_call and custom_jvp_call. Raises what `f` raises."""
+        program = jax.make_jaxpr(self.flat)(self.diff, self.rest)
+        return {e.primitive.name for e in equations(program)} & {"custom_vjp_call", "custom_jvp_call"}
+
+    @functools.cached_property
+    def outputs(self) -> list[jax.ShapeDtypeStruct]:
+        """The types of the float outputs. Raises what `f` raises."""
+        return jax.eval_shape(self.flat, self.diff, self.rest)[0]
+
+    @functools.cached_property
+    def cotangents(self) -> list[Leaves]:
+        """Random cotangents of the float outputs, one list per draw, in the outputs' own dtypes."""
+        rng = np.random.default_rng(self.seed)
+        return [draws_like(rng, self.outputs) for _ in range(self.draws)]
+
+    def cotangent(self, draw: int) -> list[jax.Array]:
+        """One draw, on the device."""
+        return [jax.numpy.asarray(c, a.dtype) for c, a in zip(self.cotangents[draw], self.outputs, strict=True)]
+
+    @functools.cached_property
+    def rule(self) -> Callable:
+        """`(floats, others, cotangents) → (outputs, cotangents)` by the rules, compiled at the given dtypes."""
+        return jax.jit(pullback(self.flat))
+
+    @functools.cached_property
+    def autodiff(self) -> Callable | None:
+        """The same by autodiff of the plain forward; None where it has no reverse mode."""
+        return jax.jit(pullback(self.plain)) if self.oracle.program else None
+
+    @functools.cached_property
+    def rule_wide(self) -> Wide:
+        """The rules themselves evaluated in float64: their mathematics without their rounding."""
+        return Wide(pullback(self.flat), self.diff, self.rest, self.cotangents[0])
+
+    @functools.cached_property
+    def oracle(self) -> Oracle:
+        """Truth; see `oracle.find`."""
+        if self.meant is not None:
+            return oracles.given(self._meant)
+        rng = np.random.default_rng(self.seed + 1)
+        found = oracles.find(self.plain, self.diff, self.rest, self.cotangents[0], rng)
+        if self.referred:
+            found.kind = found.kind.replace("the plain forward", "the reference")
+        return found
+
+    @functools.cached_property
+    def allowed(self) -> list[float]:
+        """The allowance of each differentiated leaf in its own dtype."""
+        program = self.autodiff or self.rule
+        traced = program.trace(self.diff, self.rest, self.cotangent(0)).jaxpr
+        return self._allowed(traced, [x.dtype for x in self.diff])
+
+    @functools.cached_property
+    def allowed_wide(self) -> list[float]:
+        """The same in float64; in the leaf's own dtype where a part of a program could not be widened."""
+        programs = [p for p in (self.oracle.program, self.rule_wide) if p]
+        if any(p.own_types or p.limits for p in programs):
+            return self.allowed
+        traced = programs[0].traced(self.diff, self.rest, self.cotangents[0])
+        return self._allowed(traced, [to_wide(x).dtype for x in self.diff])
+
+    @functools.cached_property
+    def narrow(self) -> bool:
+        """Whether a differentiated leaf is narrower than float64, so that rounding and mathematics are told apart."""
+        return any(to_wide(x).dtype != x.dtype for x in self.diff)
+
+    @functools.cached_property
+    def first(self) -> "Gradients":
+        """The cotangents of the first draw."""
+        return self.gradients(0)
+
+    def gradients(self, draw: int) -> "Gradients":
+        """Every version of the cotangents for one draw, compiled, as far as the oracle can be compared with."""
+        ct, wide = self.cotangent(draw), self.cotangents[draw]
+        measure = self.oracle.measure
+        return Gradients(
+            measure(_host(self.rule(self.diff, self.rest, ct)[1])),
+            self.oracle.cotangents(self.diff, self.rest, wide),
+            measure(self.rule_wide(self.diff, self.rest, wide)[1]) if self.narrow else None,
+            measure(_host(self.autodiff(self.diff, self.rest, ct)[1])) if self.narrow and self.autodiff else None,
+        )
+
+    @functools.cached_property
+    def uncompiled(self) -> "Gradients | None":
+        """The first draw's, one primitive at a time; None where truth is not a program of JAX's."""
+        if self.oracle.program is None:
+            return None
+        wide, own = (self.diff, self.rest, self.cotangents[0]), (self.diff, self.rest, self.cotangent(0))
+        values = uncompiled(self.rule.trace(*own).jaxpr, *own)
+        truth = self.oracle.program.uncompiled(*wide)[1]
+        again = self.rule_wide.uncompiled(*wide)[1] if self.narrow else None
+        return Gradients(_host(values[len(self.outputs) :]), truth, again, None)
+
+    @functools.cached_property
+    def noise(self) -> list[float]:
+        """How far the float64 truth itself moves, relatively, when its arguments move by a few units in the last place."""
+        rng = np.random.default_rng(self.seed + 3)
+        ulps = 4 * float(np.finfo(np.float64).eps)
+        moved = []
+        for _ in range(3):
+            diff = [to_wide(x) * (1 + ulps * rng.uniform(-1, 1, np.shape(x))) for x in self.diff]
+            moved.append(self.oracle.cotangents(diff, self.rest, self.cotangents[0]))
+        return [
+            max(difference(m[i], truth).error for m in moved) for i, truth in enumerate(self.first.truth)
+        ]
+
+    def _allowed(self, program: Any, dtypes: list) -> list[float]:
+        lengths = reductions(program)[-len(dtypes) :]
+        return [allowance(dtype, n) for dtype, n in zip(dtypes, lengths, strict=True)]
+
+    def _meant(self, diff: Leaves, rest: Leaves, cts: Leaves) -> Leaves:
+        """The cotangents that `reference_vjp(cotangent, *args)` gives, in float64."""
+        shapes = jax.eval_shape(self.subject.f, *self.subject.args_with(self.diff, rest))
+        with jax.enable_x64(True):
+            wide = [jax.numpy.asarray(to_wide(x)) for x in diff]
+            floats = iter(map(to_wide, cts))
+            ct = jax.tree.map(lambda x: next(floats) if is_float(x) else None, shapes)
+            assert self.meant is not None
+            return self.subject.pick(self.meant(ct, *self.subject.args_with(wide, rest)), wide)
+
+
+def _host(leaves: list) -> Leaves:
+    return [to_wide(x) for x in leaves]

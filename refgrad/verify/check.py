@@ -1,0 +1,101 @@
+"""One line that checks a backward rule in every way that matters, on any JAX function.
+
+    >>> report = check(my_op, x, w)      # prints as a table, `.ok`, `.json()`
+    >>> assert_ok(my_op, x, w)           # the same in a test: raises with the failures and the rule's file and line
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from refgrad.verify.allowance import C
+from refgrad.verify.case import Case
+from refgrad.verify.properties import PROPERTIES
+from refgrad.verify.properties.structure import broken
+from refgrad.verify.report import Report, Row
+from refgrad.verify.subject import Subject
+
+PRECISION = "highest"  # of every matmul, in the rule and in the oracle alike
+
+
+def check(
+    f: Callable,
+    *args: Any,
+    order: int = 2,
+    reference: Callable | None = None,
+    reference_vjp: Callable | None = None,
+    properties: Sequence[str] | None = None,
+    seed: int = 0,
+    draws: int = 8,
+) -> Report:
+    """Check every custom rule inside `f` at `args` against float64 truth, and its behaviour under JAX's transformations.
+
+    `f` is a `custom_vjp` or `custom_jvp` function, or any function with such rules inside; `args` are pytrees, and
+    every floating or complex array among their leaves is checked. Truth is found, not supplied: autodiff of `f`
+    without its rules. For a rule that is meant to differ from it, `reference` is a function with the meant gradient,
+    or `reference_vjp(cotangent, *args)` gives the meant cotangents, one per argument. `order=1` leaves second order
+    out; `properties` names those to run, of `PROPERTIES` (all of them by default); `draws` cotangents are drawn from
+    `seed`.
+
+    Raises ValueError for an unknown property, order or number of draws, TypeError where nothing can be differentiated,
+    and whatever `f(*args)` itself raises.
+    """
+    names = _names(properties, order, draws)
+    subject = Subject.of(f, args)
+    case = Case(
+        subject,
+        draws=draws,
+        seed=seed,
+        order=order,
+        reference=reference,
+        reference_vjp=reference_vjp,
+    )
+    with jax.default_matmul_precision(PRECISION):
+        rows: list[Row] = broken(case)
+        if not rows:
+            rows = [row for name in names for row in PROPERTIES[name](case)]
+        facts = {} if rows and not rows[0].argument else _facts(case)
+    return Report(subject.title, tuple(rows), facts, _where(f))
+
+
+def assert_ok(f: Callable, *args: Any, **settings: Any) -> None:
+    """`check(f, *args, **settings)` for a test.
+
+    Raises AssertionError with the rows that failed and the file and line of the backward rule. Where the rule is right
+    and XLA's compiled program is not, it warns.
+    """
+    report = check(f, *args, **settings)
+    if not report.ok:
+        raise AssertionError(report.summary())
+
+
+def _names(properties: Sequence[str] | None, order: int, draws: int) -> list[str]:
+    """The properties to run, in the table's order."""
+    if order not in (1, 2):
+        raise ValueError(f"order is {order!r}, but 1 leaves second order out and 2 checks it")
+    if draws < 1:
+        raise ValueError(f"draws is {draws}, but at least 1 cotangent must be drawn")
+    for name in properties or ():
+        if name not in PROPERTIES:
+            raise ValueError(f"{name!r} is no property: choose from {', '.join(PROPERTIES)}")
+    return [name for name in PROPERTIES if properties is None or name in properties]
+
+
+def _facts(case: Case) -> dict[str, str]:
+    """Under what conditions the rows hold."""
+    device = jax.devices()[0]
+    facts = {
+        "truth": f"{case.oracle.kind}, in float64",
+        "matmul precision": f"{PRECISION}, in the rule and in truth",
+        "allowance": f"{C:g}·ε·√n of each argument's dtype",
+        "draws": f"{case.draws} cotangents, seed {case.seed}",
+        "device": f"{device.device_kind} × {jax.device_count()}",
+    }
+    if not case.rules:
+        facts["rules"] = "none inside: what is checked is autodiff itself"
+    return facts
+
+
+def _where(f) -> tuple[str, ...]:
+    return ()

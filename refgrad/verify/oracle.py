@@ -1,0 +1,204 @@
+"""Truth in float64: autodiff of the function without its rules, or the nearest thing to it that JAX can compute.
+
+In order: reverse mode, entry by entry; where the plain forward has none (an interpreted Pallas kernel, a loop with
+unknown trips), forward mode, ⟨cotangent, J v⟩; where it has neither (a callback), finite differences of the forward.
+The last two give every entry of the gradient while there are few inputs, and its products with random directions
+beyond that. The program is traced at float64 arguments, or at the given ones where `f` refuses those, and widened.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from refgrad.verify.numbers import to_wide
+from refgrad.verify.subject import Flat, pullback
+from refgrad.verify.uncompiled import uncompiled
+from refgrad.verify.widen import widen
+
+FEW = 256  # inputs up to which forward mode and differences build the whole Jacobian
+DIRECTIONS = 8  # random ones per leaf beyond that
+STEP = 1e-3  # of central differences, relative to the size of the leaf; float64
+
+Leaves = list[np.ndarray]
+
+
+class Wide:
+    """A flat program `f(floats, others, …)` compiled in float64; `limits` says where it could not be widened."""
+
+    def __init__(self, f: Callable, *examples: Any) -> None:
+        """Traces `f` at float64 versions of the examples (given ones first), at the given ones if it refuses those.
+
+        Raises what `f` raises on the given ones.
+        """
+        try:
+            with jax.enable_x64(True):
+                self.program = widen(f, *jax.tree.map(_wide_leaf, examples))
+            self.own_types = False
+        except Exception:  # whatever a user's function raises on a dtype that it does not take
+            self.program = widen(f, *examples)
+            self.own_types = True
+        self.limits = self.program.limits
+        self.compiled = jax.jit(self.program)
+
+    def __call__(self, *args: Any) -> Any:
+        """The outputs as NumPy arrays in float64, compiled."""
+        with jax.enable_x64(True):
+            return jax.tree.map(to_wide, self.compiled(*jax.tree.map(_wide_leaf, args)))
+
+    def traced(self, *args: Any) -> Any:
+        """The widened program as a jaxpr."""
+        with jax.enable_x64(True):
+            return self.compiled.trace(*jax.tree.map(_wide_leaf, args)).jaxpr
+
+    def uncompiled(self, *args: Any) -> Any:
+        """The same outputs, one primitive at a time."""
+        program = self.traced(*args)
+        with jax.enable_x64(True):
+            flat = uncompiled(program, *jax.tree.map(_wide_leaf, args))
+        return jax.tree.unflatten(self.program.out_tree, map(to_wide, flat))
+
+
+@dataclasses.dataclass
+class Oracle:
+    """`cotangents(floats, others, cts)` is the truth; `measure(cotangents)` what of a rule's can be held against it."""
+
+    kind: str
+    cotangents: Callable[[Sequence, Sequence, Sequence], Leaves]
+    measure: Callable[[Leaves], Leaves]
+    entries: bool  # whether every entry is compared
+    tolerance: float = 0.0  # how far, relatively, the truth itself may be off
+    limits: Sequence[str] = ()
+    program: Wide | None = None  # the compiled truth, in reverse mode
+
+
+def find(plain: Flat, diff: Leaves, rest: Leaves, cts: Leaves, rng: np.random.Generator) -> Oracle:
+    """The best oracle that `plain` allows at these arguments."""
+    try:
+        return reverse(plain, diff, rest, cts)
+    except Exception as refused:
+        why = first_line(refused)
+    try:
+        push = Wide(_pushforward(plain), diff, rest, diff)
+        kind = "forward mode ⟨cotangent, J·v⟩ of the plain forward"
+        tolerance = 0.0
+        jvp: Callable = push
+        limits = push.limits
+    except Exception:
+        forward = Wide(lambda diff, rest: plain(diff, rest)[0], diff, rest)
+        tolerance = 1e-3 if forward.limits or forward.own_types else 1e-7
+        kind = "finite differences of the forward"
+        jvp, limits = _differences(forward), forward.limits
+    directions = _directions(diff, rng)
+    return Oracle(
+        f"{kind} (no reverse mode: {why})",
+        _projector(jvp, directions),
+        lambda leaves: _project(leaves, directions),
+        entries=_few(diff),
+        tolerance=tolerance,
+        limits=limits,
+    )
+
+
+def reverse(plain: Flat, diff: Leaves, rest: Leaves, cts: Leaves) -> Oracle:
+    """Autodiff in reverse mode: every entry. Raises what JAX raises where there is none."""
+    program = Wide(pullback(plain), diff, rest, cts)
+    kind = "autodiff of the plain forward"
+    truth = lambda diff, rest, cts: program(diff, rest, cts)[1]  # noqa: E731
+    return Oracle(kind, truth, lambda leaves: leaves, True, limits=program.limits, program=program)
+
+
+def given(cotangents: Callable[[Sequence, Sequence, Sequence], Leaves]) -> Oracle:
+    """The cotangents that the user says are meant."""
+    return Oracle("the cotangents given as reference_vjp", cotangents, lambda leaves: leaves, True)
+
+
+def first_line(error: BaseException) -> str:
+    """The first sentence of an error, without JAX's advice and stack."""
+    text = str(error).strip().split("\n")[0] or type(error).__name__
+    return text if len(text) <= 160 else text[:157] + "…"
+
+
+def _wide_leaf(x: Any) -> Any:
+    dtype = getattr(x, "dtype", None)
+    if dtype is None or not jax.numpy.issubdtype(dtype, jax.numpy.inexact):
+        return x
+    return to_wide(x)
+
+
+def _pushforward(plain: Flat) -> Callable:
+    def push(diff, rest, tangents):
+        return jax.jvp(lambda d: plain(d, rest)[0], (list(diff),), (list(tangents),))[1]
+
+    return push
+
+
+def _differences(forward: Wide) -> Callable:
+    """Central differences with one Richardson step: the error falls like h⁴."""
+    h = STEP * (20 if forward.limits or forward.own_types else 1)
+
+    def slope(diff, rest, tangents, h):
+        above, below = ([to_wide(x) + s * h * t for x, t in zip(diff, tangents, strict=True)] for s in (1, -1))
+        return [(a - b) / (2 * h) for a, b in zip(forward(above, rest), forward(below, rest), strict=True)]
+
+    def jvp(diff, rest, tangents):
+        pairs = zip(slope(diff, rest, tangents, h / 2), slope(diff, rest, tangents, h), strict=True)
+        return [(4 * fine - coarse) / 3 for fine, coarse in pairs]
+
+    return jvp
+
+
+def _few(diff: Leaves) -> bool:
+    return sum(np.size(x) for x in diff) <= FEW
+
+
+def _directions(diff: Leaves, rng: np.random.Generator) -> list[Leaves]:
+    """Per leaf: the unit vectors where there are few inputs, random signs over √size beyond."""
+    found = []
+    for x in diff:
+        shape, size = np.shape(x), np.size(x)
+        if _few(diff):
+            units = list(np.eye(size).reshape(size, *shape))
+            found.append([*units, *(1j * u for u in units)] if np.iscomplexobj(x) else units)
+        else:
+            found.append([rng.choice([-1.0, 1.0], shape) / np.sqrt(size) for _ in range(DIRECTIONS)])
+    return found
+
+
+def _projector(jvp: Callable, directions: list[Leaves]) -> Callable:
+    """⟨cotangent, J v⟩ for every direction of every leaf, in the form that `_project` gives a rule's."""
+
+    def truth(diff, rest, cts):
+        products = []
+        for i, vs in enumerate(directions):
+            tangents = [np.zeros_like(to_wide(x)) for x in diff]
+            row = []
+            for v in vs:
+                tangents[i] = np.asarray(v, tangents[i].dtype)
+                moved = jvp(diff, rest, tangents)
+                row.append(sum(np.sum(np.real(to_wide(c) * m)) for c, m in zip(cts, moved, strict=True)))
+            products.append(_shaped(np.asarray(row), diff, i))
+        return products
+
+    return truth
+
+
+def _shaped(row: np.ndarray, diff: Leaves, i: int) -> np.ndarray:
+    """Entries in the leaf's own shape where the directions were unit vectors; a plain list of products elsewhere."""
+    shape, size = np.shape(diff[i]), np.size(diff[i])
+    if not _few(diff):
+        return row
+    if np.iscomplexobj(diff[i]):
+        return (row[:size] - 1j * row[size:]).reshape(shape)
+    return row.reshape(shape)
+
+
+def _project(leaves: Leaves, directions: list[Leaves]) -> Leaves:
+    """⟨leaf, v⟩ for the random directions; the leaf itself where the directions are unit vectors."""
+    if _few(leaves):
+        return leaves
+    return [
+        np.asarray([np.sum(np.real(x * v)) for v in vs]) for x, vs in zip(leaves, directions, strict=True)
+    ]

@@ -1,0 +1,128 @@
+"""Accuracy: the rule against float64 truth and against autodiff, draw by draw, every entry.
+
+Four rows an argument:
+- `accuracy`: the rule at its own dtype against truth; at most the allowance;
+- `float64`: the rule evaluated in float64 against truth. Its rounding is gone, so what is left is its mathematics;
+- `autodiff`: the rule against autodiff of the plain forward at the same dtype; both may err, so twice the allowance;
+- `median`: the rule's median error over the draws, against 1.1 times autodiff's own.
+
+Where the function itself is so ill-conditioned that autodiff errs as much, a rule whose mathematics holds in float64
+is not blamed for it.
+"""
+
+import dataclasses
+import statistics
+from collections.abc import Iterator
+
+import jax.numpy as jnp
+import numpy as np
+
+from refgrad.verify.allowance import C
+from refgrad.verify.case import Case
+from refgrad.verify.numbers import Difference, difference, worst
+from refgrad.verify.properties.kinks import Kinks
+from refgrad.verify.report import COMPILER, FAIL, LESS, OK, Row, number
+
+NO_WORSE = 1.1  # times autodiff's own median error
+
+
+@dataclasses.dataclass
+class Errors:
+    """The comparisons of one leaf over all draws."""
+
+    truth: list[Difference] = dataclasses.field(default_factory=list)
+    wide: list[Difference] = dataclasses.field(default_factory=list)
+    autodiff: list[Difference] = dataclasses.field(default_factory=list)
+    agreement: list[Difference] = dataclasses.field(default_factory=list)
+
+
+def accuracy(case: Case) -> Iterator[Row]:
+    """The rows of every argument, and one for each argument that meets a kink."""
+    kinks = Kinks(case)
+    errors = measure(case, kinks.skip)
+    for i, name in enumerate(case.subject.arguments):
+        if (kink := kinks.row(i, name, case.first.rule[i], case.first.truth[i])) is not None:
+            yield kink
+        rows = list(_rows(case, errors[i], i, name))
+        if any(row.failed for row in rows):
+            rows = acquit(case, i, kinks.skip[i], rows)
+        yield from rows
+
+
+def measure(case: Case, skip: list[np.ndarray | None]) -> list[Errors]:
+    """The errors of every leaf over the draws; entries in `skip` do not count."""
+    errors = [Errors() for _ in case.diff]
+    for k in range(case.draws):
+        found = case.first if k == 0 else case.gradients(k)
+        for i, e in enumerate(errors):
+            e.truth.append(difference(found.rule[i], found.truth[i], skip[i]))
+            if found.wide:
+                e.wide.append(difference(found.wide[i], found.truth[i], skip[i]))
+            if found.autodiff:
+                e.autodiff.append(difference(found.autodiff[i], found.truth[i], skip[i]))
+                e.agreement.append(difference(found.rule[i], found.autodiff[i], skip[i]))
+    return errors
+
+
+def _rows(case: Case, errors: Errors, i: int, name: str) -> Iterator[Row]:
+    allowed = max(case.allowed[i], case.oracle.tolerance)
+    mathematics = _mathematics(case, errors, i, name)
+    if case.narrow:
+        yield _accuracy(errors, name, allowed, mathematics)
+    else:
+        yield dataclasses.replace(mathematics, property="accuracy")
+    if errors.wide:
+        yield mathematics
+    if errors.autodiff:
+        yield Row("autodiff", name, OK, **worst(errors.agreement).cells(), allowed=2 * allowed)
+        yield _median(case, errors, i, name)
+
+
+def _mathematics(case: Case, errors: Errors, i: int, name: str) -> Row:
+    """The rule in float64 against truth in float64; where they differ, truth's own noise is allowed for."""
+    found = worst(errors.wide or errors.truth)
+    allowed, note = max(case.allowed_wide[i], case.oracle.tolerance), ""
+    if found.error > allowed:
+        noise = C * case.noise[i]
+        if found.error <= noise:
+            allowed, note = noise, "the float64 truth itself is uncertain by as much"
+    return Row("float64", name, OK if found.error <= allowed else FAIL, **found.cells(), allowed=allowed, note=note)
+
+
+def _accuracy(errors: Errors, name: str, allowed: float, mathematics: Row) -> Row:
+    found = worst(errors.truth)
+    autodiff = worst(errors.autodiff).error if errors.autodiff else None
+    verdict, note = OK, ""
+    if found.error > allowed:
+        verdict = FAIL
+        if autodiff is not None and found.error <= C * autodiff and not mathematics.failed:
+            verdict, note = OK, f"ill-conditioned: autodiff errs by {number(autodiff)}"
+        elif not mathematics.failed:
+            note = "right in float64, but unstable in this dtype"
+            note += "" if autodiff is None else f" (autodiff errs by {number(autodiff)})"
+    elif autodiff is not None and autodiff > allowed:
+        note = f"more accurate than autodiff, which errs by {number(autodiff)}"
+    return Row("accuracy", name, verdict, **found.cells(), allowed=allowed, note=note)
+
+
+def _median(case: Case, errors: Errors, i: int, name: str) -> Row:
+    """The rule's median error against autodiff's; below half a unit in the last place no comparison means anything."""
+    rule, autodiff = (statistics.median(d.error for d in e) for e in (errors.truth, errors.autodiff))
+    allowed = max(NO_WORSE * autodiff, float(jnp.finfo(case.diff[i].dtype).eps) / 2)
+    less = rule > allowed
+    return Row("median", name, LESS if less else OK, error=rule, allowed=allowed, note=f"autodiff {number(autodiff)}")
+
+
+def acquit(case: Case, i: int, skip: np.ndarray | None, rows: list[Row]) -> list[Row]:
+    """The same rows with the compiler blamed in the rule's place, if the rule is right one primitive at a time."""
+    found = case.uncompiled
+    if found is None:
+        return rows
+    again = [Errors() for _ in case.diff]
+    for k, e in enumerate(again):
+        e.truth = [difference(found.rule[k], found.truth[k], skip)] if k == i else []
+        e.wide = [difference(found.wide[k], found.truth[k], skip)] if k == i and found.wide else []
+    if any(row.failed for row in _rows(case, again[i], i, rows[0].argument)):
+        return rows
+    note = "right one primitive at a time: XLA's compiled program is wrong, not the rule"
+    return [dataclasses.replace(r, verdict=COMPILER, note=note) if r.failed else r for r in rows]

@@ -1,0 +1,107 @@
+"""Kinks: where the function has a tie or a hinge, "the derivative" is a choice, and the report says so.
+
+The truth is evaluated a small step to either side of the arguments. Where the two differ, and go on differing when
+the step shrinks a hundredfold, the function has no derivative there: the entry is left out of the other comparisons
+and stands in a row of its own with both one-sided derivatives. A rule may take either of them, any value between, or
+what autodiff takes; anything else fails.
+"""
+
+import functools
+
+import numpy as np
+
+from refgrad.verify.case import Case
+from refgrad.verify.numbers import to_wide
+from refgrad.verify.oracle import Leaves
+from refgrad.verify.report import FAIL, KINK, Row, number
+
+STEP = 1e-6  # relative to each entry
+JUMP = 1e-3  # relative to the leaf's largest cotangent: below it, curvature is not told from a kink
+TRIES = 4  # directions in which a value outside the first interval may still be one-sided
+
+
+class Kinks:
+    """The kinks of one case: `skip` masks their entries, leaf by leaf (None where a leaf has none)."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.applies = case.oracle.entries and case.meant is None
+        self.rng = np.random.default_rng(case.seed + 2)
+
+    @functools.cached_property
+    def skip(self) -> list[np.ndarray | None]:
+        """Per leaf, which entries stand at a kink."""
+        if not self.applies:
+            return [None] * len(self.case.diff)
+        self.directions = [self._steps(x) for x in self.case.diff]
+        self.sides = self._sides(STEP)
+        jumps = [_jump(*pair) for pair in zip(*self.sides, strict=True)]
+        if any(j.any() for j in jumps):
+            closer = self._sides(STEP / 100)
+            jumps = [j & _jump(*pair) for j, pair in zip(jumps, zip(*closer, strict=True), strict=True)]
+            self.sides = closer
+        return [j if j.any() else None for j in jumps]
+
+    def row(self, i: int, name: str, got: np.ndarray, truth: np.ndarray) -> Row | None:
+        """The kink row of leaf `i`, or None where it has none: the rule's value and both one-sided derivatives."""
+        mask = self.skip[i]
+        if mask is None:
+            return None
+        below, above = self.sides[0][i], self.sides[1][i]
+        low, high = np.fmin(below, above), np.fmax(below, above)
+        slack = JUMP * _scale(below, above)
+        wrong = mask & ~_within(got, low, high, slack) & ~_close(got, truth, slack)
+        for _ in range(TRIES if wrong.any() else 0):
+            self.directions = [self._steps(x) for x in self.case.diff]
+            for side in self._sides(STEP / 100):
+                low, high = np.fmin(low, side[i]), np.fmax(high, side[i])
+            wrong &= ~_within(got, low, high, slack)
+        at = tuple(map(int, np.argwhere(wrong if wrong.any() else mask)[0]))
+        count = int(mask.sum())
+        sides = f"one-sided derivatives {number(below[at].item())} and {number(above[at].item())}"
+        others = f", and at {count - 1} more entries" if count > 1 else ""
+        outside = "outside the " if wrong.any() else ""
+        return Row(
+            "kinks",
+            name,
+            FAIL if wrong.any() else KINK,
+            at,
+            got[at].item(),
+            truth[at].item(),
+            note=f"{outside}{sides}{others}",
+        )
+
+    def _steps(self, x) -> np.ndarray:
+        """Positive steps in proportion to each entry (to the leaf's size where the entry is 0), no two alike."""
+        x = np.abs(to_wide(x))
+        finite = x[np.isfinite(x)]
+        size = np.sqrt(np.mean(finite**2)) if finite.size else 1.0
+        return np.where(x > 0, x, size or 1.0) * self.rng.uniform(0.5, 1.5, x.shape)
+
+    def _sides(self, step: float) -> tuple[Leaves, Leaves]:
+        """The truth for the first draw's cotangents, one step below and one above."""
+        case = self.case
+        moved = (
+            [to_wide(x) + s * step * v for x, v in zip(case.diff, self.directions, strict=True)] for s in (-1, 1)
+        )
+        below, above = (case.oracle.cotangents(diff, case.rest, case.cotangents[0]) for diff in moved)
+        return below, above
+
+
+def _scale(*leaves: np.ndarray) -> float:
+    return max((float(np.max(np.abs(x), where=np.isfinite(x), initial=0.0)) for x in leaves), default=0.0)
+
+
+def _jump(below: np.ndarray, above: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return np.abs(above - below) > JUMP * _scale(below, above)
+
+
+def _within(got: np.ndarray, low: np.ndarray, high: np.ndarray, slack: float) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return (got >= low - slack) & (got <= high + slack)
+
+
+def _close(got: np.ndarray, truth: np.ndarray, slack: float) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return np.abs(got - truth) <= slack

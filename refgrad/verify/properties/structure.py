@@ -1,0 +1,72 @@
+"""Structure: `_fwd`'s value is the primal's, and each cotangent has its primal's shape, dtype and sharding.
+
+A rule that JAX itself refuses (a wrong tree, a wrong shape, a leaked tracer) gives one line here, and nothing else is
+checked: there is nothing to check it on.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from refgrad.verify.allowance import allowance, reductions
+from refgrad.verify.case import Case
+from refgrad.verify.numbers import difference, to_wide
+from refgrad.verify.report import FAIL, OK, Row
+
+
+def broken(case: Case) -> list[Row]:
+    """A failing row if the rule cannot be traced at all, else nothing. Raises what `f` itself raises."""
+    case.outputs  # noqa: B018  the user's own error, as it is
+    try:
+        case.rule.trace(case.diff, case.rest, case.cotangent(0))
+    except Exception as error:  # whatever a rule, or JAX on its behalf, raises
+        return [Row("structure", "", FAIL, note=explain(error))]
+    return []
+
+
+def structure(case: Case) -> Iterator[Row]:
+    """One row per argument for the type of its cotangent, and one per float output for its value."""
+    outputs, cotangents = case.rule(case.diff, case.rest, case.cotangent(0))
+    for name, primal, ct in zip(case.subject.arguments, case.diff, cotangents, strict=True):
+        wrong = _mismatch(primal, ct)
+        yield Row("structure", name, FAIL if wrong else OK, note=wrong)
+    yield from _values(case, outputs)
+
+
+def _values(case: Case, outputs: list) -> Iterator[Row]:
+    """`_fwd`'s first output against the function's own, both compiled."""
+    primal = jax.jit(lambda diff, rest: case.flat(diff, rest)[0])
+    lengths = reductions(primal.trace(case.diff, case.rest).jaxpr)
+    for k, (own, fwd, n) in enumerate(zip(primal(case.diff, case.rest), outputs, lengths, strict=True)):
+        found = difference(to_wide(fwd), to_wide(own))
+        allowed = 2 * allowance(own.dtype, n)
+        same = found.error <= allowed and fwd.dtype == own.dtype
+        note = "" if same else f"_fwd returns another value than the function ({fwd.dtype}, {own.dtype})"
+        label = "output" if len(outputs) == 1 else f"output {k}"
+        yield Row("value", label, OK if same else FAIL, **found.cells(), allowed=allowed, note=note)
+
+
+def _mismatch(primal, ct) -> str:
+    """What is wrong with the type of a cotangent, or nothing."""
+    if np.shape(ct) != np.shape(primal):
+        return f"the cotangent has shape {np.shape(ct)}, its primal {np.shape(primal)}"
+    if ct.dtype != primal.dtype:
+        return f"the cotangent is {ct.dtype}, its primal {primal.dtype}"
+    if isinstance(primal, jax.Array) and jax.typeof(primal).sharding != jax.typeof(ct).sharding:
+        return f"the cotangent is sharded {jax.typeof(ct).sharding.spec}, its primal {jax.typeof(primal).sharding.spec}"
+    return ""
+
+
+def explain(error: Exception) -> str:
+    """One clear line for what JAX raises about a rule."""
+    text = " ".join(str(error).split())
+    if isinstance(error, jax.errors.UnexpectedTracerError):
+        return "a tracer leaks: the rule closes over, or stores, a traced value; pass it as an argument instead"
+    for start in ("Custom VJP", "Custom_vjp", "custom_vjp", "Custom JVP"):
+        if start in text:
+            text = text[text.index(start) :]
+            break
+    sentence = text.split(". ")[0].split(" --------")[0]
+    kind = "" if text.startswith(("Custom", "custom")) else f"{type(error).__name__}: "
+    return kind + (sentence if len(sentence) <= 300 else sentence[:297] + "…")

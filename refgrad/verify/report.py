@@ -1,0 +1,119 @@
+"""What a check found: rows that a person reads as a table and a program as JSON."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from refgrad._text import table
+
+OK, FAIL = "ok", "fail"
+KINK = "kink"  # a tie or hinge: the rule takes one of the one-sided derivatives, or a value between them
+LESS = "less accurate"  # within the allowance, but farther from the truth than autodiff is
+COMPILER = "compiler"  # the rule is right, and XLA's compiled program of it is not
+UNAVAILABLE = "not available"  # JAX offers no such transformation of this rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One property of one argument: `error` and `allowed` are relative to the largest expected entry."""
+
+    property: str
+    argument: str
+    verdict: str
+    index: tuple[int, ...] | None = None  # of the worst entry; None where the whole leaf is meant
+    got: complex | None = None
+    expected: complex | None = None
+    error: float | None = None
+    allowed: float | None = None
+    note: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether this row makes the report red: every other verdict is an answer, not a fault."""
+        return self.verdict == FAIL
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as text, a cell for each of `HEADER`."""
+        index = "" if self.index is None else "[" + ", ".join(map(str, self.index)) + "]"
+        numbers = map(number, (self.got, self.expected, self.error, self.allowed))
+        verdict = self.verdict + (f": {self.note}" if self.note else "")
+        return (self.property, self.argument, index, *numbers, verdict)
+
+
+HEADER = ("property", "argument", "index", "got", "expected", "error", "allowed", "verdict")
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The outcome of `check`. Prints as a table; `ok` is False as soon as one row failed.
+
+    `facts` says under what conditions the rows hold: oracle, matmul precision, dtypes, draws, device, limits.
+    `where` is `file:line` of each backward rule concerned.
+    """
+
+    subject: str
+    rows: tuple[Row, ...]
+    facts: Mapping[str, str]
+    where: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether no row failed."""
+        return not self.failures
+
+    @property
+    def failures(self) -> tuple[Row, ...]:
+        """The rows that failed, in the order of the table."""
+        return tuple(row for row in self.rows if row.failed)
+
+    def of(self, property: str) -> tuple[Row, ...]:
+        """The rows of one property, one per argument as a rule."""
+        return tuple(row for row in self.rows if row.property == property)
+
+    def __str__(self) -> str:
+        failed = len(self.failures)
+        outcome = f"{failed} of {len(self.rows)} FAIL" if failed else f"ok, {len(self.rows)} rows"
+        lines = [f"{self.subject}: {outcome}", *(f"{k}: {v}" for k, v in self.facts.items())]
+        if failed and self.where:
+            lines += [f"rule: {where}" for where in self.where]
+        return "\n".join([*lines, _table(self.rows)])
+
+    def summary(self) -> str:
+        """The failures alone, with the file and line of the backward rule: what `assert_ok` raises."""
+        lines = [f"{self.subject}: {len(self.failures)} of {len(self.rows)} rows fail"]
+        lines += [f"rule: {where}" for where in self.where]
+        return "\n".join([*lines, _table(self.failures)])
+
+    def data(self) -> dict[str, Any]:
+        """The report as plain dicts, lists, strings and numbers (complex and non-finite ones as strings)."""
+        rows = [
+            {f.name: _plain(getattr(row, f.name)) for f in dataclasses.fields(row)} | {"failed": row.failed}
+            for row in self.rows
+        ]
+        facts = {"subject": self.subject, "ok": self.ok, "facts": dict(self.facts)}
+        return {**facts, "where": list(self.where), "rows": rows}
+
+    def json(self) -> str:
+        """`data()` as JSON text."""
+        return json.dumps(self.data(), ensure_ascii=False, indent=1)
+
+
+def number(x: complex | None) -> str:
+    """Four significant digits; nothing for None."""
+    if x is None:
+        return ""
+    return f"{x:.4g}"
+
+
+def _table(rows: Iterable[Row]) -> str:
+    return table(HEADER, [row.cells() for row in rows])
+
+
+def _plain(x: Any) -> Any:
+    if isinstance(x, tuple):
+        return [int(i) for i in x]
+    if isinstance(x, complex) or (isinstance(x, float) and not math.isfinite(x)):
+        return str(x)
+    return x

@@ -1,0 +1,159 @@
+"""The function under check, with its arguments split into what is differentiated and what is not.
+
+Every instrument here works on the flat form `(floats, others) → (float outputs, other outputs)`, lists of arrays:
+pytrees, keys, integers, static values, `nondiff_argnums` and auxiliary outputs are dealt with once, in this file.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from refgrad.verify.allowance import is_array, is_float
+from refgrad.verify.numbers import to_wide
+
+Flat = Callable[[Sequence, Sequence], tuple[list, list]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """`f` at `args`: `floats` and `others` index the leaves that are differentiated and those that are only passed."""
+
+    f: Callable
+    leaves: tuple[Any, ...]
+    tree: Any
+    floats: tuple[int, ...]
+    others: tuple[int, ...]
+    names: tuple[str, ...]  # of every leaf, as in "params['w']"
+
+    @classmethod
+    def of(cls, f: Callable, args: tuple) -> "Subject":
+        """Arrays are differentiated; Python numbers only where `f` is itself a rule, or where there is no array.
+
+        Raises TypeError where no argument can be differentiated, naming what was passed.
+        """
+        skipped = {i % len(args) for i in getattr(f, "nondiff_argnums", ())} if args else set()
+        with_paths, tree = jax.tree_util.tree_flatten_with_path(args)
+        names = _names(f, args)
+        arrays = any(is_float(x) and is_array(x) for _, x in with_paths)
+        numbers = isinstance(f, jax.custom_vjp | jax.custom_jvp) or not arrays
+        leaves, floats, others, labels = [], [], [], []
+        for i, (path, leaf) in enumerate(with_paths):
+            static = path[0].idx in skipped
+            if is_float(leaf) and not static and (is_array(leaf) or numbers):
+                floats.append(i)
+                leaf = leaf if is_array(leaf) else jnp.asarray(leaf)
+            elif is_array(leaf) and not static:
+                others.append(i)
+            leaves.append(leaf)
+            labels.append(names[path[0].idx] + jax.tree_util.keystr(path[1:]))
+        if not floats:
+            given = ", ".join(f"{n}: {_type(x)}" for n, x in zip(labels, leaves, strict=True)) or "nothing"
+            raise TypeError(
+                f"{name_of(f)} has no argument to differentiate ({given}): pass a float or complex array"
+            )
+        return cls(f, tuple(leaves), tree, tuple(floats), tuple(others), tuple(labels))
+
+    def flat(self, f: Callable | None = None) -> Flat:
+        """`f` (the function under check, where it is not given) in its flat form."""
+        f = self.f if f is None else f
+
+        def flat(diff: Sequence, rest: Sequence) -> tuple[list, list]:
+            out = jax.tree.leaves(f(*self.args_with(diff, rest)))
+            return [x for x in out if is_float(x)], [x for x in out if not is_float(x)]
+
+        return flat
+
+    def args_with(self, diff: Sequence, rest: Sequence) -> tuple:
+        """The arguments of `f`, with other arrays in the places of its floats and others."""
+        leaves = list(self.leaves)
+        for i, x in (*zip(self.floats, diff, strict=True), *zip(self.others, rest, strict=True)):
+            leaves[i] = x
+        return jax.tree.unflatten(self.tree, leaves)
+
+    def pick(self, cotangents: Any, like: Sequence) -> list[np.ndarray]:
+        """The leaves that are differentiated, out of one cotangent per positional argument; None means zero.
+
+        Raises ValueError where there are more or fewer cotangents than arguments, or of another shape.
+        """
+        args = jax.tree.unflatten(self.tree, list(range(len(self.leaves))))
+        cotangents = cotangents if isinstance(cotangents, tuple | list) else (cotangents,)
+        if len(cotangents) != len(args):
+            raise ValueError(
+                f"reference_vjp gives {len(cotangents)} cotangents for {len(args)} arguments: one each, or None"
+            )
+        found: dict[int, Any] = {}
+        for arg, ct in zip(args, cotangents, strict=True):
+            if ct is not None:
+                jax.tree.map(lambda i, c: found.update({i: c}), arg, ct)
+        picked = [found.get(i) for i in self.floats]
+        for i, ct, x in zip(self.floats, picked, like, strict=True):
+            if ct is not None and np.shape(ct) != np.shape(x):
+                raise ValueError(
+                    f"reference_vjp gives {self.names[i]} the shape {np.shape(ct)}, but it has {np.shape(x)}"
+                )
+        return [np.zeros_like(to_wide(x)) if c is None else to_wide(c) for c, x in zip(picked, like, strict=True)]
+
+    @property
+    def diff(self) -> list:
+        """The leaves that are differentiated."""
+        return [self.leaves[i] for i in self.floats]
+
+    @property
+    def rest(self) -> list:
+        """The arrays that are not."""
+        return [self.leaves[i] for i in self.others]
+
+    @property
+    def arguments(self) -> list[str]:
+        """The names of the differentiated leaves."""
+        return [self.names[i] for i in self.floats]
+
+    @functools.cached_property
+    def title(self) -> str:
+        """`name(x: f32[4,8], t: i32[4])`."""
+        types = (f"{n}: {_type(x)}" for n, x in zip(self.names, self.leaves, strict=True))
+        return f"{name_of(self.f)}({', '.join(types)})"
+
+
+def pullback(flat: Flat) -> Callable[[Sequence, Sequence, Sequence], tuple[list, list]]:
+    """`(floats, others, cotangents of the float outputs) → (float outputs, cotangents of the floats)`."""
+
+    def pull(diff, rest, cts):
+        out, back, _ = jax.vjp(lambda *d: flat(d, rest), *diff, has_aux=True)
+        return out, list(back(list(cts)))
+
+    return pull
+
+
+def name_of(f: Callable) -> str:
+    """What a report calls `f`."""
+    while isinstance(f, functools.partial):
+        f = f.func
+    return getattr(f, "__name__", None) or type(f).__name__
+
+
+def _names(f: Callable, args: tuple) -> list[str]:
+    """The parameter names of the positional arguments, as far as `f` tells them."""
+    try:
+        parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):
+        parameters = ()
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [p.name for p in parameters if p.kind in positional][: len(args)]
+    return names + [f"arg{i}" for i in range(len(names), len(args))]
+
+
+def _type(x: Any) -> str:
+    """`f32[4,8]` for an array, the value itself for what is static."""
+    if not is_array(x):
+        return getattr(x, "__name__", None) or str(x)
+    short = str(x.dtype)
+    for long, brief in (("bfloat", "bf"), ("float", "f"), ("complex", "c"), ("uint", "u"), ("int", "i")):
+        short = short.replace(long, brief) if short.startswith(long) else short
+    return f"{short}[{','.join(map(str, np.shape(x)))}]"
