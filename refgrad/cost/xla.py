@@ -5,15 +5,15 @@ are missing, a loop counts once, a custom call counts −1, sums are rounded to 
 device and move with flags and versions. `xla` returns the figures with those traps that touch this very program.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from refgrad._text import table
 from refgrad.cost import hlo
+from refgrad.cost.count import abstract_vjp
 
 Stage = Literal["lowered", "compiled"]
 _PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -63,7 +63,9 @@ def xla(f: Callable, *args: Any, stage: Stage = "lowered", platform: str | None 
     if platform not in _PLATFORMS:
         raise ValueError(f"platform={platform!r}: one of {', '.join(_PLATFORMS)}")
     if stage == "compiled" and platform not in (default, {"gpu": "cuda"}.get(default)):
-        raise ValueError(f"platform={platform!r} cannot be compiled for here, where JAX runs on {default!r}: use stage='lowered'")
+        raise ValueError(
+            f"platform={platform!r} cannot be compiled for here, where JAX runs on {default!r}: use stage='lowered'"
+        )
     lowered = jax.jit(f).trace(*args).lower(lowering_platforms=(platform,))
     if stage == "lowered":
         return _read(lowered.as_text(dialect="hlo", debug_info=True), _ask(lowered), stage, platform)
@@ -72,39 +74,18 @@ def xla(f: Callable, *args: Any, stage: Stage = "lowered", platform: str | None 
 
 
 def xla_backward(f: Callable, *args: Any, stage: Stage = "lowered", platform: str | None = None) -> XlaCost:
-    """Ask XLA what the backward pass of `f` alone costs: residuals and cotangent are arguments (see `backward`)."""
-    program, abstract = backward(f, *args)
+    """Ask XLA what the backward pass of `f` alone costs (see `backward_program`); otherwise as `xla`."""
+    program, abstract = backward_program(f, *args)
     return xla(program, *abstract, stage=stage, platform=platform)
 
 
-def backward(f: Callable, *args: Any) -> tuple[Callable, tuple[Any, Any]]:
-    """The backward pass of `f` as a program of its own, with its abstract arguments (residuals, cotangents).
+def backward_program(f: Callable, *args: Any) -> tuple[Callable, tuple[Any, Any]]:
+    """The backward pass of `f` as a program of its own, with its abstract arguments (the pullback, the cotangent).
 
-    It is the transposed function that `jax.vjp` returns, differentiated in every floating or complex leaf of `args`;
-    integer outputs have no cotangent. Nothing is computed or allocated. The cotangent is an argument, because a
-    literal 1.0 would be folded into the program. Raises ValueError where nothing can be differentiated.
+    Residuals and cotangent are arguments, because a literal cotangent would be folded into the program. Nothing is
+    computed or allocated. Raises TypeError where no argument or no output is floating.
     """
-    leaves, tree = jax.tree.flatten(args)
-    moving = [i for i, leaf in enumerate(leaves) if _inexact(leaf)]
-    if not moving:
-        raise ValueError(f"none of the {len(leaves)} argument leaves is floating: there is no backward pass to count")
-
-    def pull_back(all_leaves):
-        def outputs(*some):
-            merged = dict(zip(moving, some, strict=True))
-            out = f(*jax.tree.unflatten(tree, [merged.get(i, leaf) for i, leaf in enumerate(all_leaves)]))
-            return [leaf for leaf in jax.tree.leaves(out) if _inexact(leaf)]
-
-        return jax.vjp(outputs, *(all_leaves[i] for i in moving))
-
-    cotangents, vjp = jax.eval_shape(pull_back, leaves)
-    if not cotangents:
-        raise ValueError("no output of the function is floating: there is no backward pass to count")
-    return lambda vjp, cotangents: vjp(cotangents), (vjp, cotangents)
-
-
-def _inexact(leaf: Any) -> bool:
-    return jnp.issubdtype(jax.dtypes.result_type(leaf) if not hasattr(leaf, "dtype") else leaf.dtype, jnp.inexact)
+    return lambda pull, cotangent: pull(cotangent), abstract_vjp(f, *args)
 
 
 def _ask(stage: Any) -> Any:
@@ -118,8 +99,8 @@ def _ask(stage: Any) -> Any:
 def _read(text: str, answer: Any, stage: Stage, platform: str) -> XlaCost:
     walked = hlo.cost(text, unknown="collect")
     figures, traps = read_answer(answer)
-    traps += _traps(walked, figures, stage)
-    return XlaCost(figures["flops"], figures["transcendentals"], figures["bytes"], stage, platform, tuple(traps), walked)
+    traps = (*traps, *_traps(walked), *_sum_traps(walked, figures), *_device_traps(walked, stage))
+    return XlaCost(figures["flops"], figures["transcendentals"], figures["bytes"], stage, platform, traps, walked)
 
 
 def read_answer(answer: Any) -> tuple[dict[str, int | None], list[Trap]]:
@@ -145,32 +126,36 @@ def read_answer(answer: Any) -> tuple[dict[str, int | None], list[Trap]]:
     return figures, traps
 
 
-def _traps(walked: hlo.HloCost, figures: Mapping[str, int | None], stage: Stage) -> list[Trap]:
-    traps = []
+def _traps(walked: hlo.HloCost) -> Iterator[Trap]:
+    """What is in the program: custom calls, loops, conditionals, instructions that the walk does not know."""
     if calls := [target for target, _ in walked.custom_calls()]:
         names = ", ".join(f"{target} ×{calls.count(target)}" for target in dict.fromkeys(calls))
-        traps.append(Trap("custom call −1", f"each counts −1 FLOP whatever it does: {names}"))
+        yield Trap("custom call −1", f"each counts −1 FLOP whatever it does: {names}")
     for loop in walked.loops:
         trips = "unknown trips" if loop.trips is None else f"{loop.trips} trips"
-        traps.append(Trap("loop counted once", f"{trips}: {loop.scope or loop.name}"))
-    if walked.executed is not None and walked.loops:
+        yield Trap("loop counted once", f"{trips}: {loop.scope or loop.instruction.name}")
+    if walked.loops and all(loop.trips is not None for loop in walked.loops):
         flops, transcendentals = walked.executed
-        traps.append(
-            Trap("loop counted once", f"with their trips: {flops:,} flops, {transcendentals:,} transcendentals")
-        )
-    for scope in walked.conditionals:
-        traps.append(Trap("dearest branch", f"only the dearest branch counts, each figure by itself: {scope}"))
-    for name, exact, replayed in zip(("flops", "transcendentals"), (walked.flops, walked.transcendentals), walked.replayed, strict=True):
-        if exact != replayed:
-            traps.append(Trap("float32 sum", f"{name}: {exact:,} in integers, {replayed - exact:+,.0f} by rounding"))
-        if figures[name] is not None and figures[name] != replayed and not walked.unknown:
-            traps.append(
-                Trap("walker disagrees", f"{name}: XLA {figures[name]:,}, the walk over its own text {replayed:,.0f}")
-            )
+        yield Trap("loop counted once", f"with their trips: {flops:,} flops, {transcendentals:,} transcendentals")
+    for conditional in walked.conditionals:
+        yield Trap("dearest branch", f"the dearest branch counts, each figure by itself: {conditional.scope}")
     if walked.unknown:
-        traps.append(Trap("unknown instruction", f"not priced by the walk: {', '.join(walked.unknown)}"))
+        yield Trap("unknown instruction", f"not priced by the walk: {', '.join(walked.unknown)}")
+
+
+def _sum_traps(walked: hlo.HloCost, figures: Mapping[str, int | None]) -> Iterator[Trap]:
+    """Where float32 sums leave the integers, and where the walk's replay of them is not XLA's figure."""
+    exact = {"flops": walked.flops, "transcendentals": walked.transcendentals}
+    for (name, true), replayed in zip(exact.items(), map(round, walked.replayed), strict=True):
+        answered = figures[name]
+        if true != replayed:
+            yield Trap("float32 sum", f"{name}: {true:,} in integers, {replayed - true:+,} by rounding")
+        if answered is not None and answered != replayed and not walked.unknown:
+            yield Trap("walker disagrees", f"{name}: XLA says {answered:,}, the walk over its text {replayed:,}")
+
+
+def _device_traps(walked: hlo.HloCost, stage: Stage) -> Iterator[Trap]:
     if stage == "compiled" and walked.module.partitions > 1:
-        traps.append(Trap("per device", f"one of {walked.module.partitions} partitions, not the whole program"))
-    if stage == "lowered" and any("manual_computation" in row.computation for row in walked.rows):
-        traps.append(Trap("per device", "the body of shard_map counts for one device, what is outside for all"))
-    return traps
+        yield Trap("per device", f"one of {walked.module.partitions} partitions, not the whole program")
+    if stage == "lowered" and any("manual_computation" in name for name in walked.module.computations):
+        yield Trap("per device", "the body of shard_map counts for one device, what is outside for all")

@@ -2,10 +2,12 @@
 
 from refgrad.cost.hlo.parse import Computation, HloSyntaxError, Instruction, Module, Shape, parse
 from refgrad.cost.hlo.rules import UnknownInstruction, Work, work
-from refgrad.cost.hlo.walk import HloCost, Loop, Pair, Row, cost, visit_order
+from refgrad.cost.hlo.types import Conditional, HloCost, Loop, Pair, Row
+from refgrad.cost.hlo.walk import cost, visit_order
 
 __all__ = [
     "Computation",
+    "Conditional",
     "HloCost",
     "HloSyntaxError",
     "Instruction",

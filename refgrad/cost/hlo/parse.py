@@ -133,9 +133,7 @@ def parse(text: str) -> Module:
         raise HloSyntaxError("no ENTRY computation in this text: is it HLO (dialect='hlo'), not StableHLO?")
     name = re.match(r"HloModule\s+([^\s,]+)", text)
     partitions = re.match(r"HloModule.*\bnum_partitions=(\d+)", text)
-    return Module(
-        name.group(1) if name else "", computations, entry, int(partitions.group(1)) if partitions else 1
-    )
+    return Module(name.group(1) if name else "", computations, entry, int(partitions.group(1)) if partitions else 1)
 
 
 def _instruction(line: str) -> tuple[bool, Instruction]:

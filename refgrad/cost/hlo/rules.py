@@ -51,19 +51,19 @@ _FREE = """
     add-dependency opt-barrier all-gather all-gather-start all-gather-done reduce-scatter all-reduce-done all-to-all
     ragged-all-to-all collective-broadcast collective-permute collective-permute-start collective-permute-done
     partition-id replica-id rng-get-and-update-state topk gather get-dimension-size set-dimension-size
-""".split()
+"""
 
 _ELEMENTWISE = """
     abs add and bitcast-convert ceil clamp compare complex convert count-leading-zeros divide floor imag is-finite
     maximum minimum multiply negate not or popcnt real reduce-precision remainder round-nearest-afz
     round-nearest-even select shift-left shift-right-arithmetic shift-right-logical sign stochastic-convert subtract
     xor
-""".split()
+"""
 
 _TRANSCENDENTAL = """
     atan2 cbrt cosine erf exponential exponential-minus-one log log-plus-one logistic power rng rsqrt sine sqrt tan
     tanh
-""".split()
+"""
 
 
 def _first(instruction: Instruction) -> int:
@@ -149,9 +149,9 @@ def _conditional(i: Instruction, c: Computation) -> Work:
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(_FREE, lambda i, c: Work()),
-    **dict.fromkeys(_ELEMENTWISE, lambda i, c: Work(flops=i.shape.elements)),
-    **dict.fromkeys(_TRANSCENDENTAL, lambda i, c: Work(transcendentals=i.shape.elements)),
+    **dict.fromkeys(_FREE.split(), lambda i, c: Work()),
+    **dict.fromkeys(_ELEMENTWISE.split(), lambda i, c: Work(flops=i.shape.elements)),
+    **dict.fromkeys(_TRANSCENDENTAL.split(), lambda i, c: Work(transcendentals=i.shape.elements)),
     "all-reduce": _all_reduce,
     "all-reduce-start": _all_reduce,
     "async-start": _inline("calls"),

@@ -7,90 +7,16 @@ for bit, which certifies the integers beside it.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from refgrad.cost.hlo.parse import Computation, Instruction, Module, parse
 from refgrad.cost.hlo.rules import UnknownInstruction, Work, work
 from refgrad.cost.hlo.trips import Context, trip_count
+from refgrad.cost.hlo.types import Conditional, HloCost, Loop, Pair, Row
 
-
-class Pair(NamedTuple):
-    """FLOPs and transcendentals."""
-
-    flops: float
-    transcendentals: float
-
-
-class Row(NamedTuple):
-    """One executed instruction: its place, its cost in one execution as XLA counts it, and how often it runs.
-
-    `times` is None inside a loop whose trip count is not known. `scope` is the path of JAX's named scopes, down to
-    the primitive.
-    """
-
-    instruction: Instruction
-    computation: str
-    scope: str
-    flops: int
-    transcendentals: int
-    times: int | None
-
-
-class Loop(NamedTuple):
-    """A while loop: its instruction, its scope, and its trip count in one execution, or None where it is not known."""
-
-    name: str
-    scope: str
-    trips: int | None
-
-
-@dataclass(frozen=True)
-class HloCost:
-    """Cost of a module. `flops`, `transcendentals`: XLA's count in exact integers (a loop's body once).
-
-    `replayed`: the same sums in float32 in XLA's order, equal to `cost_analysis()` bit for bit. `loops`: every loop
-    with its trips; `conditionals`: the scope of every conditional. `unknown`: instructions without a rule, where they were to be collected (they count 0).
-    """
-
-    module: Module
-    flops: int
-    transcendentals: int
-    replayed: Pair
-    loops: tuple[Loop, ...]
-    conditionals: tuple[str, ...]
-    rows: tuple[Row, ...]
-    unknown: tuple[str, ...]
-
-    @cached_property
-    def executed(self) -> Pair | None:
-        """Integers with every loop multiplied by its trips; None where a trip count is not known."""
-        if any(loop.trips is None for loop in self.loops):
-            return None
-        return Pair(
-            sum(row.flops * row.times for row in self.rows if row.times is not None),
-            sum(row.transcendentals * row.times for row in self.rows if row.times is not None),
-        )
-
-    def custom_calls(self) -> list[tuple[str, Row]]:
-        """(target, row) of every custom call, each of which XLA counts as −1 FLOP."""
-        return [
-            (row.instruction.attribute("custom_call_target") or "", row)
-            for row in self.rows
-            if row.instruction.opcode == "custom-call"
-        ]
-
-    def by(self, key: Literal["scope", "opcode"]) -> dict[str, Pair]:
-        """Once-counts summed by scope or by opcode, in order of first appearance; they add up to the whole."""
-        totals: dict[str, Pair] = {}
-        for row in self.rows:
-            name = row.scope if key == "scope" else row.instruction.opcode
-            flops, transcendentals = totals.get(name, (0, 0))
-            totals[name] = Pair(flops + row.flops, transcendentals + row.transcendentals)
-        return totals
+Float32 = tuple[np.float32, np.float32]
 
 
 def cost(text: str, unknown: Literal["raise", "collect"] = "raise") -> HloCost:
@@ -104,9 +30,9 @@ def cost(text: str, unknown: Literal["raise", "collect"] = "raise") -> HloCost:
     rows = tuple(walk.rows(walk.module.entry, "", 1, Context(walk.module)))
     return HloCost(
         walk.module,
-        int(exact.flops),
-        int(exact.transcendentals),
-        replayed,
+        exact.flops,
+        exact.transcendentals,
+        (float(replayed[0]), float(replayed[1])),
         tuple(walk.loops),
         tuple(walk.conditionals),
         rows,
@@ -149,8 +75,8 @@ class _Walk:
         self.module, self.collect = module, unknown == "collect"
         self.unknown: list[str] = []
         self.loops: list[Loop] = []
-        self.conditionals: list[str] = []
-        self._totals: dict[str, tuple[Pair, Pair]] = {}
+        self.conditionals: list[Conditional] = []
+        self._totals: dict[str, tuple[Pair, Float32]] = {}
         self._works: dict[tuple[str, str], Work] = {}
 
     def work(self, instruction: Instruction, computation: Computation) -> Work:
@@ -175,32 +101,31 @@ class _Walk:
                 return work(i, inner)
         return None
 
-    def total(self, name: str) -> tuple[Pair, Pair]:
+    def total(self, name: str) -> tuple[Pair, Float32]:
         """(exact, replayed) sums of one computation."""
         if name not in self._totals:
             computation = self.module.computations[name]
-            flops = transcendentals = 0
-            flops32 = transcendentals32 = np.float32(0)
+            exact, replayed = Pair(0, 0), (np.float32(0), np.float32(0))
             for instruction_name in visit_order(computation):
-                exact, replayed = self.own(self.work(computation.instructions[instruction_name], computation))
-                flops, transcendentals = flops + exact.flops, transcendentals + exact.transcendentals
-                flops32 = np.float32(flops32 + replayed.flops)
-                transcendentals32 = np.float32(transcendentals32 + replayed.transcendentals)
-            replay = Pair(float(flops32), float(transcendentals32))
-            self._totals[name] = Pair(flops, transcendentals), replay
+                w = self.work(computation.instructions[instruction_name], computation)
+                more, more32 = self.own(w)
+                exact = Pair(exact.flops + more.flops, exact.transcendentals + more.transcendentals)
+                replayed = np.float32(replayed[0] + more32[0]), np.float32(replayed[1] + more32[1])
+            self._totals[name] = exact, replayed
         return self._totals[name]
 
-    def own(self, w: Work) -> tuple[Pair, Pair]:
+    def own(self, w: Work) -> tuple[Pair, Float32]:
         """(exact, replayed) cost of one instruction with everything it calls."""
         if not w.calls:
-            return Pair(w.flops, w.transcendentals), Pair(np.float32(w.flops), np.float32(w.transcendentals))
+            return Pair(w.flops, w.transcendentals), (np.float32(w.flops), np.float32(w.transcendentals))
         parts = [(times, *self.total(name)) for times, name in w.calls]
         merge = _dearest if w.kind == "branches" else sum
-        exact = Pair(*(merge([times * e[k] for times, e, _ in parts]) for k in (0, 1)))
-        replay = Pair(*(merge([np.float32(times) * np.float32(r[k]) for times, _, r in parts]) for k in (0, 1)))
-        return exact, replay
+        exact = [merge([times * e[k] for times, e, _ in parts]) for k in (0, 1)]
+        # A factor is rounded to float32 before it multiplies, as XLA does.
+        replay = [np.float32(merge([np.float32(times) * r[k] for times, _, r in parts])) for k in (0, 1)]
+        return Pair(*exact), (replay[0], replay[1])
 
-    def rows(self, name: str, prefix: str, times: int | None, context: Context) -> Iterator[Row]:
+    def rows(self, name: str, prefix: str, times: int, context: Context) -> Iterator[Row]:
         """The instructions that run, calls opened up, reductions and the like as one row each."""
         computation = self.module.computations[name]
         for instruction in computation.instructions.values():
@@ -208,7 +133,7 @@ class _Walk:
             scope = _join(prefix, instruction.op_name)
             if w.kind == "applied":
                 exact, _ = self.own(w)
-                yield Row(instruction, name, scope, int(exact.flops), int(exact.transcendentals), times)
+                yield Row(instruction, name, scope, exact.flops, exact.transcendentals, times)
             elif w.kind == "loop":
                 yield from self._loop(instruction, scope, times, context.at(name))
             elif w.kind == "branches":
@@ -217,19 +142,18 @@ class _Walk:
                 for _, callee in w.calls:
                     yield from self.rows(callee, scope, times, context.at(name).into(instruction))
 
-    def _loop(self, instruction: Instruction, scope: str, times: int | None, context: Context) -> Iterator[Row]:
+    def _loop(self, instruction: Instruction, scope: str, times: int, context: Context) -> Iterator[Row]:
         trips = trip_count(instruction, context)
-        self.loops.append(Loop(instruction.name, scope, trips))
+        self.loops.append(Loop(instruction, scope, trips))
         (body,), (condition,) = instruction.computations("body"), instruction.computations("condition")
-        known = times is not None and trips is not None
         inner = context.into(None)
-        yield from self.rows(body, scope, times * trips if known else None, inner)
-        yield from self.rows(condition, scope, times * (trips + 1) if known else None, inner)
+        yield from self.rows(body, scope, times if trips is None else times * trips, inner)
+        yield from self.rows(condition, scope, times if trips is None else times * (trips + 1), inner)
 
-    def _branches(self, w: Work, scope: str, times: int | None, context: Context) -> Iterator[Row]:
+    def _branches(self, w: Work, scope: str, times: int, context: Context) -> Iterator[Row]:
         """Each property comes from its own dearest branch, as in XLA; the rows of the others count 0."""
-        self.conditionals.append(scope)
         totals = [self.total(name)[0] for _, name in w.calls]
+        self.conditionals.append(Conditional(scope, tuple(totals), times))
         dearest = [max(range(len(totals)), key=lambda b, k=k: totals[b][k]) for k in (0, 1)]
         for branch, (_, name) in enumerate(w.calls):
             for row in self.rows(name, scope, times, context.into(None)):
@@ -239,7 +163,7 @@ class _Walk:
                 )
 
 
-def _dearest(costs: list) -> float:
+def _dearest(costs: list):
     """XLA's maximum over branches: a branch that costs nothing does not take part."""
     return max([costs[0], *(c for c in costs[1:] if c != 0)])
 

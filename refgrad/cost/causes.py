@@ -1,0 +1,166 @@
+"""Why the count of a jaxpr and XLA's count of its lowering differ: each reason found in the two programs themselves.
+
+A cause is named here only where both texts bear it out: an equation that may be folded *and* is missing from the HLO,
+a loop's own counter, a custom call, a loop whose trips are known. What is left over is never given a name.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from math import prod
+from typing import Any, NamedTuple
+
+from refgrad.cost.folding import OPCODES, equations, folded
+from refgrad.cost.hlo import HloCost, Row
+from refgrad.cost.types import Count
+from refgrad.cost.xla import XlaCost
+
+_TRANSCENDENTAL = ("exp", "log", "pow", "rsqrt", "sqrt", "tanh")
+
+
+class Cause(NamedTuple):
+    """A named part of a difference, in FLOPs and in transcendentals; it is what the later figure has on top."""
+
+    name: str
+    flops: int
+    transcendentals: int
+
+
+def lowering_causes(jaxpr: Any, count: Count, answer: XlaCost) -> list[Cause]:
+    """Named causes of (XLA's lowered count − the jaxpr's count), in the order of the way down."""
+    walked = answer.hlo
+    counters = _counters(walked)
+    rest = [row for row in walked.rows if id(row) not in counters]
+    causes = [
+        *_folding(jaxpr, rest),
+        *_devices(count),
+        *_custom_calls(count, rest),
+        *_branches(walked),
+        *_loop_counters(row for row in walked.rows if id(row) in counters),
+        *_once(walked.rows),
+        *_rounding(answer),
+    ]
+    return _merged(causes)
+
+
+def compiling_causes(lowered: XlaCost, compiled: XlaCost) -> list[Cause]:
+    """Named causes of (XLA's compiled count − its lowered one): what the compiler did, by opcode."""
+    before, after = lowered.hlo.by("opcode"), compiled.hlo.by("opcode")
+    causes = []
+    for opcode in dict.fromkeys((*before, *after)):
+        a, b = before.get(opcode, (0, 0)), after.get(opcode, (0, 0))
+        causes.append(Cause(f"compiler rewrote {opcode}", int(b[0] - a[0]), int(b[1] - a[1])))
+    (r0, r1), (s0, s1) = (_round_off(x) for x in (lowered, compiled))
+    return _merged([*causes, Cause("float32 sums", s0 - r0, s1 - r1)])
+
+
+def by_primitive(count: Count, walked: HloCost) -> dict[str, tuple[int, int, int, int]]:
+    """Primitive → FLOPs counted and in HLO, transcendentals counted and in HLO, where they differ; loops with trips."""
+    counters = _counters(walked)
+    hlo: dict[str, list[int]] = {}
+    for row in walked.rows:
+        if id(row) not in counters:
+            total = hlo.setdefault(row.primitive, [0, 0])
+            total[0] += row.flops * row.times
+            total[1] += row.transcendentals * row.times
+    table = {}
+    parts = count.per_device.by_primitive
+    for name in dict.fromkeys((*parts, *hlo)):
+        part, (flops, transcendentals) = parts.get(name), hlo.get(name, [0, 0])
+        counted = (part.flops, part.transcendental) if part is not None else (0, 0)
+        if counted != (flops, transcendentals):
+            table[name] = (counted[0], flops, counted[1], transcendentals)
+    return table
+
+
+def _counters(walked: HloCost) -> dict[int, Row]:
+    """Rows that a `scan` adds for itself: they stand in its loop's body or condition, its own equations in a call."""
+    own: set[str] = set()
+    for loop in walked.loops:
+        body, condition = (loop.instruction.computations(key)[0] for key in ("body", "condition"))
+        calls = walked.module.computations[body].instructions.values()
+        if any(i.opcode == "call" and i.op_name.endswith("closed_call") for i in calls):
+            own |= {body, condition}
+    return {id(row): row for row in walked.rows if row.computation in own and row.instruction.shape.dims == ()}
+
+
+def _loop_counters(rows: Iterable[Row]) -> Iterator[Cause]:
+    for row in rows:
+        yield Cause("the scan's own counter and index", row.flops * row.times, row.transcendentals * row.times)
+
+
+def _folding(jaxpr: Any, rows: list[Row]) -> Iterator[Cause]:
+    present: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        if OPCODES.get(row.primitive) == row.instruction.opcode:
+            shape = row.instruction.shape
+            present[row.primitive, f"{shape.dtype}[{','.join(map(str, shape.dims))}]"] += row.times
+    for primitive, shape, reason, runs in folded(equations(jaxpr), present):
+        gone = -runs * prod(int(dim) for dim in shape[shape.index("[") + 1 : -1].split(",") if dim)
+        name = f"folded: {primitive} {shape}: {reason}"
+        yield Cause(name, 0, gone) if primitive in _TRANSCENDENTAL else Cause(name, gone, 0)
+
+
+def _devices(count: Count) -> Iterator[Cause]:
+    one = count.per_device
+    yield Cause("shard_map counted for one device", one.flops - count.flops, one.transcendental - count.transcendental)
+
+
+def _custom_calls(count: Count, rows: list[Row]) -> Iterator[Cause]:
+    """A primitive that became a custom call: all that HLO has of it, against all that was counted."""
+    targets: dict[str, list[str]] = {}
+    for row in rows:
+        if row.instruction.opcode == "custom-call":
+            targets.setdefault(row.primitive, []).append(row.instruction.attribute("custom_call_target") or "?")
+    parts = count.per_device.by_primitive
+    for primitive, names in targets.items():
+        mine = [row for row in rows if row.primitive == primitive]
+        part = parts.get(primitive)
+        yield Cause(
+            f"{primitive} is a custom call ({', '.join(dict.fromkeys(names))}): −1 each",
+            sum(row.flops * row.times for row in mine) - (part.flops if part else 0),
+            sum(row.transcendentals * row.times for row in mine) - (part.transcendental if part else 0),
+        )
+
+
+def _branches(walked: HloCost) -> Iterator[Cause]:
+    """The jaxpr's count takes one branch, the dearest in all; XLA takes the dearest for each figure."""
+    for conditional in walked.conditionals:
+        chosen = max(conditional.branches, key=sum)
+        yield Cause(
+            f"each figure from its own dearest branch: {conditional.scope}",
+            int(max(b.flops for b in conditional.branches) - chosen.flops) * conditional.times,
+            int(max(b.transcendentals for b in conditional.branches) - chosen.transcendentals) * conditional.times,
+        )
+
+
+def _once(rows: Iterable[Row]) -> Iterator[Cause]:
+    for row in rows:
+        if row.times != 1:
+            more = 1 - row.times
+            name = f"loop counted once instead of {row.times} times: {_loop_scope(row.scope)}"
+            yield Cause(name, row.flops * more, row.transcendentals * more)
+
+
+def _loop_scope(scope: str) -> str:
+    at = scope.rfind("/while/")
+    return scope[: at + len("/while")] if at >= 0 else scope
+
+
+def _rounding(answer: XlaCost) -> Iterator[Cause]:
+    yield Cause("float32 sums", *_round_off(answer))
+
+
+def _round_off(answer: XlaCost) -> tuple[int, int]:
+    """What XLA's float32 additions add to the exact sums, by the walk's own replay."""
+    walked = answer.hlo
+    flops, transcendentals = map(round, walked.replayed)
+    return flops - walked.flops, transcendentals - walked.transcendentals
+
+
+def _merged(causes: Iterable[Cause]) -> list[Cause]:
+    """Causes of one name added up; those that come to nothing dropped."""
+    totals: dict[str, Cause] = {}
+    for name, flops, transcendentals in causes:
+        before = totals.get(name, Cause(name, 0, 0))
+        totals[name] = Cause(name, before.flops + flops, before.transcendentals + transcendentals)
+    return [c for c in totals.values() if c.flops or c.transcendentals]

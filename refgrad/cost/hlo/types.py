@@ -1,0 +1,94 @@
+"""What the walk over an HLO module yields: totals, rows, loops, conditionals."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+from refgrad.cost.hlo.parse import Instruction, Module
+
+
+class Pair(NamedTuple):
+    """FLOPs and transcendentals, exact."""
+
+    flops: int
+    transcendentals: int
+
+
+class Row(NamedTuple):
+    """One executed instruction: its place, its cost in one execution as XLA counts it, and how often it runs.
+
+    In `times` a loop of unknown trip count stands for one trip. `scope` is the path of JAX's named scopes, down to
+    the primitive.
+    """
+
+    instruction: Instruction
+    computation: str
+    scope: str
+    flops: int
+    transcendentals: int
+    times: int
+
+    @property
+    def primitive(self) -> str:
+        """The JAX primitive that this instruction comes from: the last part of the scope."""
+        return self.scope.rsplit("/", 1)[-1]
+
+
+class Loop(NamedTuple):
+    """A while loop: its instruction, its scope, and its trip count in one execution, or None where it is not known."""
+
+    instruction: Instruction
+    scope: str
+    trips: int | None
+
+
+class Conditional(NamedTuple):
+    """A conditional: its scope, and the exact cost of each branch."""
+
+    scope: str
+    branches: tuple[Pair, ...]
+    times: int
+
+
+@dataclass(frozen=True)
+class HloCost:
+    """Cost of a module. `flops`, `transcendentals`: XLA's count in exact integers (a loop's body once).
+
+    `replayed`: the same sums in float32 in XLA's order, equal to `cost_analysis()` bit for bit. `loops`: every loop
+    with its trips; `conditionals`: every conditional with its branches. `unknown`: instructions without a rule, where
+    they were to be collected (they count 0).
+    """
+
+    module: Module
+    flops: int
+    transcendentals: int
+    replayed: tuple[float, float]
+    loops: tuple[Loop, ...]
+    conditionals: tuple[Conditional, ...]
+    rows: tuple[Row, ...]
+    unknown: tuple[str, ...]
+
+    @cached_property
+    def executed(self) -> Pair:
+        """Integers with every loop multiplied by its trips, one trip where they are not known (see `loops`)."""
+        return Pair(
+            sum(row.flops * row.times for row in self.rows),
+            sum(row.transcendentals * row.times for row in self.rows),
+        )
+
+    def custom_calls(self) -> list[tuple[str, Row]]:
+        """(target, row) of every custom call, each of which XLA counts as −1 FLOP."""
+        return [
+            (row.instruction.attribute("custom_call_target") or "", row)
+            for row in self.rows
+            if row.instruction.opcode == "custom-call"
+        ]
+
+    def by(self, key: Literal["scope", "opcode"]) -> dict[str, Pair]:
+        """Once-counts summed by scope or by opcode, in order of first appearance; they add up to the whole."""
+        totals: dict[str, Pair] = {}
+        for row in self.rows:
+            name = row.scope if key == "scope" else row.instruction.opcode
+            flops, transcendentals = totals.get(name, Pair(0, 0))
+            totals[name] = Pair(flops + row.flops, transcendentals + row.transcendentals)
+        return totals

@@ -1,0 +1,163 @@
+"""From a document's FLOPs to XLA's: document → derived → counted → lowered (→ compiled), no FLOP unexplained.
+
+Every step is an equation in integers: after = before + Σ named causes. The causes between document and derivation are
+the caller's to name; those between the count of the jaxpr and XLA's are found in the two programs. What is left over
+is an error, `Unexplained`, that carries the whole reconciliation.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+
+from refgrad._text import table
+from refgrad.cost.causes import Cause, by_primitive, compiling_causes, lowering_causes
+from refgrad.cost.count import count
+from refgrad.cost.types import Count
+from refgrad.cost.xla import XlaCost, backward_program, xla
+
+
+class Step(NamedTuple):
+    """One step on the way down, for one figure ("flops" or "transcendentals")."""
+
+    figure: str
+    start: str
+    end: str
+    before: int
+    after: int
+    causes: dict[str, int]
+    asserted: bool = True
+
+    @property
+    def unexplained(self) -> int:
+        """after − before − Σ causes."""
+        return self.after - self.before - sum(self.causes.values())
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """All steps; `parting` names the first HLO instruction whose primitive was counted differently, or is ""."""
+
+    steps: tuple[Step, ...]
+    count: Count
+    lowered: XlaCost
+    compiled: XlaCost | None = None
+    parting: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every asserted step is explained to the last FLOP."""
+        return all(step.unexplained == 0 for step in self.steps if step.asserted)
+
+    def json(self) -> dict[str, Any]:
+        """Steps and traps as plain data."""
+        steps = [{**step._asdict(), "unexplained": step.unexplained} for step in self.steps]
+        traps = [trap._asdict() for trap in self.lowered.traps]
+        return {"ok": self.ok, "steps": steps, "traps": traps, "parting": self.parting}
+
+    def __str__(self) -> str:
+        rows = []
+        for step in self.steps:
+            rows.append([step.figure, step.start, f"{step.before:,}"])
+            rows += [["", f"  {name}", f"{n:+,}"] for name, n in step.causes.items()]
+            if step.unexplained:
+                rows.append(["", "  UNEXPLAINED" if step.asserted else "  not followed", f"{step.unexplained:+,}"])
+            rows.append(["", f"  = {step.end}", f"{step.after:,}"])
+        text = table(["figure", "step", "count"], rows)
+        return f"{text}\nfirst parting: {self.parting}" if self.parting else text
+
+
+class Unexplained(AssertionError):
+    """A step of a reconciliation has a remainder; `reconciliation` holds all steps, the message prints them."""
+
+    def __init__(self, reconciliation: Reconciliation):
+        self.reconciliation = reconciliation
+        remainders = [
+            f"{step.unexplained:+,} {step.figure} from {step.start} to {step.end}"
+            for step in reconciliation.steps
+            if step.asserted and step.unexplained
+        ]
+        super().__init__(f"unexplained: {'; '.join(remainders)}\n{reconciliation}")
+
+
+def reconcile(
+    f: Callable,
+    *args: Any,
+    derived: tuple[int, int] | None = None,
+    document: int | None = None,
+    causes: Mapping[str, int] | None = None,
+    backward: bool = False,
+    compiled: bool = False,
+) -> Reconciliation:
+    """Walk from what a document says `f(*args)` costs to what XLA says, naming every difference.
+
+    derived: (flops, transcendentals) of a closed form, in XLA's convention. document: FLOPs by the document, with
+    `causes` naming the parts of (derived − document). backward: count f's backward pass instead of f. compiled:
+    go on to XLA's compiled count, which is explained by opcode but never asserted. Arguments may be abstract.
+    Raises Unexplained where an asserted step leaves a remainder, ValueError where causes have nothing to explain.
+    """
+    if causes and document is None:
+        raise ValueError("causes explain (derived − document): give document=… too, or leave causes out")
+    program, abstract = backward_program(f, *args) if backward else (f, args)
+    counted = count(program, *abstract)
+    jaxpr = jax.make_jaxpr(program)(*abstract)
+    lowered = xla(program, *abstract)
+    steps = _given_steps(derived, document, dict(causes or {}), counted)
+    found = lowering_causes(jaxpr, counted, lowered)
+    steps += _steps("counted", "lowered", _pair(counted), _answer(lowered), found)
+    optimised = xla(program, *abstract, stage="compiled") if compiled else None
+    if optimised is not None:
+        found = compiling_causes(lowered, optimised)
+        steps += _steps("lowered", "compiled", _answer(lowered), _answer(optimised), found, asserted=False)
+    parted = any(step.unexplained for step in steps if step.end == "lowered")
+    result = Reconciliation(tuple(steps), counted, lowered, optimised, _parting(counted, lowered) if parted else "")
+    if not result.ok:
+        raise Unexplained(result)
+    return result
+
+
+def _given_steps(
+    derived: tuple[int, int] | None, document: int | None, causes: dict[str, int], counted: Count
+) -> list[Step]:
+    steps = []
+    if document is not None:
+        end, after = ("counted", counted.flops) if derived is None else ("derived", derived[0])
+        steps.append(Step("flops", "document", end, document, after, causes))
+    if derived is not None:
+        steps += _steps("derived", "counted", derived, _pair(counted), [])
+    return steps
+
+
+def _steps(
+    start: str, end: str, before: tuple[int, int], after: tuple[int, int], causes: list[Cause], asserted: bool = True
+) -> list[Step]:
+    flops = {c.name: c.flops for c in causes if c.flops}
+    transcendentals = {c.name: c.transcendentals for c in causes if c.transcendentals}
+    return [
+        Step("flops", start, end, before[0], after[0], flops, asserted),
+        Step("transcendentals", start, end, before[1], after[1], transcendentals, asserted),
+    ]
+
+
+def _pair(counted: Count) -> tuple[int, int]:
+    return counted.flops, counted.transcendental
+
+
+def _answer(answer: XlaCost) -> tuple[int, int]:
+    """XLA's figures; the walk's own replay where the backend gives none."""
+    flops, transcendentals = map(round, answer.hlo.replayed)
+    flops = flops if answer.flops is None else answer.flops
+    transcendentals = transcendentals if answer.transcendentals is None else answer.transcendentals
+    return flops, transcendentals
+
+
+def _parting(counted: Count, lowered: XlaCost) -> str:
+    """The first instruction, in the module's order, of a primitive whose count is not the HLO's."""
+    parted = by_primitive(counted, lowered.hlo)
+    for row in lowered.hlo.rows:
+        if row.primitive in parted:
+            a, b, c, d = parted.pop(row.primitive)
+            figures = f"flops {a:,} counted, {b:,} in HLO; transcendentals {c:,} counted, {d:,} in HLO"
+            return f"{row.instruction.name} ({row.scope}): {row.primitive}: {figures}"
+    return "".join(f"{name} is counted and is not in the HLO" for name in list(parted)[:1])
