@@ -60,15 +60,13 @@ class Case:
         """The types of the float outputs. Raises what `f` raises."""
         return jax.eval_shape(self.flat, self.diff, self.rest)[0]
 
-    @functools.cached_property
-    def cotangents(self) -> list[Leaves]:
-        """Random cotangents of the float outputs, one list per draw, in the outputs' own dtypes."""
-        rng = np.random.default_rng(self.seed)
-        return [draws_like(rng, self.outputs) for _ in range(self.draws)]
+    def drawn(self, draw: int) -> Leaves:
+        """Random cotangents of the float outputs, in the outputs' own dtypes."""
+        return draws_like(np.random.default_rng((self.seed, draw, 0)), self.outputs)
 
     def cotangent(self, draw: int) -> list[jax.Array]:
-        """One draw, on the device."""
-        return [jax.numpy.asarray(c, a.dtype) for c, a in zip(self.cotangents[draw], self.outputs, strict=True)]
+        """The same on the device."""
+        return [jax.numpy.asarray(c) for c in self.drawn(draw)]
 
     @functools.cached_property
     def rule(self) -> Callable:
@@ -83,7 +81,7 @@ class Case:
     @functools.cached_property
     def rule_wide(self) -> Wide:
         """The rules themselves evaluated in float64: their mathematics without their rounding."""
-        return Wide(pullback(self.flat), self.diff, self.rest, self.cotangents[0])
+        return Wide(pullback(self.flat), self.diff, self.rest, self.drawn(0))
 
     @functools.cached_property
     def oracle(self) -> Oracle:
@@ -91,7 +89,7 @@ class Case:
         if self.meant is not None:
             return oracles.given(self._meant)
         rng = np.random.default_rng(self.seed + 1)
-        found = oracles.find(self.plain, self.diff, self.rest, self.cotangents[0], rng)
+        found = oracles.find(self.plain, self.diff, self.rest, self.drawn(0), rng)
         if self.referred:
             found.kind = found.kind.replace("the plain forward", "the reference")
         return found
@@ -109,7 +107,7 @@ class Case:
         programs = [p for p in (self.oracle.program, self.rule_wide) if p]
         if any(p.own_types or p.limits for p in programs):
             return self.allowed
-        traced = programs[0].traced(self.diff, self.rest, self.cotangents[0])
+        traced = programs[0].traced(self.diff, self.rest, self.drawn(0))
         return self._allowed(traced, [to_wide(x).dtype for x in self.diff])
 
     @functools.cached_property
@@ -122,15 +120,25 @@ class Case:
         """The cotangents of the first draw."""
         return self.gradients(0)
 
+    def arguments(self, draw: int) -> list:
+        """The differentiated leaves: as given in the first draw, moved by a few units in the last place in the others.
+
+        That makes the rounding errors of the draws independent, and changes nothing else about the arguments.
+        """
+        if draw == 0:
+            return self.diff
+        rng = np.random.default_rng((self.seed, draw, 1))
+        return [_jitter(x, rng) for x in self.diff]
+
     def gradients(self, draw: int) -> "Gradients":
         """Every version of the cotangents for one draw, compiled, as far as the oracle can be compared with."""
-        ct, wide = self.cotangent(draw), self.cotangents[draw]
+        diff, ct, wide = self.arguments(draw), self.cotangent(draw), self.drawn(draw)
         measure = self.oracle.measure
         return Gradients(
-            measure(_host(self.rule(self.diff, self.rest, ct)[1])),
-            self.oracle.cotangents(self.diff, self.rest, wide),
-            measure(self.rule_wide(self.diff, self.rest, wide)[1]) if self.narrow else None,
-            measure(_host(self.autodiff(self.diff, self.rest, ct)[1])) if self.narrow and self.autodiff else None,
+            measure(_host(self.rule(diff, self.rest, ct)[1])),
+            self.oracle.cotangents(diff, self.rest, wide),
+            measure(self.rule_wide(diff, self.rest, wide)[1]) if self.narrow else None,
+            measure(_host(self.autodiff(diff, self.rest, ct)[1])) if self.narrow and self.autodiff else None,
         )
 
     @functools.cached_property
@@ -138,7 +146,7 @@ class Case:
         """The first draw's, one primitive at a time; None where truth is not a program of JAX's."""
         if self.oracle.program is None:
             return None
-        wide, own = (self.diff, self.rest, self.cotangents[0]), (self.diff, self.rest, self.cotangent(0))
+        wide, own = (self.diff, self.rest, self.drawn(0)), (self.diff, self.rest, self.cotangent(0))
         values = uncompiled(self.rule.trace(*own).jaxpr, *own)
         truth = self.oracle.program.uncompiled(*wide)[1]
         again = self.rule_wide.uncompiled(*wide)[1] if self.narrow else None
@@ -152,7 +160,7 @@ class Case:
         moved = []
         for _ in range(3):
             diff = [to_wide(x) * (1 + ulps * rng.uniform(-1, 1, np.shape(x))) for x in self.diff]
-            moved.append(self.oracle.cotangents(diff, self.rest, self.cotangents[0]))
+            moved.append(self.oracle.cotangents(diff, self.rest, self.drawn(0)))
         return [
             max(difference(m[i], truth).error for m in moved) for i, truth in enumerate(self.first.truth)
         ]
@@ -170,6 +178,13 @@ class Case:
             ct = jax.tree.map(lambda x: next(floats) if is_float(x) else None, shapes)
             assert self.meant is not None
             return self.subject.pick(self.meant(ct, *self.subject.args_with(wide, rest)), wide)
+
+
+def _jitter(x: Any, rng: np.random.Generator) -> jax.Array:
+    """`x` with every entry moved by up to four units in the last place, in its own dtype and sharding."""
+    factor = 1 + 4 * float(jax.numpy.finfo(x.dtype).eps) * rng.uniform(-1, 1, np.shape(x))
+    moved = (to_wide(x) * factor).astype(x.dtype)
+    return jax.device_put(moved, x.sharding) if isinstance(x, jax.Array) else moved
 
 
 def _host(leaves: list) -> Leaves:

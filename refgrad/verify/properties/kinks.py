@@ -84,7 +84,7 @@ class Kinks:
         moved = (
             [to_wide(x) + s * step * v for x, v in zip(case.diff, self.directions, strict=True)] for s in (-1, 1)
         )
-        below, above = (case.oracle.cotangents(diff, case.rest, case.cotangents[0]) for diff in moved)
+        below, above = (case.oracle.cotangents(diff, case.rest, case.drawn(0)) for diff in moved)
         return below, above
 
 
