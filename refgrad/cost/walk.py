@@ -37,6 +37,7 @@ class Walker:
     def __init__(self, unknown: str) -> None:
         self.unknown = unknown
         self._walked: dict[tuple[int, tuple[bool, ...]], tuple[Jaxpr, Walked]] = {}
+        self._callers: list[str] = []
 
     def walk(self, jaxpr: Jaxpr | ClosedJaxpr, needed: tuple[bool, ...]) -> Walked:
         """The costs of the equations that the needed results depend on, or that have effects."""
@@ -70,21 +71,35 @@ class Walker:
         work = rule(eqn)
         if isinstance(work, Bodies):
             return self._bodies(eqn, work, results)
-        return Walked({_site(eqn): _cost(eqn, work)}, (), (True,) * len(eqn.invars))
+        site, notes = self._site(eqn), ()
+        if work.per_trip:
+            site = site._replace(loop=site.source)
+            notes = (_one_trip(eqn, site.source),)
+        return Walked({site: _cost(eqn, work)}, notes, (True,) * len(eqn.invars))
+
+    def _site(self, eqn: JaxprEqn) -> Site:
+        scope, recomputed = _scope(eqn)
+        return Site(scope, eqn.primitive.name, self._source(eqn), recomputed=recomputed)
+
+    def _source(self, eqn: JaxprEqn) -> str:
+        """Where the equation was made, or where the program that holds it was called from."""
+        return source_of(eqn) or next(filter(None, reversed(self._callers)), "")
 
     def _unknown(self, eqn: JaxprEqn) -> Walked:
-        name, where = eqn.primitive.name, source_of(eqn)
+        name, where = eqn.primitive.name, self._source(eqn)
         if self.unknown == "raise":
             raise UnknownCost(
                 f"no cost is known for the primitive {name!r} at {where}: pass unknown='count' to count the "
                 f"rest and list it in .unknown, or add a rule to refgrad.cost.primitives"
             )
-        site = _site(eqn)._replace(unknown=True)
+        site = self._site(eqn)._replace(unknown=True)
         note = f"{name} at {where} has no known cost: its bytes are counted, its FLOPs read 0"
         return Walked({site: _cost(eqn, Work())}, (note,), (True,) * len(eqn.invars))
 
     def _bodies(self, eqn: JaxprEqn, bodies: Bodies, results: tuple[bool, ...]) -> Walked:
+        self._callers.append(source_of(eqn))
         walked = [self._body(eqn, body, results) for body in bodies.all]
+        self._callers.pop()
         operands = [i in bodies.also_needed for i in range(len(eqn.invars))]
         for part in walked:
             operands = [a or b for a, b in zip(operands, part.needed, strict=True)]
@@ -93,13 +108,13 @@ class Walker:
             dearest = max(walked, key=_price)
             if any(part.sites != dearest.sites for part in walked):
                 chosen = walked.index(dearest)
-                notes.append(f"cond at {source_of(eqn)}: counts branch {chosen} of {len(walked)}, the dearest")
+                notes.append(f"cond at {self._source(eqn)}: counts branch {chosen} of {len(walked)}, the dearest")
             walked = [dearest]
         sites: dict[Site, Cost] = {}
         for part in walked:
             _merge(sites, part.sites.items())
         if bodies.work is not None:
-            _merge(sites, [(_site(eqn), _cost(eqn, bodies.work))])
+            _merge(sites, [(self._site(eqn), _cost(eqn, bodies.work))])
         return Walked(sites, tuple(dict.fromkeys(notes)), tuple(operands))
 
     def _body(self, eqn: JaxprEqn, body: Body, results: tuple[bool, ...]) -> Walked:
@@ -119,28 +134,23 @@ class Walker:
         if trips is None:
             trips = while_trips(eqn, body)
         if trips is None:
-            trips, loop = 1, source_of(eqn)
-            notes = (*notes, f"{eqn.primitive.name} at {loop}: trip count unknown, ONE trip is counted")
+            trips, loop = 1, self._source(eqn)
+            notes = (*notes, _one_trip(eqn, loop))
+        if not trips * body.repeats:
+            return Walked({}, inner.notes, tuple(operands))
         scope, recomputed = _scope(eqn)
         sites: dict[Site, Cost] = {}
-        if trips:
-            times = trips * body.devices
-            _merge(
-                sites,
-                (
-                    (
-                        site._replace(
-                            scope="/".join(filter(None, (scope, site.scope))),
-                            trips=trips * site.trips,
-                            devices=body.devices * site.devices,
-                            recomputed=recomputed or site.recomputed,
-                            loop=" > ".join(filter(None, (loop, site.loop))),
-                        ),
-                        cost.times(times),
-                    )
-                    for site, cost in inner.sites.items()
-                ),
+        for site, cost in inner.sites.items():
+            placed = site._replace(
+                scope="/".join(filter(None, (scope, site.scope))),
+                source=site.source or self._source(eqn),
+                trips=trips * site.trips,
+                devices=body.devices * site.devices,
+                recomputed=recomputed or site.recomputed,
+                loop=" > ".join(filter(None, (loop, site.loop))),
             )
+            cost = cost if body.moves else cost._replace(read=0, written=0)
+            _merge(sites, [(placed, cost.times(trips * body.devices * body.repeats))])
         return Walked(sites, notes, tuple(operands))
 
 
@@ -151,9 +161,8 @@ def source_of(eqn: JaxprEqn) -> str:
     return match.group(1) if match else text
 
 
-def _site(eqn: JaxprEqn) -> Site:
-    scope, recomputed = _scope(eqn)
-    return Site(scope, eqn.primitive.name, source_of(eqn), recomputed=recomputed)
+def _one_trip(eqn: JaxprEqn, where: str) -> str:
+    return f"{eqn.primitive.name} at {where}: trip count unknown, ONE trip is counted"
 
 
 def _scope(eqn: JaxprEqn) -> tuple[str, bool]:

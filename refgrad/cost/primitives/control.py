@@ -4,7 +4,7 @@ import math
 
 from jax.extend.core import JaxprEqn
 
-from refgrad.cost.primitives.rule import Bodies, Body, Rule
+from refgrad.cost.primitives.rule import Bodies, Body, Rule, Work
 
 
 def call(parameter: str) -> Rule:
@@ -58,9 +58,47 @@ def shard_map(eqn: JaxprEqn) -> Bodies:
     return Bodies((Body(p["jaxpr"], inputs, outputs, devices=devices),))
 
 
+def custom_linear_solve(eqn: JaxprEqn) -> Bodies:
+    """The solver alone runs; the matrix's own products are for its derivative."""
+    lengths, jaxprs = eqn.params["const_lengths"], eqn.params["jaxprs"]
+    start = lengths.matvec + lengths.vecmat
+    right_sides = range(sum(lengths), len(eqn.invars))
+    inputs = (*range(start, start + lengths.solve), *right_sides)
+    outputs = tuple(range(len(jaxprs.solve.jaxpr.outvars)))
+    return Bodies((Body(jaxprs.solve, inputs, outputs),))
+
+
+def kernel(eqn: JaxprEqn) -> Bodies:
+    """A Pallas kernel: its body at every point of its grid; its bytes are its operands and results."""
+    grid = eqn.params["grid_mapping"].grid
+    trips = math.prod(grid) if all(isinstance(n, int) for n in grid) else None
+    return _opaque(eqn, trips=trips, moves=False)
+
+
+def scoped(eqn: JaxprEqn) -> Bodies:
+    """One run of a program on references."""
+    return Bodies(_opaque(eqn).all, also_needed=tuple(range(len(eqn.invars))))
+
+
+def _opaque(eqn: JaxprEqn, **options) -> Bodies:
+    """A body whose arguments are not the equation's operands one by one: all of them are needed."""
+    jaxpr = eqn.params["jaxpr"]
+    inner = getattr(jaxpr, "jaxpr", jaxpr)
+    body = Body(jaxpr, (None,) * len(inner.invars), (None,) * len(inner.outvars), **options)
+    return Bodies((body,), also_needed=tuple(range(len(eqn.invars))), work=Work())
+
+
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("jit", "pjit", "closed_call", "remat2", "checkpoint"), call("jaxpr")),
-    "core_call": call("call_jaxpr"),
+    **dict.fromkeys(("call", "core_call"), call("call_jaxpr")),
+    "composite": call("jaxpr"),
+    "custom_vmap_call": call("call"),
+    "custom_partitioning": call("call"),
+    "linear_call": call("callee"),
+    "remat_opt": call("fwd_jaxpr"),
+    "custom_linear_solve": custom_linear_solve,
+    "pallas_call": kernel,
+    **dict.fromkeys(("run_scoped", "run_state"), scoped),
     "custom_jvp_call": call("call_jaxpr"),
     "custom_vjp_call": call("call_jaxpr"),
     "scan": scan,

@@ -7,7 +7,7 @@ float32 and back, float64 takes longer polynomials, complex numbers are taken ap
 
 from jax.extend.core import JaxprEqn
 
-from refgrad.cost.primitives.rule import Rule, Work, bits, free, kind, names, size
+from refgrad.cost.primitives.rule import Rule, Work, bits, kind, names, size
 
 PER_ELEMENT = (1, 0)
 TRANSCENDENTAL = (0, 1)
@@ -20,7 +20,7 @@ COSTS: dict[str, dict[str, tuple[int, int]]] = {
             "add add_any sub mul div rem neg abs sign floor ceil round is_finite real imag complex "
             "eq ne lt le gt ge eq_to lt_to le_to and or xor not shift_left shift_right_logical "
             "shift_right_arithmetic population_count clz reduce_precision clamp max min "
-            "square add_jaxvals mulhi"
+            "square mulhi"
         )
     },
     "sign": {"": PER_ELEMENT, "uint": (2, 0)},
@@ -77,23 +77,49 @@ def integer_pow(eqn: JaxprEqn) -> Work:
     return Work(elementwise=size(eqn.outvars[0]) * (products + (y < 0)))
 
 
+def one_each(eqn: JaxprEqn) -> Work:
+    """One an element of the result, whatever the operands."""
+    return Work(elementwise=size(eqn.outvars[0]))
+
+
+def select_n(eqn: JaxprEqn) -> Work:
+    """One choice an element by a boolean; by an integer, a comparison and a choice for each case but one."""
+    which, *cases = eqn.invars
+    if kind(which) == "bool":
+        return Work(elementwise=size(cases[0]))
+    return Work(elementwise=(len(cases) - 1) * (size(which) + size(cases[0])))
+
+
 def convert(eqn: JaxprEqn) -> Work:
-    """One conversion an element, two from complex to anything narrower than its parts; same dtype: none."""
+    """One operation an element; two from complex to what is not its real part's type; same dtype: none."""
     (x,), (out,) = eqn.invars, eqn.outvars
     if x.aval.dtype == out.aval.dtype:
         return Work(read=0, written=0)
-    real_part = kind(x) == "complex" and kind(out) != "complex"
-    steps = 1 + (
-        real_part and not (kind(out) in ("float", "double") and 2 * bits(out.aval.dtype) == bits(x.aval.dtype))
-    )
-    return Work(elementwise=steps * size(out))
+    takes_part = kind(x) == "complex" and kind(out) != "complex"
+    same_part = kind(out) in ("float", "double") and 2 * bits(out.aval.dtype) == bits(x.aval.dtype)
+    return Work(elementwise=size(out) * (2 if takes_part and not same_part else 1))
+
+
+def series(flops: int, half: int, transcendentals: int, fixed: int) -> Rule:
+    """One iteration of a series that runs until it converges, over all elements; `fixed` is its counter."""
+
+    def rule(eqn: JaxprEqn) -> Work:
+        n = size(eqn.outvars[0])
+        each = half if kind(eqn.invars[0]) == "half" else flops
+        return Work(elementwise=n * each + fixed, transcendental=n * transcendentals, per_trip=True)
+
+    return rule
 
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(COSTS, per_element),
     "integer_pow": integer_pow,
     "convert_element_type": convert,
-    "select_n": per_element,
-    "stop_gradient": free,
+    "bitcast_convert_type": one_each,
+    "select_n": select_n,
+    "igamma": series(183, 186, 6, 1),
+    "igammac": series(183, 186, 6, 1),
+    "igamma_grad_a": series(335, 338, 14, 1),
+    "random_gamma_grad": series(337, 340, 13, 1),
+    "regularized_incomplete_beta": series(293, 297, 17, 2),
 }
-COSTS["select_n"] = {"": PER_ELEMENT}

@@ -1,13 +1,59 @@
 """Data movement: bytes, and no operation on any element."""
 
-from refgrad.cost.primitives.rule import Rule, free, names
+from jax.extend.core import JaxprEqn
 
-RULES: dict[str, Rule] = dict.fromkeys(
-    names(
-        "stack unstack broadcast_in_dim reshape transpose squeeze expand_dims concatenate slice rev pad iota copy copy_p "
-        "dynamic_slice dynamic_update_slice bitcast_convert_type device_put name split "
-        "optimization_barrier sharding_constraint pvary pcast tile empty empty2 create_token after_all "
-        "symbolic_zeros mesh_cast reshard layout_constraint random_wrap random_unwrap"
+from refgrad.cost.primitives.rule import Rule, Work, free, names, nbytes, size
+
+
+def relabel(eqn: JaxprEqn) -> Work:
+    """The same bytes under another shape, type or name: nothing moves."""
+    return Work(read=0, written=0)
+
+
+def part_read(eqn: JaxprEqn) -> Work:
+    """Reads of its first operand what it returns, and all of the others (indices)."""
+    return Work(read=sum(nbytes(v) for v in (*eqn.outvars, *eqn.invars[1:])))
+
+
+def part_written(eqn: JaxprEqn) -> Work:
+    """Writes the update in place: reads it and the indices, writes as much."""
+    update = eqn.invars[1]
+    return Work(read=sum(nbytes(v) for v in eqn.invars[1:]), written=nbytes(update))
+
+
+def reference(eqn: JaxprEqn) -> Work:
+    """Reads or writes through a Ref: the bytes of what comes out and of what is put in."""
+    put = eqn.invars[1:2] if eqn.primitive.name != "get" else []
+    return Work(read=sum(nbytes(v) for v in eqn.outvars), written=sum(nbytes(v) for v in put))
+
+
+def addupdate(eqn: JaxprEqn) -> Work:
+    """Adds to what a Ref holds."""
+    update = eqn.invars[1]
+    n = nbytes(update)
+    return Work(elementwise=size(update), read=2 * n, written=n)
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(
+        names(
+            "broadcast_in_dim transpose concatenate rev pad iota copy copy_p device_put "
+            "split stack unstack broadcast_to tile empty empty2 iota_2x32_shape"
+        ),
+        free,
     ),
-    free,
-)
+    **dict.fromkeys(
+        names(
+            "reshape squeeze expand_dims stop_gradient name optimization_barrier sharding_constraint "
+            "layout_constraint with_memory_space_constraint mesh_cast reshard pvary pcast create_token "
+            "after_all random_wrap random_unwrap random_clone to_edtype from_edtype tie pin unpin "
+            "dce_sink multiple_of debug_callback debug_print inspect_sharding program_id num_programs "
+            "platform_index stage"
+        ),
+        relabel,
+    ),
+    **dict.fromkeys(names("slice dynamic_slice"), part_read),
+    "dynamic_update_slice": part_written,
+    **dict.fromkeys(names("get swap masked_load masked_swap"), reference),
+    "addupdate": addupdate,
+}

@@ -1,7 +1,5 @@
 """Reductions, cumulative ones, windows, sorts."""
 
-import math
-
 from jax.extend.core import JaxprEqn
 
 from refgrad.cost.primitives.rule import Rule, Work, kind, names, size
@@ -9,7 +7,7 @@ from refgrad.cost.primitives.rule import Rule, Work, kind, names, size
 
 def reduce_(eqn: JaxprEqn) -> Work:
     """One operation for each element that goes in beyond those that come out."""
-    steps = size(eqn.invars[0]) - size(eqn.outvars[0])
+    steps = max(size(eqn.invars[0]) - size(eqn.outvars[0]), 0)  # an empty axis gives the neutral element
     extremum = eqn.primitive.name in ("reduce_max", "reduce_min")
     return Work(elementwise=steps * (9 if extremum and kind(eqn.invars[0]) == "complex" else 1))
 
@@ -23,20 +21,23 @@ def arg_extremum(eqn: JaxprEqn) -> Work:
 def cumulative(eqn: JaxprEqn) -> Work:
     """A window as long as the axis ends at each element: n − 1 operations each."""
     (x,) = eqn.invars
-    return Work(elementwise=size(x) * (x.aval.shape[eqn.params["axis"]] - 1))
+    extremum = eqn.primitive.name in ("cummax", "cummin")
+    each = 9 if extremum and kind(x) == "complex" else 1
+    return Work(elementwise=each * size(x) * (x.aval.shape[eqn.params["axis"]] - 1))
 
 
 def cumlogsumexp(eqn: JaxprEqn) -> Work:
-    """As `cumulative`, with a log-add-exp of 8 FLOPs and 2 transcendentals as its operation."""
+    """As `cumulative`, with log-add-exp as its operation: 8 FLOPs and 2 transcendentals; complex 113, 9."""
     (x,) = eqn.invars
     steps = size(x) * (x.aval.shape[eqn.params["axis"]] - 1)
-    return Work(elementwise=8 * steps, transcendental=2 * steps)
+    flops, transcendentals = (113, 9) if kind(x) == "complex" else (8, 2)
+    return Work(elementwise=flops * steps, transcendental=transcendentals * steps)
 
 
 def sort(eqn: JaxprEqn) -> Work:
     """n·⌈log2 n⌉ comparisons, n the elements of the first operand over all rows, as XLA has it."""
     n = size(eqn.invars[0])
-    return Work(elementwise=n * math.ceil(math.log2(n)) if n > 1 else 0)
+    return Work(elementwise=n * (n - 1).bit_length() if n else 0)
 
 
 def selection(eqn: JaxprEqn) -> Work:
@@ -50,5 +51,6 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(names("cumsum cumprod cummax cummin"), cumulative),
     "cumlogsumexp": cumlogsumexp,
     "sort": sort,
+    "approx_top_k": sort,
     "top_k": selection,
 }

@@ -21,6 +21,8 @@ class Work(NamedTuple):
     transcendental: int = 0
     read: int | None = None
     written: int | None = None
+    per_trip: bool = False
+    """Whether it iterates until it converges, and this is one iteration."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class Body:
     carry: int = 0
     """The first `carry` results feed the next trip's arguments from `carry_start` on."""
     carry_start: int = 0
+    repeats: int = 1
+    """How many times one trip applies it, as a reduction does its combiner: no loop for XLA."""
+    moves: bool = True
+    """Whether the bytes of its equations count; not where the whole is one fused kernel."""
 
 
 @dataclass(frozen=True)
@@ -106,3 +112,10 @@ def names(text: str) -> list[str]:
 def free(eqn: JaxprEqn) -> Work:
     """Data movement alone."""
     return Work()
+
+
+def combine(eqn: JaxprEqn, combiner: Jaxpr | ClosedJaxpr, steps: int, work: Work | None = None) -> Bodies:
+    """`steps` runs of a program on scalars, whose bytes are the equation's own."""
+    inner = combiner.jaxpr if isinstance(combiner, ClosedJaxpr) else combiner
+    body = Body(combiner, (None,) * len(inner.invars), (None,) * len(inner.outvars), repeats=steps, moves=False)
+    return Bodies((body,), also_needed=tuple(range(len(eqn.invars))), work=work or Work())

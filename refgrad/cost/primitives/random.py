@@ -1,0 +1,111 @@
+"""Random bits. Threefry is counted as TPU and GPU run it, its twenty rounds one after the other; on CPU
+JAX rolls them into a loop of five, which XLA counts once.
+"""
+
+import math
+
+from jax.extend.core import JaxprEqn
+
+from refgrad.cost.primitives.rule import Rule, Work, bits, kind, size
+
+ROUNDS = 117  # a pair of words: 20 rounds of add, two shifts, or, xor; 17 additions of the key
+KEY = 2  # the third word of a key is the exclusive or of the other two and a constant
+
+
+def threefry2x32(eqn: JaxprEqn) -> Work:
+    """117 operations for each pair of words and 2 for each key."""
+    return Work(elementwise=_threefry(size(eqn.outvars[0]), size(eqn.invars[0])))
+
+
+def _threefry(pairs: int, keys: int) -> int:
+    return ROUNDS * pairs + KEY * keys
+
+
+def _counters(shape: tuple[int, ...]) -> int:
+    """Numbering the elements in two words: a product and a sum an axis, a sum, less what is constant."""
+    return (1 + 2 * len(shape)) * math.prod(shape) - 2
+
+
+def random_bits(eqn: JaxprEqn) -> Work:
+    """Threefry on the element's number and the two words joined; the hardware's generator: one a word."""
+    (key,), (out,) = eqn.invars, eqn.outvars
+    shape, width, n, keys = eqn.params["shape"], eqn.params["bit_width"], size(out), size(key)
+    if _implementation(key) != "fry":
+        return Work(elementwise=1, transcendental=n + 2 * keys)
+    join = {64: 4, 32: 1}.get(width, 2)
+    return Work(elementwise=_threefry(n, keys) + _counters(shape) + join * n + 1)
+
+
+def random_split(eqn: JaxprEqn) -> Work:
+    """Threefry on the number of each new key; its two words are the key."""
+    (key,), (out,) = eqn.invars, eqn.outvars
+    n, keys, shape = size(out), size(key), eqn.params["shape"]
+    return _by_implementation(key, n, _threefry(n, keys) + _counters(shape))
+
+
+def random_fold_in(eqn: JaxprEqn) -> Work:
+    """Threefry with the key on the data as a seed, whose upper word is 0."""
+    key, data = eqn.invars
+    n = size(eqn.outvars[0])
+    return _by_implementation(key, n, _threefry(n, size(key)) - 1 + _seed(data))
+
+
+def random_seed(eqn: JaxprEqn) -> Work:
+    """The two words of the seed, converted where it is signed."""
+    return Work(elementwise=_seed(eqn.invars[0]))
+
+
+def _seed(seed) -> int:
+    n = size(seed)
+    if bits(seed.aval.dtype) == 64:
+        return 3 * n
+    return (3 if kind(seed) == "int" else 1) * n - 1
+
+
+def _by_implementation(key, n: int, threefry: int) -> Work:
+    """rbg's keys are two of threefry's; unsafe_rbg takes ten blocks of the generator for a new key."""
+    name = _implementation(key)
+    if name == "fry":
+        return Work(elementwise=threefry)
+    if name == "rbg":
+        return Work(elementwise=2 * threefry)
+    return Work(transcendental=42 * n)
+
+
+def _implementation(key) -> str:
+    """fry, rbg or urbg: the tag of the key's dtype."""
+    return str(key.aval.dtype).removeprefix("key<").removesuffix(">")
+
+
+def generator(eqn: JaxprEqn) -> Work:
+    """The hardware's generator: one a word of the result and of its state, as XLA counts."""
+    state, *_ = eqn.invars
+    words = (bits(state.aval.dtype) * size(state)) // 64
+    return Work(elementwise=6, transcendental=size(eqn.outvars[1]) + words)
+
+
+def uniform(eqn: JaxprEqn) -> Work:
+    """One an element, as XLA counts."""
+    return Work(transcendental=size(eqn.outvars[0]))
+
+
+def gamma(eqn: JaxprEqn) -> Work:
+    """One trip of the rejection loops of Marsaglia and Tsang's method, threefry included."""
+    n, log_space = size(eqn.outvars[0]), eqn.params["log_space"]
+    return Work(
+        elementwise=(1414 + 5 * log_space) * n + 23,
+        transcendental=(8 + 2 * log_space) * n,
+        per_trip=True,
+    )
+
+
+RULES: dict[str, Rule] = {
+    "threefry2x32": threefry2x32,
+    "random_bits": random_bits,
+    "random_split": random_split,
+    "random_fold_in": random_fold_in,
+    "random_seed": random_seed,
+    "random_gamma": gamma,
+    "rng_bit_generator": generator,
+    "rng_uniform": uniform,
+}
