@@ -1,0 +1,152 @@
+"""Every rule under every transformation: the same gradients as autodiff of the plain forward under the same one."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from refgrad.ops import TABLE
+from tests.ops.cases import DIMS, NAMES, floats, gradients, relative_error, weighted, weights
+
+DIMS = {**DIMS[0], "b": 4}  # a batch that four devices share
+
+
+def pair(name):
+    """The operation and its plain forward as functions of their arrays, and float64 arrays."""
+    row = TABLE[name]
+    op, arrays = row.bound(DIMS), row.sample(jax.random.key(1), DIMS, jnp.float64)
+    plain = jax.tree_util.Partial(lambda *a: row.op.fun(*a, *statics(row)))
+    return op, plain, arrays
+
+
+def statics(row):
+    from refgrad.symbols import evaluate
+
+    return [value if isinstance(value, float) else evaluate(value, DIMS) for value in row.statics.values()]
+
+
+def close(got, want):
+    chex.assert_trees_all_equal_shapes_and_dtypes(got, want)
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert relative_error(one, other) <= 1e-12
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_jit_and_eager(name, x64):
+    op, plain, arrays = pair(name)
+    close(gradients(op, arrays), gradients(plain, arrays))
+    close(jax.grad(weighted(op), floats(arrays))(*arrays), gradients(plain, arrays))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_vmap_over_any_axis(name, x64):
+    op, plain, arrays = pair(name)
+    for axis in range(min(a.ndim for a in arrays) + 1):
+        many = tuple(jnp.stack([a, a[::-1]], axis) if a.ndim else a for a in arrays)
+        close(*(jax.jit(jax.vmap(lambda *a, f=f: gradients(f, a), axis))(*many) for f in (op, plain)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scan(name, x64):
+    op, plain, arrays = pair(name)
+    many = tuple(jnp.stack([a, a[::-1]]) for a in arrays)
+
+    def total(f, *diff):
+        whole = list(many)
+        for k, x in zip(floats(arrays), diff, strict=True):
+            whole[k] = x
+        return jax.lax.scan(lambda c, a: (c + weighted(f)(*a), None), jnp.zeros((), jnp.float64), tuple(whole))[0]
+
+    diff = tuple(many[k] for k in floats(arrays))
+    by = tuple(range(len(diff)))
+    close(*(jax.jit(jax.grad(lambda *d, f=f: total(f, *d), by))(*diff) for f in (op, plain)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_checkpoint(name, x64):
+    op, plain, arrays = pair(name)
+    close(gradients(jax.checkpoint(op), arrays), gradients(plain, arrays))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradient_of_a_gradient(name, x64):
+    op, plain, arrays = pair(name)
+
+    def norm(f):
+        def of(*a):
+            return sum(jnp.vdot(g, g) for g in gradients(f, a))
+
+        return jax.jit(jax.grad(of, floats(arrays)))(*arrays)
+
+    close(norm(op), norm(plain))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hessian(name, x64):
+    op, plain, arrays = pair(name)
+    first = floats(arrays)[0]
+    close(*(jax.jit(jax.hessian(weighted(f), first))(*arrays) for f in (op, plain)))
+
+
+def specs(row):
+    """Activations by batch over "data", parameters whole."""
+    return [P("data") if axes.startswith("b ") else P() for axes in row.arguments.values()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_explicit_mesh(name, x64):
+    op, plain, arrays = pair(name)
+    want = gradients(plain, arrays)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        placed = tuple(
+            jax.device_put(a, NamedSharding(mesh, P(*spec, *[None] * (a.ndim - len(spec)))))
+            for a, spec in zip(arrays, specs(TABLE[name]), strict=True)
+        )
+
+        def sharded(*a):
+            y = op(*a)
+            return jnp.sum(y * jax.sharding.reshard(weights(y), jax.typeof(y).sharding))
+
+        got = jax.jit(jax.grad(sharded, floats(arrays)))(*placed)
+    for g, k in zip(got, floats(arrays), strict=True):
+        assert g.sharding.is_equivalent_to(placed[k].sharding, g.ndim)
+    close(jax.device_get(got), jax.device_get(want))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shard_map(name, x64):
+    op, plain, arrays = pair(name)
+    row = TABLE[name]
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+
+    def local(f):
+        def run(*a):
+            return jax.lax.psum(weighted(f)(*a), "data")
+
+        return run
+
+    def inside(f):
+        def run(*a):
+            return jax.grad(local(f), floats(arrays))(*a)
+
+        out = tuple(specs(row)[k] for k in floats(arrays))
+        whole = jax.shard_map(run, mesh=mesh, in_specs=tuple(specs(row)), out_specs=out, check_vma=True)
+        return jax.jit(whole)(*arrays)
+
+    def outside(f):
+        whole = jax.shard_map(local(f), mesh=mesh, in_specs=tuple(specs(row)), out_specs=P(), check_vma=True)
+        return jax.jit(jax.grad(whole, floats(arrays)))(*arrays)
+
+    close(inside(op), inside(plain))
+    close(outside(op), inside(plain))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lowers_for_cuda_and_tpu(name):
+    row = TABLE[name]
+    op, shapes = row.bound(DIMS), row.shapes(DIMS, jnp.float32)
+    exported = jax.export.export(jax.jit(lambda *a: gradients(op, a)), platforms=("cpu", "cuda", "tpu"))(*shapes)
+    assert exported.platforms == ("cpu", "cuda", "tpu")
