@@ -46,7 +46,7 @@ OPCODES = {
     "tanh": "tanh",
     "xor": "xor",
 }
-_HANDED_ON = ("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "convert_element_type", "copy")
+_HANDED_ON = ("broadcast_in_dim", "reshape", "squeeze", "transpose", "split", "slice", "convert_element_type", "copy")
 _NEUTRAL = {"mul": 1, "add": 0, "add_any": 0, "and": True, "or": False, "xor": False}
 _TYPES = {"bool": "pred", "bfloat16": "bf16", "float": "f", "int": "s", "uint": "u", "complex": "c"}
 
@@ -111,7 +111,7 @@ class _Visit:
         inputs, name = [self.of(v) for v in eqn.invars], eqn.primitive.name
         if all(k is not None for k in inputs) and not eqn.effects and name != "optimization_barrier":
             handed_on = inputs[0] if inputs and name in _HANDED_ON else None
-            self.known |= dict.fromkeys(eqn.outvars, handed_on or Known(_evaluate(name, inputs)))
+            self.known |= dict.fromkeys(eqn.outvars, handed_on or Known(_evaluate(eqn, inputs)))
             return "constant"
         values = [k.value if k is not None else None for k in inputs]
         if name in _NEUTRAL and any(v is not None and v == _NEUTRAL[name] for v in values):
@@ -217,9 +217,11 @@ _ARITHMETIC = {
 }
 
 
-def _evaluate(name: str, inputs: list[Known | None]) -> Any:
+def _evaluate(eqn: JaxprEqn, inputs: list[Known | None]) -> Any:
     """The number that an equation yields when all its operands are known numbers; None where it is not simple."""
-    values = [k.value for k in inputs if k is not None]
+    name, values = eqn.primitive.name, [k.value for k in inputs if k is not None]
+    if name == "iota":
+        return 0 if eqn.params["shape"][eqn.params["dimension"]] == 1 else None
     if name not in _ARITHMETIC or None in values or len(values) != len(inputs):
         return None
     return _ARITHMETIC[name](*values)

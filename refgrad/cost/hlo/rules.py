@@ -10,7 +10,7 @@ integers, and in float32 in XLA's order.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from refgrad.cost.hlo.parse import Computation, Instruction
@@ -55,14 +55,14 @@ _FREE = """
 
 _ELEMENTWISE = """
     abs add and bitcast-convert ceil clamp compare complex convert count-leading-zeros divide floor imag is-finite
-    maximum minimum multiply negate not or popcnt real reduce-precision remainder round-nearest-afz
+    maximum minimum mulhi multiply negate not or popcnt real reduce-precision remainder round-nearest-afz
     round-nearest-even select shift-left shift-right-arithmetic shift-right-logical sign stochastic-convert subtract
     xor
 """
 
 _TRANSCENDENTAL = """
-    atan2 cbrt cosine erf exponential exponential-minus-one log log-plus-one logistic power rng rsqrt sine sqrt tan
-    tanh
+    acos acosh asin asinh atan2 atanh cbrt cosh cosine erf exponential exponential-minus-one log log-plus-one logistic
+    power rng rsqrt sine sinh sqrt tan tanh
 """
 
 
@@ -153,7 +153,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_ELEMENTWISE.split(), lambda i, c: Work(flops=i.shape.elements)),
     **dict.fromkeys(_TRANSCENDENTAL.split(), lambda i, c: Work(transcendentals=i.shape.elements)),
     "all-reduce": _all_reduce,
-    "all-reduce-start": _all_reduce,
+    "all-reduce-start": _all_reduce,  # its shape is the result's, not a tuple of operands and results
     "async-start": _inline("calls"),
     "call": _inline("to_apply"),
     "cholesky": _cholesky,
@@ -169,6 +169,7 @@ RULES: dict[str, Rule] = {
     "reduce-window": lambda i, c: _applied(i, reduce_window_applications(i, _first(i))),
     "rng-bit-generator": lambda i, c: Work(transcendentals=sum(leaf.elements for leaf in i.shape.leaves())),
     "scatter": _scatter,
+    "scaled-dot": _dot,
     "select-and-scatter": _select_and_scatter,
     "sort": _sort,
     "triangular-solve": _triangular_solve,
@@ -178,7 +179,13 @@ RULES: dict[str, Rule] = {
 
 def work(instruction: Instruction, computation: Computation) -> Work:
     """Cost of one instruction as data. Raises UnknownInstruction for an opcode that has no row here."""
-    rule = RULES.get(instruction.opcode)
-    if rule is None:
-        raise UnknownInstruction(instruction, computation)
-    return rule(instruction, computation)
+    opcode = instruction.opcode
+    if opcode in RULES:
+        return RULES[opcode](instruction, computation)
+    # An asynchronous operation is printed as OPCODE-start, -update, -done; the start stands for all of it.
+    stem, _, phase = opcode.rpartition("-")
+    if stem in RULES and phase in ("update", "done"):
+        return Work()
+    if stem in RULES and phase == "start" and instruction.shape.parts is not None:
+        return RULES[stem](replace(instruction, opcode=stem, shape=instruction.shape.parts[1]), computation)
+    raise UnknownInstruction(instruction, computation)
