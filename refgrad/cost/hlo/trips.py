@@ -52,21 +52,23 @@ def trip_count(loop: Instruction, context: Context) -> int | None:
     step = _step(body, index)
     first = _element(loop.operands[0], index, context)
     limit = bound if isinstance(bound, int) else _invariant(bound[0], body, loop, context)
-    if step is None or first is None or limit is None:
+    if not step or first is None or limit is None:
         return None
     return _trips(direction, first, limit, step)
 
 
 def _trips(direction: str, first: int, limit: int, step: int) -> int | None:
-    if direction == "LT" and step > 0:
-        return max(-((first - limit) // step), 0)
-    if direction == "LE" and step > 0:
-        return max((limit - first) // step + 1, 0)
-    if direction == "GT" and step < 0:
-        return max(-((limit - first) // -step), 0)
-    if direction == "GE" and step < 0:
-        return max((first - limit) // -step + 1, 0)
-    return first != limit and abs(limit - first) // abs(step) if direction == "NE" and step else None
+    """Trips of a counter that goes from `first` by `step` while (counter direction limit); None where it never ends."""
+    if direction == "NE":
+        trips, rest = divmod(limit - first, step)
+        return trips if rest == 0 and trips >= 0 else None
+    if direction in ("GT", "GE"):
+        first, limit, step = -first, -limit, -step
+    if direction in ("LE", "GE"):
+        limit += 1
+    if first >= limit:
+        return 0
+    return -((first - limit) // step) if step > 0 else None
 
 
 def _comparison(condition: Computation, module: Module) -> tuple[str, int, "int | tuple[int]"] | None:
