@@ -1,4 +1,6 @@
-"""Programs that are not ours, as data: name → (function, abstract arguments). What XLA counts for them is the oracle."""
+"""Programs that are not ours, as data: name → (function, abstract arguments). XLA's own count is the oracle."""
+
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -69,18 +71,18 @@ def optax_update(name, transform):
     return {f"optax {name}": (transform.update, (params, state, params))}
 
 
-NN = (
-    "relu relu6 sigmoid softplus sparse_plus sparse_sigmoid soft_sign silu swish mish log_sigmoid leaky_relu "
-    "hard_sigmoid hard_swish hard_tanh tanh elu celu selu gelu glu squareplus log_softmax softmax logsumexp "
-    "log1mexp standardize"
-).split()
-UNARY = "arccosh arcsinh arctan cbrt exp2 expm1 i0 log10 log1p sinc sinh tan frexp signbit".split()
-AXES = "sum prod max var argmax argmin cumsum cumprod sort argsort any ptp".split()
+NN = """
+    relu relu6 sigmoid softplus sparse_plus sparse_sigmoid soft_sign silu swish mish log_sigmoid leaky_relu
+    hard_sigmoid hard_swish hard_tanh tanh elu celu selu gelu glu squareplus log_softmax softmax logsumexp
+    log1mexp standardize
+"""
+UNARY = "arccosh arcsinh arctan cbrt exp2 expm1 i0 log10 log1p sinc sinh tan frexp signbit"
+AXES = "sum prod max var argmax argmin cumsum cumprod sort argsort any ptp"
 
 PROGRAMS = {
-    **{f"nn.{n}": (getattr(jax.nn, n), (X,)) for n in NN},
-    **{f"jnp.{n}": (getattr(jnp, n), (X,)) for n in UNARY},
-    **{f"jnp.{n} over an axis": (lambda a, f=getattr(jnp, n): f(a, axis=0), (X,)) for n in AXES},
+    **{f"nn.{n}": (getattr(jax.nn, n), (X,)) for n in NN.split()},
+    **{f"jnp.{n}": (getattr(jnp, n), (X,)) for n in UNARY.split()},
+    **{f"jnp.{n} over an axis": (partial(getattr(jnp, n), axis=0), (X,)) for n in AXES.split()},
     **equinox_mlp(),
     **equinox_attention(),
     **optax_update("adamw", optax.adamw(1e-3)),

@@ -97,5 +97,5 @@ def test_peaks():
     assert peak("h100 sxm").flops_per_second == 989.4e12
     assert peak("H100 SXM", "tf32") == Peak("H100 SXM", "tf32", 494.7e12, peak("H100 SXM", "tf32").source)
     assert all(p.source for p in PEAKS) and "TPU v6e" in peaks_table()
-    with pytest.raises(ValueError, match="no peak known for 'abacus'.*A100"):
+    with pytest.raises(ValueError, match=r"no peak known for 'abacus'.*A100"):
         peak("abacus")

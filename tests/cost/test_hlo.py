@@ -29,7 +29,7 @@ def asked(stage):
 
 
 def test_there_are_enough_programs():
-    assert len(PROGRAMS) >= 100 and COMPILED_DIFFERS <= set(PROGRAMS)
+    assert len(PROGRAMS) >= 100 and set(PROGRAMS) >= COMPILED_DIFFERS
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -141,7 +141,8 @@ CASES = {
         0,
     ),
     "convolution without space": (
-        "p = f32[4,3] parameter(0)\n w = f32[3,6] parameter(1)\n ROOT r = f32[4,6] convolution(p, w), dim_labels=bf_io->bf",
+        "p = f32[4,3] parameter(0)\n w = f32[3,6] parameter(1)\n"
+        "ROOT r = f32[4,6] convolution(p, w), dim_labels=bf_io->bf",
         144,
         0,
     ),
@@ -189,7 +190,8 @@ def test_a_changed_shape_changes_the_cost():
 def test_the_parser_reads_what_hlo_prints():
     line = (
         "ROOT %r.1 = (f32[8]{0:T(8,128)}, (s32[], pred[2,3]{1,0})) custom-call(f32[8]{0} %a, /*index=1*/%b), "
-        'custom_call_target="weird, {\\"}", metadata={op_type="x" op_name="jit(f)/a{b}, \\"c\\"/tanh" stack_frame_id=1}, '
+        'custom_call_target="weird, {\\"}", '
+        'metadata={op_type="x" op_name="jit(f)/a{b}, \\"c\\"/tanh" stack_frame_id=1}, '
         'window={size=3x3 pad=0_1x0_0}, backend_config={"known":{"n":"8"}}'
     )
     text = f"HloModule m\n\nENTRY %main (p: f32[8]) -> (f32[8], (s32[], pred[2,3])) {{\n  {line}\n}}\n"
