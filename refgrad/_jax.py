@@ -5,7 +5,11 @@ import jax
 
 def varying_axes(x) -> frozenset[str]:
     """The manual mesh axes over which `x` varies inside `shard_map(check_vma=True)`; empty outside."""
-    aval = jax.typeof(x)
+    return varying_axes_of(jax.typeof(x))
+
+
+def varying_axes_of(aval) -> frozenset[str]:
+    """The same of a type, such as those of a traced program's variables."""
     manual = getattr(aval, "mat", None)  # jax < 0.10 has `.vma` in its place
     return frozenset(manual.varying if manual is not None else getattr(aval, "vma", ()))
 

@@ -89,7 +89,7 @@ def inside(eqn: JaxprEqn) -> Iterator[JaxprEqn]:
 
 
 def line(eqn: JaxprEqn) -> str:
-    """`file:line (function)` of the user's code that made the equation."""
+    """`file:line (function)` of the user's code that made the equation; empty where JAX's own code made it."""
     return source_info_util.summarize(eqn.source_info)
 
 

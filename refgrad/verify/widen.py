@@ -48,7 +48,7 @@ class Widened:
 
     `args` and `kwargs` are the given ones, widened exactly; call the object with such values. Rules inside `f` are
     ignored: what is differentiated is the plain forward. Where it is composed with `jax.vjp`, `jax.jit` and the like,
-    the whole composition belongs inside `jax.enable_x64(True)`; `value` and `vjp` are that composition ready-made.
+    the whole composition belongs inside `jax.enable_x64(True)`.
     """
 
     def __init__(self, f: Callable, *args: Any, **kwargs: Any) -> None:
@@ -73,7 +73,7 @@ class Widened:
 
     @property
     def limits(self) -> list[str]:
-        """`primitive at file:line` for each place that could not be widened; empty where truth is float64 throughout."""
+        """Each place that could not be widened, with its file and line; empty where truth is float64 throughout."""
         found = dict.fromkeys(limits_of(self.program))
         return [f"truth limited to the program's own precision: {place}" for place in found]
 

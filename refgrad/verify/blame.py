@@ -1,0 +1,225 @@
+"""Which call of which rule is wrong: each judged by itself, at the values and the cotangent that really reach it."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from refgrad._text import table
+from refgrad.verify.allowance import allowance, is_float, reductions
+from refgrad.verify.calls import Call, Recorder
+from refgrad.verify.interpret import Interpreter, trace
+from refgrad.verify.numbers import difference, draw, to_wide
+from refgrad.verify.oracle import find, first_line
+from refgrad.verify.report import number
+from refgrad.verify.rules import Plain, bwd_location, remaining_rules, rule_name
+from refgrad.verify.subject import pullback
+from refgrad.verify.widen import widen
+
+OK, WRONG = "ok", "wrong"
+INHERITED = "wrong inside"  # a rule called by its forward is wrong: nothing is known of its own
+SILENT = "no cotangent"  # nothing flows back to this call, so that nothing can be said of its rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """One call of a rule: where, on what, and how far its worst leaf is from the truth, relative to that leaf's size.
+
+    `leaf` is `argument i` (the i-th leaf of the call's arguments) or `value i` (of its `_fwd`'s outputs).
+    """
+
+    call: int
+    rule: str
+    place: str
+    backward: str
+    trips: str
+    within: int | None
+    shapes: str
+    leaf: str
+    error: float
+    allowed: float
+    verdict: str
+    note: str = ""
+
+    @property
+    def excess(self) -> float:
+        """Error over allowance: above 1 the rule is wrong."""
+        return self.error / self.allowed if self.allowed else float(self.error > 0) * np.inf
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as text, a cell for each of `HEADER`."""
+        rule = self.rule if self.within is None else f"{self.rule} (in call {self.within})"
+        verdict = self.verdict + (f": {self.note}" if self.note else "")
+        figures = number(self.error), number(self.allowed)
+        return str(self.call), rule, self.place, self.trips, self.shapes, self.leaf, *figures, verdict
+
+
+HEADER = ("call", "rule", "called at", "trip", "inputs", "worst leaf", "error", "allowed", "verdict")
+
+
+@dataclasses.dataclass(frozen=True)
+class Blame(Sequence):
+    """A `Verdict` for every call of a rule, in execution order. Prints as a table, the guilty first.
+
+    `unseen` are calls that could not be run in place, and rules that were applied before they could be seen; `limits`
+    the places where truth is no better than the program's own precision.
+    """
+
+    rows: tuple[Verdict, ...]
+    unseen: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+
+    def __getitem__(self, i):
+        return self.rows[i]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def guilty(self) -> tuple[Verdict, ...]:
+        """The calls whose own rule is wrong, worst first."""
+        return tuple(sorted((r for r in self.rows if r.verdict == WRONG), key=lambda r: -r.excess))
+
+    @property
+    def ok(self) -> bool:
+        """Whether no rule is wrong."""
+        return not self.guilty
+
+    def __str__(self) -> str:
+        heads = dict.fromkeys(f"WRONG: {r.rule}, called at {r.place}; its backward: {r.backward}" for r in self.guilty)
+        notes = [f"unseen: {u}" for u in self.unseen] + list(self.limits)
+        count = f"{len(self)} calls of rules, {len(self.guilty)} wrong"
+        return "\n".join([count, *heads, *notes, table(HEADER, [row.cells() for row in self.rows])])
+
+    def data(self) -> dict[str, Any]:
+        """The same as plain dicts, lists, strings and numbers (non-finite ones as strings)."""
+        rows = [
+            {k: str(v) if isinstance(v, float) and not np.isfinite(v) else v for k, v in dataclasses.asdict(r).items()}
+            for r in self.rows
+        ]
+        return {"ok": self.ok, "rows": rows, "unseen": list(self.unseen), "limits": list(self.limits)}
+
+    def json(self) -> str:
+        """`data()` as JSON text."""
+        return json.dumps(self.data(), ensure_ascii=False, indent=1)
+
+
+def blame(f: Callable, *args: Any, cotangent: Any = None, seed: int = 0, **kwargs: Any) -> Blame:
+    """Every call of a rule inside `f(*args, **kwargs)`, each judged alone at the values and cotangent that reach it.
+
+    Values and cotangents are those of `f` without its rules, so that a wrong rule spoils neither the calls after it nor
+    those before it. `cotangent` is that of the outputs of `f` (its float leaves, in their tree); without one it is 1
+    for a single number and drawn from `seed` else. `f` is run without jit, loops trip by trip.
+    Raises ValueError where an argument has no value (inside jit, or abstract) or the cotangent another tree.
+    """
+    program, arrays, tree = trace(f, args, kwargs)
+    for x in arrays:
+        if isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct):
+            raise ValueError(f"blame runs the function on real values, got {x}: call it outside jit, with arrays")
+    first = Recorder()
+    first.run(program, arrays)
+
+    def tapped(taps):
+        return [y for y in Recorder(first.calls, taps).run(program, arrays) if is_float(y)]
+
+    values, pull = jax.vjp(tapped, [c.taps() for c in first.calls])
+    (upstream,) = pull(_cotangents(values, tree, program.out_avals, cotangent, seed))
+    judged = [_judge(i, call, ct) for i, (call, ct) in enumerate(zip(first.calls, upstream, strict=True))]
+    rows = [row for row, _ in judged]
+    for i, row in reversed(list(enumerate(rows))):  # the innermost first
+        if row.verdict == WRONG and any(r.within == i and r.verdict in (WRONG, INHERITED) for r in rows):
+            rows[i] = dataclasses.replace(row, verdict=INHERITED)
+    limits = dict.fromkeys(limit for _, found in judged for limit in found)
+    unseen = (*first.unseen, *(f"{r}: applied before it could be seen" for r in remaining_rules(f, *args, **kwargs)))
+    return Blame(tuple(rows), unseen, tuple(limits))
+
+
+def _cotangents(values: Sequence, tree: Any, avals: Sequence, cotangent: Any, seed: int) -> list:
+    """One for each float output of the function: the given ones, 1 for a single number, random ones else."""
+    if cotangent is None:
+        if len(values) == 1 and values[0].ndim == 0:
+            return [jnp.ones_like(values[0])]
+        rng = np.random.default_rng(seed)
+        return [jnp.asarray(draw(rng, y.shape, y.dtype)) for y in values]
+    if jax.tree.structure(cotangent) != tree:
+        raise ValueError(f"the cotangent has the tree {jax.tree.structure(cotangent)}, the outputs have {tree}")
+    floats = [c for c, aval in zip(jax.tree.leaves(cotangent), avals, strict=True) if is_float(aval)]
+    return [jnp.asarray(c, y.dtype) for c, y in zip(floats, values, strict=True)]
+
+
+def _judge(index: int, call: Call, cts: list) -> tuple[Verdict, list[str]]:
+    """The verdict on one call, and where its truth is limited."""
+    eqn = call.eqn
+    diff = [x for x in call.values if is_float(x)]
+    rest = [x for x in call.values if not is_float(x)]
+    backward = bwd_location(eqn)
+    shapes = " ".join(v.aval.str_short(short_dtypes=True) for v in eqn.invars)
+    trips = " ".join(call.trips)
+
+    def verdict(leaf: str, error: float, allowed: float, word: str, note: str = "") -> Verdict:
+        place = call.place or "an unknown line"
+        head = index, rule_name(eqn), place, backward, trips, call.within, shapes
+        return Verdict(*head, leaf, error, allowed, word, note)
+
+    if not any(np.any(to_wide(c)) for c in cts):
+        return verdict("", 0.0, 0.0, SILENT), []
+    ruled = pullback(_flat(call.run(lambda *xs: Interpreter().bind(eqn, xs)), call.values))
+    try:
+        outputs, cotangents = ruled(diff, rest, cts)
+    except Exception as error:  # whatever a user's rule raises: it is the finding
+        return verdict("", np.inf, 0.0, WRONG, f"raises {first_line(error)}"), []
+    plain = _flat(call.run(Plain(jvp=True).call(eqn.params["call_jaxpr"])), call.values)
+    truth = _truth(plain, ruled, diff, rest, cts)
+    got = [to_wide(y) for y in outputs] + truth.measure([to_wide(c) for c in cotangents])
+    names = [f"value {i}" for i in range(len(cts))] + [
+        f"argument {i}" for i, x in enumerate(call.values) if is_float(x)
+    ]
+    errors = [difference(g, t).error for g, t in zip(got, truth.leaves, strict=True)]
+    allowed = [
+        allowance(x.dtype, n) + truth.tolerance for x, n in zip((*outputs, *cotangents), truth.lengths, strict=True)
+    ]
+    worst = max(range(len(got)), key=lambda i: errors[i] / allowed[i])
+    word = OK if errors[worst] <= allowed[worst] else WRONG
+    return verdict(names[worst], errors[worst], allowed[worst], word), truth.limits
+
+
+def _flat(program: Callable, values: Sequence) -> Callable:
+    """A call's program as `(floats, others) → (float outputs, other outputs)`."""
+
+    def flat(diff, rest):
+        floats, others = iter(diff), iter(rest)
+        out = program(*(next(floats) if is_float(x) else next(others) for x in values))
+        return [y for y in out if is_float(y)], [y for y in out if not is_float(y)]
+
+    return flat
+
+
+class Truth(NamedTuple):
+    """Outputs and cotangents of a call in float64, and the longest reduction that feeds each of them."""
+
+    leaves: list[np.ndarray]
+    lengths: Sequence[int]
+    limits: list[str]
+    measure: Callable[[list], list] = list  # what of a rule's cotangents can be held against it
+    tolerance: float = 0.0
+
+
+def _truth(plain: Callable, ruled: Callable, diff: list, rest: list, cts: list) -> Truth:
+    """By reverse mode of the plain forward, not compiled, since every call is another program; else as `check` does."""
+    try:
+        wide = widen(pullback(plain), diff, rest, cts)
+    except Exception:  # whatever JAX raises where there is no reverse mode
+        value = widen(lambda diff, rest: plain(diff, rest)[0], diff, rest)
+        oracle = find(plain, diff, rest, [to_wide(c) for c in cts], np.random.default_rng(0))
+        with jax.enable_x64(True):
+            leaves = [*map(to_wide, value(*value.args)), *oracle.cotangents(diff, rest, [to_wide(c) for c in cts])]
+        lengths = reductions(jax.make_jaxpr(ruled)(diff, rest, cts))
+        return Truth(leaves, lengths, [*value.limits, *oracle.limits], oracle.measure, oracle.tolerance)
+    with jax.enable_x64(True):
+        outputs, cotangents = wide(*wide.args)
+        leaves = [*map(to_wide, outputs), *map(to_wide, cotangents)]
+    return Truth(leaves, reductions(wide.program), wide.limits)
