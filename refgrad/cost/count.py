@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from refgrad.cost.types import Count
-from refgrad.cost.walk import Walker
+from refgrad.cost.walk import NOWHERE, Walker
 
 Unknown = Literal["raise", "count"]
 
@@ -66,7 +66,8 @@ def _count(jaxpr: Any, unknown: Unknown) -> Count:
     if unknown not in ("raise", "count"):
         raise ValueError(f"unknown must be 'raise' or 'count', not {unknown!r}")
     walked = Walker(unknown).walk(jaxpr, (True,) * len(jaxpr.jaxpr.outvars))
-    return Count(walked.sites, walked.notes)
+    sites = {site._replace(source=site.source or NOWHERE): cost for site, cost in walked.sites.items()}
+    return Count(sites, walked.notes)
 
 
 def _dtype(x: Any) -> Any:

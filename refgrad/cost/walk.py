@@ -16,6 +16,7 @@ from refgrad.cost.primitives.rule import Bodies, Body, Work, nbytes
 from refgrad.cost.trips import while_trips
 from refgrad.cost.types import Cost, Site
 
+NOWHERE = "(inside JAX)"  # the source of what no line of the user's code has called
 REMAT = "rematted_computation"  # the scope that JAX puts around what `jax.checkpoint` computes again
 
 
@@ -37,14 +38,14 @@ class Walker:
     def __init__(self, unknown: str) -> None:
         self.unknown = unknown
         self._walked: dict[tuple[int, tuple[bool, ...]], tuple[Jaxpr, Walked]] = {}
-        self._callers: list[str] = []
+        self._callers = [NOWHERE]
 
     def walk(self, jaxpr: Jaxpr | ClosedJaxpr, needed: tuple[bool, ...]) -> Walked:
         """The costs of the equations that the needed results depend on, or that have effects."""
-        jaxpr = jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
-        key = (id(jaxpr), needed)
+        open_jaxpr = jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
+        key = (id(open_jaxpr), needed)
         if key not in self._walked:  # the jaxpr is kept beside its costs, so that its id stays its own
-            self._walked[key] = (jaxpr, self._equations(jaxpr, needed))
+            self._walked[key] = (open_jaxpr, self._equations(open_jaxpr, needed))
         return self._walked[key][1]
 
     def _equations(self, jaxpr: Jaxpr, needed: tuple[bool, ...]) -> Walked:
@@ -58,11 +59,10 @@ class Walker:
             live.update(v for v, need in zip(eqn.invars, operands, strict=True) if need and not isinstance(v, Literal))
             parts.append((sites, notes))
         merged: dict[Site, Cost] = {}
-        notes: dict[str, None] = {}
-        for sites, more in reversed(parts):
+        for sites, _ in reversed(parts):
             _merge(merged, sites.items())
-            notes.update(dict.fromkeys(more))
-        return Walked(merged, tuple(notes), tuple(v in live for v in jaxpr.invars))
+        said = dict.fromkeys(note for _, notes in reversed(parts) for note in notes)
+        return Walked(merged, tuple(said), tuple(v in live for v in jaxpr.invars))
 
     def _equation(self, eqn: JaxprEqn, results: tuple[bool, ...]) -> Walked:
         rule = TABLE.get(eqn.primitive.name)
@@ -73,17 +73,17 @@ class Walker:
             return self._bodies(eqn, work, results)
         site, notes = self._site(eqn), ()
         if work.per_trip:
-            site = site._replace(loop=site.source)
-            notes = (_one_trip(eqn, site.source),)
+            site = site._replace(loop=self._source(eqn))
+            notes = (_one_trip(eqn, site.loop),)
         return Walked({site: _cost(eqn, work)}, notes, (True,) * len(eqn.invars))
 
     def _site(self, eqn: JaxprEqn) -> Site:
         scope, recomputed = _scope(eqn)
-        return Site(scope, eqn.primitive.name, self._source(eqn), recomputed=recomputed)
+        return Site(scope, eqn.primitive.name, source_of(eqn), recomputed=recomputed)
 
     def _source(self, eqn: JaxprEqn) -> str:
         """Where the equation was made, or where the program that holds it was called from."""
-        return source_of(eqn) or next(filter(None, reversed(self._callers)), "")
+        return source_of(eqn) or next(filter(None, reversed(self._callers)))
 
     def _unknown(self, eqn: JaxprEqn) -> Walked:
         name, where = eqn.primitive.name, self._source(eqn)
@@ -143,7 +143,7 @@ class Walker:
         for site, cost in inner.sites.items():
             placed = site._replace(
                 scope="/".join(filter(None, (scope, site.scope))),
-                source=site.source or self._source(eqn),
+                source=site.source or source_of(eqn),
                 trips=trips * site.trips,
                 devices=body.devices * site.devices,
                 recomputed=recomputed or site.recomputed,

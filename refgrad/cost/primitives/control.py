@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 from jax.extend.core import JaxprEqn
 
 from refgrad.cost.primitives.rule import Bodies, Body, Rule, Work
@@ -32,11 +33,22 @@ def scan(eqn: JaxprEqn) -> Bodies:
 
 
 def cond(eqn: JaxprEqn) -> Bodies:
-    """One of the branches."""
+    """One of the branches: the dearest, or, of `lax.platform_dependent`, the default backend's."""
     inputs, outputs = tuple(range(1, len(eqn.invars))), tuple(range(len(eqn.outvars)))
+    platforms = eqn.params.get("branches_platforms")
+    if platforms is not None:
+        branch = eqn.params["branches"][_chosen(platforms)]
+        return Bodies((Body(branch, inputs, outputs),), also_needed=(0,))
     return Bodies(
         tuple(Body(branch, inputs, outputs) for branch in eqn.params["branches"]), dearest=True, also_needed=(0,)
     )
+
+
+def _chosen(platforms: tuple[tuple[str, ...] | None, ...]) -> int:
+    """The first branch for the default backend, or for every other (None); JAX has made sure of one."""
+    backend = jax.default_backend()
+    ours = {"cuda", "rocm"} if backend == "gpu" else {backend}
+    return next(i for i, names in enumerate(platforms) if names is None or ours & set(names))
 
 
 def while_(eqn: JaxprEqn) -> Bodies:

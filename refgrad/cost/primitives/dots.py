@@ -4,13 +4,13 @@ import math
 
 from jax.extend.core import JaxprEqn
 
-from refgrad.cost.primitives.rule import Rule, Work, kind, size
+from refgrad.cost.primitives.rule import Rule, Work, kind, shape_of, size
 
 
 def dot_general(eqn: JaxprEqn) -> Work:
     """2·|out|·k, k the product of the contracted dimensions."""
     (contracting, _), _ = eqn.params["dimension_numbers"]
-    shape = eqn.invars[0].aval.shape
+    shape = shape_of(eqn.invars[0])
     return Work(matmul=2 * size(eqn.outvars[0]) * math.prod(shape[axis] for axis in contracting))
 
 
@@ -27,9 +27,9 @@ def ragged_dot_general(eqn: JaxprEqn) -> Work:
     """
     dims = eqn.params["ragged_dot_dimension_numbers"]
     (contracting, _), _ = dims.dot_dimension_numbers
-    lhs = eqn.invars[0].aval.shape
+    lhs = shape_of(eqn.invars[0])
     out, k = size(eqn.outvars[0]), math.prod(lhs[axis] for axis in contracting)
-    groups = eqn.invars[2].aval.shape[-1]
+    groups = shape_of(eqn.invars[2])[-1]
     grouped_result = not dims.rhs_group_dimensions and set(dims.lhs_ragged_dimensions) <= set(contracting)
     return Work(matmul=2 * (out // groups if grouped_result else out) * k)
 
@@ -43,14 +43,14 @@ def convolution(eqn: JaxprEqn) -> Work:
     (out,) = eqn.outvars
     p = eqn.params
     dims = p["dimension_numbers"]
-    batch, features, *spatial = (x.aval.shape[axis] for axis in dims.lhs_spec)
-    outputs, _, *window = (kernel.aval.shape[axis] for axis in dims.rhs_spec)
+    batch, features, *spatial = (shape_of(x)[axis] for axis in dims.lhs_spec)
+    outputs, _, *window = (shape_of(kernel)[axis] for axis in dims.rhs_spec)
     taps = math.prod(
         _taps(*sizes)
         for sizes in zip(
             spatial,
             window,
-            (out.aval.shape[axis] for axis in dims.out_spec[2:]),
+            (shape_of(out)[axis] for axis in dims.out_spec[2:]),
             p["window_strides"],
             p["padding"],
             p["lhs_dilation"],

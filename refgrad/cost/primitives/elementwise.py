@@ -7,7 +7,7 @@ float32 and back, float64 takes longer polynomials, complex numbers are taken ap
 
 from jax.extend.core import JaxprEqn
 
-from refgrad.cost.primitives.rule import Rule, Work, bits, kind, names, size
+from refgrad.cost.primitives.rule import Rule, Work, bits, dtype_of, kind, names, size
 
 PER_ELEMENT = (1, 0)
 TRANSCENDENTAL = (0, 1)
@@ -93,10 +93,10 @@ def select_n(eqn: JaxprEqn) -> Work:
 def convert(eqn: JaxprEqn) -> Work:
     """One operation an element; two from complex to what is not its real part's type; same dtype: none."""
     (x,), (out,) = eqn.invars, eqn.outvars
-    if x.aval.dtype == out.aval.dtype:
+    if dtype_of(x) == dtype_of(out):
         return Work(read=0, written=0)
     takes_part = kind(x) == "complex" and kind(out) != "complex"
-    same_part = kind(out) in ("float", "double") and 2 * bits(out.aval.dtype) == bits(x.aval.dtype)
+    same_part = kind(out) in ("float", "double") and 2 * bits(dtype_of(out)) == bits(dtype_of(x))
     return Work(elementwise=size(out) * (2 if takes_part and not same_part else 1))
 
 

@@ -10,17 +10,17 @@ import math
 
 from jax.extend.core import JaxprEqn
 
-from refgrad.cost.primitives.rule import Rule, Work, free, size
+from refgrad.cost.primitives.rule import Rule, Work, free, shape_of, size
 
 
 def _batch(value) -> int:
-    return math.prod(value.aval.shape[:-2])
+    return math.prod(shape_of(value)[:-2])
 
 
 def cholesky(eqn: JaxprEqn) -> Work:
     """Column by column: n square roots, n(n−1)/2 divisions, (n³−n)/3 for the updates."""
     (a,) = eqn.invars
-    n = a.aval.shape[-1]
+    n = shape_of(a)[-1]
     flops = n * (n - 1) // 2 + (n**3 - n) // 3
     return Work(elementwise=_batch(a) * flops, transcendental=_batch(a) * n)
 
@@ -28,14 +28,14 @@ def cholesky(eqn: JaxprEqn) -> Work:
 def cholesky_update(eqn: JaxprEqn) -> Work:
     """n rotations of 5 operations and a root, each applied to the rest of two vectors: 6 an element."""
     (r, _) = eqn.invars
-    n, batch = r.aval.shape[-1], _batch(r)
+    n, batch = shape_of(r)[-1], _batch(r)
     return Work(elementwise=batch * (5 * n + 3 * n * (n - 1)), transcendental=batch * n)
 
 
 def lu(eqn: JaxprEqn) -> Work:
     """Σ_k (m−k−1)(1 + 2(n−k−1)): the divisions and the updates; the search for pivots not counted."""
     (a,) = eqn.invars
-    m, n = a.aval.shape[-2:]
+    m, n = shape_of(a)[-2:]
     flops = sum((m - k - 1) * (1 + 2 * (n - k - 1)) for k in range(min(m, n)))
     return Work(elementwise=_batch(a) * flops)
 
@@ -43,7 +43,7 @@ def lu(eqn: JaxprEqn) -> Work:
 def triangular_solve(eqn: JaxprEqn) -> Work:
     """n² a right-hand side, less n where the diagonal is 1."""
     a, b = eqn.invars
-    n = a.aval.shape[-1]
+    n = shape_of(a)[-1]
     columns = size(b) // n
     return Work(elementwise=columns * n * (n - bool(eqn.params["unit_diagonal"])))
 
@@ -51,21 +51,21 @@ def triangular_solve(eqn: JaxprEqn) -> Work:
 def qr(eqn: JaxprEqn) -> Work:
     """Householder reflections, 2mn² − 2n³/3 (m ≥ n), or with m and n exchanged."""
     (a,) = eqn.invars[:1]
-    m, n = sorted(a.aval.shape[-2:], reverse=True)
+    m, n = sorted(shape_of(a)[-2:], reverse=True)
     return Work(elementwise=_batch(a) * ((6 * m * n * n - 2 * n**3) // 3))
 
 
 def householder_product(eqn: JaxprEqn) -> Work:
     """m × n columns of Q out of k reflectors: 4mnk − 2(m+n)k² + 4k³/3."""
     a, taus = eqn.invars
-    (m, n), k = a.aval.shape[-2:], taus.aval.shape[-1]
+    (m, n), k = shape_of(a)[-2:], shape_of(taus)[-1]
     return Work(elementwise=_batch(a) * ((12 * m * n * k - 6 * (m + n) * k * k + 4 * k**3) // 3))
 
 
 def ormqr(eqn: JaxprEqn) -> Work:
     """Q of k reflectors applied to an m × n matrix, from the left: 4mnk − 2nk²."""
     _, taus, c = eqn.invars
-    (m, n), k = c.aval.shape[-2:], taus.aval.shape[-1]
+    (m, n), k = shape_of(c)[-2:], shape_of(taus)[-1]
     if not eqn.params["left"]:
         m, n = n, m
     return Work(elementwise=_batch(c) * (4 * m * n * k - 2 * n * k * k))
@@ -79,7 +79,7 @@ def eigh(eqn: JaxprEqn) -> Work:
 def svd(eqn: JaxprEqn) -> Work:
     """By QR first (m ≥ n): values 2mn² + 2n³; thin vectors 6mn² + 20n³; full 4m²n + 22n³."""
     (a,) = eqn.invars
-    m, n = sorted(a.aval.shape[-2:], reverse=True)
+    m, n = sorted(shape_of(a)[-2:], reverse=True)
     if not eqn.params["compute_uv"]:
         flops = 2 * m * n * n + 2 * n**3
     elif eqn.params["full_matrices"]:
@@ -113,13 +113,13 @@ def tridiagonal(eqn: JaxprEqn) -> Work:
 
 def _cubic(eqn: JaxprEqn, numerator: int, denominator: int) -> Work:
     a = eqn.invars[0]
-    return Work(elementwise=_batch(a) * (numerator * a.aval.shape[-1] ** 3 // denominator))
+    return Work(elementwise=_batch(a) * (numerator * shape_of(a)[-1] ** 3 // denominator))
 
 
 def tridiagonal_solve(eqn: JaxprEqn) -> Work:
     """Thomas's algorithm: 3 a row for the matrix, 5 a row and right-hand side."""
     *_, b = eqn.invars
-    n, columns = b.aval.shape[-2:]
+    n, columns = shape_of(b)[-2:]
     return Work(elementwise=_batch(b) * n * (3 + 5 * columns))
 
 
@@ -127,7 +127,7 @@ def symmetric_product(eqn: JaxprEqn) -> Work:
     """α·A·Aᵀ + β·C: a dot, and three operations an element of the result."""
     a, c = eqn.invars
     n = size(c)
-    return Work(matmul=2 * n * a.aval.shape[-1], elementwise=3 * n)
+    return Work(matmul=2 * n * shape_of(a)[-1], elementwise=3 * n)
 
 
 def fft(eqn: JaxprEqn) -> Work:

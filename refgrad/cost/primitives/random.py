@@ -4,9 +4,10 @@ JAX rolls them into a loop of five, which XLA counts once.
 
 import math
 
+import jax
 from jax.extend.core import JaxprEqn
 
-from refgrad.cost.primitives.rule import Rule, Work, bits, kind, size
+from refgrad.cost.primitives.rule import Rule, Work, bits, dtype_of, kind, size
 
 ROUNDS = 117  # a pair of words: 20 rounds of add, two shifts, or, xor; 17 additions of the key
 KEY = 2  # the third word of a key is the exclusive or of the other two and a constant
@@ -51,15 +52,20 @@ def random_fold_in(eqn: JaxprEqn) -> Work:
 
 
 def random_seed(eqn: JaxprEqn) -> Work:
-    """The two words of the seed, converted where it is signed."""
+    """The two words of the seed."""
     return Work(elementwise=_seed(eqn.invars[0]))
 
 
 def _seed(seed) -> int:
-    n = size(seed)
-    if bits(seed.aval.dtype) == 64:
-        return 3 * n
-    return (3 if kind(seed) == "int" else 1) * n - 1
+    """Conversions and shifts for the upper word of each seed, less one that is constant."""
+    width, signed = bits(dtype_of(seed)), kind(seed) == "int"
+    if width == 64:
+        each = 4
+    elif signed:
+        each = 5 if jax.dtypes.canonicalize_dtype("int64").itemsize == 8 else {32: 3}.get(width, 4)
+    else:
+        each = 1 if width == 32 else 3
+    return size(seed) * each - 1
 
 
 def _by_implementation(key, n: int, threefry: int) -> Work:
@@ -74,13 +80,13 @@ def _by_implementation(key, n: int, threefry: int) -> Work:
 
 def _implementation(key) -> str:
     """fry, rbg or urbg: the tag of the key's dtype."""
-    return str(key.aval.dtype).removeprefix("key<").removesuffix(">")
+    return str(dtype_of(key)).removeprefix("key<").removesuffix(">")
 
 
 def generator(eqn: JaxprEqn) -> Work:
     """The hardware's generator: one a word of the result and of its state, as XLA counts."""
     state, *_ = eqn.invars
-    words = (bits(state.aval.dtype) * size(state)) // 64
+    words = (bits(dtype_of(state)) * size(state)) // 64
     return Work(elementwise=6, transcendental=size(eqn.outvars[1]) + words)
 
 

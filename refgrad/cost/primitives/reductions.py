@@ -2,7 +2,7 @@
 
 from jax.extend.core import JaxprEqn
 
-from refgrad.cost.primitives.rule import Rule, Work, kind, names, size
+from refgrad.cost.primitives.rule import Rule, Work, kind, names, shape_of, size
 
 
 def reduce_(eqn: JaxprEqn) -> Work:
@@ -23,13 +23,13 @@ def cumulative(eqn: JaxprEqn) -> Work:
     (x,) = eqn.invars
     extremum = eqn.primitive.name in ("cummax", "cummin")
     each = 9 if extremum and kind(x) == "complex" else 1
-    return Work(elementwise=each * size(x) * (x.aval.shape[eqn.params["axis"]] - 1))
+    return Work(elementwise=each * size(x) * (shape_of(x)[eqn.params["axis"]] - 1))
 
 
 def cumlogsumexp(eqn: JaxprEqn) -> Work:
     """As `cumulative`, with log-add-exp as its operation: 8 FLOPs and 2 transcendentals; complex 113, 9."""
     (x,) = eqn.invars
-    steps = size(x) * (x.aval.shape[eqn.params["axis"]] - 1)
+    steps = size(x) * (shape_of(x)[eqn.params["axis"]] - 1)
     flops, transcendentals = (113, 9) if kind(x) == "complex" else (8, 2)
     return Work(elementwise=flops * steps, transcendental=transcendentals * steps)
 

@@ -64,6 +64,16 @@ class Bodies:
 Rule = Callable[[JaxprEqn], Work | Bodies]
 
 
+def shape_of(value: Any) -> tuple[int, ...]:
+    """Shape of a jaxpr variable or literal."""
+    return value.aval.shape
+
+
+def dtype_of(value: Any) -> Any:
+    """Dtype of a jaxpr variable or literal."""
+    return value.aval.dtype
+
+
 def size(value: Any) -> int:
     """Number of elements of a jaxpr variable, literal or array."""
     return math.prod(value.aval.shape)
