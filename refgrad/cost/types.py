@@ -4,9 +4,9 @@ A count is one mapping: where the work is done (`Site`) → what it costs there 
 by scope, by primitive, by source line, is a partition of that mapping, so that it sums to the whole.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from refgrad._text import table
 
@@ -57,7 +57,8 @@ class Site(NamedTuple):
 
 @dataclass(frozen=True)
 class Count:
-    """The cost of a program. `str()` is a table by scope; `+` adds programs, `n * count` repeats one."""
+    """The cost of a program. `str()` is a table by scope, three levels deep; `+` adds programs, `n * count`
+    repeats one."""
 
     sites: Mapping[Site, Cost]
     notes: tuple[str, ...] = ()
@@ -181,37 +182,43 @@ class Count:
     __rmul__ = __mul__
 
     def tree(self, depth: int | None = None) -> str:
-        """A table by scope, each line with what is nested below it, down to `depth` levels."""
-        flops, rows = self.flops, []
-        for scope, part in self._nested(depth):
-            total, name = part.total, scope.rsplit("/", 1)[-1]
-            indent = "  " * (scope.count("/") + 1 if scope else 0)
-            share = f"{part.flops / flops:.1%}" if flops else ""
-            numbers = (part.flops, total.matmul, total.elementwise, total.transcendental, part.bytes)
-            rows.append([indent + (name or "total"), *(f"{n:,}" for n in numbers), share])
+        """A table by scope, each line with all that is nested below it, down to `depth` levels (None: all)."""
+        if depth is not None and depth < 0:
+            raise ValueError(f"depth must be 0 or more levels, or None for all of them, not {depth}")
+        whole = self.total
+        flops = whole.matmul + whole.elementwise
+        rows = []
+        for scope, cost in self._nested(depth):
+            numbers = (cost.matmul + cost.elementwise, *cost[:3], cost.read + cost.written)
+            share = f"{numbers[0] / flops:.1%}" if flops else ""
+            label = "  " * (scope.count("/") + 1) + scope.rsplit("/", 1)[-1] if scope else "total"
+            rows.append([label, *(f"{n:,}" for n in numbers), share])
         header = ["scope", "flops", "matmul", "elementwise", "transcendental", "bytes", "% flops"]
         return "\n".join([table(header, rows), *(f"note: {note}" for note in self.notes)])
 
-    def _nested(self, depth: int | None) -> Iterator[tuple[str, "Count"]]:
-        """The whole, then every scope and its parents, each with all that lies below, in reading order."""
-        paths: dict[str, None] = {}
-        for scope in self.by_scope:
-            parts = scope.split("/") if scope else []
-            for n in range(1, len(parts) + 1):
-                if depth is None or n <= depth:
-                    paths.setdefault("/".join(parts[:n]))
-        yield "", self
-        order = {path: i for i, path in enumerate(paths)}
-        yield from ((path, self.within(path)) for path in sorted(paths, key=lambda p: _reading(p, order)))
+    def _nested(self, depth: int | None) -> list[tuple[str, Cost]]:
+        """Every scope and its parents with all that lies below, children after their parent."""
+        tree: dict[str, dict] = {}
+        costs: dict[str, Cost] = {"": self.total}
+        for site, cost in self.sites.items():
+            branch, path = tree, ""
+            for name in site.scope.split("/")[:depth] if site.scope else []:
+                branch, path = branch.setdefault(name, {}), f"{path}/{name}" if path else name
+                costs[path] = costs.get(path, Cost()).plus(cost)
+        paths: list[str] = []
+        _reading_order(tree, "", paths)
+        return [(path, costs[path]) for path in ("", *paths)]
 
     def __str__(self) -> str:
-        return self.tree()
+        return self.tree(depth=3)
 
 
-def _reading(path: str, order: Mapping[str, int]) -> tuple[int, ...]:
-    """The position of each ancestor, so that children follow their parent."""
-    parts = path.split("/")
-    return tuple(order["/".join(parts[: n + 1])] for n in range(len(parts)))
+def _reading_order(tree: Mapping[str, Any], prefix: str, paths: list[str]) -> None:
+    """Appends every path of the tree, each before what is nested below it."""
+    for name, below in tree.items():
+        path = f"{prefix}/{name}" if prefix else name
+        paths.append(path)
+        _reading_order(below, path, paths)
 
 
 def _add(sites: dict[Site, Cost], site: Site, cost: Cost) -> None:
