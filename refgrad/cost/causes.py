@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from math import prod
 from typing import Any, NamedTuple
 
-from refgrad.cost.folding import OPCODES, equations, folded
+from refgrad.cost.folding import OPCODES, Equation, equations, folded
 from refgrad.cost.hlo import HloCost, Row
+from refgrad.cost.libraries import library_calls
 from refgrad.cost.types import Count
 from refgrad.cost.xla import XlaCost
 
@@ -27,15 +28,14 @@ class Cause(NamedTuple):
 
 def lowering_causes(jaxpr: Any, count: Count, answer: XlaCost) -> list[Cause]:
     """Named causes of (XLA's lowered count − the jaxpr's count), in the order of the way down."""
-    walked = answer.hlo
-    counters = _counters(walked)
-    rest = [row for row in walked.rows if id(row) not in counters]
+    walked, expected = answer.hlo, equations(jaxpr)
     causes = [
-        *_folding(jaxpr, rest),
+        *_folding(expected, walked.program_rows),
         *_devices(count),
-        *_custom_calls(count, rest),
+        *_libraries(expected, answer),
+        *_sharding_marks(walked),
         *_branches(walked),
-        *_loop_counters(row for row in walked.rows if id(row) in counters),
+        *_loop_counters(walked.counter_rows),
         *_once(walked.rows),
         *_rounding(answer),
     ]
@@ -53,48 +53,18 @@ def compiling_causes(lowered: XlaCost, compiled: XlaCost) -> list[Cause]:
     return _merged([*causes, Cause("float32 sums", s0 - r0, s1 - r1)])
 
 
-def by_primitive(count: Count, walked: HloCost) -> dict[str, tuple[int, int, int, int]]:
-    """Primitive → FLOPs counted and in HLO, transcendentals counted and in HLO, where they differ; loops with trips."""
-    counters = _counters(walked)
-    hlo: dict[str, list[int]] = {}
-    for row in walked.rows:
-        if id(row) not in counters:
-            total = hlo.setdefault(row.primitive, [0, 0])
-            total[0] += row.flops * row.times
-            total[1] += row.transcendentals * row.times
-    table = {}
-    parts = count.per_device.by_primitive
-    for name in dict.fromkeys((*parts, *hlo)):
-        part, (flops, transcendentals) = parts.get(name), hlo.get(name, [0, 0])
-        counted = (part.flops, part.transcendental) if part is not None else (0, 0)
-        if counted != (flops, transcendentals):
-            table[name] = (counted[0], flops, counted[1], transcendentals)
-    return table
-
-
-def _counters(walked: HloCost) -> dict[int, Row]:
-    """Rows that a `scan` adds for itself: they stand in its loop's body or condition, its own equations in a call."""
-    own: set[str] = set()
-    for loop in walked.loops:
-        body, condition = (loop.instruction.computations(key)[0] for key in ("body", "condition"))
-        calls = walked.module.computations[body].instructions.values()
-        if any(i.opcode == "call" and i.op_name.endswith("closed_call") for i in calls):
-            own |= {body, condition}
-    return {id(row): row for row in walked.rows if row.computation in own and row.instruction.shape.dims == ()}
-
-
 def _loop_counters(rows: Iterable[Row]) -> Iterator[Cause]:
     for row in rows:
         yield Cause("the scan's own counter and index", row.flops * row.times, row.transcendentals * row.times)
 
 
-def _folding(jaxpr: Any, rows: list[Row]) -> Iterator[Cause]:
+def _folding(expected: list[Equation], rows: list[Row]) -> Iterator[Cause]:
     present: Counter[tuple[str, str]] = Counter()
     for row in rows:
         if OPCODES.get(row.primitive) == row.instruction.opcode:
             shape = row.instruction.shape
             present[row.primitive, f"{shape.dtype}[{','.join(map(str, shape.dims))}]"] += row.times
-    for primitive, shape, reason, runs in folded(equations(jaxpr), present):
+    for primitive, shape, reason, runs in folded(expected, present):
         gone = -runs * prod(int(dim) for dim in shape[shape.index("[") + 1 : -1].split(",") if dim)
         name = f"folded: {primitive} {shape}: {reason}"
         yield Cause(name, 0, gone) if primitive in _TRANSCENDENTAL else Cause(name, gone, 0)
@@ -105,21 +75,23 @@ def _devices(count: Count) -> Iterator[Cause]:
     yield Cause("shard_map counted for one device", one.flops - count.flops, one.transcendental - count.transcendental)
 
 
-def _custom_calls(count: Count, rows: list[Row]) -> Iterator[Cause]:
-    """A primitive that became a custom call: all that HLO has of it, against all that was counted."""
-    targets: dict[str, list[str]] = {}
-    for row in rows:
-        if row.instruction.opcode == "custom-call":
-            targets.setdefault(row.primitive, []).append(row.instruction.attribute("custom_call_target") or "?")
-    parts = count.per_device.by_primitive
-    for primitive, names in targets.items():
-        mine = [row for row in rows if row.primitive == primitive]
-        part = parts.get(primitive)
-        yield Cause(
-            f"{primitive} is a custom call ({', '.join(dict.fromkeys(names))}): −1 each",
-            sum(row.flops * row.times for row in mine) - (part.flops if part else 0),
-            sum(row.transcendentals * row.times for row in mine) - (part.transcendental if part else 0),
-        )
+def _libraries(expected: list[Equation], answer: XlaCost) -> Iterator[Cause]:
+    """Equations that became calls of a library: XLA's −1 for each, in place of their own count."""
+    if all(_is_mark(target) for target, _ in answer.hlo.custom_calls()):
+        return
+    for call in library_calls(expected, answer.platform):
+        name = f"{call.primitive} is a call of {', '.join(call.targets)}, −1 each"
+        yield Cause(name, call.flops, call.transcendentals)
+
+
+def _sharding_marks(walked: HloCost) -> Iterator[Cause]:
+    for target, row in walked.custom_calls():
+        if _is_mark(target):
+            yield Cause(f"{target} only marks a sharding, −1 each", row.flops * row.times, 0)
+
+
+def _is_mark(target: str) -> bool:
+    return target.startswith("xla.sdy.") or target in ("Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape")
 
 
 def _branches(walked: HloCost) -> Iterator[Cause]:

@@ -58,12 +58,18 @@ class Known(NamedTuple):
 
 
 class Equation(NamedTuple):
-    """A live equation that is one HLO instruction: the instruction's key, why it may be folded ("" if not), runs."""
+    """A live equation, why it may be folded ("" if not), how often it runs, and which of its results are needed."""
 
-    primitive: str
-    shape: str
+    eqn: JaxprEqn
     reason: str
     times: int
+    wanted: tuple[bool, ...]
+
+    @property
+    def shape(self) -> str:
+        """Type and dimensions of its first result, as HLO writes them."""
+        aval: Any = self.eqn.outvars[0].aval
+        return shape_key(aval.dtype, aval.shape)
 
 
 def shape_key(dtype: Any, dims: Iterable[int]) -> str:
@@ -77,7 +83,7 @@ def shape_key(dtype: Any, dims: Iterable[int]) -> str:
 
 
 def equations(jaxpr: ClosedJaxpr) -> list[Equation]:
-    """Every live one-instruction equation of a program at any depth, loops of unknown length taken once."""
+    """Every live equation of a program at any depth that runs no other program; loops of unknown length taken once."""
     known = [_known(value) for value in jaxpr.consts]
     needed = tuple((True, True) for _ in jaxpr.jaxpr.outvars)
     return list(_Visit(jaxpr.jaxpr, [None] * len(jaxpr.jaxpr.invars), known, 1).backward(needed)[0])
@@ -140,10 +146,8 @@ class _Visit:
             if isinstance(bodies, Bodies):
                 _need(live, zip(eqn.invars, self._bodies(eqn, bodies, wanted, found), strict=True))
                 continue
-            if _is_one_instruction(eqn):
-                aval: Any = eqn.outvars[0].aval
-                why = reason or ("" if folded else "feeds only what is folded")
-                found.append(Equation(eqn.primitive.name, shape_key(aval.dtype, aval.shape), why, self.times))
+            why = reason or ("" if folded else "feeds only what is folded")
+            found.append(Equation(eqn, why, self.times, tuple(plain for plain, _ in wanted)))
             _need(live, ((v, (True, folded and k)) for v, k in zip(eqn.invars, self._keeps(eqn, reason), strict=True)))
         return found, [live.get(v, (False, False)) for v in self.jaxpr.invars]
 
@@ -214,6 +218,13 @@ _ARITHMETIC = {
     "gt": lambda a, b: a > b,
     "ge": lambda a, b: a >= b,
     "select_n": lambda which, *cases: cases[int(which)],
+    "abs": abs,
+    "cos": np.cos,
+    "exp": np.exp,
+    "rsqrt": lambda a: 1 / np.sqrt(a),
+    "sin": np.sin,
+    "sqrt": np.sqrt,
+    "tanh": np.tanh,
 }
 
 
@@ -224,7 +235,8 @@ def _evaluate(eqn: JaxprEqn, inputs: list[Known | None]) -> Any:
         return 0 if eqn.params["shape"][eqn.params["dimension"]] == 1 else None
     if name not in _ARITHMETIC or None in values or len(values) != len(inputs):
         return None
-    return _ARITHMETIC[name](*values)
+    with np.errstate(all="ignore"):
+        return _ARITHMETIC[name](*values)
 
 
 def folded(expected: list[Equation], present: Counter[tuple[str, str]]) -> Iterator[tuple[str, str, str, int]]:
@@ -235,8 +247,8 @@ def folded(expected: list[Equation], present: Counter[tuple[str, str]]) -> Itera
     """
     runs: Counter[tuple[str, str]] = Counter()
     candidates: dict[tuple[str, str], Counter[str]] = {}
-    for equation in expected:
-        key = equation.primitive, equation.shape
+    for equation in filter(lambda equation: _is_one_instruction(equation.eqn), expected):
+        key = equation.eqn.primitive.name, equation.shape
         runs[key] += equation.times
         if equation.reason:
             candidates.setdefault(key, Counter())[equation.reason] += equation.times

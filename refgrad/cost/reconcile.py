@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import jax
 
 from refgrad._text import table
-from refgrad.cost.causes import Cause, by_primitive, compiling_causes, lowering_causes
+from refgrad.cost.causes import Cause, compiling_causes, lowering_causes
 from refgrad.cost.count import count
+from refgrad.cost.scopes import parting
 from refgrad.cost.types import Count
 from refgrad.cost.xla import XlaCost, backward_program, xla
 
@@ -37,7 +38,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """All steps; `parting` names the first HLO instruction whose primitive was counted differently, or is ""."""
+    """All steps; `parting` names the first HLO instruction that was counted differently, or is ""."""
 
     steps: tuple[Step, ...]
     count: Count
@@ -111,7 +112,8 @@ def reconcile(
         found = compiling_causes(lowered, optimised)
         steps += _steps("lowered", "compiled", _answer(lowered), _answer(optimised), found, asserted=False)
     parted = any(step.unexplained for step in steps if step.end == "lowered")
-    result = Reconciliation(tuple(steps), counted, lowered, optimised, _parting(counted, lowered) if parted else "")
+    first = parting(counted, lowered.hlo) if parted else ""
+    result = Reconciliation(tuple(steps), counted, lowered, optimised, first)
     if not result.ok:
         raise Unexplained(result)
     return result
@@ -150,14 +152,3 @@ def _answer(answer: XlaCost) -> tuple[int, int]:
     flops = flops if answer.flops is None else answer.flops
     transcendentals = transcendentals if answer.transcendentals is None else answer.transcendentals
     return flops, transcendentals
-
-
-def _parting(counted: Count, lowered: XlaCost) -> str:
-    """The first instruction, in the module's order, of a primitive whose count is not the HLO's."""
-    parted = by_primitive(counted, lowered.hlo)
-    for row in lowered.hlo.rows:
-        if row.primitive in parted:
-            a, b, c, d = parted.pop(row.primitive)
-            figures = f"flops {a:,} counted, {b:,} in HLO; transcendentals {c:,} counted, {d:,} in HLO"
-            return f"{row.instruction.name} ({row.scope}): {row.primitive}: {figures}"
-    return "".join(f"{name} is counted and is not in the HLO" for name in list(parted)[:1])

@@ -76,6 +76,24 @@ class HloCost:
             sum(row.transcendentals * row.times for row in self.rows),
         )
 
+    @cached_property
+    def counter_rows(self) -> list[Row]:
+        """Rows that a `scan` adds for itself, its counter and index: they stand in its loop's body or condition, while
+        the scan's own equations stand in a computation that the body calls."""
+        own: set[str] = set()
+        for loop in self.loops:
+            body, condition = (loop.instruction.computations(key)[0] for key in ("body", "condition"))
+            inside = self.module.computations[body].instructions.values()
+            if any(i.opcode == "call" and i.op_name.endswith("closed_call") for i in inside):
+                own |= {body, condition}
+        return [row for row in self.rows if row.computation in own and row.instruction.shape.dims == ()]
+
+    @cached_property
+    def program_rows(self) -> list[Row]:
+        """All rows but `counter_rows`."""
+        counters = set(map(id, self.counter_rows))
+        return [row for row in self.rows if id(row) not in counters]
+
     def custom_calls(self) -> list[tuple[str, Row]]:
         """(target, row) of every custom call, each of which XLA counts as −1 FLOP."""
         return [

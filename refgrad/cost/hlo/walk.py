@@ -135,28 +135,28 @@ class _Walk:
                 exact, _ = self.own(w)
                 yield Row(instruction, name, scope, exact.flops, exact.transcendentals, times)
             elif w.kind == "loop":
-                yield from self._loop(instruction, scope, times, context.at(name))
+                yield from self._loop(instruction, scope, prefix, times, context.at(name))
             elif w.kind == "branches":
-                yield from self._branches(w, scope, times, context.at(name))
+                yield from self._branches(w, scope, prefix, times, context.at(name))
             else:
                 for _, callee in w.calls:
                     yield from self.rows(callee, scope, times, context.at(name).into(instruction))
 
-    def _loop(self, instruction: Instruction, scope: str, times: int, context: Context) -> Iterator[Row]:
+    def _loop(self, instruction: Instruction, scope: str, prefix: str, times: int, context: Context) -> Iterator[Row]:
         trips = trip_count(instruction, context)
         self.loops.append(Loop(instruction, scope, trips))
         (body,), (condition,) = instruction.computations("body"), instruction.computations("condition")
         inner = context.into(None)
-        yield from self.rows(body, scope, times if trips is None else times * trips, inner)
-        yield from self.rows(condition, scope, times if trips is None else times * (trips + 1), inner)
+        yield from self.rows(body, prefix, times if trips is None else times * trips, inner)
+        yield from self.rows(condition, prefix, times if trips is None else times * (trips + 1), inner)
 
-    def _branches(self, w: Work, scope: str, times: int, context: Context) -> Iterator[Row]:
+    def _branches(self, w: Work, scope: str, prefix: str, times: int, context: Context) -> Iterator[Row]:
         """Each property comes from its own dearest branch, as in XLA; the rows of the others count 0."""
         totals = [self.total(name)[0] for _, name in w.calls]
         self.conditionals.append(Conditional(scope, tuple(totals), times))
         dearest = [max(range(len(totals)), key=lambda b, k=k: totals[b][k]) for k in (0, 1)]
         for branch, (_, name) in enumerate(w.calls):
-            for row in self.rows(name, scope, times, context.into(None)):
+            for row in self.rows(name, prefix, times, context.into(None)):
                 yield row._replace(
                     flops=row.flops if branch == dearest[0] else 0,
                     transcendentals=row.transcendentals if branch == dearest[1] else 0,
