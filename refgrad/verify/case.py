@@ -8,13 +8,18 @@ import jax
 import numpy as np
 
 from refgrad.verify import oracle as oracles
-from refgrad.verify.allowance import allowance, is_float, reductions
+from refgrad.verify.allowance import C, allowance, is_float, reductions
 from refgrad.verify.interpret import equations
+from refgrad.verify.kinks import Kinks
 from refgrad.verify.numbers import difference, draws_like, to_wide
 from refgrad.verify.oracle import Leaves, Oracle, Wide
 from refgrad.verify.rules import without_rules
 from refgrad.verify.subject import Flat, Subject, pullback
 from refgrad.verify.uncompiled import uncompiled
+
+
+UNCERTAIN = 1e-4  # relative: a float64 truth that moves by more is not noise but a jump
+LARGEST = 0.25  # relative difference that is still put down to rounding, whatever the dtype and length
 
 
 class Gradients(NamedTuple):
@@ -105,7 +110,7 @@ class Case:
     def allowed_wide(self) -> list[float]:
         """The same in float64; in the leaf's own dtype where a part of a program could not be widened."""
         programs = [p for p in (self.oracle.program, self.rule_wide) if p]
-        if any(p.own_types or p.limits for p in programs):
+        if self.limits or any(p.own_types for p in programs):
             return self.allowed
         traced = programs[0].traced(self.diff, self.rest, self.drawn(0))
         return self._allowed(traced, [to_wide(x).dtype for x in self.diff])
@@ -153,6 +158,21 @@ class Case:
         return Gradients(_host(values[len(self.outputs) :]), truth, again, None)
 
     @functools.cached_property
+    def kinks(self) -> Kinks:
+        """Where the function has no derivative at these arguments."""
+        return Kinks(self)
+
+    @functools.cached_property
+    def spread(self) -> list[float]:
+        """How far two evaluations of the same rule, fused differently, may be apart, relatively.
+
+        Each may err by its allowance, or, where the function is ill-conditioned, by a few times what autodiff does.
+        """
+        found = self.first.autodiff or self.first.truth
+        errors = [difference(a, t, s).error for a, t, s in zip(found, self.first.truth, self.kinks.skip, strict=True)]
+        return [min(LARGEST, max(2 * a, C * e)) for a, e in zip(self.allowed, errors, strict=True)]
+
+    @functools.cached_property
     def noise(self) -> list[float]:
         """How far the float64 truth itself moves, relatively, when its arguments move by a few units in the last place."""
         rng = np.random.default_rng(self.seed + 3)
@@ -164,6 +184,16 @@ class Case:
         return [
             max(difference(m[i], truth).error for m in moved) for i, truth in enumerate(self.first.truth)
         ]
+
+    def uncertainty(self, i: int) -> float:
+        """The noise of leaf `i` in the truth, as an allowance: 0 where it is so large that it must be a jump."""
+        noise = C * self.noise[i]
+        return noise if noise <= UNCERTAIN else 0.0
+
+    @functools.cached_property
+    def limits(self) -> list[str]:
+        """Where truth, or the rule in float64, could not be evaluated in float64."""
+        return [*dict.fromkeys((*self.oracle.limits, *self.rule_wide.limits))]
 
     def _allowed(self, program: Any, dtypes: list) -> list[float]:
         lengths = reductions(program)[-len(dtypes) :]
@@ -184,7 +214,8 @@ def _jitter(x: Any, rng: np.random.Generator) -> jax.Array:
     """`x` with every entry moved by up to four units in the last place, in its own dtype and sharding."""
     factor = 1 + 4 * float(jax.numpy.finfo(x.dtype).eps) * rng.uniform(-1, 1, np.shape(x))
     moved = (to_wide(x) * factor).astype(x.dtype)
-    return jax.device_put(moved, x.sharding) if isinstance(x, jax.Array) else moved
+    spread = isinstance(x, jax.Array) and len(x.devices()) > 1
+    return jax.device_put(moved, x.sharding) if spread else jax.numpy.asarray(moved)
 
 
 def _host(leaves: list) -> Leaves:

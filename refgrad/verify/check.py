@@ -92,6 +92,8 @@ def _facts(case: Case) -> dict[str, str]:
         "draws": f"{case.draws} cotangents, seed {case.seed}",
         "device": f"{device.device_kind} × {jax.device_count()}",
     }
+    if case.limits:
+        facts["limits"] = "; ".join(case.limits)
     if not case.rules:
         facts["rules"] = "none inside: what is checked is autodiff itself"
     return facts

@@ -117,8 +117,7 @@ def given(cotangents: Callable[[Sequence, Sequence, Sequence], Leaves]) -> Oracl
 
 def first_line(error: BaseException) -> str:
     """The first sentence of an error, without JAX's advice and stack."""
-    text = str(error).strip().split("\n")[0] or type(error).__name__
-    return text if len(text) <= 160 else text[:157] + "…"
+    return " ".join(str(error).split()).split(". ")[0].rstrip(".") or type(error).__name__
 
 
 def _wide_leaf(x: Any) -> Any:

@@ -78,7 +78,7 @@ class Report:
         lines = [f"{self.subject}: {outcome}", *(f"{k}: {v}" for k, v in self.facts.items())]
         if failed and self.where:
             lines += [f"rule: {where}" for where in self.where]
-        return "\n".join([*lines, _table(self.rows)])
+        return "\n".join([*lines, _table(_glance(self.rows))])
 
     def summary(self) -> str:
         """The failures alone, with the file and line of the backward rule: what `assert_ok` raises."""
@@ -105,6 +105,34 @@ def number(x: complex | None) -> str:
     if x is None:
         return ""
     return f"{x:.4g}"
+
+
+def _glance(rows: Iterable[Row]) -> list[Row]:
+    """Accuracy row by row; of every other property whatever is not plainly ok, and the worst row for the rest."""
+    shown: list[Row] = []
+    plain: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.verdict != OK or row.property == "accuracy":
+            shown.append(row)
+            continue
+        if row.property not in plain:
+            shown.append(row)
+        plain.setdefault(row.property, []).append(row)
+    worst = {name: max(group, key=_excess) for name, group in plain.items()}
+    first = {id(group[0]): name for name, group in plain.items()}
+    return [
+        _standing(worst[name], len(plain[name])) if (name := first.get(id(row))) is not None else row
+        for row in shown
+    ]
+
+
+def _standing(row: Row, count: int) -> Row:
+    more = f"{row.note}; " if row.note else ""
+    return dataclasses.replace(row, note=f"{more}worst of {count}") if count > 1 else row
+
+
+def _excess(row: Row) -> float:
+    return (row.error or 0.0) / (row.allowed or 1.0)
 
 
 def _table(rows: Iterable[Row]) -> str:

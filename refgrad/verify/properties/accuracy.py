@@ -20,7 +20,6 @@ import numpy as np
 from refgrad.verify.allowance import C
 from refgrad.verify.case import Case
 from refgrad.verify.numbers import Difference, difference, worst
-from refgrad.verify.properties.kinks import Kinks
 from refgrad.verify.report import COMPILER, FAIL, LESS, OK, Row, number
 
 NO_WORSE = 1.1  # times autodiff's own median error
@@ -38,7 +37,7 @@ class Errors:
 
 def accuracy(case: Case) -> Iterator[Row]:
     """The rows of every argument, and one for each argument that meets a kink."""
-    kinks = Kinks(case)
+    kinks = case.kinks
     errors = measure(case, kinks.skip)
     for i, name in enumerate(case.subject.arguments):
         if (kink := kinks.row(i, name, case.first.rule[i], case.first.truth[i])) is not None:
@@ -67,14 +66,12 @@ def measure(case: Case, skip: list[np.ndarray | None]) -> list[Errors]:
 def _rows(case: Case, errors: Errors, i: int, name: str, skip: np.ndarray | None) -> Iterator[Row]:
     allowed = max(case.allowed[i], case.oracle.tolerance)
     mathematics = _mathematics(case, errors, i, name)
-    if case.narrow:
-        yield _accuracy(errors, name, allowed, mathematics)
-    else:
-        yield dataclasses.replace(mathematics, property="accuracy")
+    row = _accuracy(errors, name, allowed, mathematics)
+    yield row if case.narrow else dataclasses.replace(mathematics, property="accuracy")
     if errors.wide:
         yield mathematics
     if errors.autodiff:
-        yield Row("autodiff", name, OK, **worst(errors.agreement).cells(), allowed=2 * allowed)
+        yield _agreement(errors, name, 2 * allowed, row)
         yield _median(case, errors, i, name, skip)
 
 
@@ -82,10 +79,8 @@ def _mathematics(case: Case, errors: Errors, i: int, name: str) -> Row:
     """The rule in float64 against truth in float64; where they differ, truth's own noise is allowed for."""
     found = worst(errors.wide or errors.truth)
     allowed, note = max(case.allowed_wide[i], case.oracle.tolerance), ""
-    if found.error > allowed:
-        noise = C * case.noise[i]
-        if found.error <= noise:
-            allowed, note = noise, "the float64 truth itself is uncertain by as much"
+    if found.error > allowed and found.error <= (uncertainty := case.uncertainty(i)):
+        allowed, note = uncertainty, "the float64 truth itself is uncertain by as much"
     return Row("float64", name, OK if found.error <= allowed else FAIL, **found.cells(), allowed=allowed, note=note)
 
 
@@ -103,6 +98,15 @@ def _accuracy(errors: Errors, name: str, allowed: float, mathematics: Row) -> Ro
     elif autodiff is not None and autodiff > allowed:
         note = f"more accurate than autodiff, which errs by {number(autodiff)}"
     return Row("accuracy", name, verdict, **found.cells(), allowed=allowed, note=note)
+
+
+def _agreement(errors: Errors, name: str, allowed: float, accuracy: Row) -> Row:
+    """The rule against autodiff at the same dtype: where they differ, truth has said which of them is off."""
+    found = worst(errors.agreement)
+    if found.error <= allowed:
+        return Row("autodiff", name, OK, **found.cells(), allowed=allowed)
+    note = "" if accuracy.failed else "it is autodiff that errs"
+    return Row("autodiff", name, accuracy.verdict, **found.cells(), allowed=allowed, note=note)
 
 
 def _median(case: Case, errors: Errors, i: int, name: str, skip: np.ndarray | None) -> Row:

@@ -4,6 +4,7 @@ A rule that JAX itself refuses (a wrong tree, a wrong shape, a leaked tracer) gi
 checked: there is nothing to check it on.
 """
 
+import re
 from collections.abc import Iterator
 
 import jax
@@ -16,10 +17,10 @@ from refgrad.verify.report import FAIL, OK, Row
 
 
 def broken(case: Case) -> list[Row]:
-    """A failing row if the rule cannot be traced at all, else nothing. Raises what `f` itself raises."""
-    case.outputs  # noqa: B018  the user's own error, as it is
+    """A failing row if the rule cannot be run at all, else nothing. Raises what `f` itself raises."""
+    ct = case.cotangent(0)
     try:
-        case.rule.trace(case.diff, case.rest, case.cotangent(0))
+        case.rule(case.diff, case.rest, ct)
     except Exception as error:  # whatever a rule, or JAX on its behalf, raises
         return [Row("structure", "", FAIL, note=explain(error))]
     return []
@@ -62,11 +63,15 @@ def explain(error: Exception) -> str:
     """One clear line for what JAX raises about a rule."""
     text = " ".join(str(error).split())
     if isinstance(error, jax.errors.UnexpectedTracerError):
-        return "a tracer leaks: the rule closes over, or stores, a traced value; pass it as an argument instead"
-    for start in ("Custom VJP", "Custom_vjp", "custom_vjp", "Custom JVP"):
-        if start in text:
-            text = text[text.index(start) :]
-            break
+        return (
+            "a tracer leaks: the rule closes over a differentiated value, or stores a traced one; "
+            "pass it as an argument instead"
+        )
+    trees = re.search(r"got bwd output structure (.*?) for primal input structure (.*?)[.,] ?", text)
+    if trees:
+        return f"_bwd must return one cotangent per argument, a tuple like {trees[2]}, but returns {trees[1]}"
+    types = re.search(r"at (output\S*) the bwd rule produced an output of type (\S+) .*? input of type (\S+),", text)
+    if types:
+        return f"_bwd returns {types[2]} where the primal is {types[3]} ({types[1]})"
     sentence = text.split(". ")[0].split(" --------")[0]
-    kind = "" if text.startswith(("Custom", "custom")) else f"{type(error).__name__}: "
-    return kind + (sentence if len(sentence) <= 300 else sentence[:297] + "…")
+    return f"{type(error).__name__}: {sentence if len(sentence) <= 200 else sentence[:197] + '…'}"

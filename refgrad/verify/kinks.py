@@ -7,23 +7,27 @@ what autodiff takes; anything else fails.
 """
 
 import functools
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from refgrad.verify.case import Case
 from refgrad.verify.numbers import to_wide
 from refgrad.verify.oracle import Leaves
 from refgrad.verify.report import FAIL, KINK, Row, number
 
+if TYPE_CHECKING:
+    from refgrad.verify.case import Case
+
 STEP = 1e-6  # relative to each entry
 JUMP = 1e-3  # relative to the leaf's largest cotangent: below it, curvature is not told from a kink
+PROBES = 16  # entries examined one by one
 TRIES = 4  # directions in which a value outside the first interval may still be one-sided
 
 
 class Kinks:
     """The kinks of one case: `skip` masks their entries, leaf by leaf (None where a leaf has none)."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: "Case") -> None:
         self.case = case
         self.applies = case.oracle.entries and case.meant is None
         self.rng = np.random.default_rng(case.seed + 2)
@@ -40,7 +44,32 @@ class Kinks:
             closer = self._sides(STEP / 100)
             jumps = [j & _jump(*pair) for j, pair in zip(jumps, zip(*closer, strict=True), strict=True)]
             self.sides = closer
+        for i, jump in enumerate(jumps):
+            self._probe(i, jump)
         return [j if j.any() else None for j in jumps]
+
+    def _probe(self, i: int, jump: np.ndarray) -> None:
+        """Adds to `jump` the entries where the rule departs from truth and a step in that entry alone shows a kink.
+
+        A tie of three has entries that no common direction singles out.
+        """
+        case = self.case
+        got, truth = (case.first.wide or case.first.rule)[i], case.first.truth[i]
+        gap = np.where(jump | _close(got, truth, JUMP * _scale(truth)), 0.0, np.abs(got - truth))
+        for flat in np.argsort(-gap, axis=None)[:PROBES]:
+            at = np.unravel_index(flat, gap.shape)
+            if not gap[at] > 0:
+                return
+            common = self.directions
+            self.directions = [np.zeros_like(v) for v in common]
+            self.directions[i][at] = common[i][at]
+            below, above = self._sides(STEP / 100)
+            self.directions = common
+            if not _jump(below[i], above[i])[at]:
+                return
+            jump[at] = True
+            for side, found in zip(self.sides, (below, above), strict=True):
+                side[i][at] = found[i][at]
 
     def row(self, i: int, name: str, got: np.ndarray, truth: np.ndarray) -> Row | None:
         """The kink row of leaf `i`, or None where it has none: the rule's value and both one-sided derivatives."""
@@ -76,7 +105,8 @@ class Kinks:
         x = np.abs(to_wide(x))
         finite = x[np.isfinite(x)]
         size = np.sqrt(np.mean(finite**2)) if finite.size else 1.0
-        return np.where(x > 0, x, size or 1.0) * self.rng.uniform(0.5, 1.5, x.shape)
+        sizes = np.where(np.isfinite(x), np.where(x > 0, x, size or 1.0), 0.0)
+        return sizes * self.rng.uniform(0.5, 1.5, x.shape)
 
     def _sides(self, step: float) -> tuple[Leaves, Leaves]:
         """The truth for the first draw's cotangents, one step below and one above."""

@@ -1,0 +1,91 @@
+"""The whole Jacobian at tiny shapes, one output at a time; and the parts of a gradient against the whole.
+
+A rule sees which arguments are differentiated (`symbolic_zeros`) and which outputs have a cotangent: each argument
+alone, and each output alone, must give what it gives among the others.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from refgrad.verify.case import Case
+from refgrad.verify.numbers import difference, to_wide
+from refgrad.verify.oracle import Leaves, first_line
+from refgrad.verify.properties.transforms import pulled, rows_of
+from refgrad.verify.report import FAIL, OK, Row
+from refgrad.verify.subject import pullback
+
+OUTPUTS, INPUTS = 64, 256  # sizes up to which the whole Jacobian is compared
+
+
+def jacobian(case: Case) -> Iterator[Row]:
+    """One row per argument, its index that of the output followed by that of the entry; nothing at larger sizes."""
+    size = sum(int(np.prod(a.shape)) for a in case.outputs)
+    if not case.oracle.entries or not 0 < size <= OUTPUTS or sum(np.size(x) for x in case.diff) > INPUTS:
+        return
+    rule = case.rule_wide if case.narrow else case.rule
+    got, expected = [], []
+    for cts in _units(case):
+        got.append([to_wide(g) for g in rule(case.diff, case.rest, cts)[1]])
+        expected.append(case.oracle.cotangents(case.diff, case.rest, cts))
+    for i, name in enumerate(case.subject.arguments):
+        ours, theirs = np.stack([g[i] for g in got]), np.stack([e[i] for e in expected])
+        mask = case.kinks.skip[i]
+        skip = None if mask is None else np.broadcast_to(mask, ours.shape)
+        found = difference(ours, theirs, skip)
+        allowed = max(case.allowed_wide[i], case.oracle.tolerance)
+        if found.error > allowed:
+            allowed = max(allowed, case.uncertainty(i))
+        yield Row("jacobian", name, OK if found.error <= allowed else FAIL, **found.cells(), allowed=allowed)
+
+
+def parts(case: Case) -> Iterator[Row]:
+    """Each argument differentiated alone, and each output with a cotangent alone."""
+    whole = rows_of(case)
+    if len(case.diff) > 1:
+        for i, name in enumerate(case.subject.arguments):
+            yield _part(case, name, f"{name} alone differentiated", [i], range(len(case.outputs)), [whole[i]])
+    if len(case.outputs) > 1:
+        everything = range(len(case.diff))
+        for k in range(len(case.outputs)):
+            alone = [c if j == k else np.zeros_like(c) for j, c in enumerate(case.cotangent(0))]
+            expected = [to_wide(g) for g in case.rule(case.diff, case.rest, alone)[1]]
+            yield _part(case, "", f"output {k} alone with a cotangent", everything, [k], expected)
+
+
+def _part(case: Case, name: str, note: str, arguments, outputs, expected: Leaves) -> Row:
+    """The gradient of some outputs by some arguments, the others held constant."""
+
+    def pull(diff, rest, cts):
+        def some(*chosen):
+            full = list(diff)
+            for i, x in zip(arguments, chosen, strict=True):
+                full[i] = x
+            out = case.flat(full, rest)[0]
+            return [out[k] for k in outputs]
+
+        return jax.vjp(some, *(diff[i] for i in arguments))[1]([cts[k] for k in outputs])
+
+    try:
+        got = [to_wide(g) for g in jax.jit(pull)(case.diff, case.rest, case.cotangent(0))]
+    except Exception as error:  # whatever a rule raises when part of what it knows is missing
+        return Row("parts", name, FAIL, note=f"{note}: {first_line(error)}")
+    found = [difference(g, e) for g, e in zip(got, expected, strict=True)]
+    excess = [d.error / case.spread[i] for d, i in zip(found, arguments, strict=True)]
+    worst = int(np.argmax(excess))
+    i = list(arguments)[worst]
+    verdict = OK if excess[worst] <= 1 else FAIL
+    return Row(
+        "parts", case.subject.arguments[i], verdict, **found[worst].cells(), allowed=case.spread[i], note=note
+    )
+
+
+def _units(case: Case) -> Iterator[Leaves]:
+    """A cotangent of 1 for each output entry in turn, 0 elsewhere."""
+    zeros = [np.zeros_like(c) for c in case.drawn(0)]
+    for k, zero in enumerate(zeros):
+        for entry in range(zero.size):
+            unit = zero.copy()
+            unit.flat[entry] = 1
+            yield [unit if j == k else z for j, z in enumerate(zeros)]

@@ -1,0 +1,58 @@
+"""A backward rule is linear in its cotangent, and gives the same bits each time it is asked.
+
+No program is compiled for these: the rule that `accuracy` compiled is called with other cotangents.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from refgrad.verify.case import Case
+from refgrad.verify.numbers import Difference, difference, to_wide, worst
+from refgrad.verify.oracle import Leaves
+from refgrad.verify.report import FAIL, OK, Row
+
+
+def linearity(case: Case) -> Iterator[Row]:
+    """The zero cotangent gives zero, twice a cotangent twice the gradient, a sum of cotangents the sum."""
+    one, other = case.cotangent(0), case.cotangent(1)
+    first, second = _pull(case, one), _pull(case, other)
+    nothing = _pull(case, [np.zeros_like(c) for c in one])
+    double = _pull(case, [2 * np.asarray(c) for c in one])
+    both = _pull(case, [np.asarray(a) + np.asarray(b) for a, b in zip(one, other, strict=True)])
+    for i, name in enumerate(case.subject.arguments):
+        scale = max(np.max(np.abs(g), initial=0.0, where=np.isfinite(g)) for g in (first[i], second[i])) or 1.0
+        tests = {
+            "zero in, zero out": difference(nothing[i] / scale, np.zeros_like(first[i])),
+            "twice in, twice out": _relative(double[i], 2 * first[i], scale),
+            "sum in, sum out": _relative(both[i], first[i] + second[i], scale),
+        }
+        allowed = case.spread[i]
+        broken = [label for label, found in tests.items() if not found.error <= allowed]
+        found = worst(tests.values())
+        note = f"not linear in the cotangent: not {', not '.join(broken)}" if broken else ""
+        yield Row("linearity", name, FAIL if broken else OK, **found.cells(), allowed=allowed, note=note)
+
+
+def repeat(case: Case) -> Iterator[Row]:
+    """The same call twice, bit for bit."""
+    ct = case.cotangent(0)
+    once, again = _pull(case, ct), _pull(case, ct)
+    for name, a, b in zip(case.subject.arguments, once, again, strict=True):
+        same = np.array_equal(a, b, equal_nan=True)
+        found = difference(b, a)
+        note = "" if same else "two identical calls give different bits"
+        yield Row("repeat", name, OK if same else FAIL, **found.cells(), allowed=0.0, note=note)
+
+
+def _pull(case: Case, cts: list) -> Leaves:
+    return [to_wide(g) for g in case.rule(case.diff, case.rest, cts)[1]]
+
+
+def _relative(got: np.ndarray, expected: np.ndarray, scale: float) -> Difference:
+    """`difference` on a scale that a cancelling sum does not shrink; overflow on both sides is no finding."""
+    with np.errstate(invalid="ignore"):
+        lost = ~np.isfinite(got) | ~np.isfinite(expected)
+        found = difference(np.where(lost, 0.0, got) / scale, np.where(lost, 0.0, expected) / scale)
+    error = found.error * min(1.0, float(np.max(np.abs(expected / scale), where=~lost, initial=0.0)) or 1.0)
+    return found._replace(error=error)

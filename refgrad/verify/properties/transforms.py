@@ -1,0 +1,140 @@
+"""JAX's transformations: the rule inside each gives what the rule alone gives.
+
+Compared with the compiled rule called once per entry. What the plain forward cannot do either (a kernel that does not
+vmap, a mesh inside a mesh) is "not available", with JAX's reason.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from refgrad.verify.case import Case
+from refgrad.verify.numbers import difference, to_wide
+from refgrad.verify.oracle import Leaves, first_line
+from refgrad.verify.report import COMPILER, FAIL, OK, UNAVAILABLE, Row
+from refgrad.verify.subject import Flat, pullback
+
+COPIES = 2  # entries along a mapped or scanned axis
+
+
+def eager(case: Case) -> Iterator[Row]:
+    """The rule without jit against the rule under jit. Where they differ, the traced program says which is wrong."""
+    rows = list(inside(case, "eager", "", lambda flat: pullback(flat)(case.diff, case.rest, case.cotangent(0))[1]))
+    if any(row.failed and row.error is not None for row in rows) and case.uncompiled is not None:
+        traced = _rows(case, "eager", "", case.uncompiled.rule, rows_of(case))
+        note = "XLA's compiled program gives another gradient than its own steps one by one: not the rule's fault"
+        if any(row.failed for row in traced):
+            rows = [dataclasses.replace(r, verdict=COMPILER, note=note) if r.failed else r for r in rows]
+    yield from rows
+
+
+def vmap(case: Case) -> Iterator[Row]:
+    """A new axis at every position of each argument alone, and first and last in all of them together."""
+    leaves = [*case.diff, *case.rest]
+    names = [*case.subject.arguments, *(case.subject.names[i] for i in case.subject.others)]
+    ranks = [np.ndim(x) for x in leaves]
+    plans: list[dict[int, int]] = [{i: axis} for i, rank in enumerate(ranks) for axis in range(rank + 1)]
+    if len(leaves) > 1:
+        plans += [dict.fromkeys(range(len(leaves)), 0), dict(enumerate(ranks))]
+    rows = []
+    for plan in plans:
+        where = ", ".join(f"{names[i]} at {axis}" for i, axis in plan.items())
+        rows += inside(case, "vmap", f"new axis in {where}", lambda f, p=plan: _mapped(case, f, p), _entries(case, plan))
+    yield from summed_up(rows, f"{len(plans)} placements of a new axis")
+
+
+def scan(case: Case) -> Iterator[Row]:
+    """The gradient of a scan whose body calls the function: the cotangents of its steps add up."""
+    cts = [jnp.stack(c) for c in zip(*map(case.cotangent, range(COPIES)), strict=True)]
+
+    def through(flat: Flat) -> list:
+        def steps(diff, rest):
+            return lax.scan(lambda carry, _: (carry, flat(diff, rest)), None, None, length=COPIES)[1]
+
+        return jax.jit(pullback(steps))(case.diff, case.rest, cts)[1]
+
+    each = [pulled(case, case.diff, case.rest, k) for k in range(COPIES)]
+    yield from inside(case, "scan", "", through, [sum(g[1:], g[0]) for g in zip(*each, strict=True)])
+
+
+def checkpoint(case: Case) -> Iterator[Row]:
+    """The rule inside `jax.checkpoint`."""
+    own = (case.diff, case.rest, case.cotangent(0))
+    yield from inside(case, "checkpoint", "", lambda flat: jax.jit(pullback(jax.checkpoint(flat)))(*own)[1])
+
+
+def inside(
+    case: Case, name: str, where: str, transformed: Callable[[Flat], list], expected: Leaves | None = None
+) -> Iterator[Row]:
+    """One row per argument: `transformed(flat)` gives the cotangents; by default those of the first draw are expected."""
+    try:
+        got = [to_wide(g) for g in transformed(case.flat)]
+    except Exception as error:  # whatever a rule, or JAX on its behalf, raises
+        try:
+            transformed(case.plain)
+        except Exception:
+            note = f"neither for the plain forward: {first_line(error)}"
+            yield Row(name, where, UNAVAILABLE, note=note)
+        else:
+            yield Row(name, where, FAIL, note=f"{first_line(error)}; the plain forward passes")
+        return
+    yield from _rows(case, name, where, got, expected or rows_of(case))
+
+
+def summed_up(rows: list[Row], where: str) -> Iterator[Row]:
+    """Every row that is not plainly ok, and the worst of the others in the place of them all."""
+    fine = [row for row in rows if row.verdict == OK]
+    yield from (row for row in rows if row.verdict != OK)
+    if fine:
+        ratios = [(row.error or 0.0) / (row.allowed or 1.0) for row in fine]
+        worst = fine[int(np.argmax(ratios))]
+        yield dataclasses.replace(worst, note=f"{where}, this the worst" if len(fine) > 1 else worst.note)
+
+
+def pulled(case: Case, diff: list, rest: list, draw: int) -> Leaves:
+    """The compiled rule's cotangents for one draw."""
+    return [to_wide(g) for g in case.rule(diff, rest, case.cotangent(draw))[1]]
+
+
+def rows_of(case: Case) -> Leaves:
+    """The compiled rule's cotangents for the first draw."""
+    return pulled(case, case.diff, case.rest, 0)
+
+
+def _rows(case: Case, name: str, where: str, got: Leaves, expected: Leaves) -> list[Row]:
+    rows = []
+    for argument, g, e, allowed in zip(case.subject.arguments, got, expected, case.spread, strict=True):
+        if g.shape != e.shape:
+            rows.append(Row(name, argument, FAIL, note=f"shape {g.shape}, but {e.shape} is expected; {where}"))
+            continue
+        found = difference(g, e)
+        fine = found.error <= allowed
+        rows.append(
+            Row(name, argument, OK if fine else FAIL, **found.cells(), allowed=allowed, note="" if fine else where)
+        )
+    return rows
+
+
+def _entry(case: Case, plan: dict[int, int], k: int) -> tuple[list, list]:
+    """The floats and others that entry `k` of the mapped axis holds."""
+    moved = case.arguments(k)
+    return [moved[i] if i in plan else x for i, x in enumerate(case.diff)], case.rest
+
+
+def _entries(case: Case, plan: dict[int, int]) -> Leaves:
+    each = [pulled(case, *_entry(case, plan, k), k) for k in range(COPIES)]
+    return [np.stack(g) for g in zip(*each, strict=True)]
+
+
+def _mapped(case: Case, flat: Flat, plan: dict[int, int]) -> list:
+    entries = [[*diff, *rest] for diff, rest in (_entry(case, plan, k) for k in range(COPIES))]
+    stacked = [jnp.stack(e, axis=plan[i]) if i in plan else e[0] for i, e in enumerate(zip(*entries, strict=True))]
+    axes = [plan.get(i) for i in range(len(stacked))]
+    n = len(case.diff)
+    cts = [jnp.stack(c) for c in zip(*map(case.cotangent, range(COPIES)), strict=True)]
+    mapped = jax.vmap(lambda diff, rest, cts: pullback(flat)(diff, rest, cts)[1], in_axes=(axes[:n], axes[n:], 0))
+    return jax.jit(mapped)(stacked[:n], stacked[n:], cts)
