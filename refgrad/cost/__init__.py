@@ -1,7 +1,9 @@
 """What does this computation cost, forward and backward, with no FLOP unexplained?"""
 
 from refgrad.cost.count import count, count_backward
+from refgrad.cost.memory import Memory, memory
 from refgrad.cost.reconcile import Reconciliation, Unexplained, reconcile
+from refgrad.cost.residuals import Kept, Residuals, residuals
 from refgrad.cost.types import Cost, Count, Site
 from refgrad.cost.walk import UnknownCost
 from refgrad.cost.xla import XlaCost, xla, xla_backward
@@ -9,14 +11,19 @@ from refgrad.cost.xla import XlaCost, xla, xla_backward
 __all__ = [
     "Cost",
     "Count",
+    "Kept",
+    "Memory",
     "Reconciliation",
+    "Residuals",
     "Site",
     "Unexplained",
     "UnknownCost",
     "XlaCost",
     "count",
     "count_backward",
+    "memory",
     "reconcile",
+    "residuals",
     "xla",
     "xla_backward",
 ]

@@ -41,11 +41,21 @@ def backward_jaxpr(f: Callable[..., Any], *args: Any) -> Any:
 
 def abstract_vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
     """(the pullback of f at args, the cotangent it takes), both on abstract values."""
+    leaves, pullback = differentiable(f, *args)
+    out, pull = jax.eval_shape(pullback, *leaves)
+    return pull, jax.tree.map(_cotangent, out)
+
+
+def differentiable(f: Callable[..., Any], *args: Any) -> tuple[list[Any], Callable[..., tuple[Any, Any]]]:
+    """(the leaves of args, a function of them to f's value and its pullback to the inexact ones).
+
+    Raises TypeError where no leaf is floating-point or complex.
+    """
     leaves, tree = jax.tree.flatten(args)
     inexact = [i for i, x in enumerate(leaves) if jnp.issubdtype(_dtype(x), jnp.inexact)]
     if not inexact:
         raise TypeError(
-            f"no gradient to count: none of the {len(leaves)} argument leaves is floating-point or complex "
+            f"nothing to differentiate: none of the {len(leaves)} argument leaves is floating-point or complex "
             f"(dtypes: {sorted({str(_dtype(x)) for x in leaves})})"
         )
 
@@ -58,8 +68,7 @@ def abstract_vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
 
         return jax.vjp(g, *(leaves[i] for i in inexact))
 
-    out, pull = jax.eval_shape(pullback, *leaves)
-    return pull, jax.tree.map(_cotangent, out)
+    return leaves, pullback
 
 
 def _count(jaxpr: Any, unknown: Unknown) -> Count:

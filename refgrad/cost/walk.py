@@ -78,7 +78,7 @@ class Walker:
         return Walked({site: _cost(eqn, work)}, notes, (True,) * len(eqn.invars))
 
     def _site(self, eqn: JaxprEqn) -> Site:
-        scope, recomputed = _scope(eqn)
+        scope, recomputed = scope_of(eqn)
         return Site(scope, eqn.primitive.name, source_of(eqn), recomputed=recomputed)
 
     def _source(self, eqn: JaxprEqn) -> str:
@@ -138,7 +138,7 @@ class Walker:
             notes = (*notes, _one_trip(eqn, loop))
         if not trips * body.repeats:
             return Walked({}, inner.notes, tuple(operands))
-        scope, recomputed = _scope(eqn)
+        scope, recomputed = scope_of(eqn)
         sites: dict[Site, Cost] = {}
         for site, cost in inner.sites.items():
             placed = site._replace(
@@ -165,7 +165,7 @@ def _one_trip(eqn: JaxprEqn, where: str) -> str:
     return f"{eqn.primitive.name} at {where}: trip count unknown, ONE trip is counted"
 
 
-def _scope(eqn: JaxprEqn) -> tuple[str, bool]:
+def scope_of(eqn: JaxprEqn) -> tuple[str, bool]:
     """The `named_scope` path without the transformations' marks, and whether it is rematerialised.
 
     A transformation's mark inside the path can start it again from its root, as in

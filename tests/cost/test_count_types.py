@@ -91,20 +91,14 @@ def test_a_cost_planted_wrong_by_one_flop_is_caught(monkeypatch, lowered):
             assert count(f, *args).flops == lowered(f, *args)[0] + 1
 
 
-def test_a_lost_trip_is_caught(lowered):
-    """Loop and scan agree only if the trips are right: one trip less would show."""
-    one_less = jax.lax.scan
-    assert count(lambda x: one_less(lambda c, _: (c * c, None), x, None, length=4)[0], X).flops == 4 * 35
-    assert lowered(lambda x: one_less(lambda c, _: (c * c, None), x, None, length=4)[0], X)[0] == 35 + 2
-
-
 def test_sites_are_plain_data():
     site = Site("attn", "mul", "f.py:3")
     cost = Count({site: Cost(elementwise=2), site._replace(scope="attn/a"): Cost(matmul=3, read=4)})
     assert (cost.flops, cost.bytes, cost.within("attn").flops, cost.by_scope["attn"].flops) == (5, 4, 5, 2)
 
 
-@pytest.mark.parametrize("strict", ("strict", "standard"))
-def test_promotion_mode_changes_nothing(strict):
-    with jax.numpy_dtype_promotion(strict):
-        assert count_backward(model, X, spec(7, 7)).flops == count_backward(model, X, spec(7, 7)).flops > 0
+@pytest.mark.parametrize("promotion", ("strict", "standard"))
+def test_promotion_mode_changes_nothing(promotion):
+    with jax.numpy_dtype_promotion(promotion):
+        assert count(model, X, spec(7, 7)).total == COST.total
+        assert count_backward(model, X, spec(7, 7)).matmul == 2 * COST.matmul

@@ -1,0 +1,170 @@
+"""The bytes that a backward pass needs its forward pass to keep, exact, by scope; XLA's own figures beside.
+
+What is kept is what JAX's pullback holds: the results of the traced `jax.vjp` beside the function's own.
+Some of them are the function's arguments (parameters, say), which live anyway and are shown apart.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+
+from refgrad._text import table
+from refgrad.cost.count import differentiable
+from refgrad.cost.primitives import TABLE
+from refgrad.cost.primitives.rule import Bodies, Body, dtype_of, nbytes, shape_of
+from refgrad.cost.walk import scope_of, source_of
+
+IDENTITIES = ("optimization_barrier", "stop_gradient", "name", "pvary", "copy_p")
+
+
+class Kept(NamedTuple):
+    """One array that is kept from forward to backward."""
+
+    scope: str
+    """`jax.named_scope` path of the equation that makes it; "" outside every scope and for arguments."""
+    primitive: str
+    """The primitive that makes it; "argument" for one of the function's arguments, "constant" for a constant."""
+    source: str
+    """file:line of the code that makes it; for an argument, its position in the flattened arguments."""
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """What the backward pass of a function keeps; prints as a table by scope."""
+
+    kept: tuple[Kept, ...]
+    """Every array made in the forward pass, once, in the order of the pullback."""
+    arguments: tuple[Kept, ...]
+    """The function's own arguments that are kept, once each: no memory beyond what the caller holds."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of `kept`: what the backward pass costs in memory beyond the arguments."""
+        return sum(array.bytes for array in self.kept)
+
+    @property
+    def argument_bytes(self) -> int:
+        """Bytes of `arguments`."""
+        return sum(array.bytes for array in self.arguments)
+
+    @property
+    def by_scope(self) -> dict[str, int]:
+        """Scope path → bytes made at exactly that path; they sum to `bytes`."""
+        parts: dict[str, int] = {}
+        for array in self.kept:
+            parts[array.scope] = parts.get(array.scope, 0) + array.bytes
+        return parts
+
+    def __str__(self) -> str:
+        rows = [[scope or "(no scope)", f"{n:,}", f"{n / self.bytes:.1%}"] for scope, n in self.by_scope.items() if n]
+        rows.append(["total", f"{self.bytes:,}", "100.0%" if self.bytes else ""])
+        rows.append(["arguments, kept anyway", f"{self.argument_bytes:,}", ""])
+        return table(["scope", "bytes", "%"], rows)
+
+
+def residuals(f: Callable[..., Any], *args: Any) -> Residuals:
+    """The arrays that `jax.vjp(f, *args)` keeps, by the inexact leaves of args; nothing is computed.
+
+    Custom rules keep what they return as residuals, `jax.checkpoint` its arguments (or what its policy saves).
+    Raises TypeError where args hold no floating-point or complex leaf.
+    """
+    leaves, pullback = differentiable(f, *args)
+    jaxpr = jax.make_jaxpr(pullback)(*leaves).jaxpr
+    outputs = len(jax.tree.leaves(jax.eval_shape(f, *args)))
+    trace = _Trace()
+    made: dict[Any, Kept] = {}
+    given: dict[Any, Kept] = {}
+    for v in jaxpr.outvars[outputs:]:
+        origin = trace.origin(jaxpr, v)
+        if isinstance(origin, Literal):  # a scalar of the program's text takes no memory
+            continue
+        if origin in jaxpr.invars:
+            given[origin] = _kept(origin, Maker("", "argument", f"#{jaxpr.invars.index(origin)}"))
+        else:
+            made[origin] = _kept(origin, trace.maker(jaxpr, origin))
+    return Residuals(tuple(made.values()), tuple(given.values()))
+
+
+class Maker(NamedTuple):
+    """Which equation makes an array: scope, primitive, file:line."""
+
+    scope: str
+    primitive: str
+    source: str
+
+
+def _kept(v: Any, maker: Maker) -> Kept:
+    return Kept(*maker, tuple(shape_of(v)), str(dtype_of(v)), nbytes(v))
+
+
+class _Trace:
+    """Follows variables up a jaxpr and into the programs that its equations run."""
+
+    def __init__(self) -> None:
+        self._producers: dict[int, tuple[Jaxpr, dict[Any, tuple[JaxprEqn, int]]]] = {}
+
+    def origin(self, jaxpr: Jaxpr, v: Any) -> Any:
+        """The same array further up: through identities, and through calls that hand an operand on."""
+        while not isinstance(v, Literal) and (made := self._producer(jaxpr, v)):
+            eqn, i = made
+            operand = i if eqn.primitive.name in IDENTITIES else self._handed_on(eqn, i)
+            if operand is None:
+                break
+            v = eqn.invars[operand]
+        return v
+
+    def maker(self, jaxpr: Jaxpr, v: Any) -> Maker:
+        """The equation that makes the variable, as deep inside calls and loops as it is made."""
+        made = None if isinstance(v, Literal) else self._producer(jaxpr, v)
+        if made is None:
+            return Maker("", "constant", "")
+        eqn, i = made
+        (scope, _), source = scope_of(eqn), source_of(eqn)
+        inner = _result(eqn, i)
+        if inner is not None:
+            below = self.maker(inner[0], self.origin(*inner))
+            if below.primitive != "constant":
+                path = "/".join(filter(None, (scope, below.scope)))
+                return Maker(path, below.primitive, below.source or source)
+        return Maker(scope, eqn.primitive.name, source)
+
+    def _handed_on(self, eqn: JaxprEqn, i: int) -> int | None:
+        """The operand that a call returns unchanged as its i-th result; None where it makes it (as loops do)."""
+        inner = _result(eqn, i)
+        if inner is None or eqn.primitive.name == "scan":
+            return None
+        jaxpr, _ = inner
+        origin = self.origin(*inner)
+        if isinstance(origin, Literal) or origin not in jaxpr.invars:
+            return None
+        (body,) = _bodies(eqn)
+        return body.inputs[jaxpr.invars.index(origin)]
+
+    def _producer(self, jaxpr: Jaxpr, v: Any) -> tuple[JaxprEqn, int] | None:
+        """The equation that makes the variable, and which of its results it is."""
+        if id(jaxpr) not in self._producers:
+            producers = {result: (eqn, i) for eqn in jaxpr.eqns for i, result in enumerate(eqn.outvars)}
+            self._producers[id(jaxpr)] = (jaxpr, producers)
+        return self._producers[id(jaxpr)][1].get(v)
+
+
+def _result(eqn: JaxprEqn, i: int) -> tuple[Jaxpr, Any] | None:
+    """Where the equation runs one program whose result becomes its i-th: that program and that result."""
+    bodies = _bodies(eqn)
+    if len(bodies) != 1 or i not in bodies[0].outputs:
+        return None
+    jaxpr = bodies[0].jaxpr
+    jaxpr = jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
+    return jaxpr, jaxpr.outvars[bodies[0].outputs.index(i)]
+
+
+def _bodies(eqn: JaxprEqn) -> tuple[Body, ...]:
+    rule = TABLE.get(eqn.primitive.name)
+    work = rule(eqn) if rule else None
+    return work.all if isinstance(work, Bodies) else ()
