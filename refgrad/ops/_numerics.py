@@ -1,6 +1,7 @@
 """What every rule shares: accumulation in at least float32, and cotangents of their primal's type."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +10,19 @@ from jax import Array
 from refgrad._jax import explicit_sharding, varying_axes
 
 
+def wide_dtype(dtype: Any) -> jnp.dtype:
+    """The dtype that sums are taken in: `dtype` itself, float32 at least."""
+    return jnp.dtype(jnp.float32) if jnp.finfo(dtype).bits < 32 else jnp.dtype(dtype)
+
+
 def wide(x: Array) -> Array:
-    """`x` in the dtype that sums are taken in: its own, float32 at least."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    """`x` in the dtype that sums are taken in."""
+    return x.astype(wide_dtype(x.dtype))
 
 
 def product(subscripts: str, x: Array, y: Array, out_sharding=None) -> Array:
     """The contraction of two arrays, accumulated and returned in at least float32."""
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
-    return jnp.einsum(subscripts, x, y, preferred_element_type=dtype, out_sharding=out_sharding)
+    return jnp.einsum(subscripts, x, y, preferred_element_type=wide_dtype(x.dtype), out_sharding=out_sharding)
 
 
 def lift(x: Array, ndim: int) -> Array:

@@ -5,7 +5,7 @@ Costs are polynomials in `refgrad.symbols`, twice: as the document counts, and a
 """
 
 import dataclasses
-import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -68,7 +68,14 @@ class Row:
             name: evaluate(value, dims) if isinstance(value, sympy.Basic) else value
             for name, value in self.statics.items()
         }
-        return functools.wraps(self.op)(lambda *arrays: self.op(*arrays, *values.values()))
+
+        def bound(*arrays: Array) -> Any:
+            return self.op(*arrays, *values.values())
+
+        bound.__name__ = bound.__qualname__ = self.name
+        positional = inspect.Parameter.POSITIONAL_ONLY
+        bound.__signature__ = inspect.Signature([inspect.Parameter(name, positional) for name in self.arguments])
+        return bound
 
     def shapes(self, dims: Mapping[str, int], dtype: Any) -> tuple[jax.ShapeDtypeStruct, ...]:
         """The arrays' shapes and dtypes at `dims`."""

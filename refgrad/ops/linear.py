@@ -3,8 +3,9 @@
 Forward. Over the b·s rows r of x, z_ro = Σ_i x_ri w_io + bias_o.
 
 Derivation. x_ri reaches the loss through every column of its own row, so
-dx_ri = Σ_o dz_ro ∂z_ro/∂x_ri = Σ_o dz_ro w_io. w_io reaches it through column o of every row, so dw_io = Σ_r x_ri dz_ro: one (i, bs) × (bs, o) product, not one
-per example followed by a sum. bias_o is broadcast to every row, so it gets the sum, dbias_o = Σ_r dz_ro:
+dx_ri = Σ_o dz_ro ∂z_ro/∂x_ri = Σ_o dz_ro w_io. w_io reaches it through column o of every row, so
+dw_io = Σ_r x_ri dz_ro: one (i, bs) × (bs, o) product, not one per example followed by a sum. bias_o is broadcast to
+every row, so it gets the sum, dbias_o = Σ_r dz_ro:
 
     dx = dz wᵀ        dw = xᵀ dz        dbias = Σ_r dz
 

@@ -1,12 +1,16 @@
 """Cross-entropy with its two rules fused: L = (1/bs) Σ_r (log Σ_v e^(x_rv) − x_r,t_r).
 
-Derivation. ∂(log Σ_v e^(x_rv))/∂x_rv is the softmax p_rv = e^(x_rv − lse_r), and the target's logit enters with −1:
+With m_r the row's maximum, a shift that cancels, and S_r = Σ_v e^(x_rv − m_r), it is L = (1/bs) Σ_r (log S_r − (x_r,t_r − m_r)).
 
-    dx_rv = (dL/bs) (p_rv − δ(v, t_r))
+Derivation. ∂(log S_r)/∂x_rv is the softmax p_rv = e^(x_rv − m_r) / S_r, and the target's logit enters with −1, so that
+dx_rv = (dL/bs) (p_rv − δ(v, t_r)). With g = dL/bs and the division by S_r drawn out of the row:
+
+    dx_rv = e^(x_rv − m_r) (g / S_r) − g δ(v, t_r)
 
 This is the chain of `cross_entropy`, dp = −(dL/bs) δ and dx = dp − e^p Σ_v dp, with Σ_v dp = −dL/bs put in.
-Kept: the logits, the log-sum-exp of each row and the targets; no second array of V columns, and no sum over V.
-Cost: against the composition, the sum over V is gone, and p − δ is one addition into p at each target.
+Kept: the logits, m and S of each row, and the targets; no second array of V columns. m and S stay apart, since
+their sum m + log S would round away the last digits of log S where logits are large.
+Cost: against the composition, the sum over V is gone; each row has a division and an addition at its target.
 Source: D2, "Log-softmax Gradients", "Negative Log Likelihood Loss", their fusion.
 """
 
@@ -25,28 +29,30 @@ from refgrad.symbols import V, a, b, s, w
 
 
 class Residuals(NamedTuple):
-    """The logits x (..., V), the log-sum-exp of each row (...), the targets (...)."""
+    """The logits x (..., V); each row's maximum and sum of exponentials (...); the targets (...)."""
 
     x: Array
-    lse: Array
+    top: Array
+    total: Array
     targets: Array
 
 
-def _log_sum_exp(x: Array) -> Array:
-    """log Σ_v e^(x_v) of each row (..., V) → (...), shifted by the row's maximum, a constant to the gradient."""
+def _sums(x: Array) -> tuple[Array, Array]:
+    """m and S of each row of x (..., V); the maximum is a constant to the gradient."""
     top = jax.lax.stop_gradient(jnp.max(x, axis=-1))
-    return top + jnp.log(jnp.sum(jnp.exp(x - top[..., None]), axis=-1))
+    return top, jnp.sum(jnp.exp(x - top[..., None]), axis=-1)
 
 
-def _loss(x: Array, lse: Array, targets: Array) -> Array:
-    return jnp.mean(lse - pick(x, targets))
+def _loss(x: Array, top: Array, total: Array, targets: Array) -> Array:
+    """The mean over the rows of log S − (x_t − m)."""
+    return jnp.mean(jnp.log(total) - (pick(x, targets) - top))
 
 
-def _minus_one(p: Array, targets: Array) -> Array:
-    """p (..., V) less 1 at each target."""
+def _add_at(x: Array, targets: Array, value: Array) -> Array:
+    """x (..., V) with the scalar `value` added at each target (...)."""
     if not targets.ndim:
-        return p.at[targets].add(-1, mode="drop", wrap_negative_indices=False)
-    return jax.vmap(_minus_one)(p, targets)
+        return x.at[targets].add(value, mode="drop", wrap_negative_indices=False)
+    return jax.vmap(_add_at, in_axes=(0, 0, None))(x, targets, value)
 
 
 def _agree(x: Array, targets: Array) -> None:
@@ -63,21 +69,21 @@ def softmax_cross_entropy(x: Array, targets: Array) -> Array:
     Raises ValueError or TypeError where they do not agree, and ValueError for an empty batch.
     """
     _agree(x, targets)
-    return _loss(wide(x), _log_sum_exp(wide(x)), targets)
+    return _loss(wide(x), *_sums(wide(x)), targets)
 
 
 @jax.named_scope("softmax_cross_entropy")
 def _fwd(x: Array, targets: Array) -> tuple[Array, Residuals]:
     _agree(x, targets)
-    lse = _log_sum_exp(wide(x))
-    return _loss(wide(x), lse, targets), Residuals(x, lse, targets)
+    top, total = _sums(wide(x))
+    return _loss(wide(x), top, total, targets), Residuals(x, top, total, targets)
 
 
 @jax.named_scope("softmax_cross_entropy")
 def _bwd(kept: Residuals, dL: Array) -> tuple[Array, None]:
-    p = jnp.exp(wide(kept.x) - kept.lse[..., None])
-    dx = _minus_one(p, kept.targets) * (dL / kept.targets.size)
-    return Like.of(kept.x)(dx), None
+    g = dL / kept.targets.size
+    dx = jnp.exp(wide(kept.x) - kept.top[..., None]) * (g / kept.total)[..., None]
+    return Like.of(kept.x)(_add_at(dx, kept.targets, -g)), None
 
 
 softmax_cross_entropy.defvjp(_fwd, _bwd)
@@ -86,15 +92,15 @@ ROW = Row(
     op=softmax_cross_entropy,
     source="D2, Negative Log Likelihood Loss",
     arguments=COMPOSITION.arguments,
-    # maximum and sum with n − 1 each, the shift; lse + max, less the target's logit as picked, and the mean
+    # maximum and sum with n − 1 each, the shift; per row the pick (4), its two subtractions; the mean; exp and log
     forward=Cost(3 * b * s * V + 5 * b * s, b * s * V + b * s),
-    backward=Cost(2 * b * s * V + b * s + 1, b * s * V),
+    backward=Cost(2 * b * s * V + 2 * b * s + 2, b * s * V),
     document=COMPOSITION.document,
     causes={
         "transcendental split": -b * s * V,
-        "softmax and NLL fused": -b * s * V + b * s,
-        "division of dL by bs": 1,
+        "softmax and NLL fused": -b * s * V + 2 * b * s,
+        "dL / bs and its negation": 2,
     },
-    residuals=w * b * s * V + a * b * s + 4 * b * s,
+    residuals=w * b * s * V + 2 * a * b * s + 4 * b * s,
     special=COMPOSITION.special,
 )

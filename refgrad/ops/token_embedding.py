@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like
+from refgrad.ops._numerics import Like, wide_dtype
 from refgrad.ops._row import Cost, Row, Special
 from refgrad.symbols import b, h, s
 
@@ -55,7 +55,7 @@ def _fwd(E: Array, tokens: Array) -> tuple[Array, Residuals]:
 
 @jax.named_scope("token_embedding")
 def _bwd(kept: Residuals, dx: Array) -> tuple[Array, None]:
-    zeros = jnp.zeros(kept.E.shape, jnp.promote_types(dx.dtype, jnp.float32), out_sharding=kept.E.sharding)
+    zeros = jnp.zeros(kept.E.shape, wide_dtype(dx.dtype), out_sharding=kept.E.sharding)
     dE = zeros.at[kept.tokens].add(
         dx.astype(zeros.dtype), mode="drop", wrap_negative_indices=False, out_sharding=kept.E.sharding
     )

@@ -1,0 +1,58 @@
+"""Bad input stops while tracing, before anything is compiled, and the message names value, bound and argument."""
+
+import jax.numpy as jnp
+import pytest
+
+from refgrad import ops
+
+F32, BF16, I32 = jnp.float32, jnp.bfloat16, jnp.int32
+
+
+def z(*shape, dtype=F32):
+    return jnp.zeros(shape, dtype)
+
+
+BAD = [
+    (lambda: ops.linear(z(2, 3), z(4, 5), z(5)), ValueError, r"linear: w has shape \(4, 5\), where i is 4, but i = 3"),
+    (lambda: ops.linear(z(2, 3), z(3, 5), z(4)), ValueError, r"linear: bias has shape \(4,\), where o is 4, but o = 5"),
+    (lambda: ops.linear(z(2, 3), z(3, 5, dtype=BF16), z(5)), TypeError, "w is bfloat16 but x is float32"),
+    (lambda: ops.linear(z(2, 3, dtype=I32), z(3, 5), z(5)), TypeError, "x is int32, but a floating array"),
+    (lambda: ops.lm_head(z(2, 3), z(7, 4)), ValueError, r"lm_head: E has shape \(7, 4\)"),
+    (lambda: ops.query_key(z(2, 3, 4), z(2, 5, 4)), ValueError, "query_key: k .* s is 5, but s = 3"),
+    (lambda: ops.attn_value(z(2, 3, 4), z(2, 3, 5)), ValueError, "attn_value: p"),
+    (lambda: ops.attention_scaling(z(2), 0), ValueError, "d is 0, but the head's width is at least 1"),
+    (lambda: ops.causal_softmax(z(2, 3, 4)), ValueError, "causal_softmax: x .* s is 4, but s = 3"),
+    (lambda: ops.softmax(z(2, dtype=I32)), TypeError, "softmax: x is int32"),
+    (lambda: ops.log_softmax(z()), ValueError, r"log_softmax: x has shape \(\)"),
+    (lambda: ops.layer_norm(z(2, 3), z(4), z(3), 1e-5), ValueError, r"layer_norm: gamma has shape \(4,\)"),
+    (lambda: ops.layer_norm(z(2, 3), z(3), z(3), 0.0), ValueError, r"eps is 0\.0, but must be above 0"),
+    (lambda: ops.gelu(z(2, dtype=jnp.bool_)), TypeError, "gelu: x is bool"),
+    (lambda: ops.residual(z(2, 3), z(2, 4)), ValueError, "residual: f has shape"),
+    (lambda: ops.token_embedding(z(4, 3), z(2)), TypeError, "tokens is float32, but ids are integers"),
+    (lambda: ops.position_embedding(z(2, 5, 3), z(4, 3)), ValueError, "x has 5 positions, but P has 4 rows"),
+    (lambda: ops.nll(z(2, 3), z(3, dtype=I32)), ValueError, "nll: p"),
+    (lambda: ops.nll(z(0, 3), z(0, dtype=I32)), ValueError, r"targets has shape \(0,\), but a mean needs one"),
+    (lambda: ops.cross_entropy(z(2, 3), z(2)), TypeError, "cross_entropy: targets is float32"),
+    (lambda: ops.softmax_cross_entropy(z(0, 3), z(0, dtype=I32)), ValueError, "a mean needs one"),
+    (
+        lambda: ops.multi_head_attention(z(2, 6), z(6, 18), z(18), z(6, 6), z(6), 4),
+        ValueError,
+        "n_head is 4, but must divide h = 6",
+    ),
+    (
+        lambda: ops.multi_head_attention(z(2, 6), z(6, 12), z(12), z(6, 6), z(6), 2),
+        ValueError,
+        "w_qkv has 12 columns, but 3h = 18",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD, ids=[str(n) for n in range(len(BAD))])
+def test_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_every_operation_is_tried():
+    tried = {name for call, _, _ in BAD for name in call.__code__.co_names}
+    assert set(ops.TABLE) <= tried

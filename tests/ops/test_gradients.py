@@ -1,0 +1,79 @@
+"""Every rule against autodiff of the plain forward and against float64 truth, in every dtype and at special values."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+from refgrad import verify
+from refgrad.ops import TABLE
+from refgrad.symbols import evaluate
+from tests.ops.cases import DIMS, EDGES, NAMES, floats, relative_error
+
+SPECIAL = [(name, special) for name in NAMES for special in TABLE[name].special]
+DTYPES = (jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16)
+
+
+def pulled_back(f, arrays, seed=3):
+    """f's cotangents of its floating arguments, for one random cotangent."""
+    y, pullback = jax.vjp(f, *arrays)
+    dy = jax.random.normal(jax.random.key(seed), y.shape, jnp.float32).astype(y.dtype)
+    return [ct for k, ct in enumerate(pullback(dy)) if k in floats(arrays)]
+
+
+def plain(row, dims):
+    """The forward alone, without its rule."""
+    values = [evaluate(v, dims) if not isinstance(v, float) else v for v in row.statics.values()]
+    return lambda *arrays: row.op.fun(*arrays, *values)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_float64_equals_autodiff(name, x64):
+    row = TABLE[name]
+    edges = ({**DIMS[0], **edge} for edge in EDGES.values())
+    changed = [dims for dims in edges if row.shapes(dims, jnp.float64) != row.shapes(DIMS[0], jnp.float64)]
+    for seed, dims in enumerate((DIMS[0], DIMS[1], *changed)):
+        arrays = row.sample(jax.random.key(seed), dims, jnp.float64)
+        both = (row.bound(dims), plain(row, dims))
+        got, want = jax.jit(lambda *a, both=both: [pulled_back(f, a) for f in both])(*arrays)
+        chex.assert_trees_all_equal_shapes_and_dtypes(got, want, [arrays[k] for k in floats(arrays)])
+        for one, other in zip(got, want, strict=True):
+            assert relative_error(one, other) <= 1e-12
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: jnp.dtype(dtype).name)
+@pytest.mark.parametrize("name", NAMES)
+def test_within_the_allowance_and_no_worse_than_autodiff(name, dtype, x64):
+    row, dims = TABLE[name], DIMS[1]
+    verify.assert_ok(row.bound(dims), *row.sample(jax.random.key(5), dims, dtype), properties=("structure", "accuracy"))
+
+
+@pytest.mark.parametrize(("name", "special"), SPECIAL, ids=lambda value: value)
+def test_special_values(name, special, x64):
+    row = TABLE[name]
+    for dtype in (jnp.float64, jnp.float32):
+        dims, arrays = row.sample_special(special, jax.random.key(7), DIMS[0], dtype)
+        both = (row.bound(dims), plain(row, dims))
+        got, want = jax.jit(lambda *a, both=both: [pulled_back(f, a) for f in both])(*arrays)
+        chex.assert_tree_all_finite(got)
+        for one, other, k in zip(got, want, floats(arrays), strict=True):
+            assert one.dtype == arrays[k].dtype
+            assert relative_error(one, other) <= (1e-12 if dtype == jnp.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("name", ["softmax", "causal_softmax"])
+def test_softmax_ignores_a_common_shift(name):
+    row = TABLE[name]
+    (x,) = row.sample(jax.random.key(0), DIMS[0], jnp.float32)
+    for one, other in zip(pulled_back(row.op, (x,)), pulled_back(row.op, (x + 8,)), strict=True):
+        chex.assert_trees_all_close(one, other, atol=2e-6)
+
+
+def test_an_id_outside_the_table_is_nan_and_never_another_row():
+    E = jnp.arange(12.0, dtype=jnp.float32).reshape(4, 3)
+    for bad in (-1, -5, 4, 2**31 - 1):
+        rows = jax.jit(TABLE["token_embedding"].op)(E, jnp.array([0, bad, 3], jnp.int32))
+        assert jnp.isnan(rows[1]).all()
+        assert jnp.array_equal(rows[::2], E[jnp.array([0, 3])])
+        for loss in ("nll", "cross_entropy", "softmax_cross_entropy"):
+            assert jnp.isnan(jax.jit(TABLE[loss].op)(E, jnp.array([0, bad, 1, 2], jnp.int32)))

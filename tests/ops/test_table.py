@@ -1,0 +1,54 @@
+"""The table itself: found, documented, and made of plain functions all the way down."""
+
+import importlib
+import pkgutil
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.extend import core
+
+from refgrad import ops
+from refgrad.ops import TABLE
+from tests.ops.cases import DIMS, NAMES
+
+
+def primitives(jaxpr):
+    """The names of every primitive in a jaxpr, at any depth."""
+    for eqn in jaxpr.eqns:
+        yield eqn.primitive.name
+        for inner in core.jaxprs_in_params(eqn.params):
+            yield from primitives(inner)
+
+
+def test_every_file_is_a_row_and_every_row_a_function():
+    files = {m.name for m in pkgutil.iter_modules(ops.__path__) if not m.name.startswith("_") and not m.ispkg}
+    assert files == set(TABLE)
+    for name, row in TABLE.items():
+        assert getattr(ops, name) is row.op
+        assert row.name == name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_documentation_derives_the_rule(name):
+    text = importlib.import_module(f"refgrad.ops.{name}").__doc__
+    for part in ("Derivation.", "Kept:", "Cost:", "Source:"):
+        assert part in text
+    assert TABLE[name].op.__doc__
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_rule_hides_inside_a_rule(name):
+    row, dims = TABLE[name], DIMS[0]
+    arrays = row.sample(jax.random.key(0), dims, jnp.float32)
+    found = list(primitives(jax.make_jaxpr(row.bound(dims))(*arrays).jaxpr))
+    assert found.count("custom_vjp_call") == 1  # the operation itself
+    backward = jax.make_jaxpr(lambda *a: jax.vjp(row.bound(dims), *a))(*arrays)  # inlines _fwd and its rule
+    assert "custom_vjp_call" not in set(primitives(backward.jaxpr))
+
+
+def test_an_unknown_operation_or_set_of_rules_is_named():
+    with pytest.raises(AttributeError, match="no operation 'sofmax'"):
+        ops.sofmax  # noqa: B018
+    with pytest.raises(ValueError, match="rules is 'fusd', but must be one of 'document', 'autodiff'"):
+        ops.operations("fusd")
