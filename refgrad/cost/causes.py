@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator
 from math import prod
 from typing import Any, NamedTuple
 
-from refgrad.cost.folding import OPCODES, Equation, equations, folded
+from refgrad.cost.equations import Equation, equations
+from refgrad.cost.folding import OPCODES, folded
 from refgrad.cost.hlo import HloCost, Row
 from refgrad.cost.libraries import library_calls
 from refgrad.cost.types import Count
 from refgrad.cost.xla import XlaCost
 
-_TRANSCENDENTAL = ("exp", "log", "pow", "rsqrt", "sqrt", "tanh")
+_TRANSCENDENTAL = ("cos", "exp", "expm1", "log", "log1p", "pow", "rsqrt", "sin", "sqrt", "tanh")
 
 
 class Cause(NamedTuple):
@@ -61,7 +62,7 @@ def _loop_counters(rows: Iterable[Row]) -> Iterator[Cause]:
 def _folding(expected: list[Equation], rows: list[Row]) -> Iterator[Cause]:
     present: Counter[tuple[str, str]] = Counter()
     for row in rows:
-        if OPCODES.get(row.primitive) == row.instruction.opcode:
+        if row.taken and OPCODES.get(row.primitive) == row.instruction.opcode:
             shape = row.instruction.shape
             present[row.primitive, f"{shape.dtype}[{','.join(map(str, shape.dims))}]"] += row.times
     for primitive, shape, reason, runs in folded(expected, present):

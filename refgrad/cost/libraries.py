@@ -11,7 +11,8 @@ import jax
 from jax.extend.core import JaxprEqn
 
 from refgrad.cost import hlo
-from refgrad.cost.folding import OPCODES, Equation
+from refgrad.cost.equations import Equation
+from refgrad.cost.folding import OPCODES
 from refgrad.cost.primitives import TABLE, movement
 from refgrad.cost.primitives.rule import Work
 

@@ -155,11 +155,13 @@ class _Walk:
         totals = [self.total(name)[0] for _, name in w.calls]
         self.conditionals.append(Conditional(scope, tuple(totals), times))
         dearest = [max(range(len(totals)), key=lambda b, k=k: totals[b][k]) for k in (0, 1)]
+        taken = totals.index(max(totals, key=sum))
         for branch, (_, name) in enumerate(w.calls):
             for row in self.rows(name, prefix, times, context.into(None)):
                 yield row._replace(
                     flops=row.flops if branch == dearest[0] else 0,
                     transcendentals=row.transcendentals if branch == dearest[1] else 0,
+                    taken=row.taken and branch == taken,
                 )
 
 
