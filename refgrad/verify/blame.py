@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from refgrad._text import table
 from refgrad.verify.allowance import allowance, is_float, reductions
@@ -118,7 +119,7 @@ def blame(f: Callable, *args: Any, cotangent: Any = None, seed: int = 0, **kwarg
     """
     program, arrays, tree = trace(f, args, kwargs)
     for x in arrays:
-        if isinstance(x, jax.core.Tracer | jax.ShapeDtypeStruct):
+        if isinstance(x, Tracer | jax.ShapeDtypeStruct):
             raise ValueError(f"blame runs the function on real values, got {x}: call it outside jit, with arrays")
     first = Recorder()
     first.run(program, arrays)

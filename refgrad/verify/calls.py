@@ -44,7 +44,7 @@ class Call:
 
     def taps(self) -> list[jax.Array]:
         """A zero for each float output. It is −0.0, the one number that leaves every other, −0.0 too, as it is."""
-        avals = [v.aval for v in self.eqn.outvars if is_float(v.aval)]
+        avals: list[Any] = [v.aval for v in self.eqn.outvars if is_float(v.aval)]
         return [jnp.full(self.devices.shape(a) if self.devices else a.shape, -0.0, a.dtype) for a in avals]
 
 

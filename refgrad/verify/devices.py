@@ -57,9 +57,11 @@ class Devices:
     def run(self, program: Callable[..., Sequence], eqn: JaxprEqn) -> Callable[..., Sequence]:
         """`program`, with the inputs and outputs of `eqn`, on every device; it takes and returns stacked forms."""
 
+        stack = tuple(range(len(self.axes)))
+
         def body(*stacked):
-            inputs = [jnp.reshape(x, v.aval.shape) for x, v in zip(stacked, eqn.invars, strict=True)]
-            return [jnp.expand_dims(y, tuple(range(len(self.axes)))) for y in program(*inputs)]
+            inputs = [jnp.squeeze(x, stack) for x in stacked]
+            return [jnp.expand_dims(y, stack) for y in program(*inputs)]
 
         in_specs = tuple(self.spec(v.aval) for v in eqn.invars)
         return self._shard_map(body, in_specs, [self.spec(v.aval) for v in eqn.outvars])

@@ -24,7 +24,9 @@ class Interpreter:
     """Evaluates programs as they are. Subclasses override `equation`, and `constant` where values change."""
 
     def __init__(self) -> None:
-        self.x64 = jax.config.jax_enable_x64  # the setting under which the user's own Python code is traced
+        self.x64 = (
+            jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+        )  # the setting under which the user's own Python code is traced
 
     def constant(self, value: Any, aval: Any) -> Any:
         """The value of a literal or constant of the program."""

@@ -4,14 +4,15 @@ import contextlib
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+import types
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
-import numpy as np
-from jax import dtypes
+from jax.extend import linear_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 
+from refgrad.verify.allowance import is_float
 from refgrad.verify.interpret import Interpreter, equations, inside, line, trace
 
 JAX_FOLDER = os.path.dirname(str(jax.__file__)) + os.sep
@@ -74,14 +75,14 @@ def remaining_rules(f: Callable, *args: Any, **kwargs: Any) -> list[str]:
 
 def _gradient(program: ClosedJaxpr) -> Callable:
     """The cotangents of a program's float inputs, for cotangents of ones."""
-    floats = [i for i, aval in enumerate(program.in_avals) if dtypes.issubdtype(aval.dtype, np.inexact)]
+    floats = [i for i, aval in enumerate(program.in_avals) if is_float(aval)]
 
     def gradient(*arrays):
         def outputs(*moving):
             mixed = list(arrays)
             for i, x in zip(floats, moving, strict=True):
                 mixed[i] = x
-            return [y for y in jaxpr_as_fun(program)(*mixed) if dtypes.issubdtype(y.dtype, np.inexact)]
+            return [y for y in jaxpr_as_fun(program)(*mixed) if is_float(y)]
 
         values, pull = jax.vjp(outputs, *(arrays[i] for i in floats))
         return pull([jax.numpy.ones_like(y) for y in values])
@@ -99,7 +100,7 @@ def _applied(program: ClosedJaxpr | Jaxpr) -> Iterator[str]:
         traceback = eqn.source_info.traceback
         frames = traceback.frames if traceback is not None else []
         if eqn.primitive.name != "custom_vjp_call" and any(f.function_name.endswith(CALLS) for f in frames[:2]):
-            yield f"a rule called at {line(eqn)}"
+            yield f"a rule called at {line(eqn) or 'an unknown line'}"
         for callee, caller in itertools.pairwise(frames):
             if caller.function_name in RUNNERS and not callee.file_name.startswith(JAX_FOLDER):
                 yield f"{callee.function_name} at {callee.file_name}:{callee.line_num}"
@@ -132,8 +133,29 @@ def bwd_location(rule: JaxprEqn | Callable) -> str:
 
 
 def of_jax(eqn: JaxprEqn) -> bool:
-    """Whether a rule's equation calls a function of JAX's own library."""
-    return _source(eqn.params["call_jaxpr"].jaxpr.debug_info.func_src_info)[1].startswith(JAX_FOLDER)
+    """Whether a rule's equation calls a function of JAX's own library: no code of anybody else's makes its rule."""
+    rule = eqn.params["bwd" if eqn.primitive.name == "custom_vjp_call" else "jvp_jaxpr_fun"]
+    place = _source(eqn.params["call_jaxpr"].jaxpr.debug_info.func_src_info)[1]
+    return all(file.startswith(JAX_FOLDER) for file in (place, *_files(rule, set())))
+
+
+def _files(x: Any, seen: set[int]) -> Iterator[str]:
+    """The file of every Python function that `x` is made of: itself, what it wraps and what it closes over."""
+    if id(x) in seen:
+        return
+    seen.add(id(x))
+    parts: Iterable = ()
+    if isinstance(x, types.FunctionType):
+        yield x.__code__.co_filename
+        parts = [cell.cell_contents for cell in x.__closure__ or () if cell != types.CellType()]
+    elif isinstance(x, functools.partial):
+        parts = (x.func, *x.args)
+    elif isinstance(x, linear_util.WrappedFun):
+        parts = (x.f,)
+    elif isinstance(x, tuple | list):
+        parts = x
+    for part in parts:
+        yield from _files(part, seen)
 
 
 def _source(info: str | None) -> tuple[str, str]:

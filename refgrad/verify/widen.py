@@ -9,7 +9,7 @@ Where a primitive cannot be widened (a callback, a Pallas kernel, a foreign call
 program's own precision, its results are widened, and `Widened.limits` names it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,10 +18,18 @@ import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxprs_in_params
 
-from refgrad.verify.interpret import ARRAYS, Interpreter, line, trace
+from refgrad.verify.allowance import is_float
+from refgrad.verify.interpret import ARRAYS, Interpreter, inside, line, trace
 
 ROUNDING = {"reduce_precision"}  # exist only to round: in float64 they are the identity
-NARROW = {"rng_uniform", "random_gamma", "nextafter"}  # their results belong to the width of their inputs
+NARROW = {"bitcast_convert_type", "nextafter", "random_gamma", "rng_uniform"}  # results belong to the inputs' width
+NARROW |= {
+    "ffi_call",
+    "io_callback",
+    "linear_call",
+    "pallas_call",
+    "pure_callback",
+}  # not programs of JAX's, or not only
 MUTE = {"debug_callback", "debug_print"}  # seen by a person, not by the result
 
 
@@ -40,7 +48,12 @@ def widen_array(x: Any) -> Any:
     """`x` exactly, in its wide dtype, with its sharding and varying axes; call it with 64-bit types on."""
     if isinstance(x, np.ndarray | np.generic):
         return np.asarray(x, wide(x.dtype))
-    return lax.convert_element_type(x, wide(x.dtype)) if wide(x.dtype) != x.dtype else x
+    return lax.convert_element_type(x, wide(x.dtype)) if is_narrow(x) else x
+
+
+def is_narrow(x: Any) -> bool:
+    """Whether an array or its type has a dtype that widens."""
+    return hasattr(x, "dtype") and wide(x.dtype) != x.dtype
 
 
 class Widened:
@@ -54,7 +67,6 @@ class Widened:
     def __init__(self, f: Callable, *args: Any, **kwargs: Any) -> None:
         """Traces `f` once, at the user's own dtypes and x64 setting."""
         self.program, arrays, self.out_tree = trace(f, args, kwargs)
-        self.out_types = jax.tree.unflatten(self.out_tree, list(self.program.out_avals))
         self.interpreter = Wide()
         leaves, self.in_tree = jax.tree.flatten((args, kwargs))
         with jax.enable_x64(True):
@@ -94,7 +106,7 @@ class Wide(Interpreter):
 
     def type(self, aval: Any) -> Any:
         """The wide type of `aval`."""
-        return aval.update(dtype=wide(aval.dtype)) if hasattr(aval, "dtype") else aval
+        return aval.update(dtype=wide(aval.dtype)) if is_narrow(aval) else aval
 
     def equation(self, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
         """One equation in float64, or at the program's precision where it cannot be widened."""
@@ -112,40 +124,40 @@ class Wide(Interpreter):
 
     def narrow(self, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
         """The equation as the program has it: inputs rounded to its dtypes, outputs widened again."""
-        narrowed = [
-            lax.convert_element_type(x, v.aval.dtype) if wide(v.aval.dtype) != v.aval.dtype else x
-            for x, v in zip(values, eqn.invars, strict=True)
-        ]
+        avals: list[Any] = [v.aval for v in eqn.invars]
+        pairs = zip(values, avals, strict=True)
+        narrowed = [lax.convert_element_type(x, a.dtype) if is_narrow(a) else x for x, a in pairs]
         return [widen_array(x) for x in self.bind(eqn, narrowed)]
 
     def fit(self, eqn: JaxprEqn, outputs: Sequence[Any]) -> Sequence[Any]:
         """Every float output as float64, also where the primitive has a dtype of its own making."""
-        return [widen_array(x) if hasattr(v.aval, "dtype") else x for x, v in zip(outputs, eqn.outvars, strict=True)]
+        return [widen_array(x) if is_float(v.aval) else x for x, v in zip(outputs, eqn.outvars, strict=True)]
 
 
 def stays_narrow(eqn: JaxprEqn) -> bool:
     """Whether the equation can only run at the program's own dtypes.
 
-    It is so for bit casts, for what draws floats by their width, and for what holds Python functions or output types
-    instead of a program (callbacks, foreign calls, Pallas kernels).
+    It is so for bit casts, for what draws floats by their width, and for what holds a Python function instead of a
+    program (callbacks, foreign calls) or a program that only its own compiler can run (Pallas kernels).
     """
-    name = eqn.primitive.name
-    return name in NARROW | MUTE or "bitcast" in name or name == "pallas_call" or "callback" in name or "ffi" in name
+    if eqn.primitive.name in NARROW | MUTE:
+        return True
+    held = any(callable(v) and not isinstance(v, type) for v in eqn.params.values())
+    return held and next(iter(jaxprs_in_params(eqn.params)), None) is None
 
 
-def limits_of(program: ClosedJaxpr | Jaxpr) -> list[str]:
-    """The equations of a program, at any depth, that stay narrow and let a float in or out."""
-    found = []
+def limits_of(program: ClosedJaxpr | Jaxpr, place: str = "an unknown line") -> Iterator[str]:
+    """The equations of a program, at any depth, that stay narrow and let a float in or out, or round one inside.
+
+    Floats made from given bits are exact, so that a cast of integers to floats is no limit. `place` is where the
+    program is called: it stands for equations that JAX's own code made.
+    """
     for eqn in program.eqns:
-        if eqn.primitive.name in MUTE:
-            continue
-        floats = [
-            v for v in (*eqn.invars, *eqn.outvars) if hasattr(v.aval, "dtype") and wide(v.aval.dtype) != v.aval.dtype
-        ]
-        if stays_narrow(eqn):
-            if floats and not ("bitcast" in eqn.primitive.name and floats[0] in eqn.outvars):
-                found.append(f"{eqn.primitive.name} at {line(eqn)}")
-            continue
-        for inner in jaxprs_in_params(eqn.params):
-            found += limits_of(inner)
-    return found
+        if not stays_narrow(eqn):
+            for inner in jaxprs_in_params(eqn.params):
+                yield from limits_of(inner, line(eqn) or place)
+        elif eqn.primitive.name not in MUTE:
+            made = () if eqn.primitive.name == "bitcast_convert_type" else eqn.outvars
+            within = (v for e in inside(eqn) for v in e.outvars)
+            if any(is_narrow(v.aval) for v in (*eqn.invars, *made, *within)):
+                yield f"{eqn.primitive.name} at {line(eqn) or place}"
