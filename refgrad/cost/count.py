@@ -55,7 +55,7 @@ def differentiable(f: Callable[..., Any], *args: Any) -> tuple[list[Any], Callab
     inexact = [i for i, x in enumerate(leaves) if jnp.issubdtype(_dtype(x), jnp.inexact)]
     if not inexact:
         raise TypeError(
-            f"nothing to differentiate: none of the {len(leaves)} argument leaves is floating-point or complex "
+            f"no gradient: none of the {len(leaves)} argument leaves is floating-point or complex "
             f"(dtypes: {sorted({str(_dtype(x)) for x in leaves})})"
         )
 

@@ -66,9 +66,9 @@ class Walker:
 
     def _equation(self, eqn: JaxprEqn, results: tuple[bool, ...]) -> Walked:
         rule = TABLE.get(eqn.primitive.name)
-        if rule is None:
+        work = rule(eqn) if rule else None
+        if work is None:
             return self._unknown(eqn)
-        work = rule(eqn)
         if isinstance(work, Bodies):
             return self._bodies(eqn, work, results)
         site, notes = self._site(eqn), ()

@@ -150,3 +150,40 @@ def test_random_bits_as_unrolled(name, lowered, x64):
     """For TPU and GPU; the CPU lowering rolls threefry's rounds into a loop, which XLA counts once."""
     f, *args = RANDOM[name]
     assert count(f, *args).flops == lowered(f, *args, platform="tpu")[0]
+
+
+_ONE = (spec(4, 1, dtype="int32"), (1, 2), (0,), (0,), (1, 10, 5))
+_TWO = (spec(4, 3, 2, dtype="int32"), (2,), (0, 1), (0, 1), (1, 1, 5))
+
+
+@pytest.mark.parametrize("mode", ("clip", "fill", "promise_in_bounds"))
+@pytest.mark.parametrize("index_dtype", ("int32", "uint8", "int64"))
+@pytest.mark.parametrize("points", (_ONE, _TWO), ids=("rows", "points"))
+def test_out_of_bounds_modes(mode, index_dtype, points, lowered, x64):
+    indices, kept, taken, mapped, sizes = points
+    x, indices = spec(6, 10, 5), spec(*indices.shape, dtype=index_dtype)
+    take = lambda x, i: lax.gather(x, i, lax.GatherDimensionNumbers(kept, taken, mapped), sizes, mode=mode)  # noqa: E731
+    updates = jax.eval_shape(take, x, indices)
+    numbers = lax.ScatterDimensionNumbers(kept, taken, mapped)
+    assert count(take, x, indices).flops == lowered(take, x, indices)[0]
+    for put in (lax.scatter, lax.scatter_add, lax.scatter_max):
+        f = lambda x, i, u, put=put: put(x, i, u, numbers, mode=mode)  # noqa: E731
+        assert count(f, x, indices, updates).flops == lowered(f, x, indices, updates)[0]
+
+
+INDEXED = {
+    "x[i]": lambda x, i: x[i],
+    "take": lambda x, i: jnp.take(x, i, axis=0),
+    "take_along_axis": lambda x, i: jnp.take_along_axis(x, i[:, None, None], 0),
+    "at add": lambda x, i: x.at[i].add(x[:5]),
+    "at set": lambda x, i: x.at[i].set(x[:5]),
+    "at max, clipped": lambda x, i: x.at[i].max(x[:5], mode="clip"),
+    "one slice": lambda x, i: lax.dynamic_slice_in_dim(x, i[2], 3),
+    "one hot": lambda x, i: jax.nn.one_hot(i, 9),
+}
+
+
+@pytest.mark.parametrize("name", INDEXED)
+def test_indexing(name, lowered):
+    f, x, i = INDEXED[name], spec(6, 10, 5), spec(5, dtype="int32")
+    assert count(f, x, i).flops == lowered(f, x, i)[0]

@@ -46,7 +46,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         names(
             "psum_done all_gather_done all_to_all_done ppermute_done pbroadcast_done reduce_scatter_done "
-            "preduced vary_unreduced_cast reduced_vary_cast reduced_vary_cast_p vary_unreduced_cast_p"
+            "preduced reduced_vary_cast_p vary_unreduced_cast_p"
         ),
         relabel,
     ),

@@ -20,7 +20,7 @@ COSTS: dict[str, dict[str, tuple[int, int]]] = {
             "add add_any sub mul div rem neg abs sign floor ceil round is_finite real imag complex "
             "eq ne lt le gt ge eq_to lt_to le_to and or xor not shift_left shift_right_logical "
             "shift_right_arithmetic population_count clz reduce_precision clamp max min "
-            "square mulhi"
+            "square mulhi reciprocal"
         )
     },
     "sign": {"": PER_ELEMENT, "uint": (2, 0)},
@@ -120,6 +120,5 @@ RULES: dict[str, Rule] = {
     "igamma": series(183, 186, 6, 1),
     "igammac": series(183, 186, 6, 1),
     "igamma_grad_a": series(335, 338, 14, 1),
-    "random_gamma_grad": series(337, 340, 13, 1),
     "regularized_incomplete_beta": series(293, 297, 17, 2),
 }

@@ -37,15 +37,15 @@ def addupdate(eqn: JaxprEqn) -> Work:
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
         names(
-            "broadcast_in_dim transpose concatenate rev pad iota copy copy_p device_put "
+            "broadcast_in_dim transpose concatenate rev pad iota copy device_put "
             "split stack unstack broadcast_to tile empty empty2 iota_2x32_shape"
         ),
         free,
     ),
     **dict.fromkeys(
         names(
-            "reshape squeeze expand_dims stop_gradient name optimization_barrier sharding_constraint "
-            "layout_constraint with_memory_space_constraint mesh_cast reshard pvary pcast create_token "
+            "reshape squeeze stop_gradient name optimization_barrier sharding_constraint "
+            "layout_constraint with_memory_space_constraint reshard pvary create_token "
             "after_all random_wrap random_unwrap random_clone to_edtype from_edtype tie pin unpin "
             "dce_sink multiple_of debug_callback debug_print inspect_sharding program_id num_programs "
             "platform_index stage"

@@ -27,24 +27,26 @@ def _counters(shape: tuple[int, ...]) -> int:
     return (1 + 2 * len(shape)) * math.prod(shape) - 2
 
 
-def random_bits(eqn: JaxprEqn) -> Work:
+def random_bits(eqn: JaxprEqn) -> Work | None:
     """Threefry on the element's number and the two words joined; the hardware's generator: one a word."""
     (key,), (out,) = eqn.invars, eqn.outvars
     shape, width, n, keys = eqn.params["shape"], eqn.params["bit_width"], size(out), size(key)
-    if _implementation(key) != "fry":
+    if _implementation(key) in ("rbg", "urbg"):
         return Work(elementwise=1, transcendental=n + 2 * keys)
+    if _implementation(key) != "fry":
+        return None
     join = {64: 4, 32: 1}.get(width, 2)
     return Work(elementwise=_threefry(n, keys) + _counters(shape) + join * n + 1)
 
 
-def random_split(eqn: JaxprEqn) -> Work:
+def random_split(eqn: JaxprEqn) -> Work | None:
     """Threefry on the number of each new key; its two words are the key."""
     (key,), (out,) = eqn.invars, eqn.outvars
     n, keys, shape = size(out), size(key), eqn.params["shape"]
     return _by_implementation(key, n, _threefry(n, keys) + _counters(shape))
 
 
-def random_fold_in(eqn: JaxprEqn) -> Work:
+def random_fold_in(eqn: JaxprEqn) -> Work | None:
     """Threefry with the key on the data as a seed, whose upper word is 0."""
     key, data = eqn.invars
     n = size(eqn.outvars[0])
@@ -68,14 +70,13 @@ def _seed(seed) -> int:
     return size(seed) * each - 1
 
 
-def _by_implementation(key, n: int, threefry: int) -> Work:
+def _by_implementation(key, n: int, threefry: int) -> Work | None:
     """rbg's keys are two of threefry's; unsafe_rbg takes ten blocks of the generator for a new key."""
-    name = _implementation(key)
-    if name == "fry":
-        return Work(elementwise=threefry)
-    if name == "rbg":
-        return Work(elementwise=2 * threefry)
-    return Work(transcendental=42 * n)
+    return {
+        "fry": Work(elementwise=threefry),
+        "rbg": Work(elementwise=2 * threefry),
+        "urbg": Work(transcendental=42 * n),
+    }.get(_implementation(key))
 
 
 def _implementation(key) -> str:

@@ -61,7 +61,8 @@ class Bodies:
     """What the equation costs beside its bodies; None where it is nothing, bytes included."""
 
 
-Rule = Callable[[JaxprEqn], Work | Bodies]
+Rule = Callable[[JaxprEqn], Work | Bodies | None]
+"""None where the cost of this equation, with these parameters, is not known."""
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
