@@ -1,9 +1,36 @@
-"""Is this backward rule right, and if not, where?"""
+"""Is this backward rule right, and if not, where?
+
+- `check`, `assert_ok` (`check.py`): one line that checks the rules inside any function; `Report`, `Row` (`report.py`)
+- `without_rules`, `remaining_rules` (`rules.py`): the function without its rules, which is where truth comes from
+- `widen` (`widen.py`): a function in float64 all the way inside
+- `blame` (`blame.py`): each call of a rule judged alone, so that the wrong one is named
+- `mutants`, `equivalent` (`mutants.py`): wrong versions of a right rule, to measure a test with
+- `allowance`, `longest_reduction` (`allowance.py`): how far a right rule may be from the truth
+- `PROPERTIES` (`properties/`): what is checked, by name
+"""
 
 from refgrad.verify.allowance import allowance, longest_reduction
+from refgrad.verify.blame import blame
 from refgrad.verify.check import assert_ok, check
+from refgrad.verify.mutants import Mutant, equivalent, mutants
+from refgrad.verify.properties import PROPERTIES
 from refgrad.verify.report import Report, Row
-from refgrad.verify.rules import without_rules
+from refgrad.verify.rules import remaining_rules, without_rules
 from refgrad.verify.widen import widen
 
-__all__ = ["Report", "Row", "allowance", "assert_ok", "check", "longest_reduction", "widen", "without_rules"]
+__all__ = [
+    "PROPERTIES",
+    "Mutant",
+    "Report",
+    "Row",
+    "allowance",
+    "assert_ok",
+    "blame",
+    "check",
+    "equivalent",
+    "longest_reduction",
+    "mutants",
+    "remaining_rules",
+    "widen",
+    "without_rules",
+]

@@ -1,11 +1,12 @@
 """One check in progress: the programs that its properties share, each compiled once, and the random draws."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.extend.core import JaxprEqn
 
 from refgrad.verify import oracle as oracles
 from refgrad.verify.allowance import C, allowance, is_float, reductions
@@ -13,17 +14,17 @@ from refgrad.verify.interpret import equations
 from refgrad.verify.kinks import Kinks
 from refgrad.verify.numbers import difference, draws_like, to_wide
 from refgrad.verify.oracle import Leaves, Oracle, Wide
-from refgrad.verify.rules import without_rules
+from refgrad.verify.rules import of_jax, without_rules
 from refgrad.verify.subject import Flat, Subject, pullback
 from refgrad.verify.uncompiled import uncompiled
-
 
 UNCERTAIN = 1e-4  # relative: a float64 truth that moves by more is not noise but a jump
 LARGEST = 0.25  # relative difference that is still put down to rounding, whatever the dtype and length
 
 
 class Gradients(NamedTuple):
-    """The cotangents of the differentiated leaves for one draw: by the rules, in truth, by the rules in float64, by autodiff.
+    """The cotangents of the differentiated leaves for one draw: by the rules, in truth, by the rules
+    in float64, by autodiff.
 
     The last two are None where the given dtype is float64 already, or there is no autodiff.
     """
@@ -35,7 +36,7 @@ class Gradients(NamedTuple):
 
 
 class Case:
-    """`f` at its arguments, with its oracle. Everything is found on first use, so that a property costs only its own."""
+    """`f` at its arguments, with its oracle. Everything is found on first use: a property costs only its own."""
 
     def __init__(
         self,
@@ -52,13 +53,18 @@ class Case:
         self.flat = subject.flat()
         self.meant = reference_vjp
         self.referred = reference is not None
-        self.plain: Flat = without_rules(subject.flat(reference), jvp="custom_vjp_call" not in self.rules)
+        self.plain: Flat = without_rules(subject.flat(reference), jvp=not self.holds("vjp"))
 
     @functools.cached_property
-    def rules(self) -> set[str]:
-        """Which kinds of rules `f` calls, as primitives: of custom_vjp_call and custom_jvp_call. Raises what `f` raises."""
+    def rules(self) -> list[JaxprEqn]:
+        """The calls of rules inside `f`, JAX's own `custom_jvp` functions left out. Raises what `f` raises."""
         program = jax.make_jaxpr(self.flat)(self.diff, self.rest)
-        return {e.primitive.name for e in equations(program)} & {"custom_vjp_call", "custom_jvp_call"}
+        kinds = ("custom_vjp_call", "custom_jvp_call")
+        return [e for e in equations(program) if e.primitive.name in kinds and not of_jax(e)]
+
+    def holds(self, kind: str) -> bool:
+        """Whether `f` calls a rule of this kind, "vjp" or "jvp"."""
+        return any(e.primitive.name == f"custom_{kind}_call" for e in self.rules)
 
     @functools.cached_property
     def outputs(self) -> list[jax.ShapeDtypeStruct]:
@@ -174,16 +180,14 @@ class Case:
 
     @functools.cached_property
     def noise(self) -> list[float]:
-        """How far the float64 truth itself moves, relatively, when its arguments move by a few units in the last place."""
+        """How far the float64 truth itself moves, relatively, when its arguments move by a few last places."""
         rng = np.random.default_rng(self.seed + 3)
         ulps = 4 * float(np.finfo(np.float64).eps)
         moved = []
         for _ in range(3):
             diff = [to_wide(x) * (1 + ulps * rng.uniform(-1, 1, np.shape(x))) for x in self.diff]
             moved.append(self.oracle.cotangents(diff, self.rest, self.drawn(0)))
-        return [
-            max(difference(m[i], truth).error for m in moved) for i, truth in enumerate(self.first.truth)
-        ]
+        return [max(difference(m[i], truth).error for m in moved) for i, truth in enumerate(self.first.truth)]
 
     def uncertainty(self, i: int) -> float:
         """The noise of leaf `i` in the truth, as an allowance: 0 where it is so large that it must be a jump."""
@@ -199,7 +203,7 @@ class Case:
         lengths = reductions(program)[-len(dtypes) :]
         return [allowance(dtype, n) for dtype, n in zip(dtypes, lengths, strict=True)]
 
-    def _meant(self, diff: Leaves, rest: Leaves, cts: Leaves) -> Leaves:
+    def _meant(self, diff: Sequence, rest: Sequence, cts: Sequence) -> Leaves:
         """The cotangents that `reference_vjp(cotangent, *args)` gives, in float64."""
         shapes = jax.eval_shape(self.subject.f, *self.subject.args_with(self.diff, rest))
         with jax.enable_x64(True):

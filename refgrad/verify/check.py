@@ -1,19 +1,23 @@
 """One line that checks a backward rule in every way that matters, on any JAX function.
 
-    >>> report = check(my_op, x, w)      # prints as a table, `.ok`, `.json()`
-    >>> assert_ok(my_op, x, w)           # the same in a test: raises with the failures and the rule's file and line
+>>> report = check(my_op, x, w)      # prints as a table, `.ok`, `.json()`
+>>> assert_ok(my_op, x, w)           # the same in a test: raises with the failures and the rule's file and line
 """
 
+import contextlib
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
 from refgrad.verify.allowance import C
+from refgrad.verify.blame import blame
 from refgrad.verify.case import Case
 from refgrad.verify.properties import PROPERTIES
 from refgrad.verify.properties.structure import broken
-from refgrad.verify.report import Report, Row
+from refgrad.verify.report import COMPILER, Report, Row
+from refgrad.verify.rules import bwd_location
 from refgrad.verify.subject import Subject
 
 PRECISION = "highest"  # of every matmul, in the rule and in the oracle alike
@@ -29,7 +33,7 @@ def check(
     seed: int = 0,
     draws: int = 8,
 ) -> Report:
-    """Check every custom rule inside `f` at `args` against float64 truth, and its behaviour under JAX's transformations.
+    """Check the custom rules inside `f` at `args`: against float64 truth, and under JAX's transformations.
 
     `f` is a `custom_vjp` or `custom_jvp` function, or any function with such rules inside; `args` are pytrees, and
     every floating or complex array among their leaves is checked. Truth is found, not supplied: autodiff of `f`
@@ -56,7 +60,8 @@ def check(
         if not rows:
             rows = [row for name in names for row in PROPERTIES[name](case)]
         facts = {} if rows and not rows[0].argument else _facts(case)
-    return Report(subject.title, tuple(rows), facts, _where(f))
+        where = _where(case) if any(row.failed for row in rows) else ()
+    return Report(subject.title, tuple(rows), facts, where)
 
 
 def assert_ok(f: Callable, *args: Any, **settings: Any) -> None:
@@ -68,6 +73,11 @@ def assert_ok(f: Callable, *args: Any, **settings: Any) -> None:
     report = check(f, *args, **settings)
     if not report.ok:
         raise AssertionError(report.summary())
+    if wrong := [row for row in report.rows if row.verdict == COMPILER]:
+        names = sorted({f"{row.property} of {row.argument}" for row in wrong})
+        warnings.warn(
+            f"{report.subject}: the rule is right, XLA's compiled program is not ({', '.join(names)})", stacklevel=2
+        )
 
 
 def _names(properties: Sequence[str] | None, order: int, draws: int) -> list[str]:
@@ -99,5 +109,11 @@ def _facts(case: Case) -> dict[str, str]:
     return facts
 
 
-def _where(f) -> tuple[str, ...]:
-    return ()
+def _where(case: Case) -> tuple[str, ...]:
+    """`file:line (name)` of the backward of each rule at fault; of all of them where no single one can be blamed."""
+    everywhere = tuple(dict.fromkeys(filter(None, map(bwd_location, case.rules))))
+    if len(everywhere) > 1:
+        with contextlib.suppress(Exception):  # whatever keeps the calls from being judged one by one
+            guilty = blame(case.subject.f, *case.subject.args).guilty
+            return tuple(dict.fromkeys(verdict.backward for verdict in guilty)) or everywhere
+    return everywhere

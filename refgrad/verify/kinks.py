@@ -111,9 +111,7 @@ class Kinks:
     def _sides(self, step: float) -> tuple[Leaves, Leaves]:
         """The truth for the first draw's cotangents, one step below and one above."""
         case = self.case
-        moved = (
-            [to_wide(x) + s * step * v for x, v in zip(case.diff, self.directions, strict=True)] for s in (-1, 1)
-        )
+        moved = ([to_wide(x) + s * step * v for x, v in zip(case.diff, self.directions, strict=True)] for s in (-1, 1))
         below, above = (case.oracle.cotangents(diff, case.rest, case.drawn(0)) for diff in moved)
         return below, above
 

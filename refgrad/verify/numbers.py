@@ -1,10 +1,12 @@
 """Comparing leaves: one measure of error for the whole project."""
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+
+T = TypeVar("T")
 
 
 class Difference(NamedTuple):
@@ -39,7 +41,7 @@ def difference(got: np.ndarray, expected: np.ndarray, skip: np.ndarray | None = 
     return Difference(float(gap[at]), tuple(map(int, at)), got[at].item(), expected[at].item())
 
 
-def worst(differences) -> Difference:
+def worst(differences: Iterable[Difference]) -> Difference:
     """The one with the largest error."""
     return max(differences, key=lambda d: d.error)
 
@@ -58,6 +60,13 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.nda
     return np.asarray(x).astype(dtype)
 
 
-def draws_like(rng: np.random.Generator, avals: list[jax.ShapeDtypeStruct]) -> list[np.ndarray]:
-    """One random array for each abstract value."""
+def draws_like(rng: np.random.Generator, avals: Iterable[Any]) -> list[np.ndarray]:
+    """One random array for each abstract or concrete one."""
     return [draw(rng, a.shape, a.dtype) for a in avals]
+
+
+def sample(choices: Sequence[T], most: int) -> list[T]:
+    """At most `most` of the choices, evenly spread, the first and the last among them."""
+    if len(choices) <= most:
+        return list(choices)
+    return [choices[round(k * (len(choices) - 1) / (most - 1))] for k in range(most)]

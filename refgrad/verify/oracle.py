@@ -198,6 +198,4 @@ def _project(leaves: Leaves, directions: list[Leaves]) -> Leaves:
     """⟨leaf, v⟩ for the random directions; the leaf itself where the directions are unit vectors."""
     if _few(leaves):
         return leaves
-    return [
-        np.asarray([np.sum(np.real(x * v)) for v in vs]) for x, vs in zip(leaves, directions, strict=True)
-    ]
+    return [np.asarray([np.sum(np.real(x * v)) for v in vs]) for x, vs in zip(leaves, directions, strict=True)]

@@ -1,5 +1,6 @@
 """What a check found: rows that a person reads as a table and a program as JSON."""
 
+import builtins
 import dataclasses
 import json
 import math
@@ -29,7 +30,7 @@ class Row:
     allowed: float | None = None
     note: str = ""
 
-    @property
+    @builtins.property
     def failed(self) -> bool:
         """Whether this row makes the report red: every other verdict is an answer, not a fault."""
         return self.verdict == FAIL
@@ -121,8 +122,7 @@ def _glance(rows: Iterable[Row]) -> list[Row]:
     worst = {name: max(group, key=_excess) for name, group in plain.items()}
     first = {id(group[0]): name for name, group in plain.items()}
     return [
-        _standing(worst[name], len(plain[name])) if (name := first.get(id(row))) is not None else row
-        for row in shown
+        _standing(worst[name], len(plain[name])) if (name := first.get(id(row))) is not None else row for row in shown
     ]
 
 

@@ -54,9 +54,7 @@ class Subject:
             labels.append(names[path[0].idx] + jax.tree_util.keystr(path[1:]))
         if not floats:
             given = ", ".join(f"{n}: {_type(x)}" for n, x in zip(labels, leaves, strict=True)) or "nothing"
-            raise TypeError(
-                f"{name_of(f)} has no argument to differentiate ({given}): pass a float or complex array"
-            )
+            raise TypeError(f"{name_of(f)} has no argument to differentiate ({given}): pass a float or complex array")
         return cls(f, tuple(leaves), tree, tuple(floats), tuple(others), tuple(labels))
 
     def flat(self, f: Callable | None = None) -> Flat:
@@ -98,6 +96,11 @@ class Subject:
                     f"reference_vjp gives {self.names[i]} the shape {np.shape(ct)}, but it has {np.shape(x)}"
                 )
         return [np.zeros_like(to_wide(x)) if c is None else to_wide(c) for c, x in zip(picked, like, strict=True)]
+
+    @property
+    def args(self) -> tuple:
+        """The arguments as given."""
+        return jax.tree.unflatten(self.tree, self.leaves)
 
     @property
     def diff(self) -> list:

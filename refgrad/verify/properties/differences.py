@@ -5,6 +5,7 @@ a `where` that hides a NaN) is told apart from a rule that differs from autodiff
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,9 @@ LIMITED = 100  # times both, where the forward could not be widened
 def differences(case: Case) -> Iterator[Row]:
     """One row per argument: ⟨truth, v⟩ against the slope of ⟨cotangent, f⟩ along a random direction v."""
     if case.meant is not None or not case.oracle.entries or "differences" in case.oracle.kind:
-        why = "the cotangents are given" if case.meant is not None else "truth is itself made of products with directions"
+        why = (
+            "the cotangents are given" if case.meant is not None else "truth is itself made of products with directions"
+        )
         yield Row("differences", "", UNAVAILABLE, note=why)
         return
     forward = Wide(lambda diff, rest: case.plain(diff, rest)[0], case.diff, case.rest)
@@ -29,7 +32,7 @@ def differences(case: Case) -> Iterator[Row]:
     rng = np.random.default_rng((case.seed, 2))
     base = [to_wide(x) for x in case.diff]
     truth = case.first.truth
-    rule = (case.first.wide if case.first.wide else case.first.rule)
+    rule = case.first.wide if case.first.wide else case.first.rule
     cts = [to_wide(c) for c in case.drawn(0)]
     for i, name in enumerate(case.subject.arguments):
         v = _direction(base[i], rng)
@@ -74,7 +77,7 @@ def _row(name: str, slopes: list[float], products: list[np.ndarray], limited: in
     uncertain = abs(fine - coarse) / scale
     allowed = CLOSE * limited + uncertain
     error = abs(truth - slope) / scale
-    cells = {"got": truth, "expected": slope, "error": error, "allowed": allowed}
+    cells: dict[str, Any] = {"got": truth, "expected": slope, "error": error, "allowed": allowed}
     if uncertain > 0.01:
         return Row("differences", name, KINK, **cells, note="differences do not settle: a kink or a jump is near")
     if error <= allowed:
