@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from refgrad.cost.equations import Equation, equations
 from refgrad.cost.folding import OPCODES, folded
 from refgrad.cost.hlo import HloCost, Row
-from refgrad.cost.libraries import library_calls
+from refgrad.cost.programs import is_sharding_mark, own_programs
 from refgrad.cost.types import Count
 from refgrad.cost.xla import XlaCost
 
@@ -33,7 +33,7 @@ def lowering_causes(jaxpr: Any, count: Count, answer: XlaCost) -> list[Cause]:
     causes = [
         *_folding(expected, walked.program_rows),
         *_devices(count),
-        *_libraries(expected, answer),
+        *_own_programs(expected, answer),
         *_sharding_marks(walked),
         *_branches(walked),
         *_loop_counters(walked.counter_rows),
@@ -76,23 +76,18 @@ def _devices(count: Count) -> Iterator[Cause]:
     yield Cause("shard_map counted for one device", one.flops - count.flops, one.transcendental - count.transcendental)
 
 
-def _libraries(expected: list[Equation], answer: XlaCost) -> Iterator[Cause]:
-    """Equations that became calls of a library: XLA's −1 for each, in place of their own count."""
-    if all(_is_mark(target) for target, _ in answer.hlo.custom_calls()):
-        return
-    for call in library_calls(expected, answer.platform):
-        name = f"{call.primitive} is a call of {', '.join(call.targets)}, −1 each"
-        yield Cause(name, call.flops, call.transcendentals)
+def _own_programs(expected: list[Equation], answer: XlaCost) -> Iterator[Cause]:
+    """Equations that became a library call or a loop: what HLO has for them, in place of their own count."""
+    calls = any(not is_sharding_mark(target) for target, _ in answer.hlo.custom_calls())
+    if calls or answer.hlo.loops:
+        for own in own_programs(expected, answer.platform):
+            yield Cause(f"{own.primitive} is {own.what}", own.flops, own.transcendentals)
 
 
 def _sharding_marks(walked: HloCost) -> Iterator[Cause]:
     for target, row in walked.custom_calls():
-        if _is_mark(target):
+        if is_sharding_mark(target):
             yield Cause(f"{target} only marks a sharding, −1 each", row.flops * row.times, 0)
-
-
-def _is_mark(target: str) -> bool:
-    return target.startswith("xla.sdy.") or target in ("Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape")
 
 
 def _branches(walked: HloCost) -> Iterator[Cause]:
