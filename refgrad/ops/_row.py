@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import sympy
 from jax import Array
 
@@ -25,10 +26,10 @@ class Cost(NamedTuple):
 
 
 class Special(NamedTuple):
-    """An example worth its own name: dimensions that differ from the usual, values made from the usual ones."""
+    """An example worth its own name: dimensions other than the usual, values made from the usual ones, in NumPy."""
 
     dims: Mapping[str, int] = {}
-    values: Mapping[str, Callable[[Array], Array]] = {}
+    values: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,29 +88,14 @@ class Row:
 
         return tuple(map(shape, self.arguments.values()))
 
-    def sample(self, key: Array, dims: Mapping[str, int], dtype: Any) -> tuple[Array, ...]:
-        """Arrays at `dims`: floats from a standard normal in float32, then cast; ids uniform below their bound."""
+    def sample(self, seed: int, dims: Mapping[str, int], dtype: Any, special: str = "") -> tuple[Array, ...]:
+        """Arrays at `dims`: floats from a standard normal, ids uniform below their bound; or the special values named."""
+        rng = np.random.default_rng(seed)
+        values = self.special[special].values if special else {}
         arrays = []
-        for axes, struct, one in zip(
-            self.arguments.values(),
-            self.shapes(dims, dtype),
-            jax.random.split(key, len(self.arguments)),
-            strict=True,
-        ):
+        for (name, axes), struct in zip(self.arguments.items(), self.shapes(dims, dtype), strict=True):
             _, _, bound = axes.partition("<")
-            if bound:
-                arrays.append(jax.random.randint(one, struct.shape, 0, dims[bound.strip()], dtype=jnp.int32))
-            else:
-                arrays.append(jax.random.normal(one, struct.shape, jnp.float32).astype(dtype))
+            draw = rng.integers(0, dims[bound.strip()], struct.shape) if bound else rng.standard_normal(struct.shape)
+            array = draw.astype(struct.dtype)
+            arrays.append(jnp.asarray(values[name](array) if name in values else array, struct.dtype))
         return tuple(arrays)
-
-    def sample_special(self, name: str, key: Array, dims: Mapping[str, int], dtype: Any):
-        """The named special example: its dimensions and its arrays."""
-        special = self.special[name]
-        dims = {**dims, **special.dims}
-        arrays = self.sample(key, dims, dtype)
-        changed = (
-            special.values.get(argument, lambda x: x)(array)
-            for argument, array in zip(self.arguments, arrays, strict=True)
-        )
-        return dims, tuple(changed)

@@ -15,6 +15,7 @@ Source: GPT-2 itself; D2, "Softmax" (its figures for the attention matrix b × n
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from refgrad.ops._agree import agree
@@ -55,7 +56,7 @@ causal_softmax.defvjp(_fwd, _bwd)
 
 
 def _under_mask(value: float):
-    return lambda x: jnp.where(jnp.triu(jnp.ones(x.shape, bool), 1), value, x).astype(x.dtype)
+    return lambda x: np.where(np.triu(np.ones(x.shape, bool), 1), value, x)
 
 
 ROW = Row(
@@ -70,7 +71,7 @@ ROW = Row(
     residuals=SOFTMAX.residuals,
     special={
         **SOFTMAX.special,
-        "−∞ under the mask": Special(values={"x": _under_mask(-jnp.inf)}),
+        "−∞ under the mask": Special(values={"x": _under_mask(-np.inf)}),
         "+1e4 under the mask": Special(values={"x": _under_mask(1e4)}),
     },
 )

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from refgrad.ops._agree import agree
@@ -74,7 +75,7 @@ ROW = Row(
     causes={"n−1 additions": -b * n_h * s},
     residuals=a * b * n_h * s**2,
     special={
-        "logits of ±1e4": Special(values={"x": lambda x: jnp.where(x > 0, 1e4, -1e4).astype(x.dtype)}),
-        "equal logits": Special(values={"x": jnp.zeros_like}),
+        "logits of ±1e4": Special(values={"x": lambda x: np.where(x > 0, 1e4, -1e4)}),
+        "equal logits": Special(values={"x": np.zeros_like}),
     },
 )

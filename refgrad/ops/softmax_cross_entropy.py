@@ -1,6 +1,7 @@
 """Cross-entropy with its two rules fused: L = (1/bs) Σ_r (log Σ_v e^(x_rv) − x_r,t_r).
 
-With m_r the row's maximum, a shift that cancels, and S_r = Σ_v e^(x_rv − m_r), it is L = (1/bs) Σ_r (log S_r − (x_r,t_r − m_r)).
+With m_r the row's maximum, a shift that cancels, and S_r = Σ_v e^(x_rv − m_r), it is
+L = (1/bs) Σ_r (log S_r − (x_r,t_r − m_r)).
 
 Derivation. ∂(log S_r)/∂x_rv is the softmax p_rv = e^(x_rv − m_r) / S_r, and the target's logit enters with −1, so that
 dx_rv = (dL/bs) (p_rv − δ(v, t_r)). With g = dL/bs and the division by S_r drawn out of the row:

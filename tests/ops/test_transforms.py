@@ -16,7 +16,7 @@ DIMS = {**DIMS[0], "b": 4}  # a batch that four devices share
 def pair(name):
     """The operation and its plain forward as functions of their arrays, and float64 arrays."""
     row = TABLE[name]
-    op, arrays = row.bound(DIMS), row.sample(jax.random.key(1), DIMS, jnp.float64)
+    op, arrays = row.bound(DIMS), row.sample(1, DIMS, jnp.float64)
     plain = jax.tree_util.Partial(lambda *a: row.op.fun(*a, *statics(row)))
     return op, plain, arrays
 

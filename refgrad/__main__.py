@@ -1,0 +1,7 @@
+"""`python -m refgrad` is the `refgrad` command."""
+
+import sys
+
+from refgrad.cli import main
+
+sys.exit(main())

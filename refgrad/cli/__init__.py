@@ -1,0 +1,22 @@
+"""The `refgrad` command: one thin file per sub-command."""
+
+import argparse
+import sys
+
+from refgrad.cli import verify
+
+COMMANDS = {"verify": verify}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one sub-command. Returns the exit code: 0 only if everything that it checks holds, 2 for bad input."""
+    parser = argparse.ArgumentParser(prog="refgrad", description="Hand-derived gradients in JAX: verified and priced.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, command in COMMANDS.items():
+        command.add_arguments(commands.add_parser(name, help=command.__doc__, description=command.__doc__))
+    options = parser.parse_args(argv)
+    try:
+        return COMMANDS[options.command].run(options)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"refgrad {options.command}: {error}", file=sys.stderr)
+        return 2

@@ -1,0 +1,24 @@
+"""The device that a command runs on."""
+
+import jax
+
+
+def device(name: str | None) -> jax.Device:
+    """The device called `platform` or `platform:index`; JAX's own choice for None.
+
+    Raises ValueError where there is none of that name, naming those present.
+    """
+    if name is None:
+        return jax.devices()[0]
+    platform, _, index = name.partition(":")
+    try:
+        found = jax.devices(platform)
+    except RuntimeError:
+        raise ValueError(f"--device {name}: no {platform} here; JAX sees {_present()}") from None
+    if index and not (index.isdigit() and int(index) < len(found)):
+        raise ValueError(f"--device {name}: {platform} devices go from 0 to {len(found) - 1}")
+    return found[int(index or 0)]
+
+
+def _present() -> str:
+    return ", ".join(sorted({device.platform for device in jax.devices()} | {"cpu"}))

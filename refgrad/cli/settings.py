@@ -1,0 +1,91 @@
+"""What every sub-command takes: `--config FILE.toml`, `--set section.key=value`, `--json FILE`."""
+
+import argparse
+import difflib
+import json
+import os
+import tempfile
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from refgrad.models.gpt2 import Config
+
+INPUT = {"batch": 2, "sequence": 24}
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every sub-command has."""
+    parser.add_argument("--config", metavar="FILE.toml", help="sections [model] and [input]; default: the tiny GPT-2")
+    parser.add_argument(
+        "--set",
+        metavar="section.key=value",
+        action="append",
+        default=[],
+        help="change one key, such as model.n_layer=3",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the results there as JSON too")
+
+
+def load(path: str | None, changes: Sequence[str]) -> tuple[Config, dict[str, int]]:
+    """The model's config and the input's sizes, from a TOML file and `section.key=value` changes.
+
+    Raises ValueError for a file that is no TOML, an unknown section or key, and values that no model can have.
+    """
+    values: dict[str, dict[str, Any]] = {"model": {}, "input": {}}
+    if path is not None:
+        try:
+            parsed = tomllib.loads(Path(path).read_text())
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{path} is no TOML: {error}") from error
+        for section, content in parsed.items():
+            if not isinstance(content, dict):
+                raise ValueError(f"{path}: {section} = {content!r} stands outside of a section: use [model] or [input]")
+            _section(values, section).update(content)
+    for change in changes:
+        name, equals, text = change.partition("=")
+        section, dot, key = name.partition(".")
+        if not (equals and dot):
+            raise ValueError(f"--set {change}: write section.key=value, such as model.n_layer=3")
+        _section(values, section)[key] = _value(text)
+    config = Config.from_mapping(values["model"])
+    sizes = {**INPUT, "sequence": min(INPUT["sequence"], config.n_positions)}
+    for key, value in values["input"].items():
+        if key not in INPUT:
+            raise ValueError(f"input.{key} = {value!r} is no key: known are {', '.join(INPUT)}")
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"input.{key} is {value!r}, but must be an integer of at least 1")
+        sizes[key] = value
+    if sizes["sequence"] > config.n_positions:
+        raise ValueError(f"input.sequence is {sizes['sequence']}, but model.n_positions = {config.n_positions}")
+    return config, sizes
+
+
+def _section(values: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+    if name not in values:
+        near = difflib.get_close_matches(name, values, 1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(values)}"
+        raise ValueError(f"{name} is no section of a config: {hint}")
+    return values[name]
+
+
+def _value(text: str) -> Any:
+    """A value as TOML reads it."""
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"--set …={text}: {text!r} is no TOML value ({error})") from error
+
+
+def write_json(path: str, data: Any) -> None:
+    """Write `data` as JSON, whole or not at all: to a file beside it first, then renamed."""
+    target = Path(path)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(data, file, ensure_ascii=False, indent=1)
+        os.replace(name, target)
+    except BaseException:
+        os.unlink(name)
+        raise

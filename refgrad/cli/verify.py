@@ -1,0 +1,98 @@
+"""Verify every derived rule against autodiff and float64, and price it against XLA; exit code 0 only if all holds."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from refgrad.cli.devices import device
+from refgrad.cli.progress import track
+from refgrad.cli.settings import add_common, load, write_json
+from refgrad.models import gpt2
+from refgrad.ops import TABLE
+from refgrad.report import model, operations
+from refgrad.report.text import standard_library_ids
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this sub-command's options."""
+    add_common(parser)
+    parser.add_argument("--op", action="append", metavar="NAME", help="check this operation alone (may be repeated)")
+    parser.add_argument("--dtype", action="append", choices=DTYPES, help="check in this dtype alone (may be repeated)")
+    parser.add_argument("--device", metavar="PLATFORM", help="cpu, gpu or tpu, with :INDEX for one of several")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check, print and write; returns 0 if everything holds, else 1. Raises ValueError for bad options."""
+    config, sizes = load(options.config, options.set)
+    for name in options.op or ():
+        if name not in TABLE:
+            raise ValueError(f"--op {name}: no such operation; there are {', '.join(TABLE)}")
+    where = device(options.device)
+    dtypes = [dtype for dtype in DTYPES if dtype in (options.dtype or DTYPES)]
+    print(f"refgrad verify on {where.device_kind}, jax {jax.__version__}, matmul precision: highest")
+    if where.platform == "tpu" and "float64" in dtypes:
+        print("float64 is left out: a TPU has none; truth is computed on the CPU")
+        dtypes.remove("float64")
+    with jax.default_device(where), jax.enable_x64(True):
+        found = _operations(config, sizes, options.op or list(TABLE), dtypes)
+        if options.op is None:
+            found |= _model(config, sizes, dtypes)
+    ok = all(part["ok"] for part in found.values())
+    print("\nEverything holds." if ok else "\nNOT everything holds: look for FAIL and for unexplained other than 0.")
+    if options.json:
+        facts = {"device": where.device_kind, "jax": jax.__version__, "precision": "highest"}
+        write_json(options.json, {"ok": ok, **facts, **found})
+    return 0 if ok else 1
+
+
+def _operations(
+    config: gpt2.Config, sizes: Mapping[str, int], names: Sequence[str], dtypes: Sequence[str]
+) -> dict[str, Any]:
+    """Every operation at the model's widths: accuracy and cost."""
+    dims = {**config.dims(sizes["batch"], sizes["sequence"]), "i": config.n_embd, "o": 3 * config.n_embd}
+    results = [operations.verify_operation(TABLE[name], dims, dtypes) for name in track(names, "operations")]
+    _show("Operations: largest error of each cotangent over its allowance (at most 1 holds)")
+    print(operations.accuracy_table(results))
+    for result in results:
+        for report in result.reports.values():
+            if not report.ok:
+                print(f"\n{report.summary()}")
+    _show(f"Operations: backward FLOPs at {', '.join(f'{k}={v}' for k, v in dims.items())}")
+    print(operations.cost_table(results))
+    for result in results:
+        if result.unexplained:
+            print(f"\n{result.row.name}\n{result.reconciliation}")
+    ok = all(result.ok for result in results)
+    return {"operations": {"ok": ok, "rows": [result.data() for result in results]}}
+
+
+def _model(config: gpt2.Config, sizes: Mapping[str, int], dtypes: Sequence[str]) -> dict[str, Any]:
+    """The whole model on real text: every parameter's gradient, and its cost from the document to XLA."""
+    batch, sequence = sizes["batch"], sizes["sequence"]
+    _show(f"Model: gradient of each parameter by the rules against autodiff\n{config}")
+    print(f"input: {batch} × {sequence} bytes of the Python standard library's source")
+    tokens, targets = standard_library_ids(batch, sequence)
+    compared = [dtype for dtype in track(dtypes, "model") if dtype in model.BOUNDS]
+    parameters = model.compare_gradients(config, tokens, targets, compared)
+    print(model.parameter_table(parameters))
+    _show("Model: backward pass, from the document's total to XLA's count of the lowered module")
+    reconciliation = model.reconcile_model(config, batch, sequence)
+    print(reconciliation)
+    _show("The tally as polynomials")
+    print(model.polynomial_text(config))
+    _show("Totals for one sequence of 1024 tokens, from abstract values")
+    totals = model.totals(gpt2.SIZES)
+    print(model.total_table(totals))
+    return {
+        "parameters": {"ok": all(p.ok for p in parameters), "rows": [p.data() for p in parameters]},
+        "model": {"ok": reconciliation.ok, **reconciliation.json()},
+        "totals": {"ok": not any(t.unexplained for t in totals), "rows": [t.data() for t in totals]},
+    }
+
+
+def _show(title: str) -> None:
+    print(f"\n{title}\n")

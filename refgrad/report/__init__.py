@@ -1,0 +1,1 @@
+"""What the commands show: results gathered from the instruments, as data and as tables."""

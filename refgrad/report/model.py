@@ -1,0 +1,197 @@
+"""The whole model: each parameter's gradient by the rules against autodiff, and its cost as polynomials."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import sympy
+from jax import Array
+
+from refgrad import cost, verify
+from refgrad._text import table
+from refgrad.models import gpt2, tally
+from refgrad.models._inputs import path_name
+from refgrad.symbols import evaluate
+
+# Largest relative difference between the rules' gradient and autodiff's of the same program, for any leaf.
+BOUNDS = {"float64": 1e-11, "float32": 1e-5}
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterResult:
+    """One parameter: its gradient's relative difference to autodiff's, by dtype."""
+
+    name: str
+    shape: tuple[int, ...]
+    errors: Mapping[str, float]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every difference is within its bound; NaN is not."""
+        return all(error <= BOUNDS[dtype] for dtype, error in self.errors.items())
+
+    def data(self) -> dict[str, Any]:
+        """The result as plain data for JSON."""
+        return {"parameter": self.name, "shape": list(self.shape), "errors": dict(self.errors), "ok": self.ok}
+
+
+def compare_gradients(
+    config: gpt2.Config, tokens: np.ndarray, targets: np.ndarray, dtypes: Sequence[str]
+) -> list[ParameterResult]:
+    """The gradient of the loss by every parameter: by the rules, and by autodiff of the same program without them."""
+    params = gpt2.init(jax.random.key(0), config)
+    names, shapes = zip(*((path_name(p), leaf.shape) for p, leaf in jax.tree.leaves_with_path(params)), strict=True)
+    errors: dict[str, list[float]] = {}
+    for dtype in dtypes:
+        cast = jax.tree.map(lambda leaf, dtype=dtype: leaf.astype(dtype), params)
+        loss = partial(gpt2.loss, tokens=tokens, targets=targets, config=config)
+        with jax.default_matmul_precision("highest"):
+            got = jax.jit(jax.grad(loss))(cast)
+            want = jax.jit(jax.grad(verify.without_rules(loss)))(cast)
+        errors[dtype] = [_relative(g, w) for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)]
+    return [
+        ParameterResult(name, shape, {dtype: errors[dtype][n] for dtype in dtypes})
+        for n, (name, shape) in enumerate(zip(names, shapes, strict=True))
+    ]
+
+
+def _relative(got: Array, want: Array) -> float:
+    """max|got − want| / max|want|, absolute where want is 0."""
+    got64, want64 = (np.asarray(x, np.float64) for x in (got, want))
+    return float(np.max(np.abs(got64 - want64)) / (np.max(np.abs(want64)) or 1.0))
+
+
+def parameter_table(results: Sequence[ParameterResult]) -> str:
+    """One line per parameter."""
+    dtypes = list(results[0].errors)
+    header = ["parameter", "shape", *(f"{dtype} (≤ {BOUNDS[dtype]:g})" for dtype in dtypes), "verdict"]
+    rows = [
+        [
+            result.name,
+            "×".join(map(str, result.shape)),
+            *(f"{result.errors[dtype]:.1e}" for dtype in dtypes),
+            "ok" if result.ok else "FAIL",
+        ]
+        for result in results
+    ]
+    return table(header, rows)
+
+
+def reconcile_model(config: gpt2.Config, batch: int, sequence: int) -> cost.Reconciliation:
+    """From the document's total (D2.22) to XLA's count of the whole backward pass, at this model's sizes.
+
+    A remainder stands in the result instead of being raised. Layers are unrolled, since XLA counts a loop's body once.
+    """
+    dims = config.dims(batch, sequence)
+    exact, named = tally.backward(config.tie_word_embeddings), tally.differences(config.tie_word_embeddings)
+    try:
+        with jax.enable_x64(False):
+            return cost.reconcile(
+                *_loss_of_params(config, batch, sequence, scan=False),
+                derived=(evaluate(exact.flops, dims), evaluate(exact.transcendentals, dims)),
+                document=evaluate(tally.PRINTED_TOTAL, dims),
+                causes={cause: evaluate(term, dims) for cause, term in named.items()},
+                backward=True,
+            )
+    except cost.Unexplained as unexplained:
+        return unexplained.reconciliation
+
+
+def _loss_of_params(config: gpt2.Config, batch: int, sequence: int, scan: bool) -> tuple[Any, ...]:
+    """The loss as a function of parameters and ids, and its abstract arguments: nothing is allocated."""
+    params = jax.eval_shape(partial(gpt2.init, config=config), jax.random.key(0))
+    ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
+    return partial(gpt2.loss, config=config, scan=scan), params, ids, ids
+
+
+@dataclasses.dataclass(frozen=True)
+class Total:
+    """One size of GPT-2: FLOPs by the document, by the exact polynomials, and counted from the traced program."""
+
+    name: str
+    document: int
+    forward: int
+    backward: int
+    transcendentals: int
+    counted: tuple[int, int]
+
+    @property
+    def unexplained(self) -> int:
+        """What the count of the traced backward pass and the polynomial differ by."""
+        flops, transcendentals = self.counted
+        return abs(self.backward - flops) + abs(self.transcendentals - transcendentals)
+
+    def data(self) -> dict[str, Any]:
+        """The result as plain data for JSON."""
+        return dataclasses.asdict(self) | {"unexplained": self.unexplained}
+
+
+def totals(sizes: Mapping[str, gpt2.Config], batch: int = 1, sequence: int = 1024) -> list[Total]:
+    """Each size's backward pass, from abstract values: layers scanned, so that tracing does not grow with depth."""
+    results = []
+    for name, config in sizes.items():
+        dims = config.dims(batch, sequence)
+        exact = tally.backward(config.tie_word_embeddings)
+        with jax.enable_x64(False):
+            counted = cost.count_backward(*_loss_of_params(config, batch, sequence, scan=True))
+        results.append(
+            Total(
+                name,
+                evaluate(tally.PRINTED_TOTAL, dims),
+                evaluate(tally.forward().flops, dims),
+                evaluate(exact.flops, dims),
+                evaluate(exact.transcendentals, dims),
+                (counted.flops, counted.transcendental),
+            )
+        )
+    return results
+
+
+def total_table(results: Sequence[Total]) -> str:
+    """FLOPs by size: the document's total, the exact one, and what is unexplained between polynomial and program."""
+    header = [
+        "size",
+        "document (D2.22)",
+        "exact backward",
+        "exact/document",
+        "forward",
+        "backward/forward",
+        "unexplained",
+    ]
+    rows = [
+        [
+            t.name,
+            f"{t.document:,}",
+            f"{t.backward:,}",
+            f"{t.backward / t.document:.4f}",
+            f"{t.forward:,}",
+            f"{t.backward / t.forward:.4f}",
+            str(t.unexplained),
+        ]
+        for t in results
+    ]
+    return table(header, rows)
+
+
+def polynomial_text(config: gpt2.Config) -> str:
+    """The tally as polynomials: the document's printed lines, what its operations add up to, and the exact one."""
+    lost = sympy.expand(tally.document_total() - tally.PRINTED_TOTAL)
+    exact = tally.backward(config.tie_word_embeddings)
+    layer_holds = sympy.expand(tally.document_layer() - tally.PRINTED_LAYER) == 0
+    lines = [
+        f"document, one layer (D2.21)  {tally.PRINTED_LAYER}",
+        f"  its operations add up to   {'the same' if layer_holds else tally.document_layer()}",
+        f"document, network (D2.22)    {tally.PRINTED_TOTAL}",
+        f"  its operations add up to   that and {lost}" + (", which its last line lost" if lost != 0 else ""),
+        f"exact backward, FLOPs        {exact.flops}",
+        f"  transcendentals            {exact.transcendentals}",
+        "  FLOPs = D2.22 plus",
+    ]
+    differences = tally.differences(config.tie_word_embeddings)
+    rows = [(f"    {cause}", str(term)) for cause, term in differences.items() if term != 0]
+    width = max(len(cause) for cause, _ in rows)
+    return "\n".join([*lines, *(f"{cause.ljust(width)}  {term}" for cause, term in rows)])

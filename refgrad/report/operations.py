@@ -1,0 +1,119 @@
+"""Each operation's rule, verified and priced: what `refgrad verify` shows first."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from refgrad import cost, verify
+from refgrad._text import table
+from refgrad.ops import Row
+from refgrad.symbols import evaluate
+
+
+@dataclasses.dataclass(frozen=True)
+class OperationResult:
+    """One operation: a report per dtype, and the way from the document's FLOPs to XLA's."""
+
+    row: Row
+    dims: Mapping[str, int]
+    reports: Mapping[str, verify.Report]
+    reconciliation: cost.Reconciliation
+
+    @property
+    def ok(self) -> bool:
+        """Whether every cotangent is within its allowance in every dtype, and no FLOP is unexplained."""
+        return self.unexplained == 0 and all(report.ok for report in self.reports.values())
+
+    @property
+    def unexplained(self) -> int:
+        """FLOPs and transcendentals over, summed in absolute value over the asserted steps."""
+        return sum(abs(step.unexplained) for step in self.reconciliation.steps if step.asserted)
+
+    def data(self) -> dict[str, Any]:
+        """The result as plain data for JSON."""
+        return {
+            "operation": self.row.name,
+            "source": self.row.source,
+            "dims": dict(self.dims),
+            "ok": self.ok,
+            "reports": {dtype: report.data() for dtype, report in self.reports.items()},
+            "cost": self.reconciliation.json(),
+        }
+
+
+def verify_operation(row: Row, dims: Mapping[str, int], dtypes: Sequence[str]) -> OperationResult:
+    """Check the operation's cotangents in each dtype at `dims`, and reconcile its backward FLOPs there."""
+    reports = {
+        dtype: verify.check(
+            row.bound(dims), *row.sample(0, dims, jnp.dtype(dtype)), properties=("structure", "accuracy")
+        )
+        for dtype in dtypes
+    }
+    return OperationResult(row, dims, reports, reconcile_operation(row, dims))
+
+
+def reconcile_operation(row: Row, dims: Mapping[str, int]) -> cost.Reconciliation:
+    """Walk from the document's backward FLOPs to XLA's; a remainder stands in the result instead of being raised."""
+    derived = (evaluate(row.backward.flops, dims), evaluate(row.backward.transcendentals, dims))
+    causes = {cause: evaluate(term, dims) for cause, term in row.causes.items()}
+    document = evaluate(row.document, dims)
+    shapes = row.shapes(dims, jnp.float32)
+    try:
+        with jax.enable_x64(False):
+            return cost.reconcile(
+                row.bound(dims), *shapes, derived=derived, document=document, causes=causes, backward=True
+            )
+    except cost.Unexplained as unexplained:
+        return unexplained.reconciliation
+
+
+def accuracy_table(results: Sequence[OperationResult]) -> str:
+    """Each cotangent's error over its allowance (at most 1 holds): against float64 truth, and against autodiff."""
+    dtypes = list(results[0].reports)
+    short = {"float64": "f64", "float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+    header = ["operation", "argument", *(f"{short[t]} {against}" for t in dtypes for against in ("truth", "autodiff"))]
+    rows = []
+    for result in results:
+        for argument in result.row.differentiable:
+            cells = [
+                _ratio(result.reports[dtype], against, argument)
+                for dtype in dtypes
+                for against in ("accuracy", "autodiff")
+            ]
+            failed = any(r.failed for report in result.reports.values() for r in report.rows if r.argument == argument)
+            rows.append([result.row.name, argument, *cells, "FAIL" if failed else "ok"])
+        broken = [r for report in result.reports.values() for r in report.failures if not r.argument]
+        rows += [[result.row.name, "", *[""] * (2 * len(dtypes)), f"FAIL: {r.note}"] for r in broken[:1]]
+    return table([*header, "verdict"], rows)
+
+
+def _ratio(report: verify.Report, against: str, argument: str) -> str:
+    """The largest error over its allowance among a property's rows for one argument."""
+    ratios = [row.error / row.allowed for row in report.of(against) if row.argument == argument and row.allowed]
+    return f"{max(ratios):.3f}" if ratios else ""
+
+
+def cost_table(results: Sequence[OperationResult]) -> str:
+    """The document's backward FLOPs, each named difference as a polynomial and a number, and XLA's count."""
+    rows = []
+    for result in results:
+        lowered = result.reconciliation.lowered
+        causes = " ".join(
+            f"{evaluate(term, result.dims):+,} {cause};" for cause, term in result.row.causes.items()
+        ).rstrip(";")
+        rows.append(
+            [
+                result.row.name,
+                str(result.row.document),
+                f"{evaluate(result.row.document, result.dims):,}",
+                f"{lowered.flops:,}",
+                f"{lowered.transcendentals:,}",
+                str(result.unexplained),
+                causes,
+            ]
+        )
+    header = ["operation", "document's formula", "document", "XLA flops", "XLA transc.", "unexplained", "differences"]
+    return table(header, rows)
