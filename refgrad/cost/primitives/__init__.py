@@ -1,4 +1,18 @@
-"""The table of costs: primitive's name → rule, a file for each family."""
+"""The table of costs: primitive's name → rule, a file for each family.
+
+A rule follows what JAX lowers the primitive to and what XLA counts for that, also where one may frown at the
+figure (a sort is n⌈log2 n⌉ over all rows together, a cumulative sum n − 1 an element, top-k nothing). It departs from
+XLA's figure of the lowered program only here:
+
+- loops, which XLA counts once: their trips;
+- calls of libraries, −1 each: closed forms of the algorithms (`linalg`); Pallas kernels: body times grid;
+- branches, of which XLA takes the maximum of each figure apart: the one dearest branch;
+- threefry's rounds, which the CPU lowering rolls into a loop: all twenty (as XLA has it for TPU and GPU);
+- `ragged_dot`, for which the CPU lowering multiplies with every group's matrix: with a row's own;
+- dots of two different dtypes, whose operands the CPU lowering converts: the dot;
+- a reduce-scatter, 0: its additions. Inside `shard_map` everything is times the devices;
+- what XLA folds while lowering (constants, x · 1, x + 0) is counted, since the program says it.
+"""
 
 from refgrad.cost.primitives import (
     collectives,
