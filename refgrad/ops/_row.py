@@ -38,7 +38,8 @@ class Row:
 
     `arguments` maps each array argument to its axes (`"b s h"`; `"b s < V"` for integer ids below V), in order, and
     `statics` maps each static argument, which follow the arrays, to its value, an expression in the dimensions or a
-    float. `document` is the backward pass as the document counts it, `backward.flops` is `document + Σ causes`, and
+    float. `scale` is a factor on a standard normal sample, for arguments that the operation meets at another size.
+    `document` is the backward pass as the document counts it, `backward.flops` is `document + Σ causes`, and
     `residuals` the bytes that the rule keeps, w for an element of the arguments and a for an accumulated one.
     """
 
@@ -51,6 +52,7 @@ class Row:
     causes: Mapping[str, sympy.Expr]
     residuals: sympy.Expr | int
     statics: Mapping[str, sympy.Expr | float] = dataclasses.field(default_factory=dict)
+    scale: Mapping[str, sympy.Expr] = dataclasses.field(default_factory=dict)
     special: Mapping[str, Special] = dataclasses.field(default_factory=dict)
 
     @property
@@ -89,13 +91,20 @@ class Row:
         return tuple(map(shape, self.arguments.values()))
 
     def sample(self, seed: int, dims: Mapping[str, int], dtype: Any, special: str = "") -> tuple[Array, ...]:
-        """Arrays at `dims`: floats from a standard normal, ids uniform below their bound; or the special values named."""
+        """Arrays at `dims`: floats scaled from a normal, ids uniform below their bound; or the special values named."""
         rng = np.random.default_rng(seed)
         values = self.special[special].values if special else {}
         arrays = []
         for (name, axes), struct in zip(self.arguments.items(), self.shapes(dims, dtype), strict=True):
             _, _, bound = axes.partition("<")
-            draw = rng.integers(0, dims[bound.strip()], struct.shape) if bound else rng.standard_normal(struct.shape)
+            if bound:
+                draw = rng.integers(0, dims[bound.strip()], struct.shape)
+            else:
+                draw = rng.standard_normal(struct.shape) * self._factor(name, dims)
             array = draw.astype(struct.dtype)
             arrays.append(jnp.asarray(values[name](array) if name in values else array, struct.dtype))
         return tuple(arrays)
+
+    def _factor(self, name: str, dims: Mapping[str, int]) -> float:
+        scale = sympy.sympify(self.scale.get(name, 1))
+        return float(scale.subs({symbol: dims[symbol.name] for symbol in scale.free_symbols}))

@@ -162,6 +162,7 @@ ROW = Row(
     source="D2, Final Tally (qkv_proj to attn_out)",
     arguments={"x": "b s h", "w_qkv": "h 3*h", "b_qkv": "3*h", "w_out": "h h", "b_out": "h"},
     statics={"n_head": n_h},
+    scale={"w_qkv": 1 / sympy.sqrt(h), "w_out": 1 / sympy.sqrt(h)},  # scores of the order of 1
     forward=Cost(_sum(lambda row: row.forward.flops), _sum(lambda row: row.forward.transcendentals)),
     backward=Cost(_sum(lambda row: row.backward.flops), _sum(lambda row: row.backward.transcendentals)),
     document=_sum(lambda row: row.document),
