@@ -16,7 +16,7 @@ PLAN = "temporaries are XLA's plan after fusion and reuse: below the residuals w
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one compiled forward-and-backward program, and the residuals of the same function."""
+    """Bytes of one compiled forward-and-backward program on one device, and the residuals of the same function."""
 
     residuals: Residuals
     arguments: int

@@ -243,6 +243,23 @@ def test_shard_map_counts_all_devices_and_one():
     assert count(jax.jit(partly), spec(8, 6)).flops == 48
 
 
+@pytest.mark.parametrize("name", ("psum", "pmax", "pmean"))
+def test_a_collective_over_a_vmapped_axis_is_a_reduction(name, lowered):
+    f = jax.vmap(lambda x: getattr(lax, name)(x, "rows"), axis_name="rows")
+    assert count(f, X).flops == lowered(f, X)[0] >= (5 - 1) * 7
+
+
+def test_a_collective_over_both_kinds_of_axis():
+    P = PartitionSpec
+    f = on_shards(
+        jax.vmap(lambda x: lax.psum(x, ("data", "rows")), axis_name="rows", spmd_axis_name=None),
+        P(None, "data"),
+        P(),
+        check_vma=False,
+    )
+    assert count(f, spec(5, 8)).per_device.flops == 4 * 2 + 2  # five rows to one, then across devices
+
+
 def kernel(x, y, out):
     @pl.when(pl.program_id(1) == 0)
     def _():

@@ -12,8 +12,10 @@ from refgrad.cost.primitives.rule import Rule, Work, free, names, size
 
 
 def all_reduce(eqn: JaxprEqn) -> Work:
-    """One operation for each element of the results."""
-    return Work(elementwise=sum(size(v) for v in eqn.outvars))
+    """One operation for each element of the results; over an axis that `vmap` has named, a plain reduction."""
+    across = sum(size(v) for v in eqn.outvars) if any(isinstance(axis, str) for axis in eqn.params["axes"]) else 0
+    within = sum(size(v) for v in eqn.invars) - sum(size(v) for v in eqn.outvars)
+    return Work(elementwise=across + within)
 
 
 def reduce_scatter(eqn: JaxprEqn) -> Work:
