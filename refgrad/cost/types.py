@@ -103,17 +103,17 @@ class Count:
         return self.flops / self.bytes if self.bytes else 0.0
 
     @property
-    def by_scope(self) -> dict[str, "Count"]:
+    def by_scope(self) -> "Parts":
         """Scope path → the work done at exactly that path; the parts sum to the whole."""
         return self.partition(lambda site: site.scope)
 
     @property
-    def by_primitive(self) -> dict[str, "Count"]:
+    def by_primitive(self) -> "Parts":
         """Primitive's name → its part."""
         return self.partition(lambda site: site.primitive)
 
     @property
-    def by_source(self) -> dict[str, "Count"]:
+    def by_source(self) -> "Parts":
         """file:line:column (function) → its part."""
         return self.partition(lambda site: site.source)
 
@@ -123,12 +123,12 @@ class Count:
         return self.where(lambda site: site.recomputed)
 
     @property
-    def per_trip(self) -> dict[str, "Count"]:
+    def per_trip(self) -> "Parts":
         """Loop of unknown length → the cost of ONE trip, which is what the whole contains of it."""
         return self.where(lambda site: bool(site.loop)).partition(lambda site: site.loop)
 
     @property
-    def unknown(self) -> dict[str, "Count"]:
+    def unknown(self) -> "Parts":
         """Primitive of unknown cost → where it stands (bytes are known, FLOPs read 0)."""
         return self.where(lambda site: site.unknown).partition(lambda site: site.primitive)
 
@@ -157,12 +157,12 @@ class Count:
         """The part at the sites that `keep` accepts."""
         return Count({site: cost for site, cost in self.sites.items() if keep(site)}, self.notes)
 
-    def partition(self, key: Callable[[Site], str]) -> dict[str, "Count"]:
+    def partition(self, key: Callable[[Site], str]) -> "Parts":
         """key(site) → the part at the sites of that key, in order of appearance."""
         parts: dict[str, dict[Site, Cost]] = {}
         for site, cost in self.sites.items():
             parts.setdefault(key(site), {})[site] = cost
-        return {name: Count(sites, self.notes) for name, sites in parts.items()}
+        return Parts((name, Count(sites, self.notes)) for name, sites in parts.items())
 
     def __add__(self, other: "Count") -> "Count":
         sites = dict(self.sites)
@@ -185,19 +185,14 @@ class Count:
         """A table by scope, each line with all that is nested below it, down to `depth` levels (None: all)."""
         if depth is not None and depth < 0:
             raise ValueError(f"depth must be 0 or more levels, or None for all of them, not {depth}")
-        whole = self.total
-        flops = whole.matmul + whole.elementwise
-        rows = []
-        for scope, cost in self._nested(depth):
-            numbers = (cost.matmul + cost.elementwise, *cost[:3], cost.read + cost.written)
-            share = f"{numbers[0] / flops:.1%}" if flops else ""
+        rows, flops = [], self.flops
+        for scope, cost in self.nested(depth):
             label = "  " * (scope.count("/") + 1) + scope.rsplit("/", 1)[-1] if scope else "total"
-            rows.append([label, *(f"{n:,}" for n in numbers), share])
-        header = ["scope", "flops", "matmul", "elementwise", "transcendental", "bytes", "% flops"]
-        return "\n".join([table(header, rows), *(f"note: {note}" for note in self.notes)])
+            rows.append([label, *_cells(cost, flops)])
+        return "\n".join([table(["scope", *HEADER], rows), *(f"note: {note}" for note in self.notes)])
 
-    def _nested(self, depth: int | None) -> list[tuple[str, Cost]]:
-        """Every scope and its parents with all that lies below, children after their parent."""
+    def nested(self, depth: int | None = None) -> list[tuple[str, Cost]]:
+        """("", everything), then every scope path with all that lies below it, children after their parent."""
         tree: dict[str, dict] = {}
         costs: dict[str, Cost] = {"": self.total}
         for site, cost in self.sites.items():
@@ -211,6 +206,25 @@ class Count:
 
     def __str__(self) -> str:
         return self.tree(depth=3)
+
+
+class Parts(dict[str, Count]):
+    """The parts of a count, by name; prints as a table with percentages, the dearest first."""
+
+    def __str__(self) -> str:
+        flops = sum(part.flops for part in self.values())
+        dearest = sorted(self.items(), key=lambda item: (-item[1].flops, -item[1].bytes))
+        return table(["part", *HEADER], [[name or "(none)", *_cells(part.total, flops)] for name, part in dearest])
+
+
+HEADER = ("flops", "matmul", "elementwise", "transcendental", "bytes", "flops/byte", "% flops")
+
+
+def _cells(cost: Cost, whole: int) -> list[str]:
+    flops, moved = cost.matmul + cost.elementwise, cost.read + cost.written
+    numbers = (flops, cost.matmul, cost.elementwise, cost.transcendental, moved)
+    intensity = f"{flops / moved:.2f}" if moved else ""
+    return [*(f"{n:,}" for n in numbers), intensity, f"{flops / whole:.1%}" if whole else ""]
 
 
 def _reading_order(tree: Mapping[str, Any], prefix: str, paths: list[str]) -> None:

@@ -72,6 +72,20 @@ def test_prints_as_a_tree_with_percentages():
         COST.tree(-1)
 
 
+def test_parts_print_as_a_table_the_dearest_first():
+    lines = str(COST.by_primitive).splitlines()
+    assert lines[0].split()[:2] == ["part", "flops"] and lines[2].split()[0] == "dot_general"
+    assert lines[2].split()[1] == f"{COST.matmul:,}" and lines[2].endswith("%")
+    assert len(lines) == 2 + len(COST.by_primitive)
+    assert "test_count_types.py:" in str(COST.by_source) and "(none)" in str(COST.by_scope)
+
+
+def test_nested_is_what_the_tree_prints():
+    nested = dict(COST.nested())
+    assert list(nested) == ["", "attn", "attn/inner", "mlp"]
+    assert nested["attn"] == COST.within("attn").total and nested[""] == COST.total
+
+
 def test_a_cost_planted_wrong_by_one_flop_is_caught(monkeypatch, lowered):
     """The equality with XLA that the other tests assert breaks when one rule is off by one."""
     from refgrad.cost import primitives
