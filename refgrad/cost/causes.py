@@ -4,19 +4,15 @@ A cause is named here only where both texts bear it out: an equation that may be
 a loop's own counter, a custom call, a loop whose trips are known. What is left over is never given a name.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
-from math import prod
 from typing import Any, NamedTuple
 
 from refgrad.cost.equations import Equation, equations
-from refgrad.cost.folding import OPCODES, folded
+from refgrad.cost.folding import folded
 from refgrad.cost.hlo import HloCost, Row
 from refgrad.cost.programs import is_sharding_mark, own_programs
 from refgrad.cost.types import Count
 from refgrad.cost.xla import XlaCost
-
-_TRANSCENDENTAL = ("cos", "exp", "expm1", "log", "log1p", "pow", "rsqrt", "sin", "sqrt", "tanh")
 
 
 class Cause(NamedTuple):
@@ -31,9 +27,10 @@ def lowering_causes(jaxpr: Any, count: Count, answer: XlaCost) -> list[Cause]:
     """Named causes of (XLA's lowered count − the jaxpr's count), in the order of the way down."""
     walked, expected = answer.hlo, equations(jaxpr)
     causes = [
-        *_folding(expected, walked.program_rows),
+        *map(Cause._make, folded(expected, walked.program_rows)),
         *_devices(count),
         *_own_programs(expected, answer),
+        *_mixed_dots(walked.program_rows),
         *_sharding_marks(walked),
         *_branches(walked),
         *_loop_counters(walked.counter_rows),
@@ -59,18 +56,6 @@ def _loop_counters(rows: Iterable[Row]) -> Iterator[Cause]:
         yield Cause("the scan's own counter and index", row.flops * row.times, row.transcendentals * row.times)
 
 
-def _folding(expected: list[Equation], rows: list[Row]) -> Iterator[Cause]:
-    present: Counter[tuple[str, str]] = Counter()
-    for row in rows:
-        if row.taken and OPCODES.get(row.primitive) == row.instruction.opcode:
-            shape = row.instruction.shape
-            present[row.primitive, f"{shape.dtype}[{','.join(map(str, shape.dims))}]"] += row.times
-    for primitive, shape, reason, runs in folded(expected, present):
-        gone = -runs * prod(int(dim) for dim in shape[shape.index("[") + 1 : -1].split(",") if dim)
-        name = f"folded: {primitive} {shape}: {reason}"
-        yield Cause(name, 0, gone) if primitive in _TRANSCENDENTAL else Cause(name, gone, 0)
-
-
 def _devices(count: Count) -> Iterator[Cause]:
     one = count.per_device
     yield Cause("shard_map counted for one device", one.flops - count.flops, one.transcendental - count.transcendental)
@@ -78,10 +63,15 @@ def _devices(count: Count) -> Iterator[Cause]:
 
 def _own_programs(expected: list[Equation], answer: XlaCost) -> Iterator[Cause]:
     """Equations that became a library call or a loop: what HLO has for them, in place of their own count."""
-    calls = any(not is_sharding_mark(target) for target, _ in answer.hlo.custom_calls())
-    if calls or answer.hlo.loops:
-        for own in own_programs(expected, answer.platform):
-            yield Cause(f"{own.primitive} is {own.what}", own.flops, own.transcendentals)
+    for own in own_programs(expected, answer.hlo, answer.platform):
+        yield Cause(f"{own.primitive} is {own.what}", own.flops, own.transcendentals)
+
+
+def _mixed_dots(rows: Iterable[Row]) -> Iterator[Cause]:
+    """A product of two dtypes converts an operand first, which the jaxpr does not show."""
+    for row in rows:
+        if row.primitive == "dot_general" and row.instruction.opcode == "convert":
+            yield Cause("dot_general converts an operand of another dtype", row.flops * row.times, 0)
 
 
 def _sharding_marks(walked: HloCost) -> Iterator[Cause]:

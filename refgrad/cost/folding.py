@@ -5,12 +5,15 @@ JAX's lowering folds them before XLA sees the program, so they are in the jaxpr'
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.extend.core import JaxprEqn
 
 from refgrad.cost.equations import Equation
+from refgrad.cost.hlo import Row
+from refgrad.cost.primitives import TABLE, elementwise
+from refgrad.cost.primitives.rule import Work
 
 # primitives that are one HLO instruction an element, by its opcode
 OPCODES = {
@@ -62,26 +65,59 @@ def shape_key(dtype: Any, dims: Iterable[int]) -> str:
     return f"{short}[{','.join(map(str, dims))}]"
 
 
-def folded(expected: list[Equation], present: Counter[tuple[str, str]]) -> Iterator[tuple[str, str, str, int]]:
-    """(primitive, shape, reason, runs) of the equations that are missing from the HLO and may be folded.
+class Folded(NamedTuple):
+    """Equations of one kind that are gone: what they were and why, and what they would have cost."""
 
-    `present` counts the runs of HLO instructions by (primitive, shape). Of a kind that is missing more often than it
-    may be folded, only the foldable ones are named.
+    name: str
+    flops: int
+    transcendentals: int
+
+
+def folded(expected: list[Equation], rows: list[Row]) -> Iterator[Folded]:
+    """The equations that are missing among the HLO's `rows` and that may be folded.
+
+    Of a kind (primitive and shape) that is missing more often than it may be folded, only the foldable ones are named:
+    the rest stays unexplained.
     """
+    rows = [row for row in rows if row.taken]
+    present: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        if OPCODES.get(row.primitive) == row.instruction.opcode:
+            shape = row.instruction.shape
+            present[row.primitive, f"{shape.dtype}[{','.join(map(str, shape.dims))}]"] += row.times
     runs: Counter[tuple[str, str]] = Counter()
-    candidates: dict[tuple[str, str], Counter[str]] = {}
+    candidates: dict[tuple[str, str], list[Equation]] = {}
     for equation in filter(lambda equation: _is_one_instruction(equation.eqn), expected):
         key = equation.eqn.primitive.name, _shape(equation.eqn)
         runs[key] += equation.times
         if equation.reason:
-            candidates.setdefault(key, Counter())[equation.reason] += equation.times
-    for key, reasons in candidates.items():
+            candidates.setdefault(key, []).append(equation)
+    for key, some in candidates.items():
         missing = runs[key] - present[key]
-        for reason, n in reasons.items():
-            gone = min(missing, n)
+        for equation in some:
+            gone = min(missing, equation.times)
             if gone > 0:
                 missing -= gone
-                yield *key, reason, gone
+                yield _gone(equation, gone)
+    yield from _constants(expected, {row.primitive for row in rows})
+
+
+def _constants(expected: list[Equation], primitives: set[str]) -> Iterator[Folded]:
+    """Constant element-wise equations of several instructions each, of which the HLO holds none."""
+    for equation in expected:
+        name = equation.eqn.primitive.name
+        several = name in elementwise.RULES and not _is_one_instruction(equation.eqn)
+        if several and equation.reason == "constant" and name not in primitives:
+            yield _gone(equation, equation.times)
+
+
+def _gone(equation: Equation, runs: int) -> Folded:
+    eqn = equation.eqn
+    work = TABLE[eqn.primitive.name](eqn)
+    name = f"folded: {eqn.primitive.name} {_shape(eqn)}: {equation.reason}"
+    if not isinstance(work, Work):
+        return Folded(name, 0, 0)
+    return Folded(name, -runs * (work.matmul + work.elementwise), -runs * work.transcendental)
 
 
 def _shape(eqn: JaxprEqn) -> str:

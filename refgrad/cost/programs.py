@@ -16,6 +16,8 @@ from refgrad.cost.equations import Equation
 from refgrad.cost.primitives import TABLE, dots, elementwise, indexing, movement, reductions
 from refgrad.cost.primitives.rule import Work
 
+# Primitives that the count prices as mathematics and that are lowered to more than that.
+_EXPANDED = {"ragged_dot_general": "lowered as every group's product, masked"}
 # Primitives that are a fixed handful of instructions on every platform.
 _PLAIN = {name for family in (dots, elementwise, indexing, movement, reductions) for name in family.RULES}
 
@@ -34,17 +36,21 @@ def is_sharding_mark(target: str) -> bool:
     return target.startswith("xla.sdy.") or target in ("Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape")
 
 
-def own_programs(expected: list[Equation], platform: str) -> Iterator[OwnProgram]:
-    """The equations among `expected` whose own lowering holds a custom call or a loop; loops with their trips."""
+def own_programs(expected: list[Equation], whole: hlo.HloCost, platform: str) -> Iterator[OwnProgram]:
+    """The equations among `expected` whose own lowering holds a custom call or a loop; loops with their trips.
+
+    `whole` is the walk over the module that they are part of: where it holds neither, there is nothing to look for.
+    """
     alone: dict[Any, hlo.HloCost] = {}
+    worth_looking = bool(whole.loops or any(not is_sharding_mark(target) for target, _ in whole.custom_calls()))
     for equation in expected:
         eqn, work = equation.eqn, _work(equation.eqn)
-        if work is None:
+        if work is None or not (worth_looking or eqn.primitive.name in _EXPANDED):
             continue
         key = eqn.primitive.name, str(eqn.params), tuple(str(v.aval) for v in eqn.invars), equation.wanted
         if key not in alone:
             alone[key] = _lowered_alone(equation, platform)
-        what = _what(alone[key])
+        what = _EXPANDED.get(eqn.primitive.name) or _what(alone[key])
         if what:
             rows = [row for row in alone[key].program_rows if not _marks(row)]
             flops = sum(row.flops * row.times for row in rows) - work.matmul - work.elementwise
@@ -67,8 +73,11 @@ def _marks(row: hlo.Row) -> bool:
 def _work(eqn: JaxprEqn) -> Work | None:
     """What the count has for an equation that could be a program of its own; None for all others."""
     rule = TABLE.get(eqn.primitive.name)
-    if rule is None or eqn.primitive.name in _PLAIN or any(type(e).__name__ == "NamedAxisEffect" for e in eqn.effects):
+    name = eqn.primitive.name
+    if rule is None or (name in _PLAIN and name not in _EXPANDED):
         return None
+    if any(type(effect).__name__ == "NamedAxisEffect" for effect in eqn.effects):
+        return None  # a collective cannot be lowered outside its mesh
     work = rule(eqn)
     return work if isinstance(work, Work) else None
 
