@@ -189,11 +189,15 @@ def _judge(index: int, call: Call, cts: list) -> tuple[Verdict, list[str]]:
 
 
 def _flat(program: Callable, values: Sequence) -> Callable:
-    """A call's program as `(floats, others) → (float outputs, other outputs)`."""
+    """A call's program as `(floats, others) → (float outputs, other outputs)`; it runs at the types of `values` only."""
 
     def flat(diff, rest):
         floats, others = iter(diff), iter(rest)
-        out = program(*(next(floats) if is_float(x) else next(others) for x in values))
+        inputs = [next(floats) if is_float(x) else next(others) for x in values]
+        for given, x in zip(inputs, values, strict=True):
+            if given.dtype != x.dtype:
+                raise TypeError(f"a call traced at {x.dtype} cannot be run at {given.dtype}")
+        out = program(*inputs)
         return [y for y in out if is_float(y)], [y for y in out if not is_float(y)]
 
     return flat

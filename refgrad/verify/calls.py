@@ -79,7 +79,7 @@ class Recorder(Plain):
             with self.at(place=line(eqn) or self.place):
                 return IN_PLACE[name](self, eqn, values)
         self.unseen |= dict.fromkeys(f"{line(e) or 'a rule'}: inside {name}" for e in held)
-        return super().equation(eqn, values)
+        return Plain(jvp=True).equation(eqn, values)
 
     def note(self, eqn: JaxprEqn, values: Sequence[Any]) -> list:
         """Records one call and runs its plain forward, its outputs tapped."""
@@ -120,7 +120,7 @@ def scan(rec: Recorder, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
             out = body(*consts, *carry, *(lax.index_in_dim(x, i, keepdims=False) for x in slices))
         carry, stacked[i] = out[:n_carry], out[n_carry:]
     if not stacked:
-        return Plain.equation(rec, eqn, values)
+        return Plain(jvp=True).equation(eqn, values)
     return [*carry, *(jnp.stack(ys) for ys in zip(*stacked, strict=True))]
 
 

@@ -9,10 +9,9 @@ from jax.sharding import PartitionSpec as P
 X = jnp.linspace(0.1, 1.0, 4)
 
 
-def rule(forward, derivative):
+def rule(forward, derivative, name="op"):
     """`forward` with the backward `cotangent · derivative(x)`, right or wrong."""
 
-    @jax.custom_vjp
     def op(x):
         return forward(x)
 
@@ -22,8 +21,10 @@ def rule(forward, derivative):
     def op_bwd(x, ct):
         return (ct * derivative(x),)
 
-    op.defvjp(op_fwd, op_bwd)
-    return op
+    op.__name__ = name
+    ruled = jax.custom_vjp(op)
+    ruled.defvjp(op_fwd, op_bwd)
+    return ruled
 
 
 def mesh(kind=AxisType.Auto):
@@ -89,7 +90,7 @@ SCENES = {
     "bare": lambda op: op,
     "jit": lambda op: jax.jit(lambda x: jax.jit(op)(x) * x),
     "scan": scanned,
-    "reverse scan": lambda op: lambda x: lax.scan(lambda c, y: (op(c * y), c), x[0], x, reverse=True),
+    "reverse scan": lambda op: lambda x: lax.scan(lambda c, y: (op(c * y), c), x[0], x, reverse=True)[1],
     "fori": lambda op: lambda x: lax.fori_loop(0, 3, lambda i, c: op(c) + x, x),
     "map": lambda op: lambda x: lax.map(op, x),
     "cond": lambda op: lambda x: lax.cond(x[0] < 3, op, lambda x: x, x),

@@ -16,7 +16,7 @@ from refgrad.verify.widen import widen
 from tests.verify.scenes import SCENES, X, mesh, rule, trips
 
 WRONG = rule(jnp.sin, lambda x: 7 + 0 * x)
-M = jnp.linspace(0.1, 2.0, 12).reshape(4, 3)
+M = jnp.sin(jnp.arange(12.0) * 1.7).reshape(4, 3) + 1.1
 WIDE = (np.dtype(np.float64), np.dtype(np.complex128))
 
 
