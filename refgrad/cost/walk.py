@@ -119,13 +119,7 @@ class Walker:
 
     def _body(self, eqn: JaxprEqn, body: Body, results: tuple[bool, ...]) -> Walked:
         """One body at its place below the equation, times its trips and devices."""
-        wanted = [i is None or results[i] for i in body.outputs]
-        inner = self.walk(body.jaxpr, tuple(wanted))
-        while True:  # what a later trip reads of the carry is needed too
-            again = [w or (k < body.carry and inner.needed[body.carry_start + k]) for k, w in enumerate(wanted)]
-            if again == wanted:
-                break
-            wanted, inner = again, self.walk(body.jaxpr, tuple(again))
+        inner = self._live(body, results)
         operands = [False] * len(eqn.invars)
         for i, need in zip(body.inputs, inner.needed, strict=True):
             if i is not None and need:
@@ -136,22 +130,31 @@ class Walker:
         if trips is None:
             trips, loop = 1, self._source(eqn)
             notes = (*notes, _one_trip(eqn, loop))
-        if not trips * body.repeats:
-            return Walked({}, inner.notes, tuple(operands))
-        scope, recomputed = scope_of(eqn)
         sites: dict[Site, Cost] = {}
-        for site, cost in inner.sites.items():
-            placed = site._replace(
-                scope="/".join(filter(None, (scope, site.scope))),
-                source=site.source or source_of(eqn),
-                trips=trips * site.trips,
-                devices=body.devices * site.devices,
-                recomputed=recomputed or site.recomputed,
-                loop=" > ".join(filter(None, (loop, site.loop))),
-            )
-            cost = cost if body.moves else cost._replace(read=0, written=0)
-            _merge(sites, [(placed, cost.times(trips * body.devices * body.repeats))])
+        if trips * body.repeats:
+            scope, recomputed = scope_of(eqn)
+            for site, cost in inner.sites.items():
+                placed = site._replace(
+                    scope="/".join(filter(None, (scope, site.scope))),
+                    source=site.source or source_of(eqn),
+                    trips=trips * site.trips,
+                    devices=body.devices * site.devices,
+                    recomputed=recomputed or site.recomputed,
+                    loop=" > ".join(filter(None, (loop, site.loop))),
+                )
+                cost = cost if body.moves else cost._replace(read=0, written=0)
+                _merge(sites, [(placed, cost.times(trips * body.devices * body.repeats))])
         return Walked(sites, notes, tuple(operands))
+
+    def _live(self, body: Body, results: tuple[bool, ...]) -> Walked:
+        """The body walked for the results that are needed, and for those that its next trip needs of the carry."""
+        wanted = [i is None or results[i] for i in body.outputs]
+        while True:
+            inner = self.walk(body.jaxpr, tuple(wanted))
+            again = [w or (k < body.carry and inner.needed[body.carry_start + k]) for k, w in enumerate(wanted)]
+            if again == wanted:
+                return inner
+            wanted = again
 
 
 def source_of(eqn: JaxprEqn) -> str:

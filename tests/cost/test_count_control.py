@@ -305,6 +305,12 @@ def test_keys_of_another_generator_are_unknown():
         count(lambda k: jax.random.bits(k, (3,)), key)
 
 
+def test_threefry_in_its_old_order_is_unknown():
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    with jax.threefry_partitionable(False), pytest.raises(UnknownCost, match="'random_bits'"):
+        count(lambda k: jax.random.bits(k, (3,)), key)
+
+
 def test_platform_dependent_counts_the_default_backend():
     f = lambda x: lax.platform_dependent(x, cpu=jnp.sin, default=lambda x: x * x * x)  # noqa: E731
     on_cpu = jax.default_backend() == "cpu"

@@ -48,6 +48,7 @@ def test_elementwise(name, dtype, lowered, x64):
 CONVERSIONS = (*FLOATS, *COMPLEX, *INTEGERS, "float32", "bool")
 
 
+@pytest.mark.filterwarnings("ignore:Casting complex values")
 @pytest.mark.parametrize("source", CONVERSIONS)
 def test_conversions(source, lowered, x64):
     x = spec(3, 5, dtype=source)

@@ -33,7 +33,7 @@ def random_bits(eqn: JaxprEqn) -> Work | None:
     shape, width, n, keys = eqn.params["shape"], eqn.params["bit_width"], size(out), size(key)
     if _implementation(key) in ("rbg", "urbg"):
         return Work(elementwise=1, transcendental=n + 2 * keys)
-    if _implementation(key) != "fry":
+    if _implementation(key) != "fry" or not _partitionable():
         return None
     join = {64: 4, 32: 1}.get(width, 2)
     return Work(elementwise=_threefry(n, keys) + _counters(shape) + join * n + 1)
@@ -43,6 +43,8 @@ def random_split(eqn: JaxprEqn) -> Work | None:
     """Threefry on the number of each new key; its two words are the key."""
     (key,), (out,) = eqn.invars, eqn.outvars
     n, keys, shape = size(out), size(key), eqn.params["shape"]
+    if not _partitionable():
+        return None
     return _by_implementation(key, n, _threefry(n, keys) + _counters(shape))
 
 
@@ -77,6 +79,11 @@ def _by_implementation(key, n: int, threefry: int) -> Work | None:
         "rbg": Work(elementwise=2 * threefry),
         "urbg": Work(transcendental=42 * n),
     }.get(_implementation(key))
+
+
+def _partitionable() -> bool:
+    """Whether each element's bits come from its own number: JAX's default, and the only way that is costed here."""
+    return getattr(jax.config, "jax_threefry_partitionable", True)
 
 
 def _implementation(key) -> str:
