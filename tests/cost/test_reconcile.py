@@ -245,7 +245,7 @@ def test_it_is_quick():
     """The verify command reconciles some twenty operations: well under 0.3 s each."""
     program, args = (lambda x, w, b: jnp.tanh(linear(x, w, b))), (X, WIDE, shape(1, 4))
     reconcile(program, *args, backward=True)
-    start = time.perf_counter()
+    start = time.process_time()
     for n in range(5):
         reconcile(program, shape(6 + n, 10), *args[1:], backward=True)
-    assert (time.perf_counter() - start) / 5 < 0.3
+    assert (time.process_time() - start) / 5 < 0.3

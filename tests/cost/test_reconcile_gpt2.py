@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from refgrad.cost import count, count_backward, reconcile
+from refgrad.cost import count, count_backward, reconcile, xla_backward
 from refgrad.cost.conventions import Dimensions, matmul_flops
 from refgrad.cost.scopes import by_scope, scope_of
 from refgrad.models import gpt2
@@ -70,6 +70,18 @@ def test_scanned_at_every_size(size):
 def test_unrolled_at_every_size(size, way):
     f, *args = program(sized(size), 1024, **WAYS[way])
     assert reconcile(f, *args).ok and reconcile(f, *args, backward=True).ok
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["loop", "scan"])
+def test_the_walk_equals_the_compiled_count_of_124m(way):
+    """Far beyond 2²⁴, after the compiler: XLA's float32 sums, replayed bit for bit."""
+    f, *args = program(sized("124M"), 256, **WAYS[way])
+    cost = xla_backward(f, *args, stage="compiled")
+    assert (cost.flops, cost.transcendentals) == cost.hlo.replayed
+    assert cost.flops != cost.hlo.flops
+    if way == "scan":
+        assert cost.flops < 50e9 < 130e9 < cost.hlo.executed.flops
 
 
 @pytest.mark.parametrize("way", WAYS)
