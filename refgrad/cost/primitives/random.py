@@ -10,6 +10,8 @@ from jax.extend.core import JaxprEqn
 from refgrad.cost.primitives.rule import Rule, Work, bits, dtype_of, kind, size
 
 ROUNDS = 117  # a pair of words: 20 rounds of add, two shifts, or, xor; 17 additions of the key
+HALVES = {"fry": 1, "rbg": 2}  # threefry keys in a key
+BLOCKS = 40  # words that unsafe_rbg draws for a new key
 KEY = 2  # the third word of a key is the exclusive or of the other two and a constant
 
 
@@ -28,11 +30,11 @@ def _counters(shape: tuple[int, ...]) -> int:
 
 
 def random_bits(eqn: JaxprEqn) -> Work | None:
-    """Threefry on the element's number and the two words joined; the hardware's generator: one a word."""
+    """Threefry on the element's number and the two words joined; rbg: one block of the generator."""
     (key,), (out,) = eqn.invars, eqn.outvars
     shape, width, n, keys = eqn.params["shape"], eqn.params["bit_width"], size(out), size(key)
     if _implementation(key) in ("rbg", "urbg"):
-        return Work(elementwise=1, transcendental=n + 2 * keys)
+        return _block(n, keys > 1, 1)
     if _implementation(key) != "fry" or not _partitionable():
         return None
     join = {64: 4, 32: 1}.get(width, 2)
@@ -40,19 +42,32 @@ def random_bits(eqn: JaxprEqn) -> Work | None:
 
 
 def random_split(eqn: JaxprEqn) -> Work | None:
-    """Threefry on the number of each new key; its two words are the key."""
+    """Threefry on the number of each new key, whose words are the key (rbg: two of them); unsafe_rbg: ten blocks."""
     (key,), (out,) = eqn.invars, eqn.outvars
-    n, keys, shape = size(out), size(key), eqn.params["shape"]
-    if not _partitionable():
+    n, keys, name = size(out), size(key), _implementation(key)
+    if name == "urbg":
+        return _block(BLOCKS * n, keys > 1, 0)
+    if name not in HALVES or not _partitionable():
         return None
-    return _by_implementation(key, n, _threefry(n, keys) + _counters(shape))
+    halves = HALVES[name]
+    return Work(elementwise=_threefry(halves * n, halves * keys) + _counters(eqn.params["shape"]))
 
 
 def random_fold_in(eqn: JaxprEqn) -> Work | None:
-    """Threefry with the key on the data as a seed, whose upper word is 0."""
+    """Threefry with the key on the data as a seed, whose upper word is 0; unsafe_rbg: ten blocks, joined to the key."""
     key, data = eqn.invars
-    n = size(eqn.outvars[0])
-    return _by_implementation(key, n, _threefry(n, size(key)) - 1 + _seed(data))
+    n, name = size(eqn.outvars[0]), _implementation(key)
+    if name == "urbg":
+        return _block(BLOCKS * size(data), size(data) > 1, 4 * n + 1 + _seed(data))
+    if name not in HALVES:
+        return None
+    halves = HALVES[name]
+    return Work(elementwise=_threefry(halves * n, halves * size(key)) - 1 + _seed(data))
+
+
+def _block(words: int, batched: bool, more: int) -> Work:
+    """The hardware's generator: one a word and two of its state; a batch of states is unpacked by 7 operations."""
+    return Work(elementwise=7 * batched + more, transcendental=words + 2)
 
 
 def random_seed(eqn: JaxprEqn) -> Work:
@@ -69,16 +84,7 @@ def _seed(seed) -> int:
         each = 5 if jax.dtypes.canonicalize_dtype("int64").itemsize == 8 else {32: 3}.get(width, 4)
     else:
         each = 1 if width == 32 else 3
-    return size(seed) * each - 1
-
-
-def _by_implementation(key, n: int, threefry: int) -> Work | None:
-    """rbg's keys are two of threefry's; unsafe_rbg takes ten blocks of the generator for a new key."""
-    return {
-        "fry": Work(elementwise=threefry),
-        "rbg": Work(elementwise=2 * threefry),
-        "urbg": Work(transcendental=42 * n),
-    }.get(_implementation(key))
+    return size(seed) * each - (size(seed) > 0)
 
 
 def _partitionable() -> bool:
