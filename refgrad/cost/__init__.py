@@ -2,6 +2,7 @@
 
 from refgrad.cost.count import count, count_backward
 from refgrad.cost.memory import Memory, memory
+from refgrad.cost.peaks import mfu
 from refgrad.cost.reconcile import Reconciliation, Unexplained, reconcile
 from refgrad.cost.residuals import Kept, Residuals, residuals
 from refgrad.cost.types import Cost, Count, Site
@@ -22,6 +23,7 @@ __all__ = [
     "count",
     "count_backward",
     "memory",
+    "mfu",
     "reconcile",
     "residuals",
     "xla",

@@ -46,7 +46,7 @@ def compiling_causes(lowered: XlaCost, compiled: XlaCost) -> list[Cause]:
     causes = []
     for opcode in dict.fromkeys((*before, *after)):
         a, b = before.get(opcode, (0, 0)), after.get(opcode, (0, 0))
-        causes.append(Cause(f"compiler rewrote {opcode}", int(b[0] - a[0]), int(b[1] - a[1])))
+        causes.append(Cause(f"compiler rewrote {opcode}", b[0] - a[0], b[1] - a[1]))
     (r0, r1), (s0, s1) = (_round_off(x) for x in (lowered, compiled))
     return _merged([*causes, Cause("float32 sums", s0 - r0, s1 - r1)])
 
@@ -86,8 +86,8 @@ def _branches(walked: HloCost) -> Iterator[Cause]:
         chosen = max(conditional.branches, key=sum)
         yield Cause(
             f"each figure from its own dearest branch: {conditional.scope}",
-            int(max(b.flops for b in conditional.branches) - chosen.flops) * conditional.times,
-            int(max(b.transcendentals for b in conditional.branches) - chosen.transcendentals) * conditional.times,
+            (max(b.flops for b in conditional.branches) - chosen.flops) * conditional.times,
+            (max(b.transcendentals for b in conditional.branches) - chosen.transcendentals) * conditional.times,
         )
 
 

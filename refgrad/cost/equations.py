@@ -74,9 +74,9 @@ class _Visit:
         """Which operands are still needed once the equation is folded."""
         if reason == "constant":
             return [False] * len(eqn.invars)
-        if reason == "select by a constant":
-            chosen = 1 + int(self.of(eqn.invars[0]).value)  # pyright: ignore[reportOptionalMemberAccess]
-            return [i == chosen for i in range(len(eqn.invars))]
+        which = self.of(eqn.invars[0])
+        if reason == "select by a constant" and which is not None:
+            return [i == 1 + int(which.value) for i in range(len(eqn.invars))]
         return [True] * len(eqn.invars)
 
     def _bodies(self, eqn: JaxprEqn, bodies: Bodies, wanted: list[tuple[bool, bool]], found: list[Equation]):

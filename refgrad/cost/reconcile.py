@@ -96,7 +96,8 @@ def reconcile(
     derived: (flops, transcendentals) of a closed form, in XLA's convention. document: FLOPs by the document, with
     `causes` naming the parts of (derived − document). backward: count f's backward pass instead of f. compiled:
     go on to XLA's compiled count, which is explained by opcode but never asserted. Arguments may be abstract.
-    Raises Unexplained where an asserted step leaves a remainder, ValueError where causes have nothing to explain.
+    Raises Unexplained where an asserted step leaves a remainder, ValueError where causes have nothing to explain,
+    UnknownCost and TypeError as `count` and `count_backward` do.
     """
     if causes and document is None:
         raise ValueError("causes explain (derived − document): give document=… too, or leave causes out")

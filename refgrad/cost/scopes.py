@@ -1,11 +1,13 @@
 """The same scopes in the jaxpr's count and in HLO: cost by named scope on both sides, and where they part.
 
 HLO's `op_name` is a path in which JAX's own words stand between the user's scopes: `jit(f)`, the marks of the
-transformations (`transpose(jvp(block))`), loops, branches, calls. Without them it is the scope of the jaxpr's count.
+transformations (`transpose(jvp(block))`), loops, branches, calls. Without them it is the scope of the jaxpr's count;
+a scope that the user calls "while" or "body" is taken for JAX's.
 """
 
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 from refgrad.cost.hlo import HloCost, Row
@@ -35,6 +37,7 @@ class Scoped(NamedTuple):
         return (self.flops, self.transcendentals) == (self.hlo_flops, self.hlo_transcendentals)
 
 
+@cache
 def scope_of(op_name: str) -> str:
     """The user's scopes in an `op_name`, without the primitive at its end."""
     path: list[str] = []
