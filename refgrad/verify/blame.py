@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.extend.core import ClosedJaxpr
 
 from refgrad._text import table
 from refgrad.verify.allowance import allowance, is_float, reductions
@@ -113,7 +114,8 @@ def blame(f: Callable, *args: Any, cotangent: Any = None, seed: int = 0, **kwarg
     """Every call of a rule inside `f(*args, **kwargs)`, each judged alone at the values and cotangent that reach it.
 
     Values and cotangents are those of `f` without its rules, so that a wrong rule spoils neither the calls after it nor
-    those before it. `cotangent` is that of the outputs of `f` (its float leaves, in their tree); without one it is 1
+    those before it; only where a forward has no reverse mode of its own (a kernel, a callback) do cotangents pass
+    through its rule. `cotangent` is that of the outputs of `f` (its float leaves, in their tree); without one it is 1
     for a single number and drawn from `seed` else. `f` is run without jit, loops trip by trip.
     Raises ValueError where an argument has no value (inside jit, or abstract) or the cotangent another tree.
     """
@@ -123,12 +125,9 @@ def blame(f: Callable, *args: Any, cotangent: Any = None, seed: int = 0, **kwarg
             raise ValueError(f"blame runs the function on real values, got {x}: call it outside jit, with arrays")
     first = Recorder()
     first.run(program, arrays)
-
-    def tapped(taps):
-        return [y for y in Recorder(first.calls, taps).run(program, arrays) if is_float(y)]
-
-    values, pull = jax.vjp(tapped, [c.taps() for c in first.calls])
-    (upstream,) = pull(_cotangents(values, tree, program.out_avals, cotangent, seed))
+    upstream = _upstream(
+        first.calls, program, arrays, lambda ys: _cotangents(ys, tree, program.out_avals, cotangent, seed)
+    )
     judged = [_judge(i, call, ct) for i, (call, ct) in enumerate(zip(first.calls, upstream, strict=True))]
     rows = [row for row, _ in judged]
     for i, row in reversed(list(enumerate(rows))):  # the innermost first
@@ -137,6 +136,39 @@ def blame(f: Callable, *args: Any, cotangent: Any = None, seed: int = 0, **kwarg
     limits = dict.fromkeys(limit for _, found in judged for limit in found)
     unseen = (*first.unseen, *(f"{r}: applied before it could be seen" for r in remaining_rules(f, *args, **kwargs)))
     return Blame(tuple(rows), unseen, tuple(limits))
+
+
+def _upstream(calls: list[Call], program: ClosedJaxpr, arrays: list, cotangents: Callable[[list], list]) -> list[list]:
+    """The cotangents of the float outputs of every call."""
+    floats = [x for x in arrays if is_float(x)]
+
+    def tapped(taps, floats):
+        given = iter(floats)
+        inputs = [next(given) if is_float(x) else x for x in arrays]
+        return [y for y in Recorder(calls, taps).run(program, inputs) if is_float(y)]
+
+    def pull():
+        # with respect to the arguments as well: there are functions of JAX that fail where only some of theirs move
+        values, back = jax.vjp(tapped, [c.taps() for c in calls], floats)
+        return back(cotangents(values))[0]
+
+    try:
+        return pull()
+    except Exception:  # whatever JAX raises where a plain forward has no reverse mode: there the rule itself must serve
+        for call in calls:
+            call.kept = not _reversible(call)
+        if not any(call.kept for call in calls):
+            raise
+        return pull()
+
+
+def _reversible(call: Call) -> bool:
+    """Whether the plain forward of a call has a reverse mode."""
+    try:
+        jax.eval_shape(pullback(_plain(call)), *_split(call.values), call.taps())
+    except Exception:
+        return False
+    return True
 
 
 def _cotangents(values: Sequence, tree: Any, avals: Sequence, cotangent: Any, seed: int) -> list:
@@ -155,8 +187,7 @@ def _cotangents(values: Sequence, tree: Any, avals: Sequence, cotangent: Any, se
 def _judge(index: int, call: Call, cts: list) -> tuple[Verdict, list[str]]:
     """The verdict on one call, and where its truth is limited."""
     eqn = call.eqn
-    diff = [x for x in call.values if is_float(x)]
-    rest = [x for x in call.values if not is_float(x)]
+    diff, rest = _split(call.values)
     backward = bwd_location(eqn)
     shapes = " ".join(v.aval.str_short(short_dtypes=True) for v in eqn.invars)
     trips = " ".join(call.trips)
@@ -173,8 +204,7 @@ def _judge(index: int, call: Call, cts: list) -> tuple[Verdict, list[str]]:
         outputs, cotangents = ruled(diff, rest, cts)
     except Exception as error:  # whatever a user's rule raises: it is the finding
         return verdict("", np.inf, 0.0, WRONG, f"raises {first_line(error)}"), []
-    plain = _flat(call.run(Plain(jvp=True).call(eqn.params["call_jaxpr"])), call.values)
-    truth = _truth(plain, ruled, diff, rest, cts)
+    truth = _truth(_plain(call), ruled, diff, rest, cts)
     got = [to_wide(y) for y in outputs] + truth.measure([to_wide(c) for c in cotangents])
     names = [f"value {i}" for i in range(len(cts))] + [
         f"argument {i}" for i, x in enumerate(call.values) if is_float(x)
@@ -188,8 +218,18 @@ def _judge(index: int, call: Call, cts: list) -> tuple[Verdict, list[str]]:
     return verdict(names[worst], errors[worst], allowed[worst], word), truth.limits
 
 
+def _split(values: Sequence) -> tuple[list, list]:
+    """(floats, others)."""
+    return [x for x in values if is_float(x)], [x for x in values if not is_float(x)]
+
+
+def _plain(call: Call) -> Callable:
+    """The forward of a call without rules, in its flat form."""
+    return _flat(call.run(Plain(jvp=True).call(call.eqn.params["call_jaxpr"])), call.values)
+
+
 def _flat(program: Callable, values: Sequence) -> Callable:
-    """A call's program as `(floats, others) → (float outputs, other outputs)`; it runs at the types of `values` only."""
+    """A call's program as `(floats, others) → (float outputs, other outputs)`, at the types of `values` only."""
 
     def flat(diff, rest):
         floats, others = iter(diff), iter(rest)
@@ -197,8 +237,7 @@ def _flat(program: Callable, values: Sequence) -> Callable:
         for given, x in zip(inputs, values, strict=True):
             if given.dtype != x.dtype:
                 raise TypeError(f"a call traced at {x.dtype} cannot be run at {given.dtype}")
-        out = program(*inputs)
-        return [y for y in out if is_float(y)], [y for y in out if not is_float(y)]
+        return _split(program(*inputs))
 
     return flat
 

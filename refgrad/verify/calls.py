@@ -37,6 +37,7 @@ class Call:
     within: int | None
     values: list
     devices: Devices | None
+    kept: bool = False  # whether the second run calls the rule itself, since its forward has no reverse mode
 
     def run(self, program: Callable[..., Sequence]) -> Callable[..., Sequence]:
         """`program`, a function of the call's inputs, run where the call stands."""
@@ -86,9 +87,14 @@ class Recorder(Plain):
         index = len(self.calls)
         place = line(eqn) or self.place
         self.calls.append(Call(eqn, place, self.trips, self.within, list(values), self.devices))
-        with self.at(within=index, place=place):
-            outputs = self.call(eqn.params["call_jaxpr"])(*values)
-        if not self.taps:
+        if self.known and self.known[index].kept:
+            outputs = list(self.bind(eqn, values))
+            unmet = itertools.takewhile(lambda c: (c.within or -1) >= index, self.known[index + 1 :])
+            self.calls += [dataclasses.replace(c, values=[]) for c in unmet]
+        else:
+            with self.at(within=index, place=place):
+                outputs = self.call(eqn.params["call_jaxpr"])(*values)
+        if not self.known:
             return outputs
         taps = iter(self.taps[index])
         return [lax.add(y, jnp.reshape(next(taps), y.shape)) if is_float(y) else y for y in outputs]
@@ -157,11 +163,12 @@ def shard_map(rec: Recorder, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[A
         rec.taps[start : start + len(known)] = taps
         with rec.at(devices=devices):
             outputs = program(*xs)
-        return outputs, [[devices.lift(v) for v in c.values] for c in rec.calls[start:]]
+        met = [] if rec.known else rec.calls[start:]
+        return outputs, [[devices.lift(v) for v in c.values] for c in met]
 
     outputs, lifted = devices.map(body, specs)(given, *values)
     rec.taps[start : start + len(known)] = given
-    for made, stacked in zip(rec.calls[start:], lifted, strict=True):
+    for made, stacked in zip(rec.calls[start:], lifted, strict=not rec.known):
         made.values = [devices.thin(x, v.aval) for x, v in zip(stacked, made.eqn.invars, strict=True)]
     return outputs
 

@@ -147,7 +147,8 @@ def _files(x: Any, seen: set[int]) -> Iterator[str]:
     parts: Iterable = ()
     if isinstance(x, types.FunctionType):
         yield x.__code__.co_filename
-        parts = [cell.cell_contents for cell in x.__closure__ or () if cell != types.CellType()]
+        filled = (cell for cell in x.__closure__ or () if cell != types.CellType())  # an empty one has no contents
+        parts = [cell.cell_contents for cell in filled]
     elif isinstance(x, functools.partial):
         parts = (x.func, *x.args)
     elif isinstance(x, linear_util.WrappedFun):

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from refgrad.verify.interpret import equations
-from refgrad.verify.rules import bwd_location, remaining_rules, without_rules
+from refgrad.verify.rules import bwd_location, of_jax, remaining_rules, without_rules
 from tests.verify.scenes import SCENES, X, mesh, rule, trips
 
 WRONG = rule(jnp.sin, lambda x: 7 + 0 * x)
@@ -178,6 +178,16 @@ def test_custom_jvp_is_dropped_on_request_only(scene):
 def test_the_rules_of_jax_itself_stay():
     f = without_rules(lambda x: jax.nn.relu(x) + jnp.sinc(x), jvp=True)
     assert jax.grad(f)(0.0) == 0.0  # autodiff of max(x, 0) would give ½ at the kink, that of sin(x)/x NaN
+
+
+def test_a_users_rule_for_a_function_of_jax_is_the_users():
+    by_jvp, by_jvps, by_vjp = jax.custom_jvp(jnp.sin), jax.custom_jvp(jnp.sin), jax.custom_vjp(jnp.sin)
+    by_jvp.defjvp(lambda primals, tangents: (jnp.sin(*primals), tangents[0] * 7))
+    by_jvps.defjvps(lambda t, y, x: t * 7)
+    by_vjp.defvjp(lambda x: (jnp.sin(x), None), lambda _, ct: (ct * 7,))
+    for op in (by_jvp, by_jvps, by_vjp, jax.vmap(by_jvp), jax.vmap(by_jvps), jax.vmap(by_vjp)):
+        np.testing.assert_allclose(jax.grad(without_rules(total(op), jvp=True))(X), jnp.cos(X), rtol=1e-6)
+        assert not of_jax(jax.make_jaxpr(op)(X).eqns[0])
 
 
 def test_a_rule_inside_a_kept_custom_jvp():
