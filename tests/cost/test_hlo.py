@@ -46,6 +46,22 @@ def test_equals_xla(name):
     assert sum(row.flops for row in text.rows) == text.flops
 
 
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+@pytest.mark.parametrize("name", ["top_k", "erf_inv", "svd", "normal", "scan, grad", "bf16 softmax, grad"])
+def test_equals_xla_for_platforms_that_are_not_here(name, platform):
+    f, args = PROGRAMS[name]
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        lowered = jax.jit(f).trace(*args).lower(lowering_platforms=(platform,))
+    assert hlo.cost(lowered.as_text(dialect="hlo", debug_info=True)).replayed == asked(lowered)
+
+
+def test_equals_xla_with_64_bits(x64):
+    for name in ("erf_inv", "quantile", "jnp.argsort over an axis", "normal"):
+        f, args = PROGRAMS[name]
+        lowered = lower(f, *args)
+        assert hlo.cost(lowered.as_text(dialect="hlo", debug_info=True)).replayed == asked(lowered)
+
+
 def test_integers_stay_exact_where_float32_does_not():
     n = 4097 * 4097
     cost = walked(lambda a: a + 1.0, shape(4097, 4097))

@@ -140,6 +140,20 @@ CASES = {
         2048,
         0,
     ),
+    "ragged dot": (
+        "p = f32[8,5] parameter(0)\n q = f32[3,5,6] parameter(1)\n g = s32[3] parameter(2)\n"
+        "ROOT s = f32[8,6] ragged-dot(p, q, g), lhs_contracting_dims={1}, rhs_contracting_dims={1}, "
+        "lhs_ragged_dims={0}, rhs_group_dims={0}",
+        60,
+        0,
+    ),
+    "ragged dot, contracted over the groups": (
+        "p = f32[8,5] parameter(0)\n q = f32[8,6] parameter(1)\n g = s32[3] parameter(2)\n"
+        "ROOT s = f32[3,5,6] ragged-dot(p, q, g), lhs_contracting_dims={0}, rhs_contracting_dims={0}, "
+        "lhs_ragged_dims={0}",
+        1440,
+        0,
+    ),
     "convolution without space": (
         "p = f32[4,3] parameter(0)\n w = f32[3,6] parameter(1)\n"
         "ROOT r = f32[4,6] convolution(p, w), dim_labels=bf_io->bf",
