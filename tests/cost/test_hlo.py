@@ -1,5 +1,7 @@
 """The walk over HLO text equals XLA's own count bit for bit, on programs that are not ours."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -7,6 +9,7 @@ from jax import lax
 
 from refgrad.cost import hlo
 from refgrad.cost.hlo import walk
+from refgrad.cost.hlo.rules import RULES
 from tests.cost.programs import PROGRAMS, X, nested, scanned, shape
 
 # Programs whose compiled count the walk does not reproduce on jaxlib 0.10.2: none.
@@ -83,6 +86,26 @@ def test_the_order_of_the_additions_matters(monkeypatch):
     assert hlo.cost(text).replayed == asked(lowered)
     backwards = walk.visit_order
     monkeypatch.setattr(walk, "visit_order", lambda c: list(reversed(backwards(c))))
+    assert hlo.cost(text).replayed != asked(lowered)
+
+
+@pytest.mark.parametrize("opcode", ["add", "dot", "reduce", "tanh"])
+def test_a_rule_wrong_by_one_is_seen(opcode, monkeypatch):
+    """Planted: one row of the table of opcodes says one FLOP too many."""
+
+    def program(a):
+        return jnp.tanh(a @ a + a).sum()
+
+    lowered = lower(program, shape(8, 8))
+    text = lowered.as_text(dialect="hlo", debug_info=True)
+    assert hlo.cost(text).replayed == asked(lowered)
+    true = RULES[opcode]
+
+    def wrong(instruction, computation):
+        w = true(instruction, computation)
+        return replace(w, flops=w.flops + 1, calls=tuple((n + 1, name) for n, name in w.calls))
+
+    monkeypatch.setitem(RULES, opcode, wrong)
     assert hlo.cost(text).replayed != asked(lowered)
 
 
