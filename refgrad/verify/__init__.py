@@ -4,7 +4,8 @@
 - `without_rules`, `remaining_rules` (`rules.py`): the function without its rules, which is where truth comes from
 - `widen` (`widen.py`): a function in float64 all the way inside
 - `blame` (`blame.py`): each call of a rule judged alone, so that the wrong one is named
-- `mutants`, `equivalent` (`mutants.py`): wrong versions of a right rule, to measure a test with
+- `mutants`, `equivalent` (`mutants.py`): wrong versions of a right rule, to measure a test with; `tally` (`tally.py`)
+  says which of them `check` catches
 - `allowance`, `longest_reduction` (`allowance.py`): how far a right rule may be from the truth
 - `PROPERTIES` (`properties/`): what is checked, by name
 """
@@ -16,6 +17,7 @@ from refgrad.verify.mutants import Mutant, equivalent, mutants
 from refgrad.verify.properties import PROPERTIES
 from refgrad.verify.report import Report, Row
 from refgrad.verify.rules import remaining_rules, without_rules
+from refgrad.verify.tally import tally
 from refgrad.verify.widen import widen
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "longest_reduction",
     "mutants",
     "remaining_rules",
+    "tally",
     "widen",
     "without_rules",
 ]

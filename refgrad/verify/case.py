@@ -1,5 +1,7 @@
 """One check in progress: the programs that its properties share, each compiled once, and the random draws."""
 
+import copy
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -7,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.extend.core import JaxprEqn
+from jax.sharding import NamedSharding
 
 from refgrad.verify import oracle as oracles
 from refgrad.verify.allowance import C, allowance, is_float, reductions
@@ -18,6 +21,7 @@ from refgrad.verify.rules import of_jax, without_rules
 from refgrad.verify.subject import Flat, Subject, pullback
 from refgrad.verify.uncompiled import uncompiled
 
+PRECISION = "highest"  # of every matmul, in the rule and in the oracle alike
 UNCERTAIN = 1e-4  # relative: a float64 truth that moves by more is not noise but a jump
 LARGEST = 0.25  # relative difference that is still put down to rounding, whatever the dtype and length
 
@@ -55,6 +59,18 @@ class Case:
         self.referred = reference is not None
         self.plain: Flat = without_rules(subject.flat(reference), jvp=not self.holds("vjp"))
 
+    def variant(self, f: Callable) -> "Case":
+        """The same case for a function that differs in its rule alone: truth and autodiff are shared, not found again."""
+        shared = {k: getattr(self, k) for k in ("outputs", "oracle", "autodiff", "allowed", "allowed_wide", "noise")}
+        other = copy.copy(self)
+        for name, value in vars(type(self)).items():
+            if isinstance(value, functools.cached_property):
+                other.__dict__.pop(name, None)
+        other.__dict__.update(shared)
+        other.subject = dataclasses.replace(self.subject, f=f)
+        other.flat = other.subject.flat()
+        return other
+
     @functools.cached_property
     def rules(self) -> list[JaxprEqn]:
         """The calls of rules inside `f`, JAX's own `custom_jvp` functions left out. Raises what `f` raises."""
@@ -76,8 +92,17 @@ class Case:
         return draws_like(np.random.default_rng((self.seed, draw, 0)), self.outputs)
 
     def cotangent(self, draw: int) -> list[jax.Array]:
-        """The same on the device."""
-        return [jax.numpy.asarray(c) for c in self.drawn(draw)]
+        """The same on the device, sharded as the outputs are."""
+        return [self._placed(c, a) for c, a in zip(self.drawn(draw), self.outputs, strict=True)]
+
+    def _placed(self, x: np.ndarray, aval: Any) -> jax.Array:
+        """`x` on the mesh of the arguments, where the type of the output names a sharding over explicit axes."""
+        spec = getattr(getattr(aval, "sharding", None), "spec", None)
+        meshes = (getattr(getattr(leaf, "sharding", None), "mesh", None) for leaf in (*self.diff, *self.rest))
+        mesh = next((m for m in meshes if m is not None), None)
+        if mesh is None or not spec or not any(spec):
+            return jax.numpy.asarray(x)
+        return jax.device_put(x, NamedSharding(mesh, spec))
 
     @functools.cached_property
     def rule(self) -> Callable:

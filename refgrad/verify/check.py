@@ -13,14 +13,12 @@ import jax
 
 from refgrad.verify.allowance import C
 from refgrad.verify.blame import blame
-from refgrad.verify.case import Case
+from refgrad.verify.case import PRECISION, Case
 from refgrad.verify.properties import PROPERTIES
 from refgrad.verify.properties.structure import broken
 from refgrad.verify.report import COMPILER, Report, Row
 from refgrad.verify.rules import bwd_location
 from refgrad.verify.subject import Subject
-
-PRECISION = "highest"  # of every matmul, in the rule and in the oracle alike
 
 
 def check(

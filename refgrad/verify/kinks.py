@@ -3,7 +3,7 @@
 The truth is evaluated a small step to either side of the arguments. Where the two differ, and go on differing when
 the step shrinks a hundredfold, the function has no derivative there: the entry is left out of the other comparisons
 and stands in a row of its own with both one-sided derivatives. A rule may take either of them, any value between, or
-what autodiff takes; anything else fails.
+what autodiff takes; anything else fails. So does an entry at which autodiff gives NaN though both sides are finite.
 """
 
 import functools
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from refgrad.verify.case import Case
 
 STEP = 1e-6  # relative to each entry
+CLOSER = 1e-4  # times that, to tell a kink from curvature
 JUMP = 1e-3  # relative to the leaf's largest cotangent: below it, curvature is not told from a kink
 PROBES = 16  # entries examined one by one
 TRIES = 4  # directions in which a value outside the first interval may still be one-sided
@@ -37,18 +38,28 @@ class Kinks:
         """Per leaf, which entries stand at a kink."""
         if not self.applies:
             return [None] * len(self.case.diff)
-        self.directions = [self._steps(x) for x in self.case.diff]
-        self.sides = self._sides(STEP)
-        jumps = [_jump(*pair) for pair in zip(*self.sides, strict=True)]
-        if any(j.any() for j in jumps):
-            closer = self._sides(STEP / 100)
-            jumps = [j & _jump(*pair) for j, pair in zip(jumps, zip(*closer, strict=True), strict=True)]
-            self.sides = closer
+        steps = [self._steps(x) for x in self.case.diff]
+        jumps, self.sides = self._jumps(steps)
         for i, jump in enumerate(jumps):
-            self._probe(i, jump)
+            self._probe(i, jump, steps)
+            jump |= ~np.isfinite(self.case.first.truth[i]) & np.isfinite(self.sides[0][i] + self.sides[1][i])
         return [j if j.any() else None for j in jumps]
 
-    def _probe(self, i: int, jump: np.ndarray) -> None:
+    def _jumps(self, steps: Leaves) -> tuple[Leaves, tuple[Leaves, Leaves]]:
+        """Where the truth jumps from one side of the arguments to the other, and the truth on both sides.
+
+        Curvature makes a difference too, but one that shrinks with the step.
+        """
+        sides = self._sides(steps, STEP)
+        jumps = [_jump(*pair) for pair in zip(*sides, strict=True)]
+        if any(j.any() for j in jumps):
+            closer = self._sides(steps, STEP * CLOSER)
+            for jump, first, second in zip(jumps, zip(*sides, strict=True), zip(*closer, strict=True), strict=True):
+                jump &= _jump(*second) & (_gap(*second) > _gap(*first) / 2)
+            sides = closer
+        return jumps, sides
+
+    def _probe(self, i: int, jump: np.ndarray, steps: Leaves) -> None:
         """Adds to `jump` the entries where the rule departs from truth and a step in that entry alone shows a kink.
 
         A tie of three has entries that no common direction singles out.
@@ -60,15 +71,13 @@ class Kinks:
             at = np.unravel_index(flat, gap.shape)
             if not gap[at] > 0:
                 return
-            common = self.directions
-            self.directions = [np.zeros_like(v) for v in common]
-            self.directions[i][at] = common[i][at]
-            below, above = self._sides(STEP / 100)
-            self.directions = common
-            if not _jump(below[i], above[i])[at]:
+            alone = [np.zeros_like(v) for v in steps]
+            alone[i][at] = steps[i][at]
+            jumps, sides = self._jumps(alone)
+            if not jumps[i][at]:
                 return
             jump[at] = True
-            for side, found in zip(self.sides, (below, above), strict=True):
+            for side, found in zip(self.sides, sides, strict=True):
                 side[i][at] = found[i][at]
 
     def row(self, i: int, name: str, got: np.ndarray, truth: np.ndarray) -> Row | None:
@@ -81,13 +90,13 @@ class Kinks:
         slack = JUMP * _scale(below, above)
         wrong = mask & ~_within(got, low, high, slack) & ~_close(got, truth, slack)
         for _ in range(TRIES if wrong.any() else 0):
-            self.directions = [self._steps(x) for x in self.case.diff]
-            for side in self._sides(STEP / 100):
+            for side in self._sides([self._steps(x) for x in self.case.diff], STEP * CLOSER):
                 low, high = np.fmin(low, side[i]), np.fmax(high, side[i])
             wrong &= ~_within(got, low, high, slack)
         at = tuple(map(int, np.argwhere(wrong if wrong.any() else mask)[0]))
         count = int(mask.sum())
-        sides = f"one-sided derivatives {number(below[at].item())} and {number(above[at].item())}"
+        singular = "" if np.isfinite(truth[at]) else "autodiff is not finite here; "
+        sides = f"{singular}one-sided derivatives {number(below[at].item())} and {number(above[at].item())}"
         others = f", and at {count - 1} more entries" if count > 1 else ""
         outside = "outside the " if wrong.any() else ""
         return Row(
@@ -108,10 +117,10 @@ class Kinks:
         sizes = np.where(np.isfinite(x), np.where(x > 0, x, size or 1.0), 0.0)
         return sizes * self.rng.uniform(0.5, 1.5, x.shape)
 
-    def _sides(self, step: float) -> tuple[Leaves, Leaves]:
+    def _sides(self, steps: Leaves, step: float) -> tuple[Leaves, Leaves]:
         """The truth for the first draw's cotangents, one step below and one above."""
         case = self.case
-        moved = ([to_wide(x) + s * step * v for x, v in zip(case.diff, self.directions, strict=True)] for s in (-1, 1))
+        moved = ([to_wide(x) + s * step * v for x, v in zip(case.diff, steps, strict=True)] for s in (-1, 1))
         below, above = (case.oracle.cotangents(diff, case.rest, case.drawn(0)) for diff in moved)
         return below, above
 
@@ -120,9 +129,14 @@ def _scale(*leaves: np.ndarray) -> float:
     return max((float(np.max(np.abs(x), where=np.isfinite(x), initial=0.0)) for x in leaves), default=0.0)
 
 
+def _gap(below: np.ndarray, above: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return np.abs(above - below)
+
+
 def _jump(below: np.ndarray, above: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
-        return np.abs(above - below) > JUMP * _scale(below, above)
+        return np.asarray(_gap(below, above) > JUMP * _scale(below, above))
 
 
 def _within(got: np.ndarray, low: np.ndarray, high: np.ndarray, slack: float) -> np.ndarray:

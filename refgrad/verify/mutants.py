@@ -110,7 +110,7 @@ def _one_off(g: jax.Array, by: float) -> jax.Array:
 
 def _first_alone(ct: jax.Array) -> jax.Array:
     """A cotangent with only the first entry of its first axis left."""
-    return ct.at[1:].set(0) if ct.ndim else ct
+    return jnp.asarray(ct).at[1:].set(0) if ct.ndim else ct
 
 
 def _mutated(f: Any, subject: Subject, i: int, edit: Edit) -> Any:

@@ -37,7 +37,7 @@ def differences(case: Case) -> Iterator[Row]:
     for i, name in enumerate(case.subject.arguments):
         v = _direction(base[i], rng)
         still = ~np.isfinite(truth[i]) | (False if (kink := case.kinks.skip[i]) is None else kink)
-        v[still] = 0.0
+        v = np.where(still, 0.0, v)
         if not v.any():
             yield Row("differences", name, KINK if v.size else OK, note="no entry to move" if v.size else "")
             continue

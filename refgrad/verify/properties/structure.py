@@ -70,7 +70,7 @@ def explain(error: Exception) -> str:
     trees = re.search(r"got bwd output structure (.*?) for primal input structure (.*?)[.,] ?", text)
     if trees:
         return f"_bwd must return one cotangent per argument, a tuple like {trees[2]}, but returns {trees[1]}"
-    types = re.search(r"at (output\S*) the bwd rule produced an output of type (\S+) .*? input of type (\S+),", text)
+    types = re.search(r"at (output\S*) .*? an output of type (\S+) corresponding to an input of type ([^\s,]+)", text)
     if types:
         return f"_bwd returns {types[2]} where the primal is {types[3]} ({types[1]})"
     sentence = text.split(". ")[0].split(" --------")[0]

@@ -1,0 +1,69 @@
+"""What the tools at hand let through, beside what `assert_ok` says of the same rules.
+
+`chex.assert_numerical_grads` multiplies its tolerance by the size of the first argument and in reverse mode compares
+one number, a projection that grows like √size only: from some size on any rule passes. `jax.test_util.check_grads`
+cannot run its default modes on a rule that has no forward mode, and in float32 lets errors of 1e-3 through.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.test_util import check_grads
+
+from refgrad.verify import assert_ok
+from tests.verify.specimens import normal, rule
+
+
+def sum_of_squares(x):
+    return jnp.sum(x * x)
+
+
+def off_by(factor):
+    """Σx² with its gradient 2x off by a factor."""
+    return rule(sum_of_squares, lambda x: (sum_of_squares(x), x), lambda x, g: (2 * factor * x * g,))
+
+
+def fails(f, *args):
+    with pytest.raises(AssertionError, match="accuracy") as caught:
+        assert_ok(f, *args, properties=["accuracy"])
+    return "test_blind_spots.py" in str(caught.value)
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, 2.0])
+@pytest.mark.parametrize("size", [300_000, 1_000_000])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_chex_passes_a_grossly_wrong_gradient(factor, size, seed):
+    x = normal(size, seed=seed)
+    chex.assert_numerical_grads(off_by(factor), (x,), order=1, modes="rev")
+    assert fails(off_by(factor), x)
+
+
+def test_chex_sees_the_same_rule_at_a_small_size():
+    with pytest.raises(AssertionError):
+        chex.assert_numerical_grads(off_by(-1.0), (normal(100),), order=1, modes="rev")
+
+
+def test_check_grads_raises_on_a_right_rule_in_its_default_modes():
+    with pytest.raises(TypeError, match="can't apply forward-mode"):
+        check_grads(off_by(1.0), (normal(4),), order=1)
+    assert_ok(off_by(1.0), normal(4))
+
+
+@pytest.mark.parametrize("factor", [0.999, 1.001])
+@pytest.mark.parametrize("size", [4, 100])
+def test_check_grads_passes_an_error_of_a_thousandth(factor, size):
+    x = normal(size)
+    check_grads(off_by(factor), (x,), order=1, modes="rev")
+    assert fails(off_by(factor), x)
+
+
+def test_both_pass_a_wrong_entry_among_many():
+    """One entry of 1000 negated: a random projection hardly moves."""
+    one = lambda x, g: ((2 * x * g).at[0].mul(-1),)  # noqa: E731
+    f = rule(sum_of_squares, lambda x: (sum_of_squares(x), x), one)
+    x = normal(1000).at[0].set(1e-3)
+    check_grads(f, (x,), order=1, modes="rev", rtol=2e-2, atol=2e-2)
+    chex.assert_numerical_grads(f, (x,), order=1, modes="rev")
+    assert fails(f, x)
+    assert jax.grad(f)(x)[0] < 0

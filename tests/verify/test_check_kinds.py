@@ -1,0 +1,205 @@
+"""What a report says where "right" has more than one meaning: kinks, instability, meant differences, other oracles."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from refgrad.verify import assert_ok, check
+from tests.verify.specimens import AT_THE_HINGE, RIGHT, hinge, normal, rule, sine
+
+ACCURACY = {"properties": ["accuracy"]}
+
+
+def test_kink_is_said_with_both_one_sided_derivatives():
+    report = check(hinge, *AT_THE_HINGE, **ACCURACY)
+    assert report.ok
+    (row,) = report.of("kinks")
+    assert (row.verdict, row.index, row.got) == ("kink", (1,), 0.0)
+    ct = 2 * row.expected  # autodiff takes half of the cotangent
+    assert f"one-sided derivatives -0 and {ct:.4g}" in row.note.replace("derivatives 0", "derivatives -0")
+
+
+def test_kink_is_said_where_rule_and_autodiff_agree():
+    half = rule(
+        lambda x: jnp.maximum(x, 0),
+        lambda x: (jnp.maximum(x, 0), x),
+        lambda x, g: (jnp.where(x > 0, g, jnp.where(x == 0, g / 2, 0)),),
+    )
+    report = check(half, *AT_THE_HINGE, **ACCURACY)
+    assert report.ok
+    assert [row.verdict for row in report.of("kinks")] == ["kink"]
+
+
+def test_tie_of_three_in_a_maximum():
+    first = rule(
+        lambda x: jnp.max(x),
+        lambda x: (jnp.max(x), x),
+        lambda x, g: (jnp.where(jnp.arange(x.size) == jnp.argmax(x), g, 0),),
+    )
+    x = jnp.array([-1.0, 3.0, 3.0, 3.0], jnp.float32)
+    report = check(first, x, **ACCURACY)
+    assert report.ok, report
+    assert "2 more entries" in report.of("kinks")[0].note
+    assert not check(first, x.at[1].set(4.0), **ACCURACY).of("kinks")
+
+
+def test_scalar_hinge():
+    report = check(hinge, jnp.float32(0.0), **ACCURACY)
+    assert [row.verdict for row in report.of("kinks")] == ["kink"]
+    assert not check(hinge, jnp.float32(0.1), **ACCURACY).of("kinks")
+
+
+@pytest.mark.parametrize(("slope", "right"), [(0.0, True), (1.0, False), (float("nan"), False)])
+def test_rule_where_autodiff_is_not_finite(slope, right):
+    """x·√x² at 0: its slope is 0, and autodiff of it is NaN."""
+    f = lambda x: jnp.where(x == 0, 0, x * jnp.sqrt(x * x))  # noqa: E731
+    there = rule(f, lambda x: (f(x), x), lambda x, g: (jnp.where(x == 0, slope, 2 * jnp.abs(x)).astype(g.dtype) * g,))
+    report = check(there, jnp.array([0.0, 1.0], jnp.float32), **ACCURACY)
+    assert report.ok == right, report
+    assert "autodiff is not finite here" in report.of("kinks")[0].note
+
+
+def test_unstable_rule_fails_and_says_so():
+    def bwd(x, g):
+        e = jnp.exp(-x)
+        return (g * e / (1 + e) ** 2,)
+
+    unstable = rule(jax.nn.sigmoid, lambda x: (jax.nn.sigmoid(x), x), bwd)
+    report = check(unstable, jnp.array([-200.0, 0.0, 3.0], jnp.float32), **ACCURACY)
+    (row,) = report.of("accuracy")
+    assert row.failed
+    assert row.index == (0,)
+    assert "right in float64, but unstable in this dtype" in row.note
+    assert check(unstable, jnp.array([-2.0, 0.0, 3.0], jnp.float32), **ACCURACY).ok
+
+
+def test_rule_more_accurate_than_autodiff_passes_and_says_so():
+    softplus = lambda x: jnp.log(1 + jnp.exp(x))  # noqa: E731
+    stable = rule(softplus, lambda x: (softplus(x), x), lambda x, g: (g * jax.nn.sigmoid(x),))
+    report = check(stable, jnp.array([-2.0, 0.0, 100.0], jnp.float32), **ACCURACY)
+    assert report.ok, report
+    assert "more accurate than autodiff" in report.of("accuracy")[0].note
+    assert "autodiff that errs" in report.of("autodiff")[0].note
+
+
+def test_ill_conditioned_function_is_not_the_rules_fault():
+    def f(x):
+        return jnp.sin(x * x)
+
+    right = rule(f, lambda x: (f(x), x), lambda x, g: (2 * x * g * jnp.cos(x * x),))
+    wrong = rule(f, lambda x: (f(x), x), lambda x, g: (2.001 * x * g * jnp.cos(x * x),))
+    x = jnp.array([3000.123, 2000.3, 0.3], jnp.float32)
+    report = check(right, x, **ACCURACY)
+    assert report.ok, report
+    assert "ill-conditioned" in report.of("accuracy")[0].note
+    assert not check(wrong, x, **ACCURACY).ok
+
+
+def test_less_accurate_than_autodiff_is_said_but_no_fault():
+    f = lambda x, w: x @ w  # noqa: E731
+    lossy = rule(f, lambda x, w: (f(x, w), (x, w)), lambda k, g: (jnp.tan(jnp.arctan(g @ k[1].T)), k[0].T @ g))
+    report = check(lossy, normal(3, 4), normal(4, 400), **ACCURACY)
+    assert report.ok, report
+    assert [row.verdict for row in report.of("median")] == ["less accurate", "ok"]
+
+
+def test_autodiff_that_is_no_derivative_is_told_from_a_wrong_rule():
+    f = lambda x: x * lax.stop_gradient(x)  # noqa: E731
+    with_autodiff = rule(f, lambda x: (f(x), x), lambda x, g: (g * x,))
+    with_function = rule(f, lambda x: (f(x), x), lambda x, g: (2 * g * x,))
+    notes = {
+        name: check(g, normal(4), properties=["differences"]).of("differences")[0].note
+        for name, g in {"autodiff": with_autodiff, "function": with_function}.items()
+    }
+    assert notes["autodiff"] == "rule and autodiff agree, and both differ from the function"
+    assert notes["function"] == "the rule agrees with the function, autodiff of the plain forward does not"
+
+
+STRAIGHT = rule(lambda x: jnp.round(x), lambda x: (jnp.round(x), None), lambda _, g: (g,))
+REVERSAL = rule(lambda x: x * 1, lambda x: (x * 1, None), lambda _, g: (-g,))
+CLIPPED = rule(lambda x: x * 1, lambda x: (x * 1, None), lambda _, g: (jnp.clip(g, -0.1, 0.1),))
+
+
+@pytest.mark.parametrize(
+    ("f", "meant"),
+    [
+        (STRAIGHT, {"reference": lambda x: x * 1}),
+        (STRAIGHT, {"reference_vjp": lambda g, x: (g,)}),
+        (REVERSAL, {"reference": lambda x: -x}),
+        (CLIPPED, {"reference_vjp": lambda g, x: (jnp.clip(g, -0.1, 0.1),)}),
+    ],
+)
+def test_rules_meant_to_differ(f, meant):
+    x = normal(5) + 0.25
+    assert not check(f, x, **ACCURACY).ok
+    report = check(f, x, **ACCURACY, **meant)
+    assert report.ok, report
+    assert "reference" in report.facts["truth"]
+    other = {"reference": lambda x: 2 * x} if "reference" in meant else {"reference_vjp": lambda g, x: (2 * g,)}
+    assert not check(f, x, **ACCURACY, **other).ok
+
+
+@pytest.mark.parametrize("cotangents", [lambda g, x, w: (g,), lambda g, x, w: (g, None)])
+def test_reference_vjp_gives_one_cotangent_per_argument(cotangents):
+    f, args = RIGHT["matmul"]
+    with pytest.raises(ValueError, match=r"cotangents for 2 arguments|has \(3, 4\)"):
+        check(f, *args, reference_vjp=cotangents)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("matmul", "autodiff of the plain forward"),
+        ("interpreted Pallas kernel", "forward mode"),
+        ("unknown trips", "forward mode"),
+        ("callback", "finite differences"),
+    ],
+)
+@pytest.mark.parametrize("copies", [1, 200])
+def test_the_oracle_is_named_and_sees_a_fault(name, kind, copies):
+    f, args = RIGHT[name]
+    args = [jnp.tile(x, (copies,) + (1,) * (x.ndim - 1)) if i == 0 else x for i, x in enumerate(args)]
+    report = check(f, *args, **ACCURACY)
+    assert report.ok, report
+    assert report.facts["truth"].startswith(kind)
+    wrong = rule(f.fun, f.fwd, lambda kept, g: jax.tree.map(lambda c: c.at[0].mul(1.5), f.bwd(kept, g)))
+    failed = check(wrong, *args, **ACCURACY)
+    assert not failed.ok
+    assert kind == "autodiff of the plain forward" or "no reverse mode" in failed.facts["truth"]
+
+
+def test_truth_limited_to_the_programs_precision_is_said():
+    def f(x):
+        return RIGHT["interpreted Pallas kernel"][0].fun(x.astype(jnp.float32))
+
+    narrow = rule(f, lambda x: (f(x), x), lambda x, g: (g * jnp.cos(x),))
+    report = check(narrow, normal(4), **ACCURACY)
+    assert report.ok
+    assert "pallas_call" in report.facts["limits"]
+
+
+def test_rules_in_a_float32_island_meet_a_float64_truth(x64):
+    """An inner cast would make a float64 oracle a float32 one, silently."""
+
+    def f(x):
+        return jnp.sum(x.astype(jnp.float32) ** 2).astype(x.dtype)
+
+    exact = rule(f, lambda x: (f(x), x), lambda x, g: (2 * g * x,))
+    assert check(exact, normal(4, dtype=jnp.float64), **ACCURACY).ok
+
+
+def test_closure_over_a_value_that_is_not_differentiated():
+    def outer(w, x):
+        inner = sine(lambda x, g: (g * jnp.cos(x),))
+        return inner(x) * lax.stop_gradient(w)
+
+    assert_ok(lambda x: outer(jnp.float32(2.0), x), normal(4), order=1)
+
+
+def test_each_draw_is_the_seeds():
+    a, b = (check(RIGHT["matmul"][0], *RIGHT["matmul"][1], **ACCURACY, seed=s) for s in (0, 1))
+    again = check(RIGHT["matmul"][0], *RIGHT["matmul"][1], **ACCURACY, seed=0)
+    assert a.rows == again.rows
+    assert not np.array_equal([r.got for r in a.rows], [r.got for r in b.rows])
