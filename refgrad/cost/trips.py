@@ -2,7 +2,7 @@
 
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
-from refgrad.cost.primitives.rule import Body
+from refgrad.cost.primitives.rule import Body, dtype_of, shape_of
 
 _MET = {"lt": lambda i, n: i < n, "le": lambda i, n: i <= n, "gt": lambda i, n: i > n, "ge": lambda i, n: i >= n}
 _FLIPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
@@ -80,13 +80,16 @@ def _step(eqn: JaxprEqn, carry: int) -> int | None:
     if after is before:
         return 0
     for inner in body.eqns:
-        if after in inner.outvars and inner.primitive.name in ("add", "sub") and inner.invars[0] is before:
-            step = _literal(inner.invars[1])
-            return -step if step is not None and inner.primitive.name == "sub" else step
+        if after in inner.outvars and inner.primitive.name in ("add", "sub"):
+            left, right = inner.invars
+            if left is before:
+                step = _literal(right)
+                return -step if step is not None and inner.primitive.name == "sub" else step
+            return _literal(left) if right is before and inner.primitive.name == "add" else None
     return None
 
 
 def _literal(v) -> int | None:
-    if isinstance(v, Literal) and v.aval.shape == () and v.aval.dtype.kind in "iu":
+    if isinstance(v, Literal) and shape_of(v) == () and dtype_of(v).kind in "iu":
         return int(v.val)
     return None

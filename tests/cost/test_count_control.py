@@ -109,6 +109,26 @@ def test_while_with_literal_bounds_counts_its_trips(start, stop, step, test, tri
     assert not cost.notes and not cost.per_trip
 
 
+NOT_DERIVED = {
+    "the bound is an argument": (lambda i, n: i < n, lambda i: i + 1),
+    "the step is not a literal": (lambda i, n: i < 9, lambda i: i * 2),
+    "it never ends": (lambda i, n: i < 9, lambda i: i - 1),
+    "another condition too": (lambda i, n: (i < 9) & (n > i), lambda i: i + 1),
+}
+
+
+@pytest.mark.parametrize("name", NOT_DERIVED)
+def test_trips_that_the_program_does_not_tell(name):
+    test, step = NOT_DERIVED[name]
+    f = lambda n: lax.while_loop(lambda c: test(c[0], c[1]), lambda c: (step(c[0]), c[1]), (1, n))[0]  # noqa: E731
+    assert count(f, INDEX).per_trip and count(f, INDEX).notes
+
+
+def test_a_step_may_stand_on_either_side():
+    f = lambda x: lax.while_loop(lambda c: lax.gt(9, c[0]), lambda c: (2 + c[0], c[1] * c[1]), (0, x))[1]  # noqa: E731
+    assert count(f, X).flops == 5 * (1 + N) + 6
+
+
 def test_while_with_unknown_trips_is_reported_per_trip():
     def f(n, x):
         return lax.fori_loop(0, n, lambda i, x: jnp.tanh(x * x), x) + x

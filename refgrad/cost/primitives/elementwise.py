@@ -17,10 +17,10 @@ COSTS: dict[str, dict[str, tuple[int, int]]] = {
     **{
         name: {"": PER_ELEMENT}
         for name in names(
-            "add add_any sub mul div rem neg abs sign floor ceil round is_finite real imag complex "
+            "add add_any sub mul div rem neg abs floor ceil round is_finite real imag complex "
             "eq ne lt le gt ge eq_to lt_to le_to and or xor not shift_left shift_right_logical "
-            "shift_right_arithmetic population_count clz reduce_precision clamp max min "
-            "square mulhi reciprocal"
+            "shift_right_arithmetic population_count clz reduce_precision clamp mulhi "
+            "reciprocal"
         )
     },
     "sign": {"": PER_ELEMENT, "uint": (2, 0)},
@@ -29,10 +29,7 @@ COSTS: dict[str, dict[str, tuple[int, int]]] = {
     "square": {"": PER_ELEMENT, "complex": (14, 0)},
     "conj": {"": PER_ELEMENT, "complex": (4, 0)},
     "nextafter": {"": (24, 0)},
-    **{
-        name: {"": TRANSCENDENTAL}
-        for name in names("tan tanh expm1 rsqrt cbrt pow atan2 erf exp log log1p sin cos atan sqrt")
-    },
+    **{name: {"": TRANSCENDENTAL} for name in names("tan tanh expm1 rsqrt cbrt pow atan2 erf")},
     "exp": {"": TRANSCENDENTAL, "complex": (15, 4)},
     "exp2": {"": (1, 1), "complex": (16, 4)},
     "log": {"": TRANSCENDENTAL, "complex": (62, 4)},
