@@ -1,0 +1,130 @@
+"""A function and its arguments from text: what is found, what is drawn, and what bad input says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from refgrad import cost, verify
+from refgrad.cli.target import DTYPES, arguments, bind, load, needs_x64, values
+
+SOURCE = """
+import dataclasses
+import sibling
+
+@dataclasses.dataclass
+class Layers:
+    n: int
+
+    @staticmethod
+    def double(x):
+        return x + x
+
+def scaled(x, factor):
+    return sibling.FACTOR * factor * x
+
+CONSTANT = 3
+"""
+
+
+@pytest.fixture
+def module(tmp_path):
+    """A module with a neighbour that it imports."""
+    (tmp_path / "sibling.py").write_text("FACTOR = 2.0\n")
+    path = tmp_path / "mine.py"
+    path.write_text(SOURCE)
+    return path
+
+
+def test_loads_a_function_and_an_attribute_of_a_class(module):
+    assert load(f"{module}:scaled")(3.0, 2.0) == 12.0
+    assert load(f"{module}:Layers.double")(3) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("{}", ValueError, "write path/to/module.py:function"),
+        ("{}:", ValueError, "write path/to/module.py:function"),
+        ("{}:scald", ValueError, r"mine\.py has no 'scald': did you mean scaled\?"),
+        ("{}:Layers.twice", ValueError, r"mine\.py\.Layers has no 'twice': it has double"),
+        ("{}:CONSTANT", ValueError, "is int 3, but must be a function"),
+        ("missing.py:f", FileNotFoundError, r"missing\.py: no such file"),
+    ],
+)
+def test_bad_targets_are_named(module, name, error, message):
+    with pytest.raises(error, match=message):
+        load(name.format(module))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x = 1\ny = 1 / 0\n", "line 2, raises ZeroDivisionError: division by zero"),
+        ("def f(:\n", "line 1, raises SyntaxError"),
+        ("raise SystemExit(3)\n", "line 1, raises SystemExit: 3"),
+        ("import no_such_module_at_all\n", "line 1, raises ModuleNotFoundError"),
+    ],
+)
+def test_the_modules_own_exception_in_one_line(tmp_path, source, message):
+    path = tmp_path / "broken.py"
+    path.write_text(source)
+    with pytest.raises(ValueError, match=message):
+        load(f"{path}:f")
+
+
+def test_arguments():
+    a, x, ids, scalar, three, flag, text, pair = arguments("f32[4,8] x:bf16[8] i32[3]<100 f32[] 3 True 'a b' (1, 2)")
+    assert [(v.shape, str(v.dtype), v.name, v.below) for v in (a, x, ids, scalar)] == [
+        ((4, 8), "float32", "", 2),
+        ((8,), "bfloat16", "x", 2),
+        ((3,), "int32", "", 100),
+        ((), "float32", "", 2),
+    ]
+    assert (three, flag, text, pair) == (3, True, "a b", (1, 2))
+    assert arguments("  ") == ()
+    assert [str(v.dtype) for v in arguments(" ".join(f"{short}[2]" for short in DTYPES))] == list(DTYPES.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("f32[4 8]", r"shape \[4 8\], but lengths are integers"),
+        ("f32[-1]", r"shape \[-1\]"),
+        ("f33[4]", "dtype 'f33', but known are f16"),
+        ("f32[4", "'f32\\[4' is not closed"),
+        ("'open", "is not closed"),
+        ("x", "'x' is no argument: write arrays such as"),
+        ("f32", "'f32' is no argument"),
+        ("f32[4]<3", "a bound is a positive integer, for an integer array"),
+        ("i32[4]<0", "a bound is a positive integer"),
+    ],
+)
+def test_bad_arguments_are_named(text, message):
+    with pytest.raises(ValueError, match=message):
+        arguments(text)
+
+
+def test_values_are_of_their_type_and_repeat(x64):
+    specs = arguments("f64[50] bf16[3] c64[2] i32[200]<5 u8[200] bool[200] 0.5")
+    drawn = values(specs, 1)
+    for spec, value in zip(specs[:-1], drawn[:-1], strict=True):
+        assert (value.shape, value.dtype) == (spec.shape, spec.dtype)
+    assert set(np.unique(drawn[3])) == set(range(5))
+    assert set(np.unique(drawn[4])) == {0, 1} and set(np.unique(drawn[5])) == {False, True}
+    assert np.std(drawn[0]) > 0.5 and drawn[-1] == 0.5
+    for first, again in zip(drawn, values(specs, 1), strict=True):
+        assert np.array_equal(first, again)
+    assert not np.array_equal(drawn[0], values(specs, 2)[0])
+
+
+def test_the_instruments_take_them():
+    f, specs = bind(lambda x, n, y: x * float(n) + y, arguments("f32[4] 3 f32[4]"))
+    assert cost.count(f, *specs).flops == 8
+    assert jax.eval_shape(f, *specs).shape == (4,)
+    g, drawn = bind(jnp.dot, values(arguments("f32[3,4] f32[4]"), 0))
+    assert g is jnp.dot and verify.check(g, *drawn).ok
+
+
+def test_64_bits_are_seen():
+    assert needs_x64(arguments("f32[2] i64[3]")) and not needs_x64(arguments("f32[2] 3 c64[1]"))
