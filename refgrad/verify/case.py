@@ -60,7 +60,7 @@ class Case:
         self.plain: Flat = without_rules(subject.flat(reference), jvp=not self.holds("vjp"))
 
     def variant(self, f: Callable) -> "Case":
-        """The same case for a function that differs in its rule alone: truth and autodiff are shared, not found again."""
+        """The same case for a function that differs in its rule alone: truth and autodiff are shared."""
         shared = {k: getattr(self, k) for k in ("outputs", "oracle", "autodiff", "allowed", "allowed_wide", "noise")}
         other = copy.copy(self)
         for name, value in vars(type(self)).items():
