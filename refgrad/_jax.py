@@ -1,6 +1,19 @@
 """What newer versions of JAX change, behind one small file. Only public modules; jax >= 0.10.2."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import jax
+
+
+def custom_vjp(function: Callable | None = None, *, nondiff_argnums: tuple[int, ...] = ()) -> Any:
+    """`jax.custom_vjp`, whose result has its parts as attributes in every version: `.fun`, `.fwd` and `.bwd`."""
+    if function is None:
+        return partial(custom_vjp, nondiff_argnums=nondiff_argnums)
+    op: Any = jax.custom_vjp(function, nondiff_argnums=nondiff_argnums)
+    op.fun = function
+    return op
 
 
 def varying_axes(x) -> frozenset[str]:
@@ -10,8 +23,7 @@ def varying_axes(x) -> frozenset[str]:
 
 def varying_axes_of(aval) -> frozenset[str]:
     """The same of a type, such as those of a traced program's variables."""
-    manual = getattr(aval, "mat", None)  # jax < 0.10 has `.vma` in its place
-    return frozenset(manual.varying if manual is not None else getattr(aval, "vma", ()))
+    return frozenset(aval.mat.varying)
 
 
 def explicit_sharding(x) -> jax.sharding.NamedSharding | None:

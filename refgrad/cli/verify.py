@@ -73,11 +73,12 @@ def _operations(
 def _model(config: gpt2.Config, sizes: Mapping[str, int], dtypes: Sequence[str]) -> dict[str, Any]:
     """The whole model on real text: every parameter's gradient, and its cost from the document to XLA."""
     batch, sequence = sizes["batch"], sizes["sequence"]
-    _show(f"Model: gradient of each parameter by the rules against autodiff\n{config}")
-    print(f"input: {batch} × {sequence} bytes of the Python standard library's source")
-    tokens, targets = standard_library_ids(batch, sequence)
-    compared = [dtype for dtype in track(dtypes, "model") if dtype in model.BOUNDS]
-    parameters = model.compare_gradients(config, tokens, targets, compared)
+    ids = standard_library_ids(batch, sequence)
+    compared = [dtype for dtype in dtypes if dtype in model.BOUNDS]
+    errors = {dtype: model.gradient_errors(config, *ids, dtype) for dtype in track(compared, "model")}
+    parameters = model.parameter_results(config, errors)
+    _show("Model: gradient of each parameter by the rules, relative difference to autodiff")
+    print(f"{config}\ninput: {batch} × {sequence} bytes of the Python standard library's source\n")
     print(model.parameter_table(parameters))
     _show("Model: backward pass, from the document's total to XLA's count of the lowered module")
     reconciliation = model.reconcile_model(config, batch, sequence)
@@ -85,7 +86,7 @@ def _model(config: gpt2.Config, sizes: Mapping[str, int], dtypes: Sequence[str])
     _show("The tally as polynomials")
     print(model.polynomial_text(config))
     _show("Totals for one sequence of 1024 tokens, from abstract values")
-    totals = model.totals(gpt2.SIZES)
+    totals = [model.total(name, gpt2.SIZES[name]) for name in track(list(gpt2.SIZES), "totals")]
     print(model.total_table(totals))
     return {
         "parameters": {"ok": all(p.ok for p in parameters), "rows": [p.data() for p in parameters]},

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from refgrad.models._inputs import check_ids, check_params
@@ -23,6 +24,7 @@ from refgrad.ops._numerics import wide
 from refgrad.ops.multi_head_attention import attend
 
 Params = dict[str, Any]
+Ids = Array | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +143,7 @@ def unstack(params: Params) -> Params:
 
 def logits(
     params: Params,
-    tokens: Array,
+    tokens: Ids,
     config: Config,
     rules: str = "document",
     scan: bool = False,
@@ -181,14 +183,14 @@ def logits(
 
 def loss(
     params: Params,
-    tokens: Array,
-    targets: Array,
+    tokens: Ids,
+    targets: Ids,
     config: Config,
     rules: str = "document",
     scan: bool = False,
     remat: bool = False,
 ) -> Array:
-    """Mean cross-entropy of `targets` (..., s) under the model's logits at `tokens` (..., s): a float32 scalar at least.
+    """Mean cross-entropy of `targets` (..., s) under the logits at `tokens` (..., s): a scalar in float32 at least.
 
     Arguments and errors as in `logits`; the targets are ids below vocab_size too.
     """

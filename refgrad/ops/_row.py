@@ -15,7 +15,7 @@ import numpy as np
 import sympy
 from jax import Array
 
-from refgrad.symbols import evaluate, parse
+from refgrad.symbols import SYMBOLS, evaluate, parse
 
 
 class Cost(NamedTuple):
@@ -49,7 +49,7 @@ class Row:
     forward: Cost
     backward: Cost
     document: sympy.Expr | int
-    causes: Mapping[str, sympy.Expr]
+    causes: Mapping[str, sympy.Expr | int]
     residuals: sympy.Expr | int
     statics: Mapping[str, sympy.Expr | float] = dataclasses.field(default_factory=dict)
     scale: Mapping[str, sympy.Expr] = dataclasses.field(default_factory=dict)
@@ -107,4 +107,4 @@ class Row:
 
     def _factor(self, name: str, dims: Mapping[str, int]) -> float:
         scale = sympy.sympify(self.scale.get(name, 1))
-        return float(scale.subs({symbol: dims[symbol.name] for symbol in scale.free_symbols}))
+        return float(scale.subs({SYMBOLS[symbol]: value for symbol, value in dims.items()}))

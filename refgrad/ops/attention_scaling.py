@@ -10,18 +10,17 @@ Kept: nothing. Cost: one multiplication an element, as in the document (XLA fold
 Source: D2, "Attention Scaling".
 """
 
-from functools import partial
-
 import jax
 from jax import Array
 
+from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import wide
 from refgrad.ops._row import Cost, Row
 from refgrad.symbols import b, d, n_h, s
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
+@custom_vjp(nondiff_argnums=(1,))
 @jax.named_scope("attention_scaling")
 def attention_scaling(x: Array, d: int) -> Array:
     """x of any shape, d a positive number → x / √d. Raises ValueError for d ≤ 0, TypeError for x not floating."""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 from jax import Array
 
+from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, product
 from refgrad.ops._row import Cost, Row
@@ -28,7 +29,7 @@ class Residuals(NamedTuple):
     v: Array
 
 
-@jax.custom_vjp
+@custom_vjp
 @jax.named_scope("attn_value")
 def attn_value(p: Array, v: Array) -> Array:
     """p (..., s, s), v (..., s, d) → (..., s, d). Raises ValueError or TypeError where they do not agree."""

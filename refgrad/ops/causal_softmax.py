@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import lift
 from refgrad.ops._row import Cost, Row, Special
@@ -33,7 +34,7 @@ def _masked(x: Array) -> Array:
     return jnp.where(open_, x, -jnp.inf)
 
 
-@jax.custom_vjp
+@custom_vjp
 @jax.named_scope("causal_softmax")
 def causal_softmax(x: Array) -> Array:
     """x (..., s, s), queries × keys → probabilities (..., s, s). Raises ValueError or TypeError for other arrays."""

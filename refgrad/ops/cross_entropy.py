@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 from jax import Array
 
+from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, wide
 from refgrad.ops._row import Cost, Row
@@ -31,7 +32,7 @@ class Residuals(NamedTuple):
     x: Like
 
 
-@jax.custom_vjp
+@custom_vjp
 @jax.named_scope("cross_entropy")
 def cross_entropy(x: Array, targets: Array) -> Array:
     """Logits x (..., V), ids (...) in [0, V) → the mean loss, a scalar in float32 at least; NaN for another id.

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, wide
 from refgrad.ops._row import Cost, Row, Special
@@ -28,7 +29,7 @@ A = math.sqrt(2 / math.pi)
 C = 0.044715
 
 
-@jax.custom_vjp
+@custom_vjp
 @jax.named_scope("gelu")
 def gelu(x: Array) -> Array:
     """x of any shape → GELU(x), element by element. Raises TypeError where x is not floating."""

@@ -17,7 +17,6 @@ the b·s rows count n additions for n terms. Each mean's n − 1 additions and i
 Source: D2, "Layer Normalization".
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -25,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, lift, wide
 from refgrad.ops._row import Cost, Row, Special
@@ -54,7 +54,7 @@ def _affine(x_hat: Array, gamma: Array, beta: Array) -> Array:
     return lift(wide(gamma), x_hat.ndim) * x_hat + lift(wide(beta), x_hat.ndim)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
+@custom_vjp(nondiff_argnums=(3,))
 @jax.named_scope("layer_norm")
 def layer_norm(x: Array, gamma: Array, beta: Array, eps: float) -> Array:
     """x (..., h), γ and β (h,), ε > 0 → (..., h). Raises ValueError or TypeError where they do not agree."""

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 from jax import Array
 
+from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, product
 from refgrad.ops._row import Cost, Row
@@ -29,7 +30,7 @@ class Residuals(NamedTuple):
     E: Array
 
 
-@jax.custom_vjp
+@custom_vjp
 @jax.named_scope("lm_head")
 def lm_head(x: Array, E: Array) -> Array:
     """x (..., h), E (V, h) → logits (..., V). Raises ValueError or TypeError where they do not agree."""

@@ -15,7 +15,6 @@ Source: D2, "Model Architecture Overview", "Final Tally" (qkv_proj to attn_out).
 """
 
 from collections.abc import Callable
-from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ import jax.numpy as jnp
 import sympy
 from jax import Array
 
+from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._row import Cost, Row, Special
 from refgrad.ops.attention_scaling import ROW as SCALING
@@ -108,7 +108,7 @@ def _agree(x: Array, w_qkv: Array, b_qkv: Array, w_out: Array, b_out: Array, n_h
         raise ValueError(f"multi_head_attention: n_head is {n_head}, but must divide h = {h}")
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(5,))
+@custom_vjp(nondiff_argnums=(5,))
 @jax.named_scope("multi_head_attention")
 def multi_head_attention(x: Array, w_qkv: Array, b_qkv: Array, w_out: Array, b_out: Array, n_head: int) -> Array:
     """x (..., s, h), w_qkv (h, 3h), b_qkv (3h,), w_out (h, h), b_out (h,), n_head a divisor of h → (..., s, h).

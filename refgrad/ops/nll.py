@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, wide
 from refgrad.ops._row import Cost, Row, Special
@@ -44,7 +45,7 @@ def place(value: Array, targets: Array, zeros: Array) -> Array:
     return jax.vmap(place, in_axes=(None, 0, 0))(value, targets, zeros)
 
 
-@jax.custom_vjp
+@custom_vjp
 @jax.named_scope("nll")
 def nll(p: Array, targets: Array) -> Array:
     """Log-probabilities p (..., V), ids (...) in [0, V) → the mean loss, a scalar in float32 at least.

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, lift, wide
 from refgrad.ops._row import Cost, Row, Special
@@ -28,7 +29,7 @@ class Residuals(NamedTuple):
     P: Like
 
 
-@jax.custom_vjp
+@custom_vjp
 @jax.named_scope("position_embedding")
 def position_embedding(x: Array, P: Array) -> Array:
     """x (..., s, h), P (n_positions, h), s ≤ n_positions → (..., s, h). Raises ValueError for a longer sequence."""

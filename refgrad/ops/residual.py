@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 from jax import Array
 
+from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, wide
 from refgrad.ops._row import Cost, Row
@@ -27,7 +28,7 @@ class Residuals(NamedTuple):
     f: Like
 
 
-@jax.custom_vjp
+@custom_vjp
 @jax.named_scope("residual")
 def residual(x: Array, f: Array) -> Array:
     """x and f of one shape → x + f. Raises ValueError or TypeError where they do not agree."""

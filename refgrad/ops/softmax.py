@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, wide
 from refgrad.ops._row import Cost, Row, Special
@@ -39,7 +40,7 @@ def _softmax(x: Array) -> Array:
     return e / jnp.sum(e, axis=-1, keepdims=True)
 
 
-@jax.custom_vjp
+@custom_vjp
 @jax.named_scope("softmax")
 def softmax(x: Array) -> Array:
     """x (..., n) → probabilities (..., n); a row of −∞ alone has none and gives NaN. Raises TypeError for integers."""

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, wide
 from refgrad.ops._row import Cost, Row
@@ -62,7 +63,7 @@ def _agree(x: Array, targets: Array) -> None:
         raise ValueError(f"softmax_cross_entropy: targets has shape {targets.shape}, but a mean needs one at least")
 
 
-@jax.custom_vjp
+@custom_vjp
 @jax.named_scope("softmax_cross_entropy")
 def softmax_cross_entropy(x: Array, targets: Array) -> Array:
     """Logits x (..., V), ids (...) in [0, V) → the mean loss, a scalar in float32 at least; NaN for another id.

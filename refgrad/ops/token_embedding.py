@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, wide_dtype
 from refgrad.ops._row import Cost, Row, Special
@@ -31,7 +32,7 @@ class Residuals(NamedTuple):
     E: Like
 
 
-@jax.custom_vjp
+@custom_vjp
 @jax.named_scope("token_embedding")
 def token_embedding(E: Array, tokens: Array) -> Array:
     """E (V, h), ids (...) in [0, V) → (..., h), NaN for any other id. Raises TypeError for ids not integers."""

@@ -39,23 +39,25 @@ class ParameterResult:
         return {"parameter": self.name, "shape": list(self.shape), "errors": dict(self.errors), "ok": self.ok}
 
 
-def compare_gradients(
-    config: gpt2.Config, tokens: np.ndarray, targets: np.ndarray, dtypes: Sequence[str]
-) -> list[ParameterResult]:
-    """The gradient of the loss by every parameter: by the rules, and by autodiff of the same program without them."""
-    params = gpt2.init(jax.random.key(0), config)
-    names, shapes = zip(*((path_name(p), leaf.shape) for p, leaf in jax.tree.leaves_with_path(params)), strict=True)
-    errors: dict[str, list[float]] = {}
-    for dtype in dtypes:
-        cast = jax.tree.map(lambda leaf, dtype=dtype: leaf.astype(dtype), params)
-        loss = partial(gpt2.loss, tokens=tokens, targets=targets, config=config)
-        with jax.default_matmul_precision("highest"):
-            got = jax.jit(jax.grad(loss))(cast)
-            want = jax.jit(jax.grad(verify.without_rules(loss)))(cast)
-        errors[dtype] = [_relative(g, w) for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True)]
+def gradient_errors(config: gpt2.Config, tokens: np.ndarray, targets: np.ndarray, dtype: str) -> dict[str, float]:
+    """Parameter → relative difference of its gradient by the rules to autodiff's of the same program without them."""
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), gpt2.init(jax.random.key(0), config))
+    loss = partial(gpt2.loss, tokens=tokens, targets=targets, config=config)
+    with jax.default_matmul_precision("highest"):
+        got = jax.jit(jax.grad(loss))(params)
+        want = jax.jit(jax.grad(verify.without_rules(loss)))(params)
+    return {
+        path_name(path): _relative(g, w)
+        for (path, g), w in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True)
+    }
+
+
+def parameter_results(config: gpt2.Config, errors: Mapping[str, Mapping[str, float]]) -> list[ParameterResult]:
+    """`gradient_errors` by dtype, turned into one result per parameter."""
+    shapes = jax.eval_shape(partial(gpt2.init, config=config), jax.random.key(0))
     return [
-        ParameterResult(name, shape, {dtype: errors[dtype][n] for dtype in dtypes})
-        for n, (name, shape) in enumerate(zip(names, shapes, strict=True))
+        ParameterResult(path_name(path), leaf.shape, {dtype: errors[dtype][path_name(path)] for dtype in errors})
+        for path, leaf in jax.tree.leaves_with_path(shapes)
     ]
 
 
@@ -130,25 +132,20 @@ class Total:
         return dataclasses.asdict(self) | {"unexplained": self.unexplained}
 
 
-def totals(sizes: Mapping[str, gpt2.Config], batch: int = 1, sequence: int = 1024) -> list[Total]:
-    """Each size's backward pass, from abstract values: layers scanned, so that tracing does not grow with depth."""
-    results = []
-    for name, config in sizes.items():
-        dims = config.dims(batch, sequence)
-        exact = tally.backward(config.tie_word_embeddings)
-        with jax.enable_x64(False):
-            counted = cost.count_backward(*_loss_of_params(config, batch, sequence, scan=True))
-        results.append(
-            Total(
-                name,
-                evaluate(tally.PRINTED_TOTAL, dims),
-                evaluate(tally.forward().flops, dims),
-                evaluate(exact.flops, dims),
-                evaluate(exact.transcendentals, dims),
-                (counted.flops, counted.transcendental),
-            )
-        )
-    return results
+def total(name: str, config: gpt2.Config, batch: int = 1, sequence: int = 1024) -> Total:
+    """One size's backward pass, from abstract values: layers scanned, so that tracing does not grow with depth."""
+    dims = config.dims(batch, sequence)
+    exact = tally.backward(config.tie_word_embeddings)
+    with jax.enable_x64(False):
+        counted = cost.count_backward(*_loss_of_params(config, batch, sequence, scan=True))
+    return Total(
+        name,
+        evaluate(tally.PRINTED_TOTAL, dims),
+        evaluate(tally.forward().flops, dims),
+        evaluate(exact.flops, dims),
+        evaluate(exact.transcendentals, dims),
+        (counted.flops, counted.transcendental),
+    )
 
 
 def total_table(results: Sequence[Total]) -> str:

@@ -36,9 +36,7 @@ class OperationResult:
         An error beyond the allowance fails even where autodiff errs as much, and so does a rule less accurate than it.
         """
         rows = (row for report in self.reports.values() for row in report.rows)
-        return tuple(
-            row for row in rows if row.verdict != "ok" or (row.property == "accuracy" and row.error > row.allowed)
-        )
+        return tuple(row for row in rows if row.verdict != "ok" or (row.property == "accuracy" and _share(row) > 1))
 
     @property
     def unexplained(self) -> int:
@@ -103,8 +101,13 @@ def accuracy_table(results: Sequence[OperationResult]) -> str:
 
 def _ratio(report: verify.Report, against: str, argument: str) -> str:
     """The largest error over its allowance among a property's rows for one argument."""
-    ratios = [row.error / row.allowed for row in report.of(against) if row.argument == argument and row.allowed]
-    return f"{max(ratios):.3f}" if ratios else ""
+    shares = [_share(row) for row in report.of(against) if row.argument == argument]
+    return f"{max(shares):.3f}" if shares else ""
+
+
+def _share(row: verify.Row) -> float:
+    """A row's error over its allowance; 0 where nothing was measured."""
+    return row.error / row.allowed if row.error and row.allowed else 0.0
 
 
 def cost_table(results: Sequence[OperationResult]) -> str:
