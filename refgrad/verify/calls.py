@@ -89,7 +89,7 @@ class Recorder(Plain):
         self.calls.append(Call(eqn, place, self.trips, self.within, list(values), self.devices))
         if self.known and self.known[index].kept:
             outputs = list(self.bind(eqn, values))
-            unmet = itertools.takewhile(lambda c: (c.within or -1) >= index, self.known[index + 1 :])
+            unmet = itertools.takewhile(lambda c: c.within is not None and c.within >= index, self.known[index + 1 :])
             self.calls += [dataclasses.replace(c, values=[]) for c in unmet]
         else:
             with self.at(within=index, place=place):

@@ -22,14 +22,8 @@ from refgrad.verify.allowance import is_float
 from refgrad.verify.interpret import ARRAYS, Interpreter, inside, line, trace
 
 ROUNDING = {"reduce_precision"}  # exist only to round: in float64 they are the identity
-NARROW = {"bitcast_convert_type", "nextafter", "random_gamma", "rng_uniform"}  # results belong to the inputs' width
-NARROW |= {
-    "ffi_call",
-    "io_callback",
-    "linear_call",
-    "pallas_call",
-    "pure_callback",
-}  # not programs of JAX's, or not only
+OPAQUE = {"ffi_call", "io_callback", "linear_call", "pallas_call", "pure_callback"}  # code that is not a program here
+NARROW = OPAQUE | {"bitcast_convert_type", "nextafter", "random_gamma", "rng_uniform"}  # or a result of one width only
 MUTE = {"debug_callback", "debug_print"}  # seen by a person, not by the result
 
 
@@ -86,8 +80,7 @@ class Widened:
     @property
     def limits(self) -> list[str]:
         """Each place that could not be widened, with its file and line; empty where truth is float64 throughout."""
-        found = dict.fromkeys(limits_of(self.program))
-        return [f"truth limited to the program's own precision: {place}" for place in found]
+        return list(dict.fromkeys(limits_of(self.program)))
 
 
 def widen(f: Callable, *args: Any, **kwargs: Any) -> Widened:
@@ -153,11 +146,14 @@ def limits_of(program: ClosedJaxpr | Jaxpr, place: str = "an unknown line") -> I
     program is called: it stands for equations that JAX's own code made.
     """
     for eqn in program.eqns:
+        here = line(eqn) or place
         if not stays_narrow(eqn):
             for inner in jaxprs_in_params(eqn.params):
-                yield from limits_of(inner, line(eqn) or place)
+                yield from limits_of(inner, here)
         elif eqn.primitive.name not in MUTE:
             made = () if eqn.primitive.name == "bitcast_convert_type" else eqn.outvars
             within = (v for e in inside(eqn) for v in e.outvars)
-            if any(is_narrow(v.aval) for v in (*eqn.invars, *made, *within)):
-                yield f"{eqn.primitive.name} at {line(eqn) or place}"
+            avals: list[Any] = [v.aval for v in (*eqn.invars, *made, *within) if is_narrow(v.aval)]
+            if avals:
+                least = min((a.dtype for a in avals), key=lambda d: d.itemsize)
+                yield f"truth limited to {least}: {eqn.primitive.name} at {here}"

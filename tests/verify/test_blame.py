@@ -13,7 +13,8 @@ from jax.sharding import PartitionSpec as P
 
 from refgrad import ops
 from refgrad.models import gpt2
-from refgrad.verify.blame import INHERITED, OK, SILENT, WRONG, blame
+from refgrad.verify.blame import blame
+from refgrad.verify.verdicts import INHERITED, OK, SILENT, WRONG
 from tests.verify.scenes import SCENES, X, mesh, rule, trips
 
 GOOD = rule(jnp.sin, jnp.cos, "good")
@@ -233,6 +234,13 @@ def test_forwards_without_reverse_mode(forward):
     found = blame(lambda x: GOOD(right(wrong(inner(GOOD(x))))), X)
     assert [r.rule for r in found] == ["good", "inner", "right", "good", "wrong", "right", "good"]
     assert [r.rule for r in found.guilty] == ["wrong"]
+    assert [(r.rule, r.within) for r in blame(inner, X)] == [("inner", None), ("right", 0), ("good", 0)]
+
+
+def test_a_kernels_rule_that_fails_is_named_in_one_line():
+    broken = rule(pallas, lambda x: jnp.cos(x)[:2], "broken")
+    with pytest.raises(ValueError, match=r"the forward of broken \(.*\(op_bwd\)\) has no reverse mode"):
+        blame(lambda x: broken(GOOD(x)), X)
 
 
 def test_prints_as_a_table_and_as_json():
