@@ -16,7 +16,7 @@ SYMBOLS = {symbol.name: symbol for symbol in (b, s, h, n_h, d, V, n_L, i, o, w, 
 
 def parse(text: str) -> sympy.Expr:
     """A polynomial as text, such as `"3*h"`, in this module's symbols."""
-    return sympy.sympify(text, locals=SYMBOLS)
+    return sympy.parse_expr(text, SYMBOLS)
 
 
 def evaluate(expression: sympy.Expr | int, dims: Mapping[str, int]) -> int:
@@ -24,8 +24,7 @@ def evaluate(expression: sympy.Expr | int, dims: Mapping[str, int]) -> int:
 
     Raises ValueError where a symbol has no value or the result is no integer.
     """
-    expression = sympy.sympify(expression)
-    value = expression.subs({symbol: dims[symbol.name] for symbol in expression.free_symbols if symbol.name in dims})
+    value = sympy.sympify(expression).subs({SYMBOLS[name]: value for name, value in dims.items() if name in SYMBOLS})
     if not value.is_Integer:
         missing = sorted(map(str, value.free_symbols))
         raise ValueError(f"{expression} is {value} at {dict(dims)}: give integers for {missing or 'every symbol'}")
