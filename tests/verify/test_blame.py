@@ -57,8 +57,11 @@ def test_only_the_one_call_among_equals(k):
 def test_loop_trips_are_told_apart():
     """A rule that is wrong for large arguments only is blamed for the trips in which it meets them."""
     op = rule(jnp.sin, lambda x: jnp.where(x > 2, 0, jnp.cos(x)), "op")
-    found = blame(lambda x: lax.scan(lambda c, _: (c + 0.5, op(c)), x, None, length=4)[1], X)
-    assert [(r.trips, r.verdict) for r in found] == [(f"scan[{i}]", WRONG if i == 3 else OK) for i in range(4)]
+    for reverse, order in ((False, (0, 1, 2, 3)), (True, (3, 2, 1, 0))):
+        loop = partial(lax.scan, lambda c, _: (c + 0.5, op(c)), length=4, reverse=reverse)
+        found = blame(lambda x: loop(x, None)[1], X)  # noqa: B023
+        assert [r.trips for r in found] == [f"scan[{i}]" for i in order]
+        assert [r.verdict for r in found] == [OK, OK, OK, WRONG]
 
 
 FAULTS = {

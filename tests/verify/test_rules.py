@@ -78,6 +78,12 @@ def test_inside_every_transformation(around):
     np.testing.assert_allclose(jax.grad(total(stripped))(X), jax.grad(total(plain))(X), rtol=1e-6)
 
 
+def test_what_jit_would_donate_is_still_the_callers():
+    x = X * 1
+    without_rules(jax.jit(lambda x: WRONG(x) * 2, donate_argnums=0))(x)
+    assert not x.is_deleted()
+
+
 def test_second_order():
     f = without_rules(lambda x: total(WRONG)(x))
     np.testing.assert_allclose(jax.hessian(f)(X), np.diag(-np.sin(X)), rtol=1e-6)
