@@ -15,7 +15,7 @@ from refgrad.verify import oracle as oracles
 from refgrad.verify.allowance import C, allowance, is_float, reductions
 from refgrad.verify.interpret import equations
 from refgrad.verify.kinks import Kinks
-from refgrad.verify.numbers import difference, draws_like, to_wide
+from refgrad.verify.numbers import difference, draws_like, generator, to_wide
 from refgrad.verify.oracle import Leaves, Oracle, Wide
 from refgrad.verify.rules import of_jax, without_rules
 from refgrad.verify.subject import Flat, Subject, pullback
@@ -89,7 +89,7 @@ class Case:
 
     def drawn(self, draw: int) -> Leaves:
         """Random cotangents of the float outputs, in the outputs' own dtypes."""
-        return draws_like(np.random.default_rng((self.seed, draw, 0)), self.outputs)
+        return draws_like(generator(self.seed, draw, 0), self.outputs)
 
     def cotangent(self, draw: int) -> list[jax.Array]:
         """The same on the device, sharded as the outputs are."""
@@ -124,7 +124,7 @@ class Case:
         """Truth; see `oracle.find`."""
         if self.meant is not None:
             return oracles.given(self._meant)
-        rng = np.random.default_rng(self.seed + 1)
+        rng = generator(self.seed, 2)
         found = oracles.find(self.plain, self.diff, self.rest, self.drawn(0), rng)
         if self.referred:
             found.kind = found.kind.replace("the plain forward", "the reference")
@@ -163,7 +163,7 @@ class Case:
         """
         if draw == 0:
             return self.diff
-        rng = np.random.default_rng((self.seed, draw, 1))
+        rng = generator(self.seed, draw, 1)
         return [_jitter(x, rng) for x in self.diff]
 
     def gradients(self, draw: int) -> "Gradients":
@@ -206,7 +206,7 @@ class Case:
     @functools.cached_property
     def noise(self) -> list[float]:
         """How far the float64 truth itself moves, relatively, when its arguments move by a few last places."""
-        rng = np.random.default_rng(self.seed + 3)
+        rng = generator(self.seed, 3)
         ulps = 4 * float(np.finfo(np.float64).eps)
         moved = []
         for _ in range(3):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from refgrad.verify.numbers import to_wide
+from refgrad.verify.numbers import generator, to_wide
 from refgrad.verify.oracle import Leaves
 from refgrad.verify.report import FAIL, KINK, Row, number
 
@@ -31,7 +31,7 @@ class Kinks:
     def __init__(self, case: "Case") -> None:
         self.case = case
         self.applies = case.oracle.entries and case.meant is None
-        self.rng = np.random.default_rng(case.seed + 2)
+        self.rng = generator(case.seed, 4)
 
     @functools.cached_property
     def skip(self) -> list[np.ndarray | None]:

@@ -16,7 +16,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from refgrad.verify.allowance import allowance, longest_reduction
-from refgrad.verify.numbers import difference, draw, draws_like, to_wide
+from refgrad.verify.numbers import difference, draw, draws_like, generator, to_wide
 from refgrad.verify.subject import Subject, pullback
 
 SEEN_IN_FLOAT64 = 1e-6  # the relative error of a scaled cotangent where the dtype is float64
@@ -63,7 +63,7 @@ def equivalent(mutant: Mutant, f: Callable, *args: Any, seed: int = 0) -> bool:
 
     Inputs are normal, of the size of the given ones; where those leave the domain of `f`, the given ones stand in.
     """
-    subject, rng = Subject.of(f, args), np.random.default_rng(seed)
+    subject, rng = Subject.of(f, args), generator(seed, 8)
     right, wrong = (jax.jit(pullback(subject.flat(g))) for g in (f, mutant.function))
     lengths = longest_reduction(f, *args)
     limits = [allowance(subject.leaves[i].dtype, lengths[i]) for i in subject.floats]

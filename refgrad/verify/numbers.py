@@ -52,6 +52,14 @@ def to_wide(x: Any) -> np.ndarray:
     return x.astype(np.complex128 if jnp.issubdtype(x.dtype, np.complexfloating) else np.float64)
 
 
+def generator(*seeds: int) -> np.random.Generator:
+    """Random numbers of this package's own: never those of `default_rng(seed)`, which the arguments may be made of.
+
+    A cotangent equal to the argument is no random one: the gradient of a normalised vector along itself is 0.
+    """
+    return np.random.default_rng((0x726566, *seeds))
+
+
 def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Standard normal entries (complex where the dtype is), rounded to `dtype`."""
     x = rng.standard_normal(shape)

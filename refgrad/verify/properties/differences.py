@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from refgrad.verify.case import Case
-from refgrad.verify.numbers import draw, to_wide
+from refgrad.verify.numbers import draw, generator, to_wide
 from refgrad.verify.oracle import Leaves, Wide
 from refgrad.verify.report import FAIL, KINK, OK, UNAVAILABLE, Row
 
@@ -29,7 +29,7 @@ def differences(case: Case) -> Iterator[Row]:
         return
     forward = Wide(lambda diff, rest: case.plain(diff, rest)[0], case.diff, case.rest)
     limited = LIMITED if forward.limits or forward.own_types else 1
-    rng = np.random.default_rng((case.seed, 2))
+    rng = generator(case.seed, 5)
     base = [to_wide(x) for x in case.diff]
     truth = case.first.truth
     rule = case.first.wide if case.first.wide else case.first.rule

@@ -13,7 +13,7 @@ import numpy as np
 from refgrad.verify.allowance import C, allowance, reductions
 from refgrad.verify.case import LARGEST, Case
 from refgrad.verify.interpret import equations
-from refgrad.verify.numbers import difference, draws_like, to_wide
+from refgrad.verify.numbers import difference, draws_like, generator, to_wide
 from refgrad.verify.oracle import Leaves, Wide, first_line
 from refgrad.verify.report import FAIL, KINK, OK, UNAVAILABLE, Row
 from refgrad.verify.subject import Flat, pullback
@@ -31,7 +31,7 @@ def second_order(case: Case) -> Iterator[Row]:
     if any(mask is not None for mask in case.kinks.skip):
         yield Row("second order", "", KINK, note="the function has no first derivative at these arguments")
         return
-    directions = draws_like(np.random.default_rng((case.seed, 3)), [to_wide(x) for x in case.diff])
+    directions = draws_like(generator(case.seed, 6), [to_wide(x) for x in case.diff])
     given = (case.diff, case.rest, case.drawn(0), directions)
     try:
         truth = Wide(_reverse(case.plain), *given)
@@ -88,7 +88,7 @@ def _limits(case: Case, truth: Wide, given: tuple, expected: Leaves) -> list[flo
     types = [x.dtype for x in (*case.diff, *case.drawn(0))]
     if not (truth.own_types or truth.limits or case.limits):
         types = [to_wide(np.zeros((), t)).dtype for t in types]
-    rng, ulps = np.random.default_rng((case.seed, 4)), 4 * float(np.finfo(np.float64).eps)
+    rng, ulps = generator(case.seed, 7), 4 * float(np.finfo(np.float64).eps)
     diff, *others = given
     moved = truth([to_wide(x) * (1 + ulps * rng.uniform(-1, 1, np.shape(x))) for x in diff], *others)
     noise = [difference(m, e).error for m, e in zip(moved, expected, strict=True)]
