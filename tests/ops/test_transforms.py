@@ -33,11 +33,16 @@ def close(got, want):
         assert relative_error(one, other) <= 1e-12
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_jit_and_eager(name, x64):
-    op, plain, arrays = pair(name)
-    close(gradients(op, arrays), gradients(plain, arrays))
-    close(jax.grad(weighted(op), floats(arrays))(*arrays), gradients(plain, arrays))
+class EagerAndCompiled(chex.TestCase):
+    """Each operation's gradients as they are and under jit."""
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_gradients(self):
+        with jax.enable_x64(True):
+            for name in NAMES:
+                op, plain, arrays = pair(name)
+                by_rule = self.variant(jax.grad(weighted(op), floats(arrays)))
+                close(by_rule(*arrays), gradients(plain, arrays))
 
 
 @pytest.mark.parametrize("name", NAMES)
