@@ -2,6 +2,7 @@
 
 b batch, s sequence, h hidden, n_h heads, d = h/n_h, V vocabulary, n_L layers; i and o are a layer's input and
 output width, and w and a are bytes: of one element of the arguments, and of one accumulated element (at least 4).
+B examples, D columns in and C out are those of D0's linear network.
 """
 
 from collections.abc import Mapping
@@ -9,9 +10,9 @@ from collections.abc import Mapping
 import sympy
 
 b, s, h, n_h, d, V, n_L, i, o, w, a = sympy.symbols("b s h n_h d V n_L i o w a", integer=True, positive=True)
+B, C, D = sympy.symbols("B C D", integer=True, positive=True)
 
-
-SYMBOLS = {symbol.name: symbol for symbol in (b, s, h, n_h, d, V, n_L, i, o, w, a)}
+SYMBOLS = {symbol.name: symbol for symbol in (b, s, h, n_h, d, V, n_L, i, o, w, a, B, C, D)}
 
 
 def parse(text: str) -> sympy.Expr:

@@ -1,0 +1,69 @@
+"""D0's two-layer linear network as pure functions: H₁ = X W₁, H₂ = H₁ W₂, loss = mean(H₂²).
+
+X is (B, D), W₁ (D, D), W₂ (D, C). `PRINTED` holds the document's FLOP counts, and `exact` what the operations'
+rows add up to; both leave out nothing but what they name.
+Source: D0, "Matrix Gradients by Hand and Backward FLOPs".
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import sympy
+from jax import Array
+
+from refgrad.ops import TABLE, Cost, Row, operations
+from refgrad.symbols import B, C, D, b, i, o, s
+
+Params = dict[str, Array]
+# As printed: the products forward, the backward pass's running total after each gradient, and what D0 says of it.
+PRINTED: Mapping[str, sympy.Expr] = {
+    "forward": 2 * B * D * D + 2 * B * D * C,
+    "dW2": 2 * B * D * C,
+    "dH1": 4 * B * D * C,
+    "dW1": 4 * B * D * C + 2 * B * D * D,
+    "dX": 4 * B * D * C + 4 * B * D * D,
+}
+
+
+def init(key: Array, width: int, classes: int) -> Params:
+    """Random W1 (D, D) and W2 (D, C) in float32, normal of 1/√D. Raises ValueError for a width below 1."""
+    for name, value in (("width", width), ("classes", classes)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}, but must be at least 1")
+    first, second = jax.random.split(key)
+    return {
+        "W1": jax.random.normal(first, (width, width), jnp.float32) / width**0.5,
+        "W2": jax.random.normal(second, (width, classes), jnp.float32) / width**0.5,
+    }
+
+
+def apply(params: Params, x: Array, rules: str = "document") -> Array:
+    """X (B, D) → H₂ (B, C), by the derived rules or by "autodiff". Raises ValueError where widths do not agree."""
+    matmul = operations(rules).matmul
+    return matmul(matmul(x, params["W1"]), params["W2"])
+
+
+def loss(params: Params, x: Array, rules: str = "document") -> Array:
+    """Mean of H₂'s squares, a scalar. Arguments and errors as in `apply`."""
+    return operations(rules).mean_square(apply(params, x, rules))
+
+
+def exact(input_gradient: bool) -> Mapping[str, Cost]:
+    """The network's FLOPs from the rows of its operations: "forward" and "backward", in XLA's convention.
+
+    Without the input gradient, the product dX = dH₁ W₁ᵀ does not run.
+    """
+    first, second = (_sized(TABLE["matmul"], width) for width in (D, C))
+    loss = _sized(TABLE["mean_square"], D, C)
+    saved = 0 if input_gradient else 2 * B * D * D
+    return {
+        "forward": Cost(sympy.expand(first[0] + second[0] + loss[0])),
+        "backward": Cost(sympy.expand(first[1] + second[1] + loss[1] - saved)),
+    }
+
+
+def _sized(row: Row, out: sympy.Expr, inner: sympy.Expr = D) -> tuple[sympy.Expr, sympy.Expr]:
+    """(forward, backward) FLOPs of a row at batch B, `inner` columns in and `out` columns out."""
+    sizes = {b: B, s: 1, i: inner, o: out}
+    return tuple(sympy.sympify(cost.flops).subs(sizes) for cost in (row.forward, row.backward))

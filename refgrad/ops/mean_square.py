@@ -1,0 +1,59 @@
+"""Mean of squares as a loss: L = (1/n) Σ_k y_k² over all n entries of y.
+
+Derivation. One term of the sum depends on y_k, and ∂(y_k²)/∂y_k = 2 y_k, so
+
+    dy = dL (2/n) y
+
+Kept: y. Cost: the document leaves the loss out of its count, forward (n squares, n − 1 additions and a division, 2n)
+and backward (a product for each entry, and dL (2/n) once).
+Source: D0, "Gradient with respect to H₂" (with n = BC; where its first line prints dh_ij, h_ij is meant).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like, wide
+from refgrad.ops._row import Cost, Row, Special
+from refgrad.symbols import b, i, s, w
+
+
+@jax.custom_vjp
+@jax.named_scope("mean_square")
+def mean_square(y: Array) -> Array:
+    """y of any shape → the mean of its squares, a scalar in float32 at least.
+
+    Raises TypeError where y is not floating, and ValueError where it is empty.
+    """
+    agree("mean_square", y=(y, "..."))
+    if not y.size:
+        raise ValueError(f"mean_square: y has shape {y.shape}, but a mean needs one entry at least")
+    y = wide(y)
+    return jnp.mean(y * y)
+
+
+@jax.named_scope("mean_square")
+def _fwd(y: Array) -> tuple[Array, Array]:
+    return mean_square.fun(y), y
+
+
+@jax.named_scope("mean_square")
+def _bwd(kept: Array, dL: Array) -> tuple[Array]:
+    return (Like.of(kept)(dL * (2.0 / kept.size) * wide(kept)),)
+
+
+mean_square.defvjp(_fwd, _bwd)
+
+ROW = Row(
+    op=mean_square,
+    source="D0, Gradient with respect to H₂",
+    arguments={"y": "b s i"},
+    forward=Cost(2 * b * s * i),
+    backward=Cost(b * s * i + 1),
+    document=0,
+    causes={"the loss, left out": b * s * i + 1},
+    residuals=w * b * s * i,
+    special={"zero": Special(values={"y": np.zeros_like})},
+)
