@@ -3,9 +3,9 @@
 import argparse
 import sys
 
-from refgrad.cli import verify
+from refgrad.cli import cost, verify
 
-COMMANDS = {"verify": verify}
+COMMANDS = {"verify": verify, "cost": cost}
 
 
 def main(argv: list[str] | None = None) -> int:

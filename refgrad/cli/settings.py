@@ -28,8 +28,10 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the results there as JSON too")
 
 
-def load(path: str | None, changes: Sequence[str]) -> tuple[Config, dict[str, int]]:
+def load(path: str | None, changes: Sequence[str], whole_sequence: bool = False) -> tuple[Config, dict[str, int]]:
     """The model's config and the input's sizes, from a TOML file and `section.key=value` changes.
+
+    Sizes that neither gives are those of `INPUT`, or with `whole_sequence` one sequence of n_positions.
 
     Raises ValueError for a file that is no TOML, an unknown section or key, and values that no model can have.
     """
@@ -50,7 +52,8 @@ def load(path: str | None, changes: Sequence[str]) -> tuple[Config, dict[str, in
             raise ValueError(f"--set {change}: write section.key=value, such as model.n_layer=3")
         _section(values, section)[key] = _value(text)
     config = Config.from_mapping(values["model"])
-    sizes = {**INPUT, "sequence": min(INPUT["sequence"], config.n_positions)}
+    default = {"batch": 1, "sequence": config.n_positions} if whole_sequence else INPUT
+    sizes = {**default, "sequence": min(default["sequence"], config.n_positions)}
     for key, value in values["input"].items():
         if key not in INPUT:
             raise ValueError(f"input.{key} = {value!r} is no key: known are {', '.join(INPUT)}")
@@ -79,12 +82,17 @@ def _value(text: str) -> Any:
 
 
 def write_json(path: str, data: Any) -> None:
-    """Write `data` as JSON, whole or not at all: to a file beside it first, then renamed."""
+    """Write `data` as JSON, whole or not at all."""
+    write_text(path, json.dumps(data, ensure_ascii=False, indent=1))
+
+
+def write_text(path: str, text: str) -> None:
+    """Write `text`, whole or not at all: to a file beside it first, then renamed."""
     target = Path(path)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
     try:
         with os.fdopen(handle, "w") as file:
-            json.dump(data, file, ensure_ascii=False, indent=1)
+            file.write(text)
         os.replace(name, target)
     except BaseException:
         os.unlink(name)

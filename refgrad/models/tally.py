@@ -20,6 +20,9 @@ class Use(NamedTuple):
     op: str
     widths: Mapping[sympy.Symbol, sympy.Expr] = {}
 
+    def __str__(self) -> str:
+        return f"{self.scope}/{self.op}"
+
     def cost(self, part: Callable[[Row], sympy.Expr | int]) -> sympy.Expr:
         """One of the row's polynomials at these widths."""
         return sympy.sympify(part(TABLE[self.op])).subs(self.widths)
@@ -53,6 +56,45 @@ EXCLUDED = ("token_embedding", "position_embedding")
 # As printed: D2, "Final Tally", its two polynomials.
 PRINTED_LAYER = 48 * b * s * h**2 + 8 * b * n_h * s**2 * d + 5 * b * n_h * s**2 + 98 * b * s * h
 PRINTED_TOTAL = n_L * PRINTED_LAYER + 11 * b * s * h + 4 * b * s * h * V
+
+PRODUCTS = ("linear", "query_key", "attn_value", "lm_head")
+
+
+class Printed(NamedTuple):
+    """One line of the document's tally as printed: where it stands in the claims, the operation's use, its FLOPs."""
+
+    claim: str
+    use: Use
+    flops: sympy.Expr
+
+
+def _printed() -> tuple[Printed, ...]:
+    layer = {(use.scope, use.op): use for use in LAYER}
+    ends = {use.op: use for use in ENDS}
+    log_softmax, nll, softmax = Use("loss", "log_softmax"), Use("loss", "nll"), Use("attn", "softmax")
+    product, zero = 4 * b * n_h * s**2 * d, sympy.Integer(0)
+    lines = (
+        ("D2.6", ends["lm_head"], 4 * b * s * h * V),
+        ("D2.7", layer["mlp.c_proj", "linear"], 16 * b * s * h**2),
+        ("D2.8", layer["mlp.c_fc", "linear"], 16 * b * s * h**2),
+        ("D2.9", layer["attn.c_proj", "linear"], 4 * b * s * h**2),
+        ("D2.10", layer["attn", "attn_value"], product),
+        ("D2.10b", layer["attn", "query_key"], product),
+        ("D2.11", layer["attn.c_attn", "linear"], 12 * b * s * h**2),
+        ("D2.12", softmax, 4 * b * n_h * s**2),
+        ("D2.13", log_softmax, 4 * b * s * V),
+        ("D2.14", layer["ln_1", "layer_norm"], 11 * b * s * h),
+        ("D2.15", layer["mlp", "gelu"], 76 * b * s * h),
+        ("D2.16", layer["attn", "attention_scaling"], b * n_h * s**2),
+        ("D2.17", layer["attn", "residual"], zero),
+        ("D2.19", ends["position_embedding"], (b - 1) * s * h),
+        ("D2.20", nll, zero),
+    )
+    return tuple(Printed(*line) for line in lines)
+
+
+# As printed: D2's table of operations, backward.
+PRINTED_OPERATIONS = _printed()
 
 
 def _sum(uses: tuple[Use, ...], part: Callable[[Row], sympy.Expr | int]) -> sympy.Expr:
@@ -109,3 +151,29 @@ def differences(tied: bool = True) -> dict[str, sympy.Expr]:
 def _whole(part: Callable[[Row], sympy.Expr | int]) -> sympy.Expr:
     """A part of the rows, summed over the whole model."""
     return sympy.expand(n_L * _sum(LAYER, part) + _sum(ENDS, part))
+
+
+def products() -> sympy.Expr:
+    """The forward pass's products of matrices, in FLOPs; each has two of the same cost in the backward pass."""
+    layer, ends = (tuple(use for use in uses if use.op in PRODUCTS) for uses in (LAYER, ENDS))
+    return sympy.expand((n_L * _sum(layer, lambda row: row.document) + _sum(ends, lambda row: row.document)) / 2)
+
+
+def recomputation() -> Cost:
+    """What a backward pass with every block rematerialised does again: each block's forward but its last sum.
+
+    The last product, its bias and the residual addition make the block's output alone, which no rule asks for.
+    """
+    again = tuple(use for use in LAYER if use not in (LAYER[-2], LAYER[-1]))
+    return Cost(*(sympy.expand(n_L * _sum(again, lambda row, part=part: row.forward[part])) for part in (0, 1)))
+
+
+# Bytes that one block keeps in float32, beyond parameters. By the rules: two x̂ and 1/σ with the norms' values
+# (4bsh + 2bs elements), q, k, v and the merged heads (4bsh), p, GELU's argument and value (8bsh). By autodiff: two
+# norms (6bsh + 4bs + 2h), q, k, v and the heads (4bsh), GELU (28bsh) and its value (4bsh), three arrays of the
+# softmax with its mask in single bytes. With remat: the block's input.
+BLOCK_RESIDUALS: Mapping[str, sympy.Expr] = {
+    "rules": 4 * (16 * b * s * h + b * n_h * s**2 + 2 * b * s),
+    "autodiff": 4 * (42 * b * s * h + 3 * b * n_h * s**2 + 2 * b * n_h * s + 4 * b * s + 2 * h) + b * n_h * s**2,
+    "remat": 4 * b * s * h,
+}

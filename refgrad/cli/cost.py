@@ -1,0 +1,196 @@
+"""Price GPT-2, or a function of yours (path/to/module.py:function); exit code 0 only if no FLOP is unexplained."""
+
+import argparse
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from refgrad import cost
+from refgrad.cli.progress import track
+from refgrad.cli.settings import add_common, load, write_json, write_text
+from refgrad.cli.target import arguments, bind, needs_x64
+from refgrad.cli.target import load as load_function
+from refgrad.models import gpt2, tally
+from refgrad.report import conventions, memory, model, shares, uses
+from refgrad.report.cost import Pass, csv_text, price, trap_text, tree_table
+from refgrad.symbols import evaluate
+
+DEPTH = {"model": 3, "function": 5}  # levels of scopes that the trees show
+COMPILED_BELOW = 10**9  # FLOPs of a backward pass that XLA compiles in seconds on any machine
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this sub-command's options."""
+    parser.add_argument("target", nargs="?", metavar="path/to/module.py:function", help="default: GPT-2's loss")
+    parser.add_argument("--args", metavar='"f32[4,8] i32[3]"', help="the function's arguments, by dtype and shape")
+    parser.add_argument("--csv", metavar="FILE", help="write the cost of each scope there as CSV")
+    add_common(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Count, print and write; returns 0 if nothing is unexplained, else 1. Raises ValueError for bad options."""
+    if options.target is None:
+        if options.args is not None:
+            raise ValueError("--args are a function's: give path/to/module.py:function before it")
+        found, passes = _model(options)
+    else:
+        if options.config or options.set:
+            raise ValueError(f"--config and --set are GPT-2's, but {options.target} is priced: use --args")
+        found, passes = _function(options.target, options.args or "")
+    over = found["unexplained"]
+    print(f"\nUnexplained: {over:,}" + ("" if over or not found["ok"] else ". Every FLOP and byte is accounted for."))
+    if options.csv:
+        write_text(options.csv, csv_text(passes))
+    if options.json:
+        write_json(options.json, {**found, "jax": jax.__version__, "passes": [p.data() for p in passes]})
+    return 0 if found["ok"] else 1
+
+
+def _function(target: str, given: str) -> tuple[dict[str, Any], list[Pass]]:
+    """A user's function: both passes by scope, by source line, and against XLA."""
+    function = load_function(target)
+    specs = arguments(given)
+    f, arrays = bind(function, specs)
+    passes: list[Pass] = []
+    problem = ""
+    with jax.enable_x64(needs_x64(specs) or jax.config.jax_enable_x64):
+        for name in track(["forward", "backward"], "counting"):
+            if name == "forward":
+                passes.append(price(name, f, *arrays))
+            elif any(jnp.issubdtype(array.dtype, jnp.inexact) for array in arrays):
+                passes, problem = _backward(passes, f, arrays)
+    print(f"refgrad cost of {target}, jax {jax.__version__}: {given}")
+    for priced in passes:
+        _show_pass(priced, DEPTH["function"])
+        _show(f"{priced.name.capitalize()} by source line")
+        print(priced.count.by_source)
+    if problem:
+        print(f"\nNo backward pass: {problem}")
+    elif len(passes) == 1:
+        print("\nNo backward pass: no argument is floating-point or complex.")
+    over = sum(priced.unexplained for priced in passes)
+    return {
+        "target": target,
+        "args": given,
+        "unexplained": over,
+        "problem": problem,
+        "ok": not (over or problem),
+    }, passes
+
+
+def _backward(passes: list[Pass], f: Any, arrays: tuple[Any, ...]) -> tuple[list[Pass], str]:
+    """`passes` and the backward pass, or what JAX says where it has none."""
+    try:
+        return [*passes, price("backward", f, *arrays)], ""
+    except cost.UnknownCost:
+        raise
+    except (TypeError, ValueError, NotImplementedError) as error:
+        return passes, f"{type(error).__name__}: {str(error).splitlines()[0]}"
+
+
+def _model(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
+    """GPT-2: its operations, both passes, the tally, the shares, the ratios, the conventions, the bytes kept."""
+    config, sizes = load(options.config, options.set, whole_sequence=options.config is not None)
+    batch, sequence = sizes["batch"], sizes["sequence"]
+    dims = config.dims(batch, sequence)
+    print(
+        f"refgrad cost of {config}\ninput: {batch} × {sequence} ids, float32, from shapes alone; jax {jax.__version__}"
+    )
+    used = [uses.price_use(use, dims) for use in track([*tally.LAYER, *tally.ENDS], "operations")]
+    _show("Operations: backward FLOPs and bytes of each use; × is how often the model has it; unexplained: both passes")
+    print(uses.use_table(used))
+    passes = [_model_pass(name, config, batch, sequence) for name in track(["forward", "backward"], "model")]
+    for priced in passes:
+        _show_pass(priced, DEPTH["model"])
+    _show("The tally as polynomials")
+    print(model.polynomial_text(config))
+    print(shares.polynomial_text(config.tie_word_embeddings))
+    _shares_and_ratios(config)
+    products = _conventions(config, batch, sequence, passes)
+    blocks = _bytes(config, batch, sequence, dims)
+    over = {
+        "operations": sum(result.unexplained for result in used),
+        "model": sum(priced.unexplained for priced in passes),
+        "products": products,
+        "blocks": sum(block.unexplained for block in blocks),
+    }
+    found = {
+        "config": vars(config),
+        "input": sizes,
+        "unexplained": sum(over.values()),
+        "ok": not any(over.values()),
+        "operations": [result.data() for result in used],
+        "shares": shares.shares(gpt2.SIZES, config.tie_word_embeddings),
+        "ratios": shares.ratio_data(gpt2.SIZES),
+        "blocks": [block.data() for block in blocks],
+    }
+    return found, passes
+
+
+def _model_pass(name: str, config: gpt2.Config, batch: int, sequence: int) -> Pass:
+    """One pass of the loss, its layers scanned, from the document's total (backward) and the closed form to XLA."""
+    dims, tied = config.dims(batch, sequence), config.tie_word_embeddings
+    exact = tally.forward() if name == "forward" else tally.backward(tied)
+    closed: dict[str, Any] = {"derived": tuple(evaluate(part, dims) for part in exact)}
+    if name == "backward":
+        closed["document"] = evaluate(tally.PRINTED_TOTAL, dims)
+        closed["causes"] = {cause: evaluate(term, dims) for cause, term in tally.differences(tied).items()}
+    params = jax.eval_shape(partial(gpt2.init, config=config), jax.random.key(0))
+    ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
+    with jax.enable_x64(False):
+        return price(name, partial(gpt2.loss, config=config, scan=True), params, ids, ids, **closed)
+
+
+def _shares_and_ratios(config: gpt2.Config) -> None:
+    _show("What the document's tally leaves out: share of the exact backward FLOPs, 1 × 1024 tokens")
+    print(shares.share_table(gpt2.SIZES, config.tie_word_embeddings))
+    _show("Backward over forward, 1 × 1024 tokens")
+    print(shares.ratio_table(gpt2.SIZES))
+    _show("Backward over forward as s/h grows, at this model's sizes")
+    print(shares.sweep_table(config))
+    print(f"\n{shares.ratio_text()}")
+
+
+def _conventions(config: gpt2.Config, batch: int, sequence: int, passes: list[Pass]) -> int:
+    """Print the conventions; returns the difference of the exact products to the traced ones."""
+    d = conventions.dimensions(config, batch, sequence)
+    traced = sum(priced.count.matmul for priced in passes)
+    _show("FLOPs of a training step by published conventions, forward and backward")
+    print(conventions.convention_table(d))
+    print(f"products in the traced program: {traced:,}\n")
+    print(conventions.convention_notes())
+    _show("Model FLOPs utilisation")
+    print(conventions.mfu_text(d))
+    return abs(traced - conventions.matmul_flops(d))
+
+
+def _bytes(config: gpt2.Config, batch: int, sequence: int, dims: Mapping[str, int]) -> list[memory.BlockResult]:
+    """Print the bytes kept from forward to backward."""
+    blocks = [memory.block_residuals(way, config, batch, sequence) for way in track(list(memory.WAYS), "bytes kept")]
+    _show("Bytes kept from forward to backward, float32, beyond parameters and ids")
+    print(memory.block_table(blocks))
+    if evaluate(tally.backward(config.tie_word_embeddings).flops, dims) < COMPILED_BELOW:
+        print(f"\n{memory.plan(config, batch, sequence)}")
+    else:
+        print(
+            f"\nXLA's own plan is shown for backward passes below {COMPILED_BELOW:.0e} FLOPs, which compile in seconds."
+        )
+    _show("An explicit Jacobian (D3.13)")
+    print(memory.jacobian_text())
+    return blocks
+
+
+def _show_pass(priced: Pass, depth: int) -> None:
+    _show(f"{priced.name.capitalize()} by scope, {depth} levels deep; loops with their trips, bytes unfused")
+    print(tree_table(priced, depth))
+    print(f"first instruction at which they part: {priced.parting}")
+    print(f"\n{priced.reconciliation}")
+    if text := trap_text(priced):
+        print(f"\n{text}")
+
+
+def _show(title: str) -> None:
+    print(f"\n{title}\n")

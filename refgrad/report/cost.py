@@ -1,0 +1,129 @@
+"""What any function costs: forward and backward by scope, XLA's own count beside each scope, and where they part."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+from refgrad import cost
+from refgrad._text import table
+from refgrad.cost.scopes import by_scope, parting
+
+FIELDS = ("matmul", "elementwise", "transcendental", "read", "written")
+OUTSIDE = "(outside every scope)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pass:
+    """One pass of a function, "forward" or "backward": its count, XLA's, and every difference with its cause."""
+
+    name: str
+    reconciliation: cost.Reconciliation
+
+    @property
+    def count(self) -> cost.Count:
+        """The exact count of the traced program."""
+        return self.reconciliation.count
+
+    @property
+    def unexplained(self) -> int:
+        """FLOPs and transcendentals over, summed in absolute value over the asserted steps."""
+        return sum(abs(step.unexplained) for step in self.reconciliation.steps if step.asserted)
+
+    @cached_property
+    def parting(self) -> str:
+        """The first HLO instruction that is counted differently, or "none"."""
+        return parting(self.count, self.reconciliation.lowered.hlo) or "none"
+
+    @cached_property
+    def scopes(self) -> dict[str, tuple[cost.Cost, int, int]]:
+        """Scope path → (cost at exactly that path, XLA's FLOPs there, XLA's transcendentals there)."""
+        counted = {scope: part.total for scope, part in self.count.by_scope.items()}
+        found = by_scope(self.count, self.reconciliation.lowered.hlo)
+        return {
+            x.scope: (counted.get(x.scope, cost.Cost()), x.hlo_flops, x.hlo_transcendentals)
+            for x in found
+            if x.scope in counted or x.hlo_flops or x.hlo_transcendentals
+        }
+
+    def data(self) -> dict[str, Any]:
+        """The result as plain data for JSON."""
+        scopes = [
+            {"scope": scope, **own._asdict(), "xla_flops": flops, "xla_transcendentals": transcendentals}
+            for scope, (own, flops, transcendentals) in self.scopes.items()
+        ]
+        total = {**self.count.total._asdict(), "flops": self.count.flops, "bytes": self.count.bytes}
+        more = {"notes": list(self.count.notes), "first_parting": self.parting, "unexplained": self.unexplained}
+        return {"pass": self.name, "total": total, "scopes": scopes, **more, **self.reconciliation.json()}
+
+
+def price(name: str, f: Callable[..., Any], *args: Any, **closed: Any) -> Pass:
+    """Count one pass and hold it against XLA; `closed` are `cost.reconcile`'s closed forms.
+
+    A remainder stands in the result instead of being raised. Raises UnknownCost and TypeError as `cost.count` does.
+    """
+    try:
+        return Pass(name, cost.reconcile(f, *args, backward=name == "backward", **closed))
+    except cost.Unexplained as unexplained:
+        return Pass(name, unexplained.reconciliation)
+
+
+def tree_table(priced: Pass, depth: int) -> str:
+    """One line a scope with all that lies below it, `depth` levels deep, XLA's count of the same instructions beside.
+
+    Loops count with their trips on both sides; the bytes are unfused.
+    """
+    below: dict[str, list[int]] = {}
+    for scope, (own, flops, transcendentals) in priced.scopes.items():
+        parts = scope.split("/")[:depth] if scope else [OUTSIDE]
+        paths = ["", *("/".join(parts[: n + 1]) for n in range(len(parts)))]
+        for path in paths:
+            sums = below.setdefault(path, [0] * 7)
+            below[path] = [a + b for a, b in zip(sums, (*own, flops, transcendentals), strict=True)]
+    if len(below) == 2 and OUTSIDE in below:
+        del below[OUTSIDE]  # a program without scopes: the total says it
+    whole = priced.count.flops
+    rows = [_line(path, sums, whole) for path, sums in sorted(below.items(), key=lambda item: _order(item[0], below))]
+    header = ["scope", "flops", "matmul", "elementwise", "transc.", "bytes", "fl/byte", "%", "XLA flops", "XLA transc."]
+    return table(header, rows)
+
+
+def _order(path: str, below: dict[str, list[int]]) -> tuple[int, ...]:
+    """Where each of the path's parents, and then it, first appeared: children follow their parent."""
+    if not path:
+        return ()
+    places = {name: n for n, name in enumerate(below)}
+    parts = path.split("/") if path != OUTSIDE else [path]
+    return tuple(places["/".join(parts[: n + 1])] for n in range(len(parts)))
+
+
+def _line(path: str, sums: list[int], whole: int) -> list[str]:
+    matmul, elementwise, transcendental, read, written, xla, xla_transcendental = sums
+    flops, moved = matmul + elementwise, read + written
+    level = path.count("/") + 1 if path and path != OUTSIDE else int(bool(path))
+    name = path if path == OUTSIDE else path.rsplit("/", 1)[-1]
+    numbers = [f"{n:,}" for n in (flops, matmul, elementwise, transcendental, moved)]
+    shares = [f"{flops / moved:.2f}" if moved else "", f"{flops / whole:.2%}" if whole else ""]
+    return ["  " * level + name if path else "total", *numbers, *shares, f"{xla:,}", f"{xla_transcendental:,}"]
+
+
+def trap_text(priced: Pass, limit: int = 8) -> str:
+    """XLA's traps for this program and the count's notes, a line each; of more than `limit`, the number of the rest."""
+    lines = [f"trap: {trap.name}: {trap.detail}" for trap in priced.reconciliation.lowered.traps]
+    lines += [f"note: {note}" for note in priced.count.notes]
+    lines = list(dict.fromkeys(lines))
+    rest = len(lines) - limit
+    return "\n".join([*lines[:limit], *([f"… and {rest} more (all of them in --json)"] if rest > 0 else [])])
+
+
+def csv_text(passes: Sequence[Pass]) -> str:
+    """One line a pass and scope, exactly that scope's own cost: a column adds up to the whole."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["pass", "scope", "flops", *FIELDS, "xla_flops", "xla_transcendentals"])
+    for priced in passes:
+        for scope, (own, flops, transcendentals) in priced.scopes.items():
+            writer.writerow([priced.name, scope, own.matmul + own.elementwise, *own, flops, transcendentals])
+    return out.getvalue()

@@ -1,0 +1,94 @@
+"""Each use of an operation in GPT-2: the document's FLOPs, the derived, the counted; bytes moved and bytes kept."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from refgrad import cost
+from refgrad._text import table
+from refgrad.models.tally import LAYER, Use
+from refgrad.ops import TABLE, Row
+from refgrad.report.cost import Pass, price
+from refgrad.symbols import evaluate
+
+ITEM = {"w": 4, "a": 4}  # bytes of an element in float32
+
+
+@dataclasses.dataclass(frozen=True)
+class UseResult:
+    """One use at given dimensions; `kept` is (derived, measured) residual bytes."""
+
+    use: Use
+    times: int
+    document: int
+    forward: Pass
+    backward: Pass
+    kept: tuple[int, int]
+
+    @property
+    def unexplained(self) -> int:
+        """FLOPs and transcendentals over, of both passes, and residual bytes over."""
+        derived, measured = self.kept
+        return self.forward.unexplained + self.backward.unexplained + abs(measured - derived)
+
+    def data(self) -> dict[str, Any]:
+        """The result as plain data for JSON."""
+        return {
+            "scope": self.use.scope,
+            "operation": self.use.op,
+            "times": self.times,
+            "document": self.document,
+            "forward": self.forward.count.total._asdict(),
+            "backward": self.backward.count.total._asdict(),
+            "residual_bytes": dict(zip(("derived", "measured"), self.kept, strict=True)),
+            "unexplained": self.unexplained,
+        }
+
+
+def price_use(use: Use, dims: Mapping[str, int]) -> UseResult:
+    """Price one use at the model's dimensions, from shapes alone, in float32."""
+    row = TABLE[use.op]
+    sizes = {**dims, **{symbol.name: evaluate(width, dims) for symbol, width in use.widths.items()}}
+    with jax.enable_x64(False):
+        op, shapes = row.bound(sizes), row.shapes(sizes, jnp.float32)
+        passes = [_price(row, name, op, shapes, sizes) for name in ("forward", "backward")]
+        measured = cost.residuals(op, *shapes)
+    kept = evaluate(row.residuals, {**sizes, **ITEM}), measured.bytes + measured.argument_bytes
+    times = dims["n_L"] if use in LAYER else 1
+    return UseResult(use, times, evaluate(row.document, sizes), *passes, kept)
+
+
+def _price(row: Row, name: str, op: Any, shapes: tuple[Any, ...], sizes: Mapping[str, int]) -> Pass:
+    closed = row.backward if name == "backward" else row.forward
+    derived = evaluate(closed.flops, sizes), evaluate(closed.transcendentals, sizes)
+    if name == "forward":
+        return price(name, op, *shapes, derived=derived)
+    causes = {cause: evaluate(term, sizes) for cause, term in row.causes.items()}
+    return price(name, op, *shapes, derived=derived, document=evaluate(row.document, sizes), causes=causes)
+
+
+def use_table(results: list[UseResult]) -> str:
+    """One line a use, its backward pass once; all of `times` in the model cost so."""
+    header = ["scope", "operation", "×", "document", "counted", "− document", "transc.", "bytes", "fl/byte"]
+    rows = []
+    for result in results:
+        counted = result.backward.count
+        rows.append(
+            [
+                result.use.scope,
+                result.use.op,
+                str(result.times),
+                f"{result.document:,}",
+                f"{counted.flops:,}",
+                f"{counted.flops - result.document:+,}",
+                f"{counted.transcendental:,}",
+                f"{counted.bytes:,}",
+                f"{counted.intensity:.2f}",
+                *(f"{n:,}" for n in result.kept),
+                str(result.unexplained),
+            ]
+        )
+    return table([*header, "kept, derived", "measured", "unexplained"], rows)
