@@ -70,11 +70,11 @@ def jacobian_text() -> str:
     """The bytes of a product's explicit Jacobian against those that its rule keeps (D3.13)."""
     n, d, m = JACOBIAN.values()
     elements = (n * m) * (n * d)
-    kept = evaluate(TABLE["matmul"].residuals, {"b": n, "s": 1, "i": d, "o": m, "w": 4})
+    rule = TABLE["matmul"].residuals
+    kept = evaluate(rule, {"b": n, "s": 1, "i": d, "o": m, "w": 4})
     return (
-        f"({n} × {d}) @ ({d} × {m}): the explicit Jacobian by the first factor has (N·M)·(N·D) = {elements:,} "
-        f"elements, {4 * elements:,} bytes;\nthe rule keeps both factors, {TABLE["matmul"].residuals} = {kept:,} bytes: "
-        f"1/{4 * elements // kept:,} of it"
+        f"({n} × {d}) @ ({d} × {m}): the explicit Jacobian by the first factor has (N·M)·(N·D) = {elements:,} elements,\n"
+        f"{4 * elements:,} bytes; the rule keeps both factors, {rule} = {kept:,} bytes: 1/{4 * elements // kept:,} of it"
     )
 
 
