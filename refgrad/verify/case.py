@@ -56,6 +56,7 @@ class Case:
         self.diff, self.rest = subject.diff, subject.rest
         self.flat = subject.flat()
         self.meant = reference_vjp
+        self.excuses = True  # whether a failing rule is tried without the compiler before it is blamed
         self.referred = reference is not None
         self.plain: Flat = without_rules(subject.flat(reference), jvp=not self.holds("vjp"))
 
@@ -69,6 +70,7 @@ class Case:
         other.__dict__.update(shared)
         other.subject = dataclasses.replace(self.subject, f=f)
         other.flat = other.subject.flat()
+        other.excuses = False  # the right rule has passed under the same compiler
         return other
 
     @functools.cached_property

@@ -20,6 +20,7 @@ from refgrad.verify.uncompiled import uncompiled
 from refgrad.verify.widen import widen
 
 FEW = 256  # inputs up to which forward mode and differences build the whole Jacobian
+KEPT = 10_000  # entries of a J v that is kept for other cotangents
 DIRECTIONS = 8  # random ones per leaf beyond that
 CONVERGED = (
     1e-9  # of forward mode through a loop with unknown trips: it stops when the value stands still, not the slope
@@ -172,19 +173,30 @@ def _directions(diff: Leaves, rng: np.random.Generator) -> list[Leaves]:
 
 
 def _projector(jvp: Callable, directions: list[Leaves]) -> Callable:
-    """⟨cotangent, J v⟩ for every direction of every leaf, in the form that `_project` gives a rule's."""
+    """⟨cotangent, J v⟩ for every direction of every leaf, in the form that `_project` gives a rule's.
+
+    J v does not depend on the cotangent: small ones are kept for the arguments that were asked for last.
+    """
+    last: dict[str, Any] = {"diff": None, "moved": {}}
+
+    def moved(diff, rest, i: int, k: int) -> Leaves:
+        if last["diff"] is None or any(a is not b for a, b in zip(diff, last["diff"], strict=True)):
+            last.update(diff=list(diff), moved={})
+        if (i, k) not in last["moved"]:
+            tangents = [np.zeros_like(to_wide(x)) for x in diff]
+            tangents[i] = np.asarray(directions[i][k], tangents[i].dtype)
+            found = jvp(diff, rest, tangents)
+            if sum(m.size for m in found) > KEPT:
+                return found
+            last["moved"][i, k] = found
+        return last["moved"][i, k]
+
+    def product(cts, outputs) -> float:
+        return float(sum(np.sum(np.real(to_wide(c) * m)) for c, m in zip(cts, outputs, strict=True)))
 
     def truth(diff, rest, cts):
-        products = []
-        for i, vs in enumerate(directions):
-            tangents = [np.zeros_like(to_wide(x)) for x in diff]
-            row = []
-            for v in vs:
-                tangents[i] = np.asarray(v, tangents[i].dtype)
-                moved = jvp(diff, rest, tangents)
-                row.append(sum(np.sum(np.real(to_wide(c) * m)) for c, m in zip(cts, moved, strict=True)))
-            products.append(_shaped(np.asarray(row), diff, i))
-        return products
+        rows = ([product(cts, moved(diff, rest, i, k)) for k in range(len(vs))] for i, vs in enumerate(directions))
+        return [_shaped(np.asarray(row), diff, i) for i, row in enumerate(rows)]
 
     return truth
 

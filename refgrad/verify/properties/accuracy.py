@@ -43,7 +43,7 @@ def accuracy(case: Case) -> Iterator[Row]:
         if (kink := kinks.row(i, name, case.first.rule[i], case.first.truth[i])) is not None:
             yield kink
         rows = list(_rows(case, errors[i], i, name, kinks.skip[i]))
-        if any(row.failed for row in rows):
+        if case.excuses and any(row.failed for row in rows):
             rows = acquit(case, i, kinks.skip[i], rows)
         yield from rows
 
