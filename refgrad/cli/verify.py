@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from refgrad import verify
+from refgrad.cli import target
 from refgrad.cli.devices import device
 from refgrad.cli.progress import track
 from refgrad.cli.settings import add_common, load, write_json
@@ -20,6 +22,8 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
     add_common(parser)
+    parser.add_argument("target", nargs="?", metavar="module.py:function", help="check this function of yours instead")
+    parser.add_argument("--args", metavar='"f32[4,8] …"', help="the function's arguments, for module.py:function")
     parser.add_argument("--op", action="append", metavar="NAME", help="check this operation alone (may be repeated)")
     parser.add_argument("--dtype", action="append", choices=DTYPES, help="check in this dtype alone (may be repeated)")
     parser.add_argument("--device", metavar="PLATFORM", help="cpu, gpu or tpu, with :INDEX for one of several")
@@ -27,6 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check, print and write; returns 0 if everything holds, else 1. Raises ValueError for bad options."""
+    if options.target is not None:
+        return _user_function(options)
+    if options.args is not None:
+        raise ValueError("--args are the arguments of path/to/module.py:function: name it first")
     config, sizes = load(options.config, options.set)
     for name in options.op or ():
         if name not in TABLE:
@@ -47,6 +55,22 @@ def run(options: argparse.Namespace) -> int:
         facts = {"device": where.device_kind, "jax": jax.__version__, "precision": "highest"}
         write_json(options.json, {"ok": ok, **facts, **found})
     return 0 if ok else 1
+
+
+def _user_function(options: argparse.Namespace) -> int:
+    """Every property of the rules inside a function of the user's, at random arguments of the types given."""
+    for option in ("config", "set", "op", "dtype"):
+        if getattr(options, option):
+            raise ValueError(f"--{option} is for the embedded model: leave it out when a function is named")
+    if options.args is None:
+        raise ValueError(f'{options.target} needs --args, such as --args "f32[4,8] f32[8]"')
+    specs = target.arguments(options.args)
+    with jax.default_device(device(options.device)), jax.enable_x64(target.needs_x64(specs)):
+        report = verify.check(target.load(options.target), *target.values(specs, seed=0))
+    print(report)
+    if options.json:
+        write_json(options.json, report.data())
+    return 0 if report.ok else 1
 
 
 def _operations(
