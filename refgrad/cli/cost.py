@@ -1,6 +1,7 @@
 """Price GPT-2, or a function of yours (path/to/module.py:function); exit code 0 only if no FLOP is unexplained."""
 
 import argparse
+import textwrap
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from refgrad.report.cost import Pass, csv_text, price, trap_text, tree_table
 from refgrad.symbols import evaluate
 
 DEPTH = {"model": 3, "function": 5}  # levels of scopes that the trees show
+WIDTH = 160
 COMPILED_BELOW = 10**9  # FLOPs of a backward pass that XLA compiles in seconds on any machine
 
 
@@ -41,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
             raise ValueError(f"--config and --set are GPT-2's, but {options.target} is priced: use --args")
         found, passes = _function(options.target, options.args or "")
     over = found["unexplained"]
-    print(f"\nUnexplained: {over:,}" + ("" if over or not found["ok"] else ". Every FLOP and byte is accounted for."))
+    print(f"\nUnexplained: {over:,}." + (" Every FLOP and byte is accounted for." if found["ok"] else ""))
     if options.csv:
         write_text(options.csv, csv_text(passes))
     if options.json:
@@ -56,7 +58,7 @@ def _function(target: str, given: str) -> tuple[dict[str, Any], list[Pass]]:
     f, arrays = bind(function, specs)
     passes: list[Pass] = []
     problem = ""
-    with jax.enable_x64(needs_x64(specs) or jax.config.jax_enable_x64):
+    with jax.enable_x64(needs_x64(specs)):
         for name in track(["forward", "backward"], "counting"):
             if name == "forward":
                 passes.append(price(name, f, *arrays))
@@ -106,8 +108,9 @@ def _model(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
     for priced in passes:
         _show_pass(priced, DEPTH["model"])
     _show("The tally as polynomials")
-    print(model.polynomial_text(config))
-    print(shares.polynomial_text(config.tie_word_embeddings))
+    for line in f"{model.polynomial_text(config)}\n{shares.polynomial_text()}".splitlines():
+        print(textwrap.fill(line, WIDTH, subsequent_indent=" " * 8, break_long_words=False))
+    again = _recomputed(config, batch, sequence, dims)
     _shares_and_ratios(config)
     products = _conventions(config, batch, sequence, passes)
     blocks = _bytes(config, batch, sequence, dims)
@@ -115,6 +118,7 @@ def _model(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
         "operations": sum(result.unexplained for result in used),
         "model": sum(priced.unexplained for priced in passes),
         "products": products,
+        "recomputed": again,
         "blocks": sum(block.unexplained for block in blocks),
     }
     found = {
@@ -126,6 +130,7 @@ def _model(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
         "shares": shares.shares(gpt2.SIZES, config.tie_word_embeddings),
         "ratios": shares.ratio_data(gpt2.SIZES),
         "blocks": [block.data() for block in blocks],
+        "conventions": conventions.convention_data(conventions.dimensions(config, batch, sequence)),
     }
     return found, passes
 
@@ -138,10 +143,26 @@ def _model_pass(name: str, config: gpt2.Config, batch: int, sequence: int) -> Pa
     if name == "backward":
         closed["document"] = evaluate(tally.PRINTED_TOTAL, dims)
         closed["causes"] = {cause: evaluate(term, dims) for cause, term in tally.differences(tied).items()}
+    with jax.enable_x64(False):
+        return price(name, *_loss(config, batch, sequence), **closed)
+
+
+def _recomputed(config: gpt2.Config, batch: int, sequence: int, dims: Mapping[str, int]) -> int:
+    """Print what remat computes again, derived and counted; returns by how much they differ."""
+    derived = [evaluate(part, dims) for part in tally.recomputation()]
+    with jax.enable_x64(False):
+        again = cost.count_backward(*_loss(config, batch, sequence, remat=True)).recomputed
+    counted = [again.flops, again.transcendental]
+    for what, one, other in zip(("FLOPs", "transcendentals"), derived, counted, strict=True):
+        print(f"recomputed {what}: derived {one:,}, counted {other:,}")
+    return sum(abs(one - other) for one, other in zip(derived, counted, strict=True))
+
+
+def _loss(config: gpt2.Config, batch: int, sequence: int, **how: Any) -> tuple[Any, ...]:
+    """The loss with its layers scanned, and its abstract arguments."""
     params = jax.eval_shape(partial(gpt2.init, config=config), jax.random.key(0))
     ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
-    with jax.enable_x64(False):
-        return price(name, partial(gpt2.loss, config=config, scan=True), params, ids, ids, **closed)
+    return partial(gpt2.loss, config=config, scan=True, **how), params, ids, ids
 
 
 def _shares_and_ratios(config: gpt2.Config) -> None:

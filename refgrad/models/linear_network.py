@@ -66,4 +66,5 @@ def exact(input_gradient: bool) -> Mapping[str, Cost]:
 def _sized(row: Row, out: sympy.Expr, inner: sympy.Expr = D) -> tuple[sympy.Expr, sympy.Expr]:
     """(forward, backward) FLOPs of a row at batch B, `inner` columns in and `out` columns out."""
     sizes = {b: B, s: 1, i: inner, o: out}
-    return tuple(sympy.sympify(cost.flops).subs(sizes) for cost in (row.forward, row.backward))
+    forward, backward = (sympy.sympify(cost.flops).subs(sizes) for cost in (row.forward, row.backward))
+    return forward, backward

@@ -33,9 +33,9 @@ def uncounted() -> Mapping[str, sympy.Expr]:
     fused, composed = (TABLE[name].backward.flops for name in ("softmax_cross_entropy", "cross_entropy"))
     norms = sum(use.op == "layer_norm" for use in tally.LAYER) * n_L + 1
     return {
-        "a product's n−1 additions: mp(2n−1), not 2mnp": -_produced(),
-        "x̂ recomputed instead of kept: 2bsh a norm": sympy.expand(norms * 2 * b * s * h),
-        "causal half skipped, products and softmax": sympy.expand(-n_L * b * n_h * PER_SCORE * s * (s - 1) / 2),
+        "n−1 additions of a product: mp(2n−1)": -_produced(),
+        "x̂ recomputed, not kept: 2bsh a norm": sympy.expand(norms * 2 * b * s * h),
+        "causal half of attention skipped": sympy.expand(-n_L * b * n_h * PER_SCORE * s * (s - 1) / 2),
         "softmax and NLL fused": sympy.expand(fused - composed),
     }
 
@@ -50,5 +50,5 @@ def _produced() -> sympy.Expr:
     total = sympy.Integer(0)
     for uses, times in ((tally.LAYER, n_L), (tally.ENDS, 1)):
         for use in uses:
-            total += times * sympy.sympify(PRODUCED.get(use.op, 0)).subs(use.widths)
+            total += times * sympy.sympify(PRODUCED.get(use.op, 0)).subs(use.widths.items())
     return sympy.expand(total)

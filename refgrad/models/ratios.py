@@ -4,6 +4,7 @@ Every ratio is one of polynomials in the documents' symbols, from the operations
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import sympy
 
@@ -12,11 +13,11 @@ from refgrad.symbols import b, d, h, n_h, n_L, s
 
 r = sympy.Symbol("r", positive=True)  # s/h
 
-# The gradient of the first block's normalised input, dx of its c_attn: needed for the embeddings' gradients alone.
+# dx of the first block's c_attn. The first norm's γ and β need it, so that frozen embeddings alone spare no product.
 FIRST_INPUT_GRADIENT = 6 * b * s * h**2
 
 
-def ratios() -> Mapping[str, sympy.Expr]:
+def ratios() -> Mapping[str, Any]:
     """Name → ratio to the forward pass; FLOPs in XLA's convention, or products of matrices alone."""
     products, forward, backward = tally.products(), tally.forward(), tally.backward()
     again = tally.recomputation()
@@ -24,17 +25,18 @@ def ratios() -> Mapping[str, sympy.Expr]:
         use.cost(lambda row: row.document) / 2 for use in tally.LAYER[:-2] if use.op in tally.PRODUCTS
     )
     return {
-        "backward, products": sympy.Integer(2),
-        "… without the first input's gradient": 2 - FIRST_INPUT_GRADIENT / products,
-        "backward, FLOPs": backward.flops / forward.flops,
+        "backward, products (D0.7)": sympy.Integer(2),
+        "… embeddings frozen": sympy.Integer(2),
+        "… and the first norm frozen": 2 - FIRST_INPUT_GRADIENT / products,
+        "backward, FLOPs (D2.1)": backward.flops / forward.flops,
         "… and transcendentals": sum(backward) / sum(forward),
-        "forward + backward, FLOPs": 1 + backward.flops / forward.flops,
-        "… with remat": 1 + (backward.flops + again.flops) / forward.flops,
+        "forward + backward, FLOPs (D1.20)": 1 + backward.flops / forward.flops,
+        "… with remat (D1.11)": 1 + (backward.flops + again.flops) / forward.flops,
         "… with remat, products": 3 + again_products / products,
     }
 
 
-def of_one_block() -> Mapping[str, sympy.Expr]:
+def of_one_block() -> Mapping[str, Any]:
     """Name → ratio of a single block's products in r = s/h, with nothing else in the model."""
     blocks = {b: 1, n_L: 1, d: h / n_h, s: r * h}
     block = sympy.Add(*(use.cost(lambda row: row.document) / 2 for use in tally.LAYER if use.op in tally.PRODUCTS))

@@ -25,7 +25,7 @@ class Use(NamedTuple):
 
     def cost(self, part: Callable[[Row], sympy.Expr | int]) -> sympy.Expr:
         """One of the row's polynomials at these widths."""
-        return sympy.sympify(part(TABLE[self.op])).subs(self.widths)
+        return sympy.sympify(part(TABLE[self.op])).subs(self.widths.items())
 
 
 LAYER = (
@@ -138,7 +138,7 @@ def differences(tied: bool = True) -> dict[str, sympy.Expr]:
     """
     causes: dict[str, sympy.Expr] = {
         "cross-entropy, lost from D2.22's last line": sympy.expand(document_total() - PRINTED_TOTAL),
-        "position embedding, excluded in words": TABLE["position_embedding"].document,
+        "position embedding, excluded in words": sympy.sympify(TABLE["position_embedding"].document),
     }
     for uses, times in ((LAYER, n_L), (ENDS, 1)):
         for use in uses:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import jax
 from jax import Array
 
+from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, product
 from refgrad.ops._row import Cost, Row
@@ -32,7 +33,7 @@ class Residuals(NamedTuple):
     w: Array
 
 
-@jax.custom_vjp
+@custom_vjp
 @jax.named_scope("matmul")
 def matmul(x: Array, w: Array) -> Array:
     """x (..., i), w (i, o) → (..., o). Raises ValueError or TypeError where they do not agree."""

@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, wide
 from refgrad.ops._row import Cost, Row, Special
 from refgrad.symbols import b, i, s, w
 
 
-@jax.custom_vjp
+@custom_vjp
 @jax.named_scope("mean_square")
 def mean_square(y: Array) -> Array:
     """y of any shape → the mean of its squares, a scalar in float32 at least.

@@ -38,13 +38,16 @@ def convention_notes() -> str:
 
 
 def mfu_text(d: Dimensions) -> str:
-    """Seconds of a step at full rate, and the utilisation that each convention reports for one in twice that."""
+    """Seconds of a step at full rate, and the utilisation that each convention reports for a step in twice that."""
     exact = matmul_flops(d)
-    lines = []
-    for name in DEVICES:
-        found = peak(name)
-        seconds = exact / found.flops_per_second
-        shown = ", ".join(f"{c.name} {mfu(2 * seconds, c.flops(d), found):.1%}" for c in CONVENTIONS)
-        line = f"{name} ({found.dtype}, {found.flops_per_second / 1e12:g} TFLOP/s): {seconds:.3e} s at full rate; "
-        lines.append(textwrap.fill(line + f"in twice that, MFU by {shown}", WIDTH, subsequent_indent="  "))
-    return "\n".join(lines)
+    lines = [
+        f"{p.device} ({p.dtype}): {exact / p.flops_per_second:.3e} s a step at full rate" for p in map(peak, DEVICES)
+    ]
+    shown = (f"{c.name} {mfu(2.0, c.flops(d), exact):.1%}" for c in CONVENTIONS)  # the rate that takes one second
+    line = f"a step in twice its time at full rate has an MFU of, by {', '.join(shown)}"
+    return "\n".join([*lines, textwrap.fill(line, WIDTH, subsequent_indent="  ")])
+
+
+def convention_data(d: Dimensions) -> dict[str, int]:
+    """Convention → FLOPs of a step."""
+    return {c.name: c.flops(d) for c in CONVENTIONS}

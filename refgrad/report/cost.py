@@ -13,6 +13,7 @@ from refgrad.cost.scopes import by_scope, parting
 
 FIELDS = ("matmul", "elementwise", "transcendental", "read", "written")
 OUTSIDE = "(outside every scope)"
+ITSELF = "(itself)"  # what a scope does beside its inner ones: in a backward pass, the sums where gradients meet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +83,9 @@ def tree_table(priced: Pass, depth: int) -> str:
         for path in paths:
             sums = below.setdefault(path, [0] * 7)
             below[path] = [a + b for a, b in zip(sums, (*own, flops, transcendentals), strict=True)]
+    for scope, (own, flops, transcendentals) in priced.scopes.items():
+        if flops and any(path.startswith(scope + "/") for path in below):
+            below[f"{scope}/{ITSELF}"] = [*own, flops, transcendentals]
     if len(below) == 2 and OUTSIDE in below:
         del below[OUTSIDE]  # a program without scopes: the total says it
     whole = priced.count.flops

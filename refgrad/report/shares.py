@@ -6,7 +6,7 @@ from typing import Any
 import sympy
 
 from refgrad._text import table
-from refgrad.models import gpt2, omissions, ratios, tally
+from refgrad.models import gpt2, linear_network, omissions, ratios, tally
 from refgrad.symbols import evaluate
 
 SEQUENCE = 1024
@@ -26,8 +26,15 @@ def shares(sizes: Mapping[str, gpt2.Config], tied: bool = True) -> list[dict[str
         for omission, term in terms.items():
             flops = {name: evaluate(term, at) for name, at in dims.items()}
             share = {name: flops[name] / exact[name] for name in flops}
-            found.append({"omission": omission, "kind": kind, "formula": str(term), "flops": flops, "share": share})
+            found.append(
+                {"omission": omission, "kind": kind, "formula": shortest(term), "flops": flops, "share": share}
+            )
     return found
+
+
+def shortest(form: sympy.Expr) -> str:
+    """The polynomial as text, expanded or factored."""
+    return min(str(sympy.expand(form)), str(sympy.factor(form)), key=len)
 
 
 def share_table(sizes: Mapping[str, gpt2.Config], tied: bool = True) -> str:
@@ -66,10 +73,15 @@ def sweep_table(config: gpt2.Config) -> str:
 
 
 def ratio_text() -> str:
-    """The ratios of one block's products as formulas in r = s/h, and what they say of the documents' claims."""
-    width = max(map(len, ratios.of_one_block()))
-    lines = [f"  {name.ljust(width)}  {form}" for name, form in ratios.of_one_block().items()]
-    return "\n".join(["one block's products alone, r = s/h:", *lines])
+    """The ratios of products as formulas: of one block of GPT-2, and of D0's linear network."""
+    printed = linear_network.PRINTED
+    forms = {
+        **{f"one block's products, r = s/h: {name}": form for name, form in ratios.of_one_block().items()},
+        "D0's network: backward / forward": sympy.cancel(printed["dX"] / printed["forward"]),
+        "D0's network: … without dX, which training does not need": sympy.cancel(printed["dW1"] / printed["forward"]),
+    }
+    width = max(map(len, forms))
+    return "\n".join(f"{name.ljust(width)}  {form}" for name, form in forms.items())
 
 
 def ratio_data(sizes: Mapping[str, gpt2.Config]) -> dict[str, dict[str, float]]:
@@ -77,15 +89,14 @@ def ratio_data(sizes: Mapping[str, gpt2.Config]) -> dict[str, dict[str, float]]:
     return {name: ratios.sweep(config.dims(1, SEQUENCE), (SEQUENCE,))[0][1] for name, config in sizes.items()}
 
 
-def polynomial_text(tied: bool) -> str:
-    """The model's cost as polynomials: both passes in XLA's convention, their products, remat's recomputation."""
-    forward, backward, again = tally.forward(), tally.backward(tied), tally.recomputation()
+def polynomial_text() -> str:
+    """More of the model's cost as polynomials: the forward pass, both passes' products, remat's recomputation."""
+    forward, again = tally.forward(), tally.recomputation()
     lines = (
         ("exact forward, FLOPs", forward.flops),
         ("  transcendentals", forward.transcendentals),
         ("products of matrices, forward", tally.products()),
         ("  backward", 2 * tally.products()),
-        ("exact backward, FLOPs", backward.flops),
         ("recomputed by remat, FLOPs", again.flops),
         ("  transcendentals", again.transcendentals),
     )

@@ -54,11 +54,11 @@ def price_use(use: Use, dims: Mapping[str, int]) -> UseResult:
     sizes = {**dims, **{symbol.name: evaluate(width, dims) for symbol, width in use.widths.items()}}
     with jax.enable_x64(False):
         op, shapes = row.bound(sizes), row.shapes(sizes, jnp.float32)
-        passes = [_price(row, name, op, shapes, sizes) for name in ("forward", "backward")]
+        forward, backward = (_price(row, name, op, shapes, sizes) for name in ("forward", "backward"))
         measured = cost.residuals(op, *shapes)
     kept = evaluate(row.residuals, {**sizes, **ITEM}), measured.bytes + measured.argument_bytes
     times = dims["n_L"] if use in LAYER else 1
-    return UseResult(use, times, evaluate(row.document, sizes), *passes, kept)
+    return UseResult(use, times, evaluate(row.document, sizes), forward, backward, kept)
 
 
 def _price(row: Row, name: str, op: Any, shapes: tuple[Any, ...], sizes: Mapping[str, int]) -> Pass:
