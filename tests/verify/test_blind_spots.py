@@ -44,6 +44,7 @@ def test_chex_passes_a_grossly_wrong_gradient(factor, size, seed):
     assert fails(f, x)
 
 
+@pytest.mark.slow
 def test_chex_passes_a_negated_gradient_of_a_sum_at_a_million():
     f, x = off_by(-1.0), normal(1_000_000)
     chex.assert_numerical_grads(f, (x,), order=1, modes="rev")

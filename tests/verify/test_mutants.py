@@ -39,8 +39,9 @@ def test_scaled_by_thrice_the_allowance(dtype):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
 def test_all_are_caught(dtype):
-    args = normal(3, 3, dtype=dtype), normal(3, 3, dtype=dtype, seed=1)
-    assert set(tally(matmul, *args).values()) == {"caught"}
+    args = normal(3, 2, dtype=dtype), normal(2, 2, dtype=dtype, seed=1)
+    f, args = (matmul, args) if dtype == jnp.float32 else (right_sine, args[1:])
+    assert set(tally(f, *args).values()) == {"caught"}
 
 
 def test_all_are_caught_in_float64(x64):
@@ -50,8 +51,8 @@ def test_all_are_caught_in_float64(x64):
     assert set(verdicts.values()) == {"caught"}
 
 
-SPECIAL = ["nondiff_argnums", "integer argument, None cotangent", "key argument", "pytrees in and out"]
-SPECIAL += ["symbolic zeros"]
+SPECIAL = ["nondiff_argnums", "integer argument, None cotangent", "symbolic zeros"]
+SPECIAL += [pytest.param(name, marks=pytest.mark.slow) for name in ("key argument", "pytrees in and out")]
 
 
 @pytest.mark.parametrize("name", SPECIAL)
