@@ -1,5 +1,6 @@
 """Plain-text tables: the one way in which reports print."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 
@@ -9,14 +10,19 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     Raises ValueError where a row has another length than the header.
     """
     cells = [list(map(str, header)), *(list(map(str, row)) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     right = [
         bool(column[1:]) and all(c == "" or c[0] in "+-−.∞0123456789" for c in column[1:])
         for column in zip(*cells, strict=True)
     ]
 
     def line(row: Sequence[str]) -> str:
-        padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True))
-        return "  ".join(padded).rstrip()
+        blanks = (" " * (w - _width(c)) for c, w in zip(row, widths, strict=True))
+        return "  ".join(space + c if r else c + space for c, space, r in zip(row, blanks, right, strict=True)).rstrip()
 
     return "\n".join([line(cells[0]), line(["─" * w for w in widths]), *map(line, cells[1:])])
+
+
+def _width(text: str) -> int:
+    """Columns that the text takes: a combining mark, as in x̂, takes none."""
+    return sum(not unicodedata.combining(letter) for letter in text)

@@ -45,16 +45,21 @@ def share_table(sizes: Mapping[str, gpt2.Config], tied: bool = True) -> str:
         rows.append([title, "", *[""] * len(sizes)])
         of_kind = [one for one in found if one["kind"] == kind]
         for one in of_kind:
-            shown = [f"{one['share'][name]:+.4%}" for name in sizes]
+            shown = [_percent(one["share"][name]) for name in sizes]
             rows.append([f"  {one['omission']}", *shown, one["formula"]])
         if kind == "counted":
-            total = [f"{sum(one['share'][name] for one in of_kind):+.4%}" for name in sizes]
+            total = [_percent(sum(one["share"][name] for one in of_kind)) for name in sizes]
             rows.append(["  together", *total, ""])
     split = {name: config.dims(1, SEQUENCE) for name, config in sizes.items()}
     apart, exact = omissions.transcendentals(), tally.backward(tied).flops
-    cells = [f"{evaluate(apart, at) / evaluate(exact, at):+.4%}" for at in split.values()]
+    cells = [_percent(evaluate(apart, at) / evaluate(exact, at)) for at in split.values()]
     rows.append(["transcendentals, counted apart by XLA", *cells, str(apart)])
     return table(["omission", *sizes, "formula"], rows)
+
+
+def _percent(share: float) -> str:
+    """Four decimals, or as many as show what is not 0."""
+    return f"{share:+.4%}" if abs(share) >= 5e-7 or not share else f"{100 * share:+.0e}%"
 
 
 def ratio_table(sizes: Mapping[str, gpt2.Config]) -> str:
