@@ -1,9 +1,11 @@
 """The device that a command runs on."""
 
+from typing import Any
+
 import jax
 
 
-def device(name: str | None) -> jax.Device:
+def device(name: str | None) -> Any:
     """The device called `platform` or `platform:index`; JAX's own choice for None.
 
     Raises ValueError where there is none of that name, naming those present.

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def path_name(path: tuple[Any, ...]) -> str:
@@ -56,7 +57,7 @@ def check_ids(name: str, ids: Any, vocab_size: int, n_positions: int) -> None:
         raise ValueError(f"{name} is a scalar, but has one axis at least: the sequence")
     if shape[-1] > n_positions:
         raise ValueError(f"{name} has {shape[-1]} positions, but n_positions = {n_positions}: shorten the sequence")
-    if isinstance(ids, jax.core.Tracer) or not np.size(ids):
+    if isinstance(ids, Tracer) or not np.size(ids):
         return
     values = np.asarray(ids)
     for extreme in (values.argmin(), values.argmax()):
