@@ -1,8 +1,9 @@
-"""README's examples run, and its figures come out of the commands beside them."""
+"""README's examples run, as a reader would run them."""
 
 import re
 from pathlib import Path
 
+import jax
 import pytest
 
 README = Path(__file__).parent.parent / "README.md"
@@ -11,7 +12,8 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=[str(n) for n in range(len(EXAMPLES))])
 def test_example_runs(example):
-    exec(compile(example, "README.md", "exec"), {})
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # a reader's settings; optax's too
+        exec(compile(example, "README.md", "exec"), {})
 
 
 def test_there_are_examples():
