@@ -1,6 +1,6 @@
 """How long does counting a backward pass take as layers are added, and does it allocate anything?
 
-Counts GPT-2's backward pass at the width of 1.5B (1600, 25 heads, 1024 tokens), layers unrolled and scanned, from shapes
+Counts GPT-2's backward pass at the width of 1.5B (1600, 25 heads, 1024 tokens), unrolled and scanned, from shapes
 alone. Prints seconds and the FLOPs found; unrolled grows linearly with the layers, scanned stays flat.
 
     python experiments/count_time.py --out count_time
