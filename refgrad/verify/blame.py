@@ -13,11 +13,13 @@ from jax.extend.core import ClosedJaxpr
 from refgrad.verify.allowance import allowance, is_float, reductions
 from refgrad.verify.calls import Call, Recorder
 from refgrad.verify.interpret import Interpreter, trace
-from refgrad.verify.numbers import difference, draw, to_wide
-from refgrad.verify.oracle import find, first_line
+from refgrad.verify.kinks import Kinks
+from refgrad.verify.numbers import difference, draw, generator, to_wide
+from refgrad.verify.oracle import Leaves, find, first_line
+from refgrad.verify.report import KINK, OK, Row
 from refgrad.verify.rules import Plain, bwd_location, remaining_rules, rule_name
 from refgrad.verify.subject import pullback
-from refgrad.verify.verdicts import INHERITED, OK, SILENT, WRONG, Blame, Verdict
+from refgrad.verify.verdicts import INHERITED, SILENT, WRONG, Blame, Verdict
 from refgrad.verify.widen import widen
 
 
@@ -95,7 +97,7 @@ def _cotangents(values: Sequence, tree: Any, avals: Sequence, cotangent: Any, se
     if cotangent is None:
         if len(values) == 1 and values[0].ndim == 0:
             return [jnp.ones_like(values[0])]
-        rng = np.random.default_rng(seed)
+        rng = generator(seed, 9)
         return [jnp.asarray(draw(rng, y.shape, y.dtype)) for y in values]
     if jax.tree.structure(cotangent) != tree:
         raise ValueError(f"the cotangent has the tree {jax.tree.structure(cotangent)}, the outputs have {tree}")
@@ -132,9 +134,27 @@ def _judge(index: int, call: Call, cts: list) -> tuple[Verdict, list[str]]:
     allowed = [
         allowance(x.dtype, n) + truth.tolerance for x, n in zip((*outputs, *cotangents), truth.lengths, strict=True)
     ]
+    kinks: list[Row] = []
+    if any(e > a for e, a in zip(errors, allowed, strict=True)):
+        kinks = _kinks(errors, got, truth, diff, names)
     worst = max(range(len(got)), key=lambda i: errors[i] / allowed[i])
     word = OK if errors[worst] <= allowed[worst] else WRONG
-    return verdict(names[worst], errors[worst], allowed[worst], word), truth.limits
+    note = "; ".join(row.note for row in kinks)
+    if kinks and word == OK:
+        word = WRONG if any(row.failed for row in kinks) else KINK
+    return verdict(names[worst], errors[worst], allowed[worst], word, note), truth.limits
+
+
+def _kinks(errors: list[float], got: Leaves, truth: "Truth", diff: list, names: list[str]) -> list[Row]:
+    """A row for each argument at a kink, whose entries there are left out of `errors`."""
+    first = len(got) - len(diff)
+    kinks = Kinks(diff, truth.cotangents, truth.leaves[first:], got[first:], generator(0, 4))
+    rows = []
+    for i, skip in enumerate(kinks.skip, start=first):
+        if (row := kinks.row(i - first, names[i], got[i], truth.leaves[i])) is not None:
+            errors[i] = difference(got[i], truth.leaves[i], skip).error
+            rows.append(row)
+    return rows
 
 
 def _split(values: Sequence) -> tuple[list, list]:
@@ -169,6 +189,7 @@ class Truth(NamedTuple):
     limits: list[str]
     measure: Callable[[list], list] = list  # what of a rule's cotangents can be held against it
     tolerance: float = 0.0
+    cotangents: Callable[[list], list] | None = None  # those at other arguments, entry by entry
 
 
 def _truth(plain: Callable, ruled: Callable, diff: list, rest: list, cts: list) -> Truth:
@@ -177,7 +198,7 @@ def _truth(plain: Callable, ruled: Callable, diff: list, rest: list, cts: list) 
         wide = widen(pullback(plain), diff, rest, cts)
     except Exception:  # whatever JAX raises where there is no reverse mode
         value = widen(lambda diff, rest: plain(diff, rest)[0], diff, rest)
-        oracle = find(plain, diff, rest, [to_wide(c) for c in cts], np.random.default_rng(0))
+        oracle = find(plain, diff, rest, [to_wide(c) for c in cts], generator(0, 2))
         with jax.enable_x64(True):
             leaves = [*map(to_wide, value(*value.args)), *oracle.cotangents(diff, rest, [to_wide(c) for c in cts])]
         lengths = reductions(jax.make_jaxpr(ruled)(diff, rest, cts))
@@ -185,4 +206,5 @@ def _truth(plain: Callable, ruled: Callable, diff: list, rest: list, cts: list) 
     with jax.enable_x64(True):
         outputs, cotangents = wide(*wide.args)
         leaves = [*map(to_wide, outputs), *map(to_wide, cotangents)]
-    return Truth(leaves, reductions(wide.program), wide.limits)
+    moved = lambda diff: [to_wide(c) for c in wide(diff, *wide.args[1:])[1]]  # noqa: E731
+    return Truth(leaves, reductions(wide.program), wide.limits, cotangents=moved)

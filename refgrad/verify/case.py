@@ -58,7 +58,7 @@ class Case:
         self.meant = reference_vjp
         self.excuses = True  # whether a failing rule is tried without the compiler before it is blamed
         self.referred = reference is not None
-        self.plain: Flat = without_rules(subject.flat(reference), jvp=not self.holds("vjp"))
+        self.plain: Flat = without_rules(subject.flat(reference), jvp=True)
 
     def variant(self, f: Callable) -> "Case":
         """The same case for a function that differs in its rule alone: truth and autodiff are shared."""
@@ -79,10 +79,6 @@ class Case:
         program = jax.make_jaxpr(self.flat)(self.diff, self.rest)
         kinds = ("custom_vjp_call", "custom_jvp_call")
         return [e for e in equations(program) if e.primitive.name in kinds and not of_jax(e)]
-
-    def holds(self, kind: str) -> bool:
-        """Whether `f` calls a rule of this kind, "vjp" or "jvp"."""
-        return any(e.primitive.name == f"custom_{kind}_call" for e in self.rules)
 
     @functools.cached_property
     def outputs(self) -> list[jax.ShapeDtypeStruct]:
@@ -193,7 +189,10 @@ class Case:
     @functools.cached_property
     def kinks(self) -> Kinks:
         """Where the function has no derivative at these arguments."""
-        return Kinks(self)
+        applies = self.oracle.entries and self.meant is None
+        truth = lambda diff: self.oracle.cotangents(diff, self.rest, self.drawn(0))  # noqa: E731
+        got = self.first.wide or self.first.rule
+        return Kinks(self.diff, truth if applies else None, self.first.truth, got, generator(self.seed, 4))
 
     @functools.cached_property
     def spread(self) -> list[float]:

@@ -15,8 +15,8 @@ from refgrad.verify.allowance import C
 from refgrad.verify.blame import blame
 from refgrad.verify.case import PRECISION, Case
 from refgrad.verify.properties import PROPERTIES
-from refgrad.verify.properties.structure import broken
-from refgrad.verify.report import COMPILER, Report, Row
+from refgrad.verify.properties.structure import broken, explain
+from refgrad.verify.report import COMPILER, FAIL, Report, Row
 from refgrad.verify.rules import bwd_location
 from refgrad.verify.subject import Subject
 
@@ -40,8 +40,8 @@ def check(
     out; `properties` names those to run, of `PROPERTIES` (all of them by default); `draws` cotangents are drawn from
     `seed`.
 
-    Raises ValueError for an unknown property, order or number of draws, TypeError where nothing can be differentiated,
-    and whatever `f(*args)` itself raises.
+    Raises ValueError for an unknown property, order or number of draws, TypeError where nothing can be differentiated
+    (no floating argument; or neither a rule nor a reverse mode), and whatever `f(*args)` itself raises.
     """
     names = _names(properties, order, draws)
     subject = Subject.of(f, args)
@@ -54,9 +54,7 @@ def check(
         reference_vjp=reference_vjp,
     )
     with jax.default_matmul_precision(PRECISION):
-        rows: list[Row] = broken(case)
-        if not rows:
-            rows = [row for name in names for row in PROPERTIES[name](case)]
+        rows = _rows(case, names)
         facts = {} if rows and not rows[0].argument else _facts(case)
         where = _where(case) if any(row.failed for row in rows) else ()
     return Report(subject.title, tuple(rows), facts, where)
@@ -88,6 +86,16 @@ def _names(properties: Sequence[str] | None, order: int, draws: int) -> list[str
         if name not in PROPERTIES:
             raise ValueError(f"{name!r} is no property: choose from {', '.join(PROPERTIES)}")
     return [name for name in PROPERTIES if properties is None or name in properties]
+
+
+def _rows(case: Case, names: Sequence[str]) -> list[Row]:
+    """The rows of the properties, or the one that says why the rule cannot be run."""
+    try:
+        return broken(case) or [row for name in names for row in PROPERTIES[name](case)]
+    except jax.errors.UnexpectedTracerError as error:  # a rule that stores a tracer fails when it is next traced
+        if not case.rules:
+            raise
+        return [Row("structure", "", FAIL, note=explain(error))]
 
 
 def _facts(case: Case) -> dict[str, str]:

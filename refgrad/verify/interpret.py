@@ -18,6 +18,7 @@ from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 
 from refgrad.verify import rebuild
+from refgrad.verify.numbers import canonical
 
 
 class Interpreter:
@@ -110,7 +111,7 @@ def trace(f: Callable, args: tuple, kwargs: dict) -> tuple[ClosedJaxpr, list, An
         inner_args, inner_kwargs = jax.tree.unflatten(tree, mixed)
         return f(*inner_args, **inner_kwargs)
 
-    arrays = [leaves[i] for i in where]
+    arrays = [canonical(leaves[i]) for i in where]
     program, shapes = jax.make_jaxpr(flat, return_shape=True)(*arrays)
     return program, arrays, jax.tree.structure(shapes)
 

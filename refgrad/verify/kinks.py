@@ -7,16 +7,13 @@ what autodiff takes; anything else fails. So does an entry at which autodiff giv
 """
 
 import functools
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from refgrad.verify.numbers import generator, to_wide
+from refgrad.verify.numbers import to_wide
 from refgrad.verify.oracle import Leaves
 from refgrad.verify.report import FAIL, KINK, Row, number
-
-if TYPE_CHECKING:
-    from refgrad.verify.case import Case
 
 STEP = 1e-6  # relative to each entry
 CLOSER = 1e-4  # times that, to tell a kink from curvature
@@ -26,23 +23,32 @@ TRIES = 4  # directions in which a value outside the first interval may still be
 
 
 class Kinks:
-    """The kinks of one case: `skip` masks their entries, leaf by leaf (None where a leaf has none)."""
+    """The kinks of a function at `diff`: `skip` masks their entries, leaf by leaf (None where a leaf has none).
 
-    def __init__(self, case: "Case") -> None:
-        self.case = case
-        self.applies = case.oracle.entries and case.meant is None
-        self.rng = generator(case.seed, 4)
+    `cotangents(diff)` is the truth at other arguments (None where kinks cannot be looked for), `truth` that at these,
+    `got` what the rule gives.
+    """
+
+    def __init__(
+        self,
+        diff: Sequence,
+        cotangents: Callable[[Leaves], Leaves] | None,
+        truth: Leaves,
+        got: Leaves,
+        rng: np.random.Generator,
+    ) -> None:
+        self.diff, self.cotangents, self.truth, self.got, self.rng = diff, cotangents, truth, got, rng
 
     @functools.cached_property
     def skip(self) -> list[np.ndarray | None]:
         """Per leaf, which entries stand at a kink."""
-        if not self.applies:
-            return [None] * len(self.case.diff)
-        steps = [self._steps(x) for x in self.case.diff]
+        if self.cotangents is None:
+            return [None] * len(self.diff)
+        steps = [self._steps(x) for x in self.diff]
         jumps, self.sides = self._jumps(steps)
         for i, jump in enumerate(jumps):
             self._probe(i, jump, steps)
-            jump |= ~np.isfinite(self.case.first.truth[i]) & np.isfinite(self.sides[0][i] + self.sides[1][i])
+            jump |= ~np.isfinite(self.truth[i]) & np.isfinite(self.sides[0][i] + self.sides[1][i])
         return [j if j.any() else None for j in jumps]
 
     def _jumps(self, steps: Leaves) -> tuple[Leaves, tuple[Leaves, Leaves]]:
@@ -64,8 +70,7 @@ class Kinks:
 
         A tie of three has entries that no common direction singles out.
         """
-        case = self.case
-        got, truth = (case.first.wide or case.first.rule)[i], case.first.truth[i]
+        got, truth = self.got[i], self.truth[i]
         gap = np.where(jump | _close(got, truth, JUMP * _scale(truth)), 0.0, np.abs(got - truth))
         for flat in np.argsort(-gap, axis=None)[:PROBES]:
             at = np.unravel_index(flat, gap.shape)
@@ -90,7 +95,7 @@ class Kinks:
         slack = JUMP * _scale(below, above)
         wrong = mask & ~_within(got, low, high, slack) & ~_close(got, truth, slack)
         for _ in range(TRIES if wrong.any() else 0):
-            for side in self._sides([self._steps(x) for x in self.case.diff], STEP * CLOSER):
+            for side in self._sides([self._steps(x) for x in self.diff], STEP * CLOSER):
                 low, high = np.fmin(low, side[i]), np.fmax(high, side[i])
             wrong &= ~_within(got, low, high, slack)
         at = tuple(map(int, np.argwhere(wrong if wrong.any() else mask)[0]))
@@ -118,10 +123,10 @@ class Kinks:
         return sizes * self.rng.uniform(0.5, 1.5, x.shape)
 
     def _sides(self, steps: Leaves, step: float) -> tuple[Leaves, Leaves]:
-        """The truth for the first draw's cotangents, one step below and one above."""
-        case = self.case
-        moved = ([to_wide(x) + s * step * v for x, v in zip(case.diff, steps, strict=True)] for s in (-1, 1))
-        below, above = (case.oracle.cotangents(diff, case.rest, case.drawn(0)) for diff in moved)
+        """The truth one step below the arguments and one above."""
+        assert self.cotangents is not None
+        moved = ([to_wide(x) + s * step * v for x, v in zip(self.diff, steps, strict=True)] for s in (-1, 1))
+        below, above = map(self.cotangents, moved)
         return below, above
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad.verify.allowance import is_array, is_float
-from refgrad.verify.numbers import to_wide
+from refgrad.verify.numbers import canonical, to_wide
 
 Flat = Callable[[Sequence, Sequence], tuple[list, list]]
 
@@ -33,7 +33,7 @@ class Subject:
 
     @classmethod
     def of(cls, f: Callable, args: tuple) -> "Subject":
-        """Arrays are differentiated; Python numbers only where `f` is itself a rule, or where there is no array.
+        """NumPy's arrays count as what JAX makes of them. Arrays are differentiated; Python numbers only where `f` is itself a rule, or where there is no array.
 
         Raises TypeError where no argument can be differentiated, naming what was passed.
         """
@@ -45,6 +45,7 @@ class Subject:
         leaves, floats, others, labels = [], [], [], []
         for i, (path, leaf) in enumerate(with_paths):
             static = path[0].idx in skipped
+            leaf = leaf if static else canonical(leaf)
             if is_float(leaf) and not static and (is_array(leaf) or numbers):
                 floats.append(i)
                 leaf = leaf if is_array(leaf) else jnp.asarray(leaf)

@@ -10,7 +10,7 @@ import numpy as np
 from refgrad._text import table
 from refgrad.verify.report import number
 
-OK, WRONG = "ok", "wrong"
+WRONG = "wrong"
 INHERITED = "wrong inside"  # a rule called by its forward is wrong: nothing is known of its own
 SILENT = "no cotangent"  # nothing flows back to this call, so that nothing can be said of its rule
 

@@ -14,7 +14,8 @@ from jax.sharding import PartitionSpec as P
 from refgrad import ops
 from refgrad.models import gpt2
 from refgrad.verify.blame import blame
-from refgrad.verify.verdicts import INHERITED, OK, SILENT, WRONG
+from refgrad.verify.report import KINK, OK
+from refgrad.verify.verdicts import INHERITED, SILENT, WRONG
 from tests.verify.scenes import SCENES, X, mesh, rule, trips
 
 GOOD = rule(jnp.sin, jnp.cos, "good")

@@ -13,15 +13,24 @@ import numpy as np
 from refgrad.verify.allowance import allowance, reductions
 from refgrad.verify.case import Case
 from refgrad.verify.numbers import difference, to_wide
+from refgrad.verify.oracle import first_line
 from refgrad.verify.report import FAIL, OK, Row
 
 
 def broken(case: Case) -> list[Row]:
-    """A failing row if the rule cannot be run at all, else nothing. Raises what `f` itself raises."""
+    """A failing row if the rule cannot be run at all, else nothing.
+
+    Raises what `f` itself raises, and TypeError where `f` holds no rule and has no reverse mode of its own.
+    """
     ct = case.cotangent(0)
     try:
         case.rule(case.diff, case.rest, ct)
     except Exception as error:  # whatever a rule, or JAX on its behalf, raises
+        if not case.rules:
+            raise TypeError(
+                f"{case.subject.title} holds no rule and has no reverse mode of its own, "
+                f"so that there is no gradient to check: {first_line(error)}"
+            ) from error
         return [Row("structure", "", FAIL, note=explain(error))]
     return []
 
@@ -70,8 +79,8 @@ def explain(error: Exception) -> str:
     trees = re.search(r"got bwd output structure (.*?) for primal input structure (.*?)[.,] ?", text)
     if trees:
         return f"_bwd must return one cotangent per argument, a tuple like {trees[2]}, but returns {trees[1]}"
-    types = re.search(r"at (output\S*) .*? an output of type (\S+) corresponding to an input of type ([^\s,]+)", text)
+    types = re.search(r"at (output\S*) .*? an output of type (\w+\[[^\]]*\]) corresponding to an input of type (\w+\[[^\]]*\])", text)
     if types:
-        return f"_bwd returns {types[2]} where the primal is {types[3]} ({types[1]})"
+        return f"_bwd returns {types[2]} where the primal is {types[3]} ({types[1].replace('output', 'cotangent', 1)})"
     sentence = text.split(". ")[0].split(" --------")[0]
     return f"{type(error).__name__}: {sentence if len(sentence) <= 200 else sentence[:197] + '…'}"
