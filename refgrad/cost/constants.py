@@ -4,13 +4,20 @@ The lowering folds constants, x · 1, x ± 0 and a select by a constant. These a
 be folded, the HLO says what is.
 """
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import JaxprEqn
+from jax.core import Tracer
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 _HANDED_ON = ("broadcast_in_dim", "reshape", "squeeze", "transpose", "split", "slice", "convert_element_type", "copy")
 _NEUTRAL = {"mul": 1, "add": 0, "add_any": 0, "and": True, "or": False, "xor": False, "ne": False, "eq": True}
+_IDENTITIES = ("stop_gradient", "name", "pvary")
+EQUALS = "select between equals"
+EXPONENT = "constant exponent"  # of which only the conversion to the base's dtype goes
 
 
 class Known(NamedTuple):
@@ -19,11 +26,42 @@ class Known(NamedTuple):
     value: Any = None
 
 
+class Constants:
+    """What is known of a program's variables before it runs, and why each of its equations may be folded (`reasons`,
+    "" where nothing speaks for it)."""
+
+    def __init__(self, jaxpr: Jaxpr, arguments: Iterable[Known | None], consts: Iterable[Any]):
+        self._known: dict[Any, Known] = {v: known_value(x) for v, x in zip(jaxpr.constvars, consts, strict=True)}
+        self._known |= {v: k for v, k in zip(jaxpr.invars, arguments, strict=True) if k is not None}
+        self._same: dict[Any, Any] = {}
+        self.reasons = [self._reason(eqn) for eqn in jaxpr.eqns]
+
+    def _reason(self, eqn: JaxprEqn) -> str:
+        inputs = [self.of(v) for v in eqn.invars]
+        reason = fold_reason(eqn, inputs)
+        if reason == "constant":
+            self._known |= dict.fromkeys(eqn.outvars, result(eqn, inputs))
+        elif eqn.primitive.name in _IDENTITIES:
+            self._same[eqn.outvars[0]] = self._origin(eqn.invars[0])
+        elif eqn.primitive.name == "select_n" and len({self._origin(v) for v in eqn.invars[1:]}) == 1:
+            return reason or EQUALS
+        return reason
+
+    def _origin(self, v: Any) -> Any:
+        return id(v) if isinstance(v, Literal) else self._same.get(v, v)
+
+    def of(self, v: Any) -> Known | None:
+        """What is known of a variable or literal."""
+        return known_value(v.val) if isinstance(v, Literal) else self._known.get(v)
+
+
 def known_value(value: Any) -> Known:
     """A literal or a closed-over constant; one number where it is small enough to look at and all elements agree."""
-    if np.ndim(value) == 0 and not hasattr(value, "aval"):
+    if isinstance(value, bool | int | float | complex | np.generic):
         return Known(np.asarray(value).item())
-    if not hasattr(value, "__array__") or value.size > 2**16:
+    if isinstance(value, Tracer) or not hasattr(value, "__array__") or value.size > 2**16:
+        return Known()
+    if jnp.issubdtype(value.dtype, jax.dtypes.extended):  # random keys
         return Known()
     array = np.asarray(value)
     return Known(array.flat[0].item()) if array.size and (array == array.flat[0]).all() else Known()
@@ -38,20 +76,28 @@ def fold_reason(eqn: JaxprEqn, inputs: list[Known | None]) -> str:
     boolean = name not in ("ne", "eq") or str(getattr(eqn.invars[0].aval, "dtype", None)) == "bool"
     if name in _NEUTRAL and boolean and any(v is not None and v == _NEUTRAL[name] for v in values):
         return {"mul": "x·1", "add": "x + 0", "add_any": "x + 0"}.get(name, f"x {name} {_NEUTRAL[name]}")
+    if name == "pow" and inputs[1] is not None:
+        return EXPONENT
     if name == "sub" and values[1] is not None and values[1] == 0:
         return "x − 0"
     if name == "select_n" and values[0] is not None:
         return "select by a constant"
-    if name == "select_n" and len(set(map(id, eqn.invars[1:]))) == 1:
-        return "select between equals"
     return ""
 
 
 def result(eqn: JaxprEqn, inputs: list[Known | None]) -> Known:
     """What is known of the results of an equation whose operands are all constant."""
-    if inputs and inputs[0] is not None and eqn.primitive.name in _HANDED_ON:
-        return inputs[0]
-    return Known(_evaluate(eqn, inputs))
+    first = inputs[0] if inputs and eqn.primitive.name in _HANDED_ON else None
+    known = Known(_evaluate(eqn, inputs)) if first is None else first
+    return known if all(_fits(known, v.aval) for v in eqn.outvars) else Known()
+
+
+def _fits(known: Known, aval: Any) -> bool:
+    """Whether the number is one of the type, where that holds integers: else it would wrap, or be truncated."""
+    if known.value is None or getattr(aval.dtype, "kind", "") not in ("i", "u"):
+        return True
+    limits = np.iinfo(aval.dtype)
+    return isinstance(known.value, int | np.integer) and int(limits.min) <= int(known.value) <= int(limits.max)
 
 
 _ARITHMETIC = {

@@ -28,8 +28,8 @@ class Dimensions:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r}: a size is an integer of at least 1")
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name}={value!r}: a size is a Python int of at least 1")
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd={self.n_embd} is not divisible by n_head={self.n_head}")
         if self.seq_len > self.n_positions:
@@ -180,7 +180,12 @@ CONVENTIONS: tuple[Convention, ...] = (
 
 
 def compare(d: Dimensions) -> str:
-    """All conventions for the same dimensions as a table: FLOPs of a step, and the ratio to the exact products."""
+    """All conventions for the same dimensions as a table: FLOPs of a step, and the ratio to the exact products.
+
+    Raises TypeError where d is no `Dimensions`.
+    """
+    if not isinstance(d, Dimensions):
+        raise TypeError(f"d={d!r}: give Dimensions(n_layer, n_embd, n_head, vocab_size, seq_len, ...)")
     exact = matmul_flops(d)
     rows = []
     for c in CONVENTIONS:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from refgrad.cost.arguments import arrays_of, dtype_of
 from refgrad.cost.types import Count
 from refgrad.cost.walk import NOWHERE, Walker
 
@@ -14,14 +15,17 @@ Unknown = Literal["raise", "count"]
 
 def count(f: Callable[..., Any], *args: Any, unknown: Unknown = "raise") -> Count:
     """The cost of f(*args), with arrays or `jax.ShapeDtypeStruct`s as arguments: only shapes and dtypes matter.
+    Python numbers count as arrays; strings, functions and other objects among the arguments are held fixed.
 
     For a program without loops and without constants that XLA folds (x · 1, x + 0), `flops` and
     `transcendental` equal `jax.jit(f).lower(*args).cost_analysis()` exactly, up to that one's float32 sums.
     Loops count times their trips. Equations that no result depends on do not count.
 
-    Raises UnknownCost for a primitive without a known cost, unless unknown="count" (see `Count.unknown`).
+    Raises UnknownCost for a primitive without a known cost, unless unknown="count" (see `Count.unknown`); TypeError
+    where f is no function; what f itself raises comes through as it is.
     """
-    return _count(jax.make_jaxpr(f)(*args), unknown)
+    program, arrays = arrays_of(f, args)
+    return _count(jax.make_jaxpr(program)(*arrays), unknown)
 
 
 def count_backward(f: Callable[..., Any], *args: Any, unknown: Unknown = "raise") -> Count:
@@ -51,12 +55,13 @@ def differentiable(f: Callable[..., Any], *args: Any) -> tuple[list[Any], Callab
 
     Raises TypeError where no leaf is floating-point or complex.
     """
-    leaves, tree = jax.tree.flatten(args)
-    inexact = [i for i, x in enumerate(leaves) if jnp.issubdtype(_dtype(x), jnp.inexact)]
+    program, arrays = arrays_of(f, args)
+    leaves, tree = jax.tree.flatten(arrays)
+    inexact = [i for i, x in enumerate(leaves) if jnp.issubdtype(dtype_of(x), jnp.inexact)]
     if not inexact:
         raise TypeError(
             f"no gradient: none of the {len(leaves)} argument leaves is floating-point or complex "
-            f"(dtypes: {sorted({str(_dtype(x)) for x in leaves})})"
+            f"(dtypes: {sorted({str(dtype_of(x)) for x in leaves})}): give one that is, or ask for the forward alone"
         )
 
     def pullback(*leaves: Any) -> tuple[Any, Any]:
@@ -64,7 +69,7 @@ def differentiable(f: Callable[..., Any], *args: Any) -> tuple[list[Any], Callab
             every = list(leaves)
             for i, x in zip(inexact, moving, strict=True):
                 every[i] = x
-            return f(*jax.tree.unflatten(tree, every))
+            return program(*jax.tree.unflatten(tree, every))
 
         return jax.vjp(g, *(leaves[i] for i in inexact))
 
@@ -77,10 +82,6 @@ def _count(jaxpr: Any, unknown: Unknown) -> Count:
     walked = Walker(unknown).walk(jaxpr, (True,) * len(jaxpr.jaxpr.outvars))
     sites = {site._replace(source=site.source or NOWHERE): cost for site, cost in walked.sites.items()}
     return Count(sites, walked.notes)
-
-
-def _dtype(x: Any) -> Any:
-    return x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
 
 
 def _cotangent(out: Any) -> Any:

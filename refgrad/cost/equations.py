@@ -5,11 +5,13 @@ from typing import Any, NamedTuple
 
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
-from refgrad.cost.constants import Known, fold_reason, known_value, result
+from refgrad.cost.constants import EQUALS, Constants, Known
 from refgrad.cost.primitives import TABLE
 from refgrad.cost.primitives.rule import Bodies, Body
 from refgrad.cost.trips import while_trips
 from refgrad.cost.walk import Walker
+
+DEAD = "feeds only what is folded"
 
 
 class Equation(NamedTuple):
@@ -23,38 +25,28 @@ class Equation(NamedTuple):
 
 def equations(jaxpr: ClosedJaxpr) -> list[Equation]:
     """Every live equation of a program at any depth that runs no other program; loops of unknown length taken once."""
-    known = [known_value(value) for value in jaxpr.consts]
     needed = tuple((True, True) for _ in jaxpr.jaxpr.outvars)
-    return list(_Visit(jaxpr.jaxpr, [None] * len(jaxpr.jaxpr.invars), known, 1).backward(needed)[0])
+    return list(_Visit(jaxpr.jaxpr, [None] * len(jaxpr.jaxpr.invars), jaxpr.consts, 1).backward(needed)[0])
+
+
+def is_kernel(eqn: JaxprEqn) -> bool:
+    """Whether it runs a kernel, whose equations are not the lowered program's: a library call, or interpreted."""
+    return eqn.primitive.name == "pallas_call"
 
 
 class _Visit:
     """One program: forward for the constants, then backward for what is needed, without and with folding."""
 
-    def __init__(self, jaxpr: Jaxpr, arguments: list[Known | None], consts: list[Known], times: int):
+    def __init__(self, jaxpr: Jaxpr, arguments: list[Known | None], consts: list[Any], times: int):
         self.jaxpr, self.times = jaxpr, times
-        self.known: dict[Any, Known] = dict(zip(jaxpr.constvars, consts, strict=True))
-        self.known |= {v: k for v, k in zip(jaxpr.invars, arguments, strict=True) if k is not None}
-        self.reasons = [self._reason(eqn) for eqn in jaxpr.eqns]
-
-    def _reason(self, eqn: JaxprEqn) -> str:
-        """Why the equation may be folded; notes what it yields where it is constant."""
-        inputs = [self.of(v) for v in eqn.invars]
-        reason = fold_reason(eqn, inputs)
-        if reason == "constant":
-            self.known |= dict.fromkeys(eqn.outvars, result(eqn, inputs))
-        return reason
-
-    def of(self, v: Any) -> Known | None:
-        """What is known of a variable or literal."""
-        return known_value(v.val) if isinstance(v, Literal) else self.known.get(v)
+        self.constants = Constants(jaxpr, arguments, consts)
 
     def backward(self, needed: tuple[tuple[bool, bool], ...]) -> tuple[list[Equation], list[tuple[bool, bool]]]:
         """(equations, needs of the arguments); a need is a pair: without folding, and with everything folded."""
         live: dict[Any, tuple[bool, bool]] = {}
         _need(live, zip(self.jaxpr.outvars, needed, strict=True))
         found: list[Equation] = []
-        for eqn, reason in zip(reversed(self.jaxpr.eqns), reversed(self.reasons), strict=True):
+        for eqn, reason in zip(reversed(self.jaxpr.eqns), reversed(self.constants.reasons), strict=True):
             wanted = [live.get(v, (False, False)) for v in eqn.outvars]
             effects = bool(eqn.effects)
             plain, folded = (effects or any(w[k] for w in wanted) for k in (0, 1))
@@ -62,10 +54,10 @@ class _Visit:
                 continue
             rule = TABLE.get(eqn.primitive.name)
             bodies = rule(eqn) if rule is not None else None
-            if isinstance(bodies, Bodies):
+            if isinstance(bodies, Bodies) and not is_kernel(eqn):
                 _need(live, zip(eqn.invars, self._bodies(eqn, bodies, wanted, found), strict=True))
                 continue
-            why = reason or ("" if folded else "feeds only what is folded")
+            why = reason or ("" if folded else DEAD)
             found.append(Equation(eqn, why, self.times, tuple(plain for plain, _ in wanted)))
             _need(live, ((v, (True, folded and k)) for v, k in zip(eqn.invars, self._keeps(eqn, reason), strict=True)))
         return found, [live.get(v, (False, False)) for v in self.jaxpr.invars]
@@ -74,7 +66,9 @@ class _Visit:
         """Which operands are still needed once the equation is folded."""
         if reason == "constant":
             return [False] * len(eqn.invars)
-        which = self.of(eqn.invars[0])
+        if reason == EQUALS:
+            return [i > 0 for i in range(len(eqn.invars))]
+        which = self.constants.of(eqn.invars[0])
         if reason == "select by a constant" and which is not None:
             return [i == 1 + int(which.value) for i in range(len(eqn.invars))]
         return [True] * len(eqn.invars)
@@ -93,11 +87,10 @@ class _Visit:
 
     def _body(self, eqn: JaxprEqn, body: Body, wanted: list[tuple[bool, bool]]):
         closed = body.jaxpr if isinstance(body.jaxpr, ClosedJaxpr) else ClosedJaxpr(body.jaxpr, [])
-        looped = body.carry or body.trips != 1
-        arguments = [None if i is None or looped else self.of(eqn.invars[i]) for i in body.inputs]
-        trips = while_trips(eqn, body) if body.trips is None else body.trips
+        arguments = [None if i is None else self.constants.of(eqn.invars[i]) for i in body.fixed_inputs()]
+        trips = while_trips(eqn, body, self.constants.of) if body.trips is None else body.trips
         times = self.times * (1 if trips is None else trips)
-        visit = _Visit(closed.jaxpr, arguments, [known_value(c) for c in closed.consts], times)
+        visit = _Visit(closed.jaxpr, arguments, closed.consts, times)
         needs = [(True, True) if i is None else wanted[i] for i in body.outputs]
         while True:
             more, inner = visit.backward(tuple(needs))

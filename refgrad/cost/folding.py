@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from refgrad.cost.equations import Equation
+from refgrad.cost.constants import EXPONENT
+from refgrad.cost.equations import DEAD, Equation
 from refgrad.cost.hlo import Row
-from refgrad.cost.primitives import TABLE, elementwise
+from refgrad.cost.primitives import TABLE, dots, elementwise, reductions
 from refgrad.cost.primitives.rule import Work
 
 # primitives that are one HLO instruction an element, by its opcode
@@ -52,6 +53,8 @@ OPCODES = {
     "tanh": "tanh",
     "xor": "xor",
 }
+# primitives whose instructions all bear their name (a cumulative sum's do not)
+_NAMED = {*dots.RULES, *elementwise.RULES, *(name for name in reductions.RULES if name.startswith("reduce_"))}
 _TYPES = {"bool": "pred", "bfloat16": "bf16", "float": "f", "int": "s", "uint": "u", "complex": "c"}
 
 
@@ -99,16 +102,41 @@ def folded(expected: list[Equation], rows: list[Row]) -> Iterator[Folded]:
             if gone > 0:
                 missing -= gone
                 yield _gone(equation, gone)
-    yield from _constants(expected, {row.primitive for row in rows})
+    yield from _several(expected, rows)
+    yield from _exponents(expected, rows)
 
 
-def _constants(expected: list[Equation], primitives: set[str]) -> Iterator[Folded]:
-    """Constant element-wise equations of several instructions each, of which the HLO holds none."""
+def _several(expected: list[Equation], rows: list[Row]) -> Iterator[Folded]:
+    """Equations of several instructions that are gone: as many as the HLO lacks of their primitive's whole work."""
+    expected = [equation for equation in expected if equation.eqn.primitive.name in _NAMED]
+    missing: Counter[str] = Counter()
+    for equation in expected:
+        missing[equation.eqn.primitive.name] += _work(_gone(equation, equation.times))
+    for row in rows:
+        missing[row.primitive] -= (row.flops + row.transcendentals) * row.times
     for equation in expected:
         name = equation.eqn.primitive.name
-        several = name in elementwise.RULES and not _is_one_instruction(equation.eqn)
-        if several and equation.reason == "constant" and name not in primitives:
-            yield _gone(equation, equation.times)
+        if equation.reason in ("constant", DEAD) and not _is_one_instruction(equation.eqn):
+            gone = _gone(equation, equation.times)
+            if 0 < _work(gone) <= missing[name]:
+                missing[name] -= _work(gone)
+                yield gone
+
+
+def _work(gone: Folded) -> int:
+    return -gone.flops - gone.transcendentals
+
+
+def _exponents(expected: list[Equation], rows: list[Row]) -> Iterator[Folded]:
+    """Integer exponents that are constant, and so converted to the base's dtype before the program runs."""
+    converted = (row for row in rows if (row.primitive, row.instruction.opcode) == ("pow", "convert"))
+    present = sum(row.flops * row.times for row in converted)
+    powers = [e for e in expected if e.eqn.primitive.name == "pow" and e.reason != "constant"]
+    conversions = [-e.times * _gone(e, 1).flops for e in powers]
+    foldable = sum(n for n, e in zip(conversions, powers, strict=True) if e.reason == EXPONENT)
+    gone = min(sum(conversions) - present, foldable)
+    if gone > 0:
+        yield Folded(f"folded: conversion of a {EXPONENT}", -gone, 0)
 
 
 def _gone(equation: Equation, runs: int) -> Folded:

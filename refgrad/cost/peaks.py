@@ -45,22 +45,34 @@ def peak(device: str, dtype: str = "bfloat16") -> Peak:
     Raises ValueError with the known ones where there is none: pass the rate itself to `mfu` then.
     """
     for entry in PEAKS:
-        if (entry.device.lower(), entry.dtype) == (device.lower(), dtype):
+        if (entry.device.lower(), entry.dtype) == (str(device).lower(), dtype):
             return entry
     known = ", ".join(f"{entry.device} {entry.dtype}" for entry in PEAKS)
     raise ValueError(f"no peak known for {device!r} at {dtype!r} (known: {known}): give FLOP/s as a number instead")
 
 
+_HELP = {
+    "seconds": "of one step",
+    "flops": "useful FLOPs of one step, such as count(…).matmul",
+    "peak": "FLOP/s of one device, or an entry of the table by refgrad.cost.peaks.peak(device, dtype)",
+    "devices": "how many work together",
+}
+
+
 def mfu(seconds: float, flops: float, peak: "float | Peak", devices: int = 1) -> float:
     """Share of the peak rate that `flops` of useful work in `seconds` reach: flops / (seconds · peak · devices).
 
-    `peak` in FLOP/s, or an entry of the table. Raises ValueError where seconds, flops, peak or devices are not
-    positive. A result above 1 is returned as it is: it says that one of the three figures is wrong.
+    `peak` in FLOP/s, or an entry of the table (`peak("A100")`). Raises ValueError where seconds, flops, peak or devices
+    are not positive and finite, TypeError where one is no number. A result above 1 is returned as it is: it says that
+    one of the three figures is wrong.
     """
     rate = peak.flops_per_second if isinstance(peak, Peak) else peak
     for name, value in {"seconds": seconds, "flops": flops, "peak": rate, "devices": devices}.items():
-        if not value > 0:
-            raise ValueError(f"{name}={value!r} must be positive")
+        if not hasattr(value, "__float__"):
+            given = repr(value) if isinstance(value, str) else f"a {type(value).__name__}"
+            raise TypeError(f"{name} is {given}: give a number ({_HELP[name]})")
+        if not 0 < value < float("inf"):
+            raise ValueError(f"{name}={value!r} must be positive and finite")
     return flops / (seconds * rate * devices)
 
 

@@ -9,17 +9,21 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-from jax.extend.core import JaxprEqn
+import numpy as np
+from jax.extend.core import JaxprEqn, Literal
 
 from refgrad.cost import hlo
+from refgrad.cost.count import count
 from refgrad.cost.equations import Equation
-from refgrad.cost.primitives import TABLE, dots, elementwise, indexing, movement, reductions
-from refgrad.cost.primitives.rule import Work
+from refgrad.cost.primitives import dots, elementwise, indexing, movement, reductions
+from refgrad.cost.types import Count
 
 # Primitives that the count prices as mathematics and that are lowered to more than that.
 _EXPANDED = {"ragged_dot_general": "lowered as every group's product, masked"}
 # Primitives that are a fixed handful of instructions on every platform.
 _PLAIN = {name for family in (dots, elementwise, indexing, movement, reductions) for name in family.RULES}
+_PLAIN -= {"debug_callback", "debug_print", "inspect_sharding"}  # calls of the host
+_BOUND = ("NamedAxisEffect", "ReadEffect", "WriteEffect", "AccumEffect")
 
 
 class OwnProgram(NamedTuple):
@@ -37,25 +41,32 @@ def is_sharding_mark(target: str) -> bool:
 
 
 def own_programs(expected: list[Equation], whole: hlo.HloCost, platform: str) -> Iterator[OwnProgram]:
-    """The equations among `expected` whose own lowering holds a custom call or a loop; loops with their trips.
+    """The equations among `expected` whose own lowering holds a custom call, a loop (with its trips) or literals.
 
     `whole` is the walk over the module that they are part of: where it holds neither, there is nothing to look for.
     """
-    alone: dict[Any, hlo.HloCost] = {}
+    alone: dict[Any, tuple[Count, hlo.HloCost]] = {}
     worth_looking = bool(whole.loops or any(not is_sharding_mark(target) for target, _ in whole.custom_calls()))
     for equation in expected:
-        eqn, work = equation.eqn, _work(equation.eqn)
-        if work is None or not (worth_looking or eqn.primitive.name in _EXPANDED):
+        eqn = equation.eqn
+        literals = any(isinstance(v, Literal) for v in eqn.invars)
+        if not _can_stand_alone(eqn) or not (worth_looking or literals or eqn.primitive.name in _EXPANDED):
             continue
-        key = eqn.primitive.name, str(eqn.params), tuple(str(v.aval) for v in eqn.invars), equation.wanted
+        key = eqn.primitive.name, str(eqn.params), tuple(map(_operand, eqn.invars)), equation.wanted
         if key not in alone:
-            alone[key] = _lowered_alone(equation, platform)
-        what = _EXPANDED.get(eqn.primitive.name) or _what(alone[key])
+            alone[key] = _alone(equation, platform)
+        counted, walked = alone[key]
+        what = _EXPANDED.get(eqn.primitive.name) or _what(walked) or "lowered with literals folded" * literals
         if what:
-            rows = [row for row in alone[key].program_rows if not _marks(row)]
-            flops = sum(row.flops * row.times for row in rows) - work.matmul - work.elementwise
-            transcendentals = sum(row.transcendentals * row.times for row in rows) - work.transcendental
+            rows = [row for row in walked.program_rows if not _marks(row)]
+            flops = sum(row.flops * row.times for row in rows) - counted.flops
+            transcendentals = sum(row.transcendentals * row.times for row in rows) - counted.transcendental
             yield OwnProgram(eqn.primitive.name, what, flops * equation.times, transcendentals * equation.times)
+
+
+def _operand(v: Any) -> str:
+    """What an operand's lowering depends on: its type, and a literal's value."""
+    return f"{v.aval}={v.val}" if isinstance(v, Literal) else str(v.aval)
 
 
 def _what(cost: hlo.HloCost) -> str:
@@ -70,27 +81,33 @@ def _marks(row: hlo.Row) -> bool:
     return target is not None and is_sharding_mark(target)
 
 
-def _work(eqn: JaxprEqn) -> Work | None:
-    """What the count has for an equation that could be a program of its own; None for all others."""
-    rule = TABLE.get(eqn.primitive.name)
+def _can_stand_alone(eqn: JaxprEqn) -> bool:
+    """Whether an equation could be a program of its own, and can be lowered outside the program that holds it."""
     name = eqn.primitive.name
-    if rule is None or (name in _PLAIN and name not in _EXPANDED):
-        return None
-    if any(type(effect).__name__ == "NamedAxisEffect" for effect in eqn.effects):
-        return None  # a collective cannot be lowered outside its mesh
-    work = rule(eqn)
-    return work if isinstance(work, Work) else None
+    if name in _PLAIN and name not in _EXPANDED:
+        return False
+    # A collective cannot be lowered outside its mesh, nor a reading of a Ref outside what made the Ref.
+    return not any(type(effect).__name__ in _BOUND for effect in eqn.effects)
 
 
-def _lowered_alone(equation: Equation, platform: str) -> hlo.HloCost:
+def _alone(equation: Equation, platform: str) -> tuple[Count, hlo.HloCost]:
+    """The equation as a little program with its own literals: its count, and the walk over its lowering."""
     eqn = equation.eqn
 
-    def program(*operands):
+    def program(*arrays):
+        given = iter(arrays)
+        operands = [_literal(v) if isinstance(v, Literal) else next(given) for v in eqn.invars]
         results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
         results = results if eqn.primitive.multiple_results else [results]
         return [result for result, wanted in zip(results, equation.wanted, strict=True) if wanted]
 
-    avals: list[Any] = [v.aval for v in eqn.invars]
+    avals: list[Any] = [v.aval for v in eqn.invars if not isinstance(v, Literal)]
     abstract = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
     lowered = jax.jit(program).trace(*abstract).lower(lowering_platforms=(platform,))
-    return hlo.cost(lowered.as_text(dialect="hlo", debug_info=True), unknown="collect")
+    walked = hlo.cost(lowered.as_text(dialect="hlo", debug_info=True), unknown="collect")
+    return count(program, *abstract, unknown="count"), walked
+
+
+def _literal(v: Literal) -> Any:
+    aval: Any = v.aval
+    return np.asarray(v.val, aval.dtype)

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import jax
 
 from refgrad._text import table
+from refgrad.cost.arguments import arrays_of
 from refgrad.cost.causes import Cause, compiling_causes, lowering_causes
-from refgrad.cost.count import count
+from refgrad.cost.count import Unknown, count
 from refgrad.cost.scopes import parting
 from refgrad.cost.types import Count
 from refgrad.cost.xla import XlaCost, backward_program, xla
@@ -90,19 +91,20 @@ def reconcile(
     causes: Mapping[str, int] | None = None,
     backward: bool = False,
     compiled: bool = False,
+    unknown: Unknown = "raise",
 ) -> Reconciliation:
     """Walk from what a document says `f(*args)` costs to what XLA says, naming every difference.
 
     derived: (flops, transcendentals) of a closed form, in XLA's convention. document: FLOPs by the document, with
     `causes` naming the parts of (derived − document). backward: count f's backward pass instead of f. compiled:
-    go on to XLA's compiled count, which is explained by opcode but never asserted. Arguments may be abstract.
-    Raises Unexplained where an asserted step leaves a remainder, ValueError where causes have nothing to explain,
-    UnknownCost and TypeError as `count` and `count_backward` do.
+    go on to XLA's compiled count, which is explained by opcode but never asserted. unknown="count": primitives of
+    unknown cost (callbacks) count 0, as in `count`. Arguments may be abstract.
+    Raises Unexplained where an asserted step leaves a remainder, ValueError where a figure given is none or causes
+    have nothing to explain, UnknownCost and TypeError as `count` and `count_backward` do.
     """
-    if causes and document is None:
-        raise ValueError("causes explain (derived − document): give document=… too, or leave causes out")
-    program, abstract = backward_program(f, *args) if backward else (f, args)
-    counted = count(program, *abstract)
+    _check_given(derived, document, causes or {})
+    program, abstract = backward_program(f, *args) if backward else arrays_of(f, args)
+    counted = count(program, *abstract, unknown=unknown)
     jaxpr = jax.make_jaxpr(program)(*abstract)
     lowered = xla(program, *abstract)
     steps = _given_steps(derived, document, dict(causes or {}), counted)
@@ -118,6 +120,21 @@ def reconcile(
     if not result.ok:
         raise Unexplained(result)
     return result
+
+
+def _check_given(derived: Any, document: Any, causes: Any) -> None:
+    if derived is not None and not (isinstance(derived, tuple) and len(derived) == 2 and all(map(_is_int, derived))):
+        raise ValueError(f"derived={derived!r}: give two integers, (flops, transcendentals)")
+    if document is not None and not _is_int(document):
+        raise ValueError(f"document={document!r}: give an integer, FLOPs")
+    if not isinstance(causes, Mapping) or not all(map(_is_int, causes.values())):
+        raise ValueError(f"causes={causes!r}: give a mapping from a cause's name to its FLOPs, an integer")
+    if causes and document is None:
+        raise ValueError("causes explain (derived − document): give document=… too, or leave causes out")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _given_steps(

@@ -12,6 +12,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from refgrad._text import table
+from refgrad.cost.arguments import arrays_of
 from refgrad.cost.count import differentiable
 from refgrad.cost.primitives import TABLE
 from refgrad.cost.primitives.rule import Bodies, Body, dtype_of, nbytes, shape_of
@@ -76,7 +77,8 @@ def residuals(f: Callable[..., Any], *args: Any) -> Residuals:
     """
     leaves, pullback = differentiable(f, *args)
     jaxpr = jax.make_jaxpr(pullback)(*leaves).jaxpr
-    outputs = len(jax.tree.leaves(jax.eval_shape(f, *args)))
+    program, arrays = arrays_of(f, args)
+    outputs = len(jax.tree.leaves(jax.eval_shape(program, *arrays)))
     trace = _Trace()
     made: dict[Any, Kept] = {}
     given: dict[Any, Kept] = {}

@@ -1,95 +1,136 @@
-"""How many trips a `while` takes, where its program alone tells: a counter from a literal to a literal."""
+"""How many trips a `while` takes, where its program tells: two counters, or a counter and a constant, that meet.
 
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+Each side of the comparison starts at a known integer and moves by a known one (a constant by 0), so that their
+difference is one counter that is compared with 0. Known are literals, closed-over concrete integers, and what calls
+hand on of them; an argument of the program never is, whatever its value.
+"""
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+
+from refgrad.cost.constants import Constants, Known
+from refgrad.cost.hlo.trips import trips_until
 from refgrad.cost.primitives.rule import Body, dtype_of, shape_of
 
-_MET = {"lt": lambda i, n: i < n, "le": lambda i, n: i <= n, "gt": lambda i, n: i > n, "ge": lambda i, n: i >= n}
-_FLIPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
+_COMPARISONS = ("lt", "le", "gt", "ge", "ne")
 
 
-def while_trips(eqn: JaxprEqn, body: Body) -> int | None:
+class _Counter(NamedTuple):
+    """An integer that starts at `first` and moves by `step` each trip."""
+
+    first: int
+    step: int
+
+
+def while_trips(eqn: JaxprEqn, body: Body, of: Callable[[Any], Known | None]) -> int | None:
     """Runs of `body`, the condition or the body of a `while`: n + 1 of the one, n of the other; None if unknown.
 
-    Known where the condition is one comparison of an integer carry with a literal bound (or with a carry
-    that never changes), the body adds a literal to that carry, and it starts at a literal.
+    `of` says what is known of the equation's operands.
     """
     if eqn.primitive.name != "while":
         return None
-    n = _trips(eqn)
+    n = _trips(eqn, of)
     if n is None:
         return None
     return n + 1 if body.jaxpr is eqn.params["cond_jaxpr"] else n
 
 
-def _trips(eqn: JaxprEqn) -> int | None:
+def _trips(eqn: JaxprEqn, of: Callable[[Any], Known | None]) -> int | None:
     p = eqn.params
-    condition: ClosedJaxpr = p["cond_jaxpr"]
-    if len(condition.jaxpr.eqns) != 1:
-        return None
-    (test,) = condition.jaxpr.eqns
-    if test.primitive.name not in _MET or condition.jaxpr.outvars[0] is not test.outvars[0]:
-        return None
-    counter, bound = (_carried(eqn, v) for v in test.invars)
-    name = test.primitive.name
-    if counter is None or _step(eqn, counter) == 0:
-        counter, bound, name, test_bound = bound, counter, _FLIPPED[name], test.invars[0]
-    else:
-        test_bound = test.invars[1]
-    limit = _literal(test_bound)
-    if limit is None and bound is not None and _step(eqn, bound) == 0:
-        limit = _start(eqn, bound)
-    if counter is None:
-        return None
-    start, step = _start(eqn, counter), _step(eqn, counter)
-    if start is None or limit is None or not step:
-        return None
-    return _solve(name, start, step, limit)
-
-
-def _solve(name: str, start: int, step: int, limit: int) -> int | None:
-    """Trips of `while start name limit: start += step`; None if it never ends (as integers without overflow)."""
-    met = _MET[name]
-    if not met(start, limit):
+    n_cond, n_body = p["cond_nconsts"], p["body_nconsts"]
+    known = [of(v) for v in eqn.invars]
+    condition = _Inside(p["cond_jaxpr"], known[:n_cond])
+    body = _Inside(p["body_jaxpr"], known[n_cond : n_cond + n_body])
+    first = known[n_cond + n_body :]
+    if condition.is_false():
         return 0
-    upwards = name in ("lt", "le")
-    if (step > 0) != upwards:
+    test = condition.maker(condition.jaxpr.outvars[0])
+    if test is None or test.primitive.name not in _COMPARISONS:
         return None
-    distance = abs(limit - start) + (name in ("le", "ge"))
-    return -(-distance // abs(step))
-
-
-def _carried(eqn: JaxprEqn, v) -> int | None:
-    """Which carry the condition's variable is, counted from the first; None for constants and literals."""
-    inner = eqn.params["cond_jaxpr"].jaxpr
-    if isinstance(v, Literal) or v not in inner.invars:
+    left, right = (_counter(condition, body, first, v) for v in test.invars)
+    if left is None or right is None:
         return None
-    k = inner.invars.index(v) - eqn.params["cond_nconsts"]
-    return k if k >= 0 else None
+    n = trips_until(test.primitive.name.upper(), left.first - right.first, left.step - right.step)
+    limits = jnp.iinfo(dtype_of(test.invars[0]))
+    ends = [] if n is None else [side.first + n * side.step for side in (left, right)]
+    return n if all(limits.min <= end <= limits.max for end in ends) else None
 
 
-def _start(eqn: JaxprEqn, carry: int) -> int | None:
-    p = eqn.params
-    return _literal(eqn.invars[p["cond_nconsts"] + p["body_nconsts"] + carry])
+def _counter(condition: "_Inside", body: "_Inside", first: list[Known | None], v: Any) -> _Counter | None:
+    """One side of the comparison; None where it is neither a constant nor a carry that moves by one."""
+    value = condition.integer(v)
+    if value is not None:
+        return _Counter(value, 0)
+    v = condition.origin(v)
+    if v not in condition.carries:
+        return None
+    carry = condition.carries.index(v)
+    start, step = integer(first[carry]), body.step(carry)
+    return None if start is None or step is None else _Counter(start, step)
 
 
-def _step(eqn: JaxprEqn, carry: int) -> int | None:
-    """What one trip adds to the carry: 0 where it is handed on, None where it is not a literal step."""
-    body = eqn.params["body_jaxpr"].jaxpr
-    before, after = body.invars[eqn.params["body_nconsts"] + carry], body.outvars[carry]
-    if after is before:
-        return 0
-    for inner in body.eqns:
-        if after in inner.outvars and inner.primitive.name in ("add", "sub"):
-            left, right = inner.invars
-            if left is before:
-                step = _literal(right)
-                return -step if step is not None and inner.primitive.name == "sub" else step
-            return _literal(left) if right is before and inner.primitive.name == "add" else None
-    return None
+class _Inside:
+    """The condition or the body of a `while`: its constants, and which of its variables are carried."""
+
+    def __init__(self, closed: ClosedJaxpr, known: list[Known | None]):
+        self.jaxpr: Jaxpr = closed.jaxpr
+        self.carries = self.jaxpr.invars[len(known) :]
+        self._makers = {v: eqn for eqn in self.jaxpr.eqns for v in eqn.outvars}
+        self._constants = Constants(self.jaxpr, [*known, *(None for _ in self.carries)], closed.consts)
+
+    def maker(self, v: Any) -> JaxprEqn | None:
+        """The equation that makes the variable; None for arguments and literals."""
+        return None if isinstance(v, Literal) else self._makers.get(v)
+
+    def integer(self, v: Any) -> int | None:
+        """The variable's value where it is one known integer."""
+        return integer(self._constants.of(v)) if _is_integer(v) else None
+
+    def is_false(self) -> bool:
+        """Whether the (first) result is False before anything runs."""
+        known = self._constants.of(self.jaxpr.outvars[0])
+        return known is not None and known.value is False
+
+    def origin(self, v: Any) -> Any:
+        """The variable of which this one is a copy, perhaps in a wider integer type."""
+        while (eqn := self.maker(v)) is not None and _widens(eqn):
+            v = eqn.invars[0]
+        return v
+
+    def step(self, carry: int) -> int | None:
+        """What one trip of the body adds to the carry: 0 where it is handed on, None where it is no known integer."""
+        before, after = self.carries[carry], self.origin(self.jaxpr.outvars[carry])
+        if after is before:
+            return 0
+        eqn = self.maker(after)
+        if eqn is None or eqn.primitive.name not in ("add", "sub"):
+            return None
+        left, right = eqn.invars
+        if eqn.primitive.name == "add" and self.origin(right) is before:
+            left, right = right, left
+        step = self.integer(right)
+        if step is None or self.origin(left) is not before:
+            return None
+        return step if eqn.primitive.name == "add" else -step
 
 
-def _literal(v) -> int | None:
-    if isinstance(v, Literal) and shape_of(v) == () and dtype_of(v).kind in "iu":
-        return int(v.val)
-    return None
+def integer(known: Known | None) -> int | None:
+    """The integer that is known, if it is one."""
+    value = None if known is None else known.value
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _is_integer(v: Any) -> bool:
+    return shape_of(v) == () and getattr(dtype_of(v), "kind", "") in ("i", "u")
+
+
+def _widens(eqn: JaxprEqn) -> bool:
+    """Whether it hands on an integer, in a type that holds all of its values."""
+    if eqn.primitive.name not in ("convert_element_type", "copy"):
+        return False
+    before, after = eqn.invars[0], eqn.outvars[0]
+    return _is_integer(before) and _is_integer(after) and np.can_cast(dtype_of(before), dtype_of(after))

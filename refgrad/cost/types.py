@@ -165,6 +165,8 @@ class Count:
         return Parts((name, Count(sites, self.notes)) for name, sites in parts.items())
 
     def __add__(self, other: "Count") -> "Count":
+        if not isinstance(other, Count):
+            return NotImplemented
         sites = dict(self.sites)
         for site, cost in other.sites.items():
             _add(sites, site, cost)

@@ -11,9 +11,10 @@ from typing import NamedTuple
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from refgrad.cost.constants import Constants, Known
 from refgrad.cost.primitives import TABLE
 from refgrad.cost.primitives.rule import Bodies, Body, Work, nbytes
-from refgrad.cost.trips import while_trips
+from refgrad.cost.trips import integer, while_trips
 from refgrad.cost.types import Cost, Site
 
 NOWHERE = "(inside JAX)"  # the source of what no line of the user's code has called
@@ -37,25 +38,31 @@ class Walker:
 
     def __init__(self, unknown: str) -> None:
         self.unknown = unknown
-        self._walked: dict[tuple[int, tuple[bool, ...]], tuple[Jaxpr, Walked]] = {}
+        self._walked: dict[tuple[int, tuple[bool, ...], tuple[Known | None, ...]], tuple[Jaxpr, Walked]] = {}
         self._callers = [NOWHERE]
 
-    def walk(self, jaxpr: Jaxpr | ClosedJaxpr, needed: tuple[bool, ...]) -> Walked:
-        """The costs of the equations that the needed results depend on, or that have effects."""
-        open_jaxpr = jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
-        key = (id(open_jaxpr), needed)
+    def walk(
+        self, jaxpr: Jaxpr | ClosedJaxpr, needed: tuple[bool, ...], known: tuple[Known | None, ...] = ()
+    ) -> Walked:
+        """The costs of the equations that the needed results depend on, or that have effects.
+
+        `known`: what is known of the arguments, () where that is nothing.
+        """
+        closed = jaxpr if isinstance(jaxpr, ClosedJaxpr) else ClosedJaxpr(jaxpr, [])
+        key = (id(closed.jaxpr), needed, known if any(known) else ())
         if key not in self._walked:  # the jaxpr is kept beside its costs, so that its id stays its own
-            self._walked[key] = (open_jaxpr, self._equations(open_jaxpr, needed))
+            constants = Constants(closed.jaxpr, known or [None] * len(closed.jaxpr.invars), closed.consts)
+            self._walked[key] = (closed.jaxpr, self._equations(closed.jaxpr, needed, constants))
         return self._walked[key][1]
 
-    def _equations(self, jaxpr: Jaxpr, needed: tuple[bool, ...]) -> Walked:
+    def _equations(self, jaxpr: Jaxpr, needed: tuple[bool, ...], constants: Constants) -> Walked:
         live = {v for v, need in zip(jaxpr.outvars, needed, strict=True) if need and not isinstance(v, Literal)}
         parts: list[tuple[dict[Site, Cost], tuple[str, ...]]] = []
         for eqn in reversed(jaxpr.eqns):
             results = tuple(v in live for v in eqn.outvars)
             if not any(results) and not _has_effects(eqn):
                 continue
-            sites, notes, operands = self._equation(eqn, results)
+            sites, notes, operands = self._equation(eqn, results, constants)
             live.update(v for v, need in zip(eqn.invars, operands, strict=True) if need and not isinstance(v, Literal))
             parts.append((sites, notes))
         merged: dict[Site, Cost] = {}
@@ -64,13 +71,13 @@ class Walker:
         said = dict.fromkeys(note for _, notes in reversed(parts) for note in notes)
         return Walked(merged, tuple(said), tuple(v in live for v in jaxpr.invars))
 
-    def _equation(self, eqn: JaxprEqn, results: tuple[bool, ...]) -> Walked:
+    def _equation(self, eqn: JaxprEqn, results: tuple[bool, ...], constants: Constants) -> Walked:
         rule = TABLE.get(eqn.primitive.name)
         work = rule(eqn) if rule else None
         if work is None:
             return self._unknown(eqn)
         if isinstance(work, Bodies):
-            return self._bodies(eqn, work, results)
+            return self._bodies(eqn, work, results, constants)
         site, notes = self._site(eqn), ()
         if work.per_trip:
             site = site._replace(loop=self._source(eqn))
@@ -96,9 +103,9 @@ class Walker:
         note = f"{name} at {where} has no known cost: its bytes are counted, its FLOPs read 0"
         return Walked({site: _cost(eqn, Work())}, (note,), (True,) * len(eqn.invars))
 
-    def _bodies(self, eqn: JaxprEqn, bodies: Bodies, results: tuple[bool, ...]) -> Walked:
+    def _bodies(self, eqn: JaxprEqn, bodies: Bodies, results: tuple[bool, ...], constants: Constants) -> Walked:
         self._callers.append(source_of(eqn))
-        walked = [self._body(eqn, body, results) for body in bodies.all]
+        walked = [self._body(eqn, body, results, constants) for body in bodies.all]
         self._callers.pop()
         operands = [i in bodies.also_needed for i in range(len(eqn.invars))]
         for part in walked:
@@ -117,16 +124,17 @@ class Walker:
             _merge(sites, [(self._site(eqn), _cost(eqn, bodies.work))])
         return Walked(sites, tuple(dict.fromkeys(notes)), tuple(operands))
 
-    def _body(self, eqn: JaxprEqn, body: Body, results: tuple[bool, ...]) -> Walked:
+    def _body(self, eqn: JaxprEqn, body: Body, results: tuple[bool, ...], constants: Constants) -> Walked:
         """One body at its place below the equation, times its trips and devices."""
-        inner = self._live(body, results)
+        known = tuple(None if i is None else _whole(constants.of(eqn.invars[i])) for i in body.fixed_inputs())
+        inner = self._live(body, results, known)
         operands = [False] * len(eqn.invars)
         for i, need in zip(body.inputs, inner.needed, strict=True):
             if i is not None and need:
                 operands[i] = True
         trips, loop, notes = body.trips, "", inner.notes
         if trips is None:
-            trips = while_trips(eqn, body)
+            trips = while_trips(eqn, body, constants.of)
         if trips is None:
             trips, loop = 1, self._source(eqn)
             notes = (*notes, _one_trip(eqn, loop))
@@ -146,11 +154,11 @@ class Walker:
                 _merge(sites, [(placed, cost.times(trips * body.devices * body.repeats))])
         return Walked(sites, notes, tuple(operands))
 
-    def _live(self, body: Body, results: tuple[bool, ...]) -> Walked:
+    def _live(self, body: Body, results: tuple[bool, ...], known: tuple[Known | None, ...]) -> Walked:
         """The body walked for the results that are needed, and for those that its next trip needs of the carry."""
         wanted = [i is None or results[i] for i in body.outputs]
         while True:
-            inner = self.walk(body.jaxpr, tuple(wanted))
+            inner = self.walk(body.jaxpr, tuple(wanted), known)
             again = [w or (k < body.carry and inner.needed[body.carry_start + k]) for k, w in enumerate(wanted)]
             if again == wanted:
                 return inner
@@ -189,6 +197,11 @@ def _cost(eqn: JaxprEqn, work: Work) -> Cost:
     read = sum(nbytes(v) for v in eqn.invars) if work.read is None else work.read
     written = sum(nbytes(v) for v in eqn.outvars) if work.written is None else work.written
     return Cost(work.matmul, work.elementwise, work.transcendental, read, written)
+
+
+def _whole(known: Known | None) -> Known | None:
+    """What is known, where it is an integer: nothing else changes a cost."""
+    return known if integer(known) is not None else None
 
 
 def _price(walked: Walked) -> tuple[int, int]:

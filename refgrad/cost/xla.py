@@ -13,6 +13,7 @@ import jax
 
 from refgrad._text import table
 from refgrad.cost import hlo
+from refgrad.cost.arguments import arrays_of
 from refgrad.cost.count import abstract_vjp
 
 Stage = Literal["lowered", "compiled"]
@@ -50,11 +51,11 @@ def _figure(value: int | None) -> str:
 
 
 def xla(f: Callable, *args: Any, stage: Stage = "lowered", platform: str | None = None) -> XlaCost:
-    """Ask XLA what `f(*args)` costs. Arguments may be abstract (`jax.ShapeDtypeStruct`); nothing is run.
+    """Ask XLA what `f(*args)` costs. Arguments are as for `count`, concrete or abstract; nothing is run.
 
     stage "lowered" is the program as JAX wrote it, for any of the platforms cpu, cuda, rocm, tpu, present or not;
     stage "compiled" is the optimised one, for the default platform only.
-    Raises ValueError for another stage or platform.
+    Raises ValueError for another stage or platform, TypeError where f is no function.
     """
     default = jax.default_backend()
     platform = platform or {"gpu": "cuda"}.get(default, default)
@@ -66,7 +67,8 @@ def xla(f: Callable, *args: Any, stage: Stage = "lowered", platform: str | None 
         raise ValueError(
             f"platform={platform!r} cannot be compiled for here, where JAX runs on {default!r}: use stage='lowered'"
         )
-    lowered = jax.jit(f).trace(*args).lower(lowering_platforms=(platform,))
+    program, arrays = arrays_of(f, args)
+    lowered = jax.jit(program).trace(*arrays).lower(lowering_platforms=(platform,))
     if stage == "lowered":
         return _read(lowered.as_text(dialect="hlo", debug_info=True), _ask(lowered), stage, platform)
     compiled = lowered.compile()

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+from jax.experimental import pallas as pl
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
@@ -112,6 +114,30 @@ CAUSES = {
             "folded: mul f32[6,10]: feeds only what is folded": -60,
         },
     ),
+    "a select between one array and itself, named": (
+        lambda x: lax.select(x.sum() > 0, x, checkpoint_name(x, "x")),
+        (X,),
+        {
+            "folded: select_n f32[6,10]: select between equals": -60,
+            "folded: gt pred[]: feeds only what is folded": -1,
+            "folded: reduce_sum f32[]: feeds only what is folded": -59,
+        },
+    ),
+    "a constant exponent": (
+        lambda x: lax.pow(x, jnp.int32(3)),
+        (shape(),),
+        {"folded: conversion of a constant exponent": -1},
+    ),
+    "a constant seed": (
+        lambda: jax.random.key_data(jax.random.key(7)),
+        (),
+        {"random_seed is lowered with literals folded": -1},
+    ),
+    "a print": (
+        lambda x: jax.debug.print("{}", x),
+        (X,),
+        {"debug_print is a call of xla_ffi_python_cpu_callback, −1 each": -1},
+    ),
     "float32 sums": (lambda x: x + 1.0, (shape(4097, 4097),), {"float32 sums": -1}),
     "a scan": (
         lambda x: lax.scan(lambda c, t: (c + t, None), x[0], x)[0],
@@ -154,6 +180,25 @@ def test_an_unrolled_scan_and_nested_loops():
 def test_a_while_of_unknown_length_is_one_trip_in_both():
     r = reconcile(lambda x: lax.while_loop(lambda z: z.sum() < 9.0, lambda z: z * 2.0, x), X)
     assert step(r, "counted", "lowered").causes == {} and r.count.per_trip
+
+
+def test_a_reduction_that_is_not_gone_is_not_named():
+    """The gradient of a cumulative sum is one of ones, constant, which the lowering leaves as it is."""
+    r = reconcile(jax.grad(lambda x: jnp.cumsum(x, 0).sum()), X)
+    assert r.count.flops == r.lowered.flops and step(r, "counted", "lowered").causes == {}
+
+
+def test_an_interpreted_kernel_is_a_program_of_its_own():
+    """Its body times its grid is what the kernel does; the interpreter's loop over the grid does more."""
+
+    def body(i, o):
+        o[...] = i[...] * 2.0 + 1.0
+
+    block = pl.BlockSpec((4, 128), lambda i: (i, 0))
+    options = {"grid": (2,), "in_specs": [block], "out_specs": block, "interpret": True}
+    r = reconcile(pl.pallas_call(body, out_shape=shape(8, 128), **options), shape(8, 128))
+    assert r.count.flops == 2 * 8 * 128
+    assert any(name.startswith("pallas_call is a loop of its own") for name in step(r, "counted", "lowered").causes)
 
 
 def test_shard_map_counts_one_device():

@@ -101,8 +101,8 @@ def rules(b, s, h, n_h):
 
 
 def autodiff(b, s, h, n_h):
-    """Two norms (6bsh + 4bs + 2h), q, k, v and the mixture (4bsh), GELU (28bsh) and its value (4bsh); a mask of one byte
-    an element, the zeros it puts there, and two arrays of the softmax."""
+    """Two norms (6bsh + 4bs + 2h), q, k, v and the mixture (4bsh), GELU (28bsh) and its value (4bsh); a mask of one
+    byte an element, the zeros it puts there, and two arrays of the softmax."""
     return 4 * (42 * b * s * h + 3 * b * n_h * s * s + 2 * b * n_h * s + 4 * b * s + 2 * h) + b * n_h * s * s
 
 

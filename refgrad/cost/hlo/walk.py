@@ -146,7 +146,7 @@ class _Walk:
         trips = trip_count(instruction, context)
         self.loops.append(Loop(instruction, scope, trips))
         (body,), (condition,) = instruction.computations("body"), instruction.computations("condition")
-        inner = context.into(None)
+        inner = context.into(instruction)
         yield from self.rows(body, prefix, times if trips is None else times * trips, inner)
         yield from self.rows(condition, prefix, times if trips is None else times * (trips + 1), inner)
 

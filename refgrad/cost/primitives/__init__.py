@@ -5,6 +5,7 @@ figure (a sort is n⌈log2 n⌉ over all rows together, a cumulative sum n − 1
 XLA's figure of the lowered program only here:
 
 - loops, which XLA counts once: their trips;
+- marks of shardings, −1 each, of which typed keys bring some: nothing;
 - calls of libraries, −1 each: closed forms of the algorithms (`linalg`); Pallas kernels: body times grid;
 - branches, of which XLA takes the maximum of each figure apart: the one dearest branch;
 - threefry's rounds, which the CPU lowering rolls into a loop: all twenty (as XLA has it for TPU and GPU);

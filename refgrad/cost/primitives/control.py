@@ -57,8 +57,8 @@ def while_(eqn: JaxprEqn) -> Bodies:
     n_cond, n_body = p["cond_nconsts"], p["body_nconsts"]
     carry = tuple(range(n_cond + n_body, len(eqn.invars)))
     every = tuple(None for _ in eqn.outvars)  # XLA and JAX keep the whole carry of a while
-    condition = Body(p["cond_jaxpr"], (*range(n_cond), *carry), (None,), trips=None)
-    body = Body(p["body_jaxpr"], (*range(n_cond, n_cond + n_body), *carry), every, trips=None)
+    condition = Body(p["cond_jaxpr"], (*range(n_cond), *carry), (None,), trips=None, carry_start=n_cond)
+    body = Body(p["body_jaxpr"], (*range(n_cond, n_cond + n_body), *carry), every, trips=None, carry_start=n_body)
     return Bodies((condition, body))
 
 

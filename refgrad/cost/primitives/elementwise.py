@@ -29,7 +29,7 @@ COSTS: dict[str, dict[str, tuple[int, int]]] = {
     "square": {"": PER_ELEMENT, "complex": (14, 0)},
     "conj": {"": PER_ELEMENT, "complex": (4, 0)},
     "nextafter": {"": (24, 0)},
-    **{name: {"": TRANSCENDENTAL} for name in names("tan tanh expm1 rsqrt cbrt pow atan2 erf")},
+    **{name: {"": TRANSCENDENTAL} for name in names("tan tanh expm1 rsqrt cbrt atan2 erf")},
     "exp": {"": TRANSCENDENTAL, "complex": (15, 4)},
     "exp2": {"": (1, 1), "complex": (16, 4)},
     "log": {"": TRANSCENDENTAL, "complex": (62, 4)},
@@ -74,6 +74,12 @@ def integer_pow(eqn: JaxprEqn) -> Work:
     return Work(elementwise=size(eqn.outvars[0]) * (products + (y < 0)))
 
 
+def power(eqn: JaxprEqn) -> Work:
+    """One transcendental an element; an integer exponent is converted to the base's dtype first."""
+    n = size(eqn.outvars[0])
+    return Work(elementwise=n if kind(eqn.invars[1]) in ("int", "uint") else 0, transcendental=n)
+
+
 def one_each(eqn: JaxprEqn) -> Work:
     """One an element of the result, whatever the operands."""
     return Work(elementwise=size(eqn.outvars[0]))
@@ -111,6 +117,7 @@ def series(flops: int, half: int, transcendentals: int, fixed: int) -> Rule:
 RULES: dict[str, Rule] = {
     **dict.fromkeys(COSTS, per_element),
     "integer_pow": integer_pow,
+    "pow": power,
     "convert_element_type": convert,
     "bitcast_convert_type": one_each,
     "select_n": select_n,

@@ -38,7 +38,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(
         names(
             "broadcast_in_dim transpose concatenate rev pad iota copy device_put "
-            "split stack unstack broadcast_to tile empty empty2 iota_2x32_shape"
+            "split stack unstack broadcast_to tile empty empty2 iota_2x32_shape new_ref freeze"
         ),
         free,
     ),

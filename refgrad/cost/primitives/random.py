@@ -21,12 +21,13 @@ def threefry2x32(eqn: JaxprEqn) -> Work:
 
 
 def _threefry(pairs: int, keys: int) -> int:
-    return ROUNDS * pairs + KEY * keys
+    return ROUNDS * pairs + KEY * keys if pairs else 0
 
 
 def _counters(shape: tuple[int, ...]) -> int:
-    """Numbering the elements in two words: a product and a sum an axis, a sum, less what is constant."""
-    return (1 + 2 * len(shape)) * math.prod(shape) - 2
+    """Numbering the elements in two words: a product and a sum an axis of more than one, a sum."""
+    axes = sum(n > 1 for n in shape)
+    return (1 + 2 * axes if axes else 2 * bool(shape)) * math.prod(shape)
 
 
 def random_bits(eqn: JaxprEqn) -> Work | None:
@@ -34,11 +35,11 @@ def random_bits(eqn: JaxprEqn) -> Work | None:
     (key,), (out,) = eqn.invars, eqn.outvars
     shape, width, n, keys = eqn.params["shape"], eqn.params["bit_width"], size(out), size(key)
     if _implementation(key) in ("rbg", "urbg"):
-        return _block(n, keys > 1, 1)
+        return _block(n, keys > 1, 2)
     if _implementation(key) != "fry" or not _partitionable():
         return None
     join = {64: 4, 32: 1}.get(width, 2)
-    return Work(elementwise=_threefry(n, keys) + _counters(shape) + join * n + 1)
+    return Work(elementwise=_threefry(n, keys) + _counters(shape) + join * n)
 
 
 def random_split(eqn: JaxprEqn) -> Work | None:
@@ -46,7 +47,7 @@ def random_split(eqn: JaxprEqn) -> Work | None:
     (key,), (out,) = eqn.invars, eqn.outvars
     n, keys, name = size(out), size(key), _implementation(key)
     if name == "urbg":
-        return _block(BLOCKS * n, keys > 1, 0)
+        return _block(BLOCKS * n, keys > 1, 2)
     if name not in HALVES or not _partitionable():
         return None
     halves = HALVES[name]
@@ -58,16 +59,16 @@ def random_fold_in(eqn: JaxprEqn) -> Work | None:
     key, data = eqn.invars
     n, name = size(eqn.outvars[0]), _implementation(key)
     if name == "urbg":
-        return _block(BLOCKS * size(data), size(data) > 1, 4 * n + 1 + _seed(data))
+        return _block(BLOCKS * size(data), size(data) > 1, 4 * n + 2 + _seed(data))
     if name not in HALVES:
         return None
     halves = HALVES[name]
-    return Work(elementwise=_threefry(halves * n, halves * size(key)) - 1 + _seed(data))
+    return Work(elementwise=_threefry(halves * n, halves * size(key)) + _seed(data))
 
 
 def _block(words: int, batched: bool, more: int) -> Work:
     """The hardware's generator: one a word and two of its state; a batch of states is unpacked by 7 operations."""
-    return Work(elementwise=7 * batched + more, transcendental=words + 2)
+    return Work(elementwise=7 * batched + more, transcendental=words + 2) if words else Work()
 
 
 def random_seed(eqn: JaxprEqn) -> Work:
@@ -76,7 +77,7 @@ def random_seed(eqn: JaxprEqn) -> Work:
 
 
 def _seed(seed) -> int:
-    """Conversions and shifts for the upper word of each seed, less one that is constant."""
+    """Conversions and shifts for the two words of each seed."""
     width, signed = bits(dtype_of(seed)), kind(seed) == "int"
     if width == 64:
         each = 4
@@ -84,7 +85,7 @@ def _seed(seed) -> int:
         each = 5 if jax.dtypes.canonicalize_dtype("int64").itemsize == 8 else {32: 3}.get(width, 4)
     else:
         each = 1 if width == 32 else 3
-    return size(seed) * each - (size(seed) > 0)
+    return size(seed) * each
 
 
 def _partitionable() -> bool:

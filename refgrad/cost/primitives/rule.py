@@ -43,10 +43,16 @@ class Body:
     carry: int = 0
     """The first `carry` results feed the next trip's arguments from `carry_start` on."""
     carry_start: int = 0
+    """Where it runs more than once: the arguments before this one are the same at every trip."""
     repeats: int = 1
     """How many times one trip applies it, as a reduction does its combiner: no loop for XLA."""
     moves: bool = True
     """Whether the bytes of its equations count; not where the whole is one fused kernel."""
+
+    def fixed_inputs(self) -> list[int | None]:
+        """The operand that feeds each argument, None also where another trip gets another value."""
+        once = self.trips == 1 and not self.carry
+        return [i if once or k < self.carry_start else None for k, i in enumerate(self.inputs)]
 
 
 @dataclass(frozen=True)
