@@ -23,6 +23,7 @@ from refgrad.verify.uncompiled import uncompiled
 
 PRECISION = "highest"  # of every matmul, in the rule and in the oracle alike
 UNCERTAIN = 1e-4  # relative: a float64 truth that moves by more is not noise but a jump
+MANY = 8  # calls of rules: above that a function is a model
 LARGEST = 0.25  # relative difference that is still put down to rounding, whatever the dtype and length
 
 
@@ -79,6 +80,13 @@ class Case:
         program = jax.make_jaxpr(self.flat)(self.diff, self.rest)
         kinds = ("custom_vjp_call", "custom_jvp_call")
         return [e for e in equations(program) if e.primitive.name in kinds and not of_jax(e)]
+
+    def at_most(self, n: int) -> int:
+        """How many of `n` like variants to try: a quarter for a function of many rules, each to be checked by itself.
+
+        Every variant compiles the whole function again.
+        """
+        return n if len(self.rules) <= MANY else max(2, n // 4)
 
     @functools.cached_property
     def outputs(self) -> list[jax.ShapeDtypeStruct]:

@@ -14,6 +14,7 @@ import jax
 from refgrad.verify.allowance import C
 from refgrad.verify.blame import blame
 from refgrad.verify.case import PRECISION, Case
+from refgrad.verify.oracle import default_device, truth_device
 from refgrad.verify.properties import PROPERTIES
 from refgrad.verify.properties.structure import broken, explain
 from refgrad.verify.report import COMPILER, FAIL, Report, Row
@@ -100,9 +101,10 @@ def _rows(case: Case, names: Sequence[str]) -> list[Row]:
 
 def _facts(case: Case) -> dict[str, str]:
     """Under what conditions the rows hold."""
-    device = jax.devices()[0]
+    device = default_device()
     facts = {
         "truth": f"{case.oracle.kind}, in float64",
+        "truth computed on": truth_device(case.oracle, device),
         "matmul precision": f"{PRECISION}, in the rule and in truth",
         "allowance": f"{C:g}·ε·√n of each argument's dtype",
         "draws": f"{case.draws} cotangents, seed {case.seed}",

@@ -71,7 +71,7 @@ class Kinks:
         A tie of three has entries that no common direction singles out.
         """
         got, truth = self.got[i], self.truth[i]
-        gap = np.where(jump | _close(got, truth, JUMP * _scale(truth)), 0.0, np.abs(got - truth))
+        gap = np.where(jump | _close(got, truth, JUMP * _scale(truth)), 0.0, _gap(truth, got))
         for flat in np.argsort(-gap, axis=None)[:PROBES]:
             at = np.unravel_index(flat, gap.shape)
             if not gap[at] > 0:
@@ -135,7 +135,7 @@ def _scale(*leaves: np.ndarray) -> float:
 
 
 def _gap(below: np.ndarray, above: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):
         return np.abs(above - below)
 
 

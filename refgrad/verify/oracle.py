@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from refgrad.verify.interpret import equations
@@ -21,6 +22,8 @@ from refgrad.verify.widen import widen
 
 FEW = 256  # inputs up to which forward mode and differences build the whole Jacobian
 KEPT = 10_000  # entries of a J v that is kept for other cotangents
+BOUND = {"ffi_call", "pallas_call", "shard_map"}  # what holds code or a mesh for a device of its own
+FLOAT64 = {"cpu", "cuda", "gpu", "rocm"}  # platforms that compute in it
 DIRECTIONS = 8  # random ones per leaf beyond that
 CONVERGED = (
     1e-9  # of forward mode through a loop with unknown trips: it stops when the value stands still, not the slope
@@ -47,10 +50,12 @@ class Wide:
             self.own_types = True
         self.limits = self.program.limits
         self.compiled = jax.jit(self.program)
+        held = {eqn.primitive.name for eqn in equations(self.program.program)}
+        self.device = None if held & BOUND else elsewhere(default_device())
 
     def __call__(self, *args: Any) -> Any:
         """The outputs as NumPy arrays in float64, compiled."""
-        with jax.enable_x64(True):
+        with jax.enable_x64(True), jax.default_device(self.device or default_device()):
             return jax.tree.map(to_wide, self.compiled(*jax.tree.map(_wide_leaf, args)))
 
     def traced(self, *args: Any) -> Any:
@@ -61,7 +66,7 @@ class Wide:
     def uncompiled(self, *args: Any) -> Any:
         """The same outputs, one primitive at a time."""
         program = self.traced(*args)
-        with jax.enable_x64(True):
+        with jax.enable_x64(True), jax.default_device(self.device or default_device()):
             flat = uncompiled(program, *jax.tree.map(_wide_leaf, args))
         return jax.tree.unflatten(self.program.out_tree, map(to_wide, flat))
 
@@ -77,6 +82,25 @@ class Oracle:
     tolerance: float = 0.0  # how far, relatively, the truth itself may be off
     limits: Sequence[str] = ()
     program: Wide | None = None  # the compiled truth, in reverse mode
+
+
+def default_device() -> jax.Device:
+    """Where JAX runs what is placed nowhere."""
+    return next(iter(jnp.zeros(()).devices()))
+
+
+def elsewhere(device: jax.Device) -> jax.Device | None:
+    """The CPU where `device` has no float64 of its own, else None: truth is computed where everything else is."""
+    return None if device.platform in FLOAT64 else jax.devices("cpu")[0]
+
+
+def truth_device(oracle: Oracle, device: jax.Device) -> str:
+    """Which device computes truth, and why it is another one or no good one."""
+    if elsewhere(device) is None:
+        return device.platform
+    if oracle.program is not None and oracle.program.device is None:
+        return f"{device.platform}, which has no float64: the program is bound to it, and truth is no better than that"
+    return f"cpu: {device.platform} has no float64"
 
 
 def find(plain: Flat, diff: Leaves, rest: Leaves, cts: Leaves, rng: np.random.Generator) -> Oracle:
@@ -128,7 +152,7 @@ def first_line(error: BaseException) -> str:
 
 def _wide_leaf(x: Any) -> Any:
     dtype = getattr(x, "dtype", None)
-    if dtype is None or not jax.numpy.issubdtype(dtype, jax.numpy.inexact):
+    if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
         return x
     return to_wide(x)
 

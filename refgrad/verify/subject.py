@@ -33,7 +33,9 @@ class Subject:
 
     @classmethod
     def of(cls, f: Callable, args: tuple) -> "Subject":
-        """NumPy's arrays count as what JAX makes of them. Arrays are differentiated; Python numbers only where `f` is itself a rule, or where there is no array.
+        """Arrays are differentiated; Python numbers only where `f` is itself a rule, or where there is no array.
+
+        NumPy's arrays and numbers count as what JAX makes of them under the x64 setting in force.
 
         Raises TypeError where no argument can be differentiated, naming what was passed.
         """
@@ -156,7 +158,8 @@ def _names(f: Callable, args: tuple) -> list[str]:
 def _type(x: Any) -> str:
     """`f32[4,8]` for an array, the value itself for what is static."""
     if not is_array(x):
-        return getattr(x, "__name__", None) or str(x)
+        text = getattr(x, "__name__", None) or str(x)
+        return type(x).__name__ if " at 0x" in text else text
     short = str(x.dtype)
     for long, brief in (("bfloat", "bf"), ("float", "f"), ("complex", "c"), ("uint", "u"), ("int", "i")):
         short = short.replace(long, brief) if short.startswith(long) else short

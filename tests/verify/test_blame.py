@@ -272,3 +272,29 @@ def test_a_whole_gpt2(op, looped, monkeypatch):
     found = blame(f, params)
     assert {r.rule for r in found.guilty} == {op}
     assert len(found.guilty) == sum(r.rule == op for r in clean)
+
+
+def test_a_kink_is_not_guilt():
+    """At the hinge any value between the one-sided derivatives will do, and no other."""
+    x = jnp.array([0.2, 1.7, -3.0], jnp.float32)
+    rounded = rule(jnp.round, lambda x: jnp.zeros_like(x), "rounded")
+    for slope, verdict in ((0.0, KINK), (1.0, KINK), (7.0, WRONG)):
+        derivative = lambda x: jnp.where(x > 0, 1, jnp.where(x == 0, slope, 0)).astype(x.dtype)  # noqa: B023, E731
+        hinge = rule(lambda x: jnp.maximum(x, 0), derivative, "hinge")
+        found = blame(lambda x: hinge(rounded(x) * 2).sum(), x)  # noqa: B023
+        assert [r.verdict for r in found] == [OK, verdict], found
+        assert "one-sided derivatives 0 and 1" in found[1].note
+
+
+def test_a_fault_beside_a_kink_is_guilt():
+    hinge = rule(lambda x: jnp.maximum(x, 0), lambda x: jnp.where(x > 0, 1.01, 0).astype(x.dtype), "hinge")
+    (row,) = blame(lambda x: hinge(x), jnp.array([0.0, 1.0], jnp.float32)).guilty
+    assert row.leaf == "argument 0" and 1e-3 < row.error < 0.02
+
+
+def test_the_drawn_cotangent_is_not_the_users_own_array():
+    """Along itself a normalised vector has no gradient: such a draw would clear any rule."""
+    x = jnp.asarray(np.random.default_rng(0).standard_normal(4), jnp.float32)
+    normalise = lambda x: x / jnp.sqrt((x * x).sum())  # noqa: E731
+    zero = rule(lambda x: normalise(x), lambda x: jnp.zeros_like(x), "zero")
+    assert not blame(zero, x).ok

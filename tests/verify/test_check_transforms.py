@@ -133,6 +133,28 @@ def test_a_wrong_compiler_is_blamed_and_not_the_rule():
     assert [row.verdict for row in eager] == [COMPILER]
 
 
+def test_a_miscompiled_reduction_is_not_called_ill_conditioned():
+    """jax#39103: a matrix-vector product per row, squared and summed, is wrong from row 32,769 on under jit.
+
+    jaxlib 0.10.2 on a CPU; rule and autodiff err alike there. Where a jaxlib compiles it rightly, plain "ok" is due.
+    """
+
+    def square(s, i):
+        x = jnp.stack((i, 0 * i, 0 * i), axis=1).astype(s.dtype)
+        return jax.vmap(lambda row: jnp.sum((jnp.eye(3, dtype=s.dtype) @ row) ** 2))(x)
+
+    right = rule(
+        lambda s, i: s * square(s, i), lambda s, i: (s * square(s, i), (s, i)), lambda k, g: (g * square(*k), None)
+    )
+    args = jnp.ones(32_769, jnp.float32), jnp.arange(32_769, dtype=jnp.int32)
+    miscompiled = not np.allclose(jax.jit(square)(*args), square(*args), rtol=1e-4)
+    report = check(right, *args, properties=["accuracy"])
+    (row,) = report.of("accuracy")
+    assert report.ok and row.verdict == (COMPILER if miscompiled else "ok"), report
+    wrong = rule(right.fun, right.fwd, lambda k, g: (1.01 * g * square(*k), None))
+    assert not check(wrong, *args, properties=["accuracy"]).ok
+
+
 def test_a_wrong_rule_is_not_excused_by_the_compiler():
     rows = list(PROPERTIES["accuracy"](case_of(sine(lambda x, g: (-g * jnp.cos(x),)), normal(5))))
     assert COMPILER not in {row.verdict for row in rows}

@@ -31,7 +31,7 @@ def shard_map(case: Case) -> Iterator[Row]:
         yield Row("shard_map", "", UNAVAILABLE, note="the arguments are sharded already")
         return
     n = len(case.diff)
-    replicated: list[int | None] = [None, *(sample(range(n), ARGUMENTS) if n > 1 else ())]
+    replicated: list[int | None] = [None, *(sample(range(n), case.at_most(ARGUMENTS)) if n > 1 else ())]
     for check_vma in (True, False):
         rows: list[Row] = []
         for fixed in replicated:

@@ -19,7 +19,7 @@ from refgrad.verify.report import COMPILER, FAIL, OK, UNAVAILABLE, Row
 from refgrad.verify.subject import Flat, pullback
 
 COPIES = 2  # entries along a mapped or scanned axis
-PLACEMENTS = 16  # of a new axis in one argument alone: what every rule has, and a sample of a whole model's
+PLACEMENTS = 16  # of a new axis in one argument alone: what every rule has; see `Case.at_most`
 
 
 def eager(case: Case) -> Iterator[Row]:
@@ -39,7 +39,8 @@ def vmap(case: Case) -> Iterator[Row]:
     names = [*case.subject.arguments, *(case.subject.names[i] for i in case.subject.others)]
     ranks = [np.ndim(x) for x in leaves]
     plans: list[dict[int, int]] = [{i: axis} for i, rank in enumerate(ranks) for axis in range(rank + 1)]
-    total, plans = len(plans), sample(plans, PLACEMENTS)
+    total, plans = len(plans), sample(plans, case.at_most(PLACEMENTS))
+    tried = len(plans)
     if len(leaves) > 1:
         plans += [dict.fromkeys(range(len(leaves)), 0), dict(enumerate(ranks))]
     rows = []
@@ -48,7 +49,7 @@ def vmap(case: Case) -> Iterator[Row]:
         rows += inside(
             case, "vmap", f"new axis in {where}", lambda f, p=plan: _mapped(case, f, p), _entries(case, plan)
         )
-    alone = f"{min(total, PLACEMENTS)} of {total} placements of a new axis" if total > PLACEMENTS else "every placement"
+    alone = f"{tried} of {total} placements of a new axis" if total > tried else "every placement"
     yield from summed_up(rows, f"{alone}, alone and together")
 
 
@@ -85,7 +86,7 @@ def inside(
             note = f"neither for the plain forward: {first_line(error)}"
             yield Row(name, where, UNAVAILABLE, note=note)
         else:
-            yield Row(name, where, FAIL, note=f"{first_line(error)}; the plain forward passes")
+            yield Row(name, where, FAIL, note=f"{type(error).__name__}: {first_line(error)}; the plain forward passes")
         return
     yield from _rows(case, name, where, got, expected or rows_of(case))
 
