@@ -84,17 +84,17 @@ class Oracle:
     program: Wide | None = None  # the compiled truth, in reverse mode
 
 
-def default_device() -> jax.Device:
+def default_device() -> Any:
     """Where JAX runs what is placed nowhere."""
     return next(iter(jnp.zeros(()).devices()))
 
 
-def elsewhere(device: jax.Device) -> jax.Device | None:
+def elsewhere(device: Any) -> Any:
     """The CPU where `device` has no float64 of its own, else None: truth is computed where everything else is."""
     return None if device.platform in FLOAT64 else jax.devices("cpu")[0]
 
 
-def truth_device(oracle: Oracle, device: jax.Device) -> str:
+def truth_device(oracle: Oracle, device: Any) -> str:
     """Which device computes truth, and why it is another one or no good one."""
     if elsewhere(device) is None:
         return device.platform

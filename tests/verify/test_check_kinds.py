@@ -51,6 +51,18 @@ def test_scalar_hinge():
     assert not check(hinge, jnp.float32(0.1), **ACCURACY).of("kinks")
 
 
+def test_a_tie_that_only_float32_has():
+    """x·y rounds to the hinge at 1 in float32 and lies 1.5e-11 above it in float64."""
+    f = lambda x, y: jnp.maximum(x * y, 1)  # noqa: E731
+    above = lambda x, y, g: jnp.where(x * y > 1, g, 0)  # noqa: E731
+    right = rule(f, lambda *k: (f(*k), k), lambda k, g: (above(*k, g) * k[1], above(*k, g) * k[0]))
+    x = np.float32(1 + 2**-12)
+    y = np.float32(1 / np.float64(x))
+    assert x * y == 1 < np.float64(x) * np.float64(y)
+    report = check(right, jnp.array([x, 2.0]), jnp.array([y, 2.0]), **ACCURACY)
+    assert report.ok and [row.index for row in report.of("kinks")] == [(0,), (0,)], report
+
+
 @pytest.mark.parametrize(("slope", "right"), [(0.0, True), (1.0, False), (float("nan"), False)])
 def test_rule_where_autodiff_is_not_finite(slope, right):
     """x·√x² at 0: its slope is 0, and autodiff of it is NaN."""

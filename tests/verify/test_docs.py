@@ -3,9 +3,12 @@
 import pathlib
 import re
 
+import pytest
+
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "verify-your-rule.md"
 
 
+@pytest.mark.slow
 def test_the_how_to_runs(capsys):
     code = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.S | re.M)
     assert len(code) >= 10
