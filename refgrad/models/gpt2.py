@@ -126,6 +126,11 @@ def init(key: Array, config: Config) -> Params:
     return params
 
 
+def shapes(config: Config) -> Params:
+    """What `init` makes, as `jax.ShapeDtypeStruct`s: nothing is allocated."""
+    return jax.eval_shape(partial(init, config=config), jax.random.key(0))
+
+
 def stack(params: Params) -> Params:
     """`params` with its list of layers as one tree of arrays with a leading axis of n_layer, which `scan` walks."""
     if isinstance(params["h"], Mapping):
@@ -157,7 +162,7 @@ def logits(
     the argument and the bound, for parameters that are not this config's and for a sequence longer than n_positions.
     """
     o = operations(rules)
-    check_params(params, jax.eval_shape(partial(init, config=config), jax.random.key(0)))
+    check_params(params, shapes(config))
     check_ids("tokens", tokens, config.vocab_size, config.n_positions)
     with jax.named_scope("wte"):
         x = o.token_embedding(params["wte"]["weight"], jnp.asarray(tokens))

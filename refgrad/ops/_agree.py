@@ -8,7 +8,7 @@ def agree(op: str, **arguments: tuple[Array, str]) -> None:
     """Check each argument against its pattern, as in `agree("linear", x=(x, "... i"), w=(w, "i o"))`.
 
     A letter names a length that must be the same wherever it stands, `...` any leading axes (the same wherever
-    they stand), a number itself; `< V` after the axes marks integer ids. Floating arguments share one dtype.
+    they stand); `< V` after the axes marks integer ids. Floating arguments share one dtype.
 
     Raises ValueError for a shape and TypeError for a dtype, naming the operation, the argument, the value and what
     it should have been.

@@ -46,7 +46,7 @@ def block_residuals(way: str, config: gpt2.Config, batch: int, sequence: int) ->
     def kept(n_layer: int, scan: bool = False) -> int:
         size = dataclasses.replace(config, n_layer=n_layer)
         loss = partial(gpt2.loss, config=size, scan=scan, **WAYS[way])
-        params = jax.eval_shape(partial(gpt2.init, config=size), jax.random.key(0))
+        params = gpt2.shapes(size)
         ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
         return cost.residuals(loss, jax.eval_shape(gpt2.stack, params) if scan else params, ids, ids).bytes
 
@@ -80,7 +80,7 @@ def jacobian_text() -> str:
 
 def plan(config: gpt2.Config, batch: int, sequence: int) -> cost.Memory:
     """XLA's own plan of the loss's forward and backward pass, which it compiles."""
-    params = jax.eval_shape(partial(gpt2.init, config=config), jax.random.key(0))
+    params = gpt2.shapes(config)
     ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
     with jax.enable_x64(False):
         return cost.memory(partial(gpt2.loss, config=config), params, ids, ids)

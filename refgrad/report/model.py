@@ -54,7 +54,7 @@ def gradient_errors(config: gpt2.Config, tokens: np.ndarray, targets: np.ndarray
 
 def parameter_results(config: gpt2.Config, errors: Mapping[str, Mapping[str, float]]) -> list[ParameterResult]:
     """`gradient_errors` by dtype, turned into one result per parameter."""
-    shapes = jax.eval_shape(partial(gpt2.init, config=config), jax.random.key(0))
+    shapes = gpt2.shapes(config)
     return [
         ParameterResult(path_name(path), leaf.shape, {dtype: errors[dtype][path_name(path)] for dtype in errors})
         for path, leaf in jax.tree.leaves_with_path(shapes)
@@ -105,7 +105,7 @@ def reconcile_model(config: gpt2.Config, batch: int, sequence: int) -> cost.Reco
 
 def _loss_of_params(config: gpt2.Config, batch: int, sequence: int, scan: bool) -> tuple[Any, ...]:
     """The loss as a function of parameters and ids, and its abstract arguments: nothing is allocated."""
-    params = jax.eval_shape(partial(gpt2.init, config=config), jax.random.key(0))
+    params = gpt2.shapes(config)
     ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
     return partial(gpt2.loss, config=config, scan=scan), params, ids, ids
 
