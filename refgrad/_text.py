@@ -1,5 +1,6 @@
-"""Plain-text tables: the one way in which reports print."""
+"""Plain text: tables, the one way in which reports print, and hints for a misspelt name."""
 
+import difflib
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -21,6 +22,13 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
         return "  ".join(space + c if r else c + space for c, space, r in zip(row, blanks, right, strict=True)).rstrip()
 
     return "\n".join([line(cells[0]), line(["─" * w for w in widths]), *map(line, cells[1:])])
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The hint for a name that is not known: the nearest one that is, or all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
 
 
 def _width(text: str) -> int:

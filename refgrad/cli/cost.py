@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from refgrad import cost
-from refgrad.cli.progress import track
-from refgrad.cli.settings import add_common, load, write_json, write_text
+from refgrad._files import write_json, write_text
+from refgrad._progress import track
+from refgrad.cli.settings import add_common, load
 from refgrad.cli.target import arguments, bind, needs_x64
 from refgrad.cli.target import load as load_function
 from refgrad.models import gpt2, tally

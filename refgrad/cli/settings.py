@@ -1,15 +1,11 @@
 """What every sub-command takes: `--config FILE.toml`, `--set section.key=value`, `--json FILE`."""
 
 import argparse
-import difflib
-import json
-import os
-import tempfile
-import tomllib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from refgrad._files import read_toml, toml_value
+from refgrad._text import nearest
 from refgrad.models.gpt2 import Config
 
 INPUT = {"batch": 2, "sequence": 24}
@@ -37,11 +33,7 @@ def load(path: str | None, changes: Sequence[str], whole_sequence: bool = False)
     """
     values: dict[str, dict[str, Any]] = {"model": {}, "input": {}}
     if path is not None:
-        try:
-            parsed = tomllib.loads(Path(path).read_text())
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{path} is no TOML: {error}") from error
-        for section, content in parsed.items():
+        for section, content in read_toml(path).items():
             if not isinstance(content, dict):
                 raise ValueError(f"{path}: {section} = {content!r} stands outside of a section: use [model] or [input]")
             _section(values, section).update(content)
@@ -50,7 +42,7 @@ def load(path: str | None, changes: Sequence[str], whole_sequence: bool = False)
         section, dot, key = name.partition(".")
         if not (equals and dot):
             raise ValueError(f"--set {change}: write section.key=value, such as model.n_layer=3")
-        _section(values, section)[key] = _value(text)
+        _section(values, section)[key] = toml_value(text)
     config = Config.from_mapping(values["model"])
     default = {"batch": 1, "sequence": config.n_positions} if whole_sequence else INPUT
     sizes = {**default, "sequence": min(default["sequence"], config.n_positions)}
@@ -67,33 +59,5 @@ def load(path: str | None, changes: Sequence[str], whole_sequence: bool = False)
 
 def _section(values: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
     if name not in values:
-        near = difflib.get_close_matches(name, values, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(values)}"
-        raise ValueError(f"{name} is no section of a config: {hint}")
+        raise ValueError(f"{name} is no section of a config: {nearest(name, values)}")
     return values[name]
-
-
-def _value(text: str) -> Any:
-    """A value as TOML reads it."""
-    try:
-        return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"--set …={text}: {text!r} is no TOML value ({error})") from error
-
-
-def write_json(path: str, data: Any) -> None:
-    """Write `data` as JSON, whole or not at all."""
-    write_text(path, json.dumps(data, ensure_ascii=False, indent=1))
-
-
-def write_text(path: str, text: str) -> None:
-    """Write `text`, whole or not at all: to a file beside it first, then renamed."""
-    target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        os.replace(name, target)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -7,10 +7,11 @@ from typing import Any
 import jax
 
 from refgrad import verify
+from refgrad._files import write_json
+from refgrad._progress import track
 from refgrad.cli import target
 from refgrad.cli.devices import device
-from refgrad.cli.progress import track
-from refgrad.cli.settings import add_common, load, write_json
+from refgrad.cli.settings import add_common, load
 from refgrad.models import gpt2
 from refgrad.ops import TABLE
 from refgrad.report import model, operations

@@ -7,7 +7,6 @@ Source: D2, "Model Architecture Overview"; names, initial values and the tied he
 """
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from functools import partial
 from types import SimpleNamespace
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from refgrad._text import nearest
 from refgrad.models._inputs import check_ids, check_params
 from refgrad.ops import operations
 from refgrad.ops._numerics import wide
@@ -69,9 +69,7 @@ class Config:
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                near = difflib.get_close_matches(key, known, 1)
-                hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-                raise ValueError(f"{key} = {values[key]!r} is no key of the model's config: {hint}")
+                raise ValueError(f"{key} = {values[key]!r} is no key of the model's config: {nearest(key, known)}")
         return cls(**values)
 
     def dims(self, batch: int, sequence: int) -> dict[str, int]:
@@ -161,29 +159,8 @@ def logits(
     ValueError where the ids are concrete, and gives NaN where they are traced. Raises ValueError or TypeError, naming
     the argument and the bound, for parameters that are not this config's and for a sequence longer than n_positions.
     """
-    o = operations(rules)
-    check_params(params, shapes(config))
-    check_ids("tokens", tokens, config.vocab_size, config.n_positions)
-    with jax.named_scope("wte"):
-        x = o.token_embedding(params["wte"]["weight"], jnp.asarray(tokens))
-    with jax.named_scope("wpe"):
-        x = o.position_embedding(x, params["wpe"]["weight"])
-
-    def block(x: Array, layer: Params) -> Array:
-        return _block(o, config, x, layer)
-
-    block = jax.checkpoint(block) if remat else block
-    if scan:
-        with jax.named_scope("h"):
-            x, _ = jax.lax.scan(lambda x, layer: (block(x, layer), None), x, stack(params)["h"])
-    else:
-        for n, layer in enumerate(unstack(params)["h"]):
-            with jax.named_scope(f"h.{n}"):
-                x = block(x, layer)
-    with jax.named_scope("ln_f"):
-        x = _norm(o, config, x, params["ln_f"])
-    with jax.named_scope("lm_head"):
-        return o.lm_head(x, params["wte" if config.tie_word_embeddings else "lm_head"]["weight"])
+    x = _stream(params, tokens, config, rules, scan, remat)
+    return _head(operations(rules), params, x, config)
 
 
 def loss(
@@ -204,18 +181,21 @@ def loss(
         raise ValueError(
             f"targets has shape {jnp.shape(targets)}, but tokens has {jnp.shape(tokens)}: give one a token"
         )
-    x = logits(params, tokens, config, rules, scan, remat)
-    with jax.named_scope("loss"):
-        return operations(rules).cross_entropy(wide(x), jnp.asarray(targets))
+    return head_loss(params, _stream(params, tokens, config, rules, scan, remat), targets, config, rules)
 
 
-def _norm(o: SimpleNamespace, config: Config, x: Array, p: Mapping[str, Array]) -> Array:
-    """Layer normalisation with one norm's parameters."""
-    return o.layer_norm(x, p["weight"], p["bias"], config.layer_norm_epsilon)
+def embed(params: Params, tokens: Ids, config: Config, rules: str = "document") -> Array:
+    """The stream that enters the first block, (..., s, h): token and position embeddings. Reads wte and wpe."""
+    o = operations(rules)
+    with jax.named_scope("wte"):
+        x = o.token_embedding(params["wte"]["weight"], jnp.asarray(tokens))
+    with jax.named_scope("wpe"):
+        return o.position_embedding(x, params["wpe"]["weight"])
 
 
-def _block(o: SimpleNamespace, config: Config, x: Array, layer: Params) -> Array:
+def block(layer: Params, x: Array, config: Config, rules: str = "document") -> Array:
     """One layer, (..., s, h) → (..., s, h): each module reads the normalised stream and adds to it."""
+    o = operations(rules)
     with jax.named_scope("ln_1"):
         normed = _norm(o, config, x, layer["ln_1"])
     with jax.named_scope("attn"):
@@ -228,3 +208,45 @@ def _block(o: SimpleNamespace, config: Config, x: Array, layer: Params) -> Array
         c_fc, c_proj = layer["mlp"]["c_fc"], layer["mlp"]["c_proj"]
         hidden = o.gelu(o.linear(normed, c_fc["weight"], c_fc["bias"]))
         return o.residual(x, o.linear(hidden, c_proj["weight"], c_proj["bias"]))
+
+
+def head_loss(params: Params, x: Array, targets: Ids, config: Config, rules: str = "document") -> Array:
+    """The mean loss of the stream that leaves the last block, (..., s, h). Reads ln_f and the head's weight."""
+    o = operations(rules)
+    x = _head(o, params, x, config)
+    with jax.named_scope("loss"):
+        return o.cross_entropy(wide(x), jnp.asarray(targets))
+
+
+def _stream(params: Params, tokens: Ids, config: Config, rules: str, scan: bool, remat: bool) -> Array:
+    """The stream that leaves the last block, (..., s, h), arguments held against the config first."""
+    operations(rules)  # raises for unknown rules before anything is traced
+    check_params(params, shapes(config))
+    check_ids("tokens", tokens, config.vocab_size, config.n_positions)
+    x = embed(params, tokens, config, rules)
+
+    def step(x: Array, layer: Params) -> Array:
+        return block(layer, x, config, rules)
+
+    step = jax.checkpoint(step) if remat else step
+    if scan:
+        with jax.named_scope("h"):
+            x, _ = jax.lax.scan(lambda x, layer: (step(x, layer), None), x, stack(params)["h"])
+    else:
+        for n, layer in enumerate(unstack(params)["h"]):
+            with jax.named_scope(f"h.{n}"):
+                x = step(x, layer)
+    return x
+
+
+def _head(o: SimpleNamespace, params: Params, x: Array, config: Config) -> Array:
+    """The stream (..., s, h) → logits (..., s, vocab_size): the last norm and the head, tied or separate."""
+    with jax.named_scope("ln_f"):
+        x = _norm(o, config, x, params["ln_f"])
+    with jax.named_scope("lm_head"):
+        return o.lm_head(x, params["wte" if config.tie_word_embeddings else "lm_head"]["weight"])
+
+
+def _norm(o: SimpleNamespace, config: Config, x: Array, p: Mapping[str, Array]) -> Array:
+    """Layer normalisation with one norm's parameters."""
+    return o.layer_norm(x, p["weight"], p["bias"], config.layer_norm_epsilon)

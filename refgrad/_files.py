@@ -1,0 +1,63 @@
+"""Files that people edit, read (TOML), and files that programs leave, written whole or not at all."""
+
+import csv
+import io
+import json
+import os
+import tomllib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """The file's tables and keys.
+
+    Raises ValueError where it is no TOML, OSError where it cannot be read.
+    """
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no TOML: {error}") from error
+
+
+def toml_value(text: str) -> Any:
+    """The right side of a `--set key=value`, as TOML reads it.
+
+    Raises ValueError where TOML has no such value, as for text without quotes.
+    """
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"--set …={text}: {text!r} is no TOML value ({error})") from error
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` in UTF-8, whole or not at all: to a file beside it first, then renamed."""
+    target = Path(path)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8", newline="")
+        os.replace(part, target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: str | Path, data: Any) -> None:
+    """Write `data` as JSON, whole or not at all."""
+    write_text(path, json.dumps(data, ensure_ascii=False, indent=1))
+
+
+def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a header and rows as CSV, whole or not at all.
+
+    Raises ValueError where a row has another length than the header.
+    """
+    rows = [list(row) for row in rows]
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(f"{path}: the row {row} has {len(row)} cells, but the header {list(header)} {len(header)}")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([list(header), *rows])
+    write_text(path, text.getvalue())
