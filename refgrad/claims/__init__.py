@@ -1,0 +1,50 @@
+"""The claims ledger: every figure and formula of the documents that a program can test, and its verdict.
+
+`LEDGER` maps each id ("D0.6") to its row; `run(ids)` yields outcomes. A new row is data in its document's file:
+`_ledger.py` says how.
+"""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterable, Iterator
+
+import jax
+
+from refgrad.claims._formula import evaluate
+from refgrad.claims._ledger import DOCUMENTS, KINDS, Case, Check, Claim, Finding, Outcome
+
+LEDGER: dict[str, Claim] = {}
+
+
+def _order(id: str) -> list[tuple[int, str]]:
+    """D2.10 before D2.10b before D2.11."""
+    return [(int(digits or 0), letters) for digits, letters in re.findall(r"(\d+)|([a-z]+)", id[1:])]
+
+
+def _collect() -> None:
+    """Fill the ledger from the `CLAIMS` of every module without a leading underscore. Raises ValueError for a double."""
+    found = {}
+    for module in pkgutil.iter_modules(__path__):
+        if not module.name.startswith("_"):
+            for claim in importlib.import_module(f"{__name__}.{module.name}").CLAIMS:
+                if claim.id in found:
+                    raise ValueError(
+                        f"{claim.id} stands twice in the ledger: at {found[claim.id].place} and {claim.place}"
+                    )
+                found[claim.id] = claim
+    LEDGER.update(sorted(found.items(), key=lambda item: _order(item[0])))
+
+
+_collect()
+
+
+def run(claims: Iterable[Claim]) -> Iterator[Outcome]:
+    """The outcome of each row as it is computed, with 64-bit types on."""
+    for claim in claims:
+        with jax.enable_x64(True):
+            outcome = claim.run()
+        yield outcome
+
+
+__all__ = ["DOCUMENTS", "KINDS", "LEDGER", "Case", "Check", "Claim", "Finding", "Outcome", "evaluate", "run"]

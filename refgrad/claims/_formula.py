@@ -1,0 +1,160 @@
+"""A document's formula as data: a small expression language over named numbers and arrays, evaluated through `ast`.
+
+`evaluate("H1.T @ dH2", {"H1": …, "dH2": …})` has NumPy's semantics in float64. Integers stay exact: sums, products and
+powers of them are Python's, and their quotient is a Fraction, so that a printed polynomial is evaluated to the last
+digit. Nothing else can be reached: no attribute but `.T`, no call but those of `FUNCTIONS`, no name but those given.
+"""
+
+import ast
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.MatMult: operator.matmul,
+    ast.Pow: operator.pow,
+}
+COMPARISONS: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "abs": np.abs,
+    "all": np.all,
+    "any": np.any,
+    "concatenate": lambda *parts: np.concatenate(parts, -1),
+    "diag": np.diag,
+    "einsum": np.einsum,
+    "exp": np.exp,
+    "eye": np.eye,
+    "log": np.log,
+    "max": np.max,
+    "maximum": np.maximum,
+    "mean": np.mean,
+    "min": np.min,
+    "minimum": np.minimum,
+    "norm": np.linalg.norm,
+    "ones": lambda *shape: np.ones(shape),
+    "outer": np.outer,
+    "prod": np.prod,
+    "reshape": lambda x, *shape: np.reshape(x, shape),
+    "round": np.round,
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "sign": np.sign,
+    "sqrt": np.sqrt,
+    "sum": lambda x, axis=None, keepdims=False: np.sum(x, axis=axis, keepdims=keepdims),
+    "tanh": np.tanh,
+    "where": np.where,
+    "zeros": lambda *shape: np.zeros(shape),
+}
+
+
+class FormulaError(ValueError):
+    """A formula that is outside the language, or that uses a name without a value: an error of the ledger itself."""
+
+
+def evaluate(text: str, values: Mapping[str, Any]) -> Any:
+    """`text` at `values` (name → Python number or array): a Python number, a bool or a NumPy array.
+
+    Raises FormulaError for anything outside the language, naming it, and for a name without a value; ValueError or
+    IndexError where shapes do not fit, also for a slice that runs beyond an array's end.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except SyntaxError as error:
+        raise FormulaError(f"{text!r} is no formula: {error.msg}") from error
+    return _value(tree.body, values, text)
+
+
+def names(text: str) -> list[str]:
+    """The names that a formula uses, functions left out, in order of appearance."""
+    tree = ast.parse(text.strip(), mode="eval")
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called]
+    return list(dict.fromkeys(node.id for node in sorted(found, key=lambda node: (node.lineno, node.col_offset))))
+
+
+def _value(node: ast.expr, values: Mapping[str, Any], text: str) -> Any:
+    def value(part: ast.expr) -> Any:
+        return _value(part, values, text)
+
+    match node:
+        case ast.Constant(value=int() | float() | str() | None as constant):  # bool is an int
+            return constant
+        case ast.Name(id=name):
+            if name not in values:
+                raise FormulaError(f"{text!r}: {name} has no value; there are {', '.join(values)}")
+            return values[name]
+        case ast.BinOp(left=left, op=ast.Div(), right=right):
+            return _quotient(value(left), value(right))
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in BINARY:
+            return BINARY[type(op)](value(left), value(right))
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -value(operand)
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return not np.all(value(operand))
+        case ast.BoolOp(op=op, values=parts):
+            return (all if isinstance(op, ast.And) else any)(bool(np.all(value(part))) for part in parts)
+        case ast.Compare(left=left, ops=ops, comparators=rights):
+            return _compare(value(left), ops, [value(right) for right in rights], text)
+        case ast.Attribute(value=array, attr="T"):
+            return np.transpose(value(array))
+        case ast.Subscript(value=array, slice=index):
+            return _part(value(array), _index(index, value))
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name in FUNCTIONS:
+            named = {keyword.arg: value(keyword.value) for keyword in keywords if keyword.arg}
+            return FUNCTIONS[name](*map(value, args), **named)
+        case ast.Tuple(elts=parts):
+            return tuple(map(value, parts))
+    raise FormulaError(f"{text!r}: {ast.unparse(node)!r} is outside the language of formulas ({type(node).__name__})")
+
+
+def _quotient(left: Any, right: Any) -> Any:
+    """left / right, exact for integers."""
+    if isinstance(left, int | Fraction) and isinstance(right, int | Fraction):
+        return Fraction(left) / right
+    return left / right
+
+
+def _compare(left: Any, ops: list[ast.cmpop], rights: list[Any], text: str) -> bool:
+    """A chain of comparisons, each over all entries."""
+    for op, right in zip(ops, rights, strict=True):
+        if type(op) not in COMPARISONS:
+            raise FormulaError(f"{text!r}: {type(op).__name__} is outside the language of formulas")
+        if not np.all(COMPARISONS[type(op)](left, right)):
+            return False
+        left = right
+    return True
+
+
+def _part(array: Any, index: Any) -> Any:
+    """array[index], where a slice must not run beyond the end."""
+    for axis, part in enumerate(index if isinstance(index, tuple) else (index,)):
+        if isinstance(part, slice) and part.stop is not None and part.stop > np.shape(array)[axis]:
+            raise IndexError(f"a sum to {part.stop}, but there are {np.shape(array)[axis]}")
+    return array[index]
+
+
+def _index(node: ast.expr, value: Callable[[ast.expr], Any]) -> Any:
+    """What stands between brackets: integers, slices and None."""
+
+    def parts(slices: ast.Slice) -> Iterator[Any]:
+        for part in (slices.lower, slices.upper, slices.step):
+            yield None if part is None else value(part)
+
+    match node:
+        case ast.Tuple(elts=elements):
+            return tuple(_index(element, value) for element in elements)
+        case ast.Slice():
+            return slice(*parts(node))
+    return value(node)
