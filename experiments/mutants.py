@@ -17,14 +17,12 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import sympy
 from rich.console import Console
 from rich.progress import track
 
 from refgrad import verify
 from refgrad._text import table
 from refgrad.ops import TABLE, Row
-from refgrad.symbols import evaluate
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 SMALL = {"b": 2, "s": 6, "h": 12, "n_h": 3, "d": 4, "V": 11, "i": 4, "o": 7}
@@ -47,8 +45,7 @@ def dimensions(row: Row, size: str) -> dict[str, int]:
 
 def verdicts(row: Row, dims: dict[str, int], dtype: str) -> dict[str, str]:
     """Each mutant of the operation at `dims` in `dtype`: caught, equivalent or survived."""
-    statics = [evaluate(v, dims) if isinstance(v, sympy.Basic) else v for v in row.statics.values()]
-    return verify.tally(row.op, *row.sample(0, dims, jnp.dtype(dtype)), *statics)
+    return verify.tally(row.op, *row.sample(0, dims, jnp.dtype(dtype)), *row.static_values(dims))
 
 
 def main() -> int:

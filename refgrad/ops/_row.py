@@ -17,6 +17,8 @@ from jax import Array
 
 from refgrad.symbols import SYMBOLS, evaluate, parse
 
+KEY = "key"  # in the place of axes
+
 
 class Cost(NamedTuple):
     """Operations in XLA's convention, for float32 and float64 arguments."""
@@ -36,11 +38,12 @@ class Special(NamedTuple):
 class Row:
     """One operation of the table.
 
-    `arguments` maps each array argument to its axes (`"b s h"`; `"b s < V"` for integer ids below V), in order, and
-    `statics` maps each static argument, which follow the arrays, to its value, an expression in the dimensions or a
-    float. `scale` is a factor on a standard normal sample, for arguments that the operation meets at another size.
-    `document` is the backward pass as the document counts it, `backward.flops` is `document + Σ causes`, and
-    `residuals` the bytes that the rule keeps, w for an element of the arguments and a for an accumulated one.
+    `arguments` maps each array argument to its axes (`"b s h"`; `"b s < V"` for integer ids below V; `"key"` for a
+    random key), in order, and `statics` maps each static argument, which follow the arrays, to its value: an
+    expression in the dimensions, a float or a string. `scale` is a factor on a standard normal sample, for arguments
+    that the operation meets at another size. `document` is the backward pass as the document counts it,
+    `backward.flops` is `document + Σ causes`, and `residuals` the bytes that the rule keeps, w for an element of the
+    arguments and a for an accumulated one.
     """
 
     op: Any  # a jax.custom_vjp; its __call__ has no static type
@@ -51,29 +54,30 @@ class Row:
     document: sympy.Expr | int
     causes: Mapping[str, sympy.Expr | int]
     residuals: sympy.Expr | int
-    statics: Mapping[str, sympy.Expr | float] = dataclasses.field(default_factory=dict)
+    statics: Mapping[str, sympy.Expr | float | str] = dataclasses.field(default_factory=dict)
     scale: Mapping[str, sympy.Expr] = dataclasses.field(default_factory=dict)
     special: Mapping[str, Special] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """The operation's name, which is its function's and its file's."""
-        return self.op.__name__
+        """The operation's name, which is its file's below `refgrad/ops`: "layer_norm", "fused.layer_norm"."""
+        return self.op.__module__.partition(".ops.")[2]
 
     @property
     def differentiable(self) -> tuple[str, ...]:
         """The floating arguments, which have cotangents."""
-        return tuple(name for name, axes in self.arguments.items() if "<" not in axes)
+        return tuple(name for name, axes in self.arguments.items() if "<" not in axes and axes != KEY)
+
+    def static_values(self, dims: Mapping[str, int]) -> tuple[int | float | str, ...]:
+        """The static arguments at `dims`, in order."""
+        return tuple(evaluate(v, dims) if isinstance(v, sympy.Basic) else v for v in self.statics.values())
 
     def bound(self, dims: Mapping[str, int]) -> Callable[..., Any]:
         """The operation as a function of its arrays alone, its static arguments taken at `dims`."""
-        values = {
-            name: evaluate(value, dims) if isinstance(value, sympy.Basic) else value
-            for name, value in self.statics.items()
-        }
+        statics = self.static_values(dims)
 
         def bound(*arrays: Array) -> Any:
-            return self.op(*arrays, *values.values())
+            return self.op(*arrays, *statics)
 
         bound.__name__ = bound.__qualname__ = self.name
         positional = inspect.Parameter.POSITIONAL_ONLY
@@ -84,6 +88,8 @@ class Row:
         """The arrays' shapes and dtypes at `dims`."""
 
         def shape(axes: str) -> jax.ShapeDtypeStruct:
+            if axes == KEY:
+                return jax.eval_shape(jax.random.key, 0)
             lengths, _, ids = axes.partition("<")
             lengths = [evaluate(parse(axis), dims) for axis in lengths.split()]
             return jax.ShapeDtypeStruct(lengths, jnp.int32 if ids else dtype)
@@ -91,12 +97,17 @@ class Row:
         return tuple(map(shape, self.arguments.values()))
 
     def sample(self, seed: int, dims: Mapping[str, int], dtype: Any, special: str = "") -> tuple[Array, ...]:
-        """Arrays at `dims`: floats scaled from a normal, ids uniform below their bound; or the special values named."""
+        """Arrays at `dims`: floats scaled from a normal, ids uniform below their bound, the seed's key; or the special
+        values named.
+        """
         rng = np.random.default_rng(seed)
         values = self.special[special].values if special else {}
         arrays = []
         for (name, axes), struct in zip(self.arguments.items(), self.shapes(dims, dtype), strict=True):
             _, _, bound = axes.partition("<")
+            if axes == KEY:
+                arrays.append(jax.random.key(seed))
+                continue
             if bound:
                 draw = rng.integers(0, dims[bound.strip()], struct.shape)
             else:

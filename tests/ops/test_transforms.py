@@ -17,14 +17,17 @@ def pair(name):
     """The operation and its plain forward as functions of their arrays, and float64 arrays."""
     row = TABLE[name]
     op, arrays = row.bound(DIMS), row.sample(1, DIMS, jnp.float64)
-    plain = jax.tree_util.Partial(lambda *a: row.op.fun(*a, *statics(row)))
+    plain = jax.tree_util.Partial(lambda *a: row.op.fun(*a, *row.static_values(DIMS)))
     return op, plain, arrays
 
 
-def statics(row):
-    from refgrad.symbols import evaluate
+def is_key(array):
+    return jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
 
-    return [value if isinstance(value, float) else evaluate(value, DIMS) for value in row.statics.values()]
+
+def two(array, axis):
+    """The array and its reverse along a new axis; of a key, two others."""
+    return jax.random.split(array) if is_key(array) else jnp.stack([array, jnp.flip(array)], axis)
 
 
 def close(got, want):
@@ -48,15 +51,16 @@ class EagerAndCompiled(chex.TestCase):
 @pytest.mark.parametrize("name", NAMES)
 def test_vmap_over_any_axis(name, x64):
     op, plain, arrays = pair(name)
-    for axis in range(min(a.ndim for a in arrays) + 1):
-        many = tuple(jnp.stack([a, a[::-1]], axis) if a.ndim else a for a in arrays)
-        close(*(jax.jit(jax.vmap(lambda *a, f=f: gradients(f, a), axis))(*many) for f in (op, plain)))
+    for axis in range(min(a.ndim for a in arrays if not is_key(a)) + 1):
+        many = tuple(two(a, axis) for a in arrays)
+        axes = tuple(0 if is_key(a) else axis for a in arrays)
+        close(*(jax.jit(jax.vmap(lambda *a, f=f: gradients(f, a), axes))(*many) for f in (op, plain)))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_scan(name, x64):
     op, plain, arrays = pair(name)
-    many = tuple(jnp.stack([a, a[::-1]]) for a in arrays)
+    many = tuple(two(a, 0) for a in arrays)
 
     def total(f, *diff):
         whole = list(many)
