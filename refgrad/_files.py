@@ -32,16 +32,21 @@ def toml_value(text: str) -> Any:
         raise ValueError(f"--set …={text}: {text!r} is no TOML value ({error})") from error
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write `text` in UTF-8, whole or not at all: to a file beside it first, then renamed."""
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write `data`, whole or not at all: to a file beside it first, then renamed."""
     target = Path(path)
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        part.write_text(text, encoding="utf-8", newline="")
+        part.write_bytes(data)
         os.replace(part, target)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` in UTF-8, whole or not at all."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: str | Path, data: Any) -> None:
