@@ -1,13 +1,12 @@
 """The claims ledger: every figure and formula of the documents that a program can test, and its verdict.
 
-`LEDGER` maps each id ("D0.6") to its row; `run(ids)` yields outcomes. A new row is data in its document's file:
-`_ledger.py` says how.
+`LEDGER` maps each id ("D0.6") to its row; `run_claim(row)` computes its outcome. A new row is data in its document's
+file: `_ledger.py` says how.
 """
 
 import importlib
 import pkgutil
 import re
-from collections.abc import Iterable, Iterator
 
 import jax
 
@@ -23,7 +22,10 @@ def _order(id: str) -> list[tuple[int, str]]:
 
 
 def _collect() -> None:
-    """Fill the ledger from the `CLAIMS` of every module without a leading underscore. Raises ValueError for a double."""
+    """Fill the ledger from the `CLAIMS` of every module without a leading underscore.
+
+    Raises ValueError for an id that stands twice.
+    """
     found = {}
     for module in pkgutil.iter_modules(__path__):
         if not module.name.startswith("_"):
@@ -39,12 +41,10 @@ def _collect() -> None:
 _collect()
 
 
-def run(claims: Iterable[Claim]) -> Iterator[Outcome]:
-    """The outcome of each row as it is computed, with 64-bit types on."""
-    for claim in claims:
-        with jax.enable_x64(True):
-            outcome = claim.run()
-        yield outcome
+def run_claim(claim: Claim) -> Outcome:
+    """The outcome of one row, computed now, with 64-bit types on."""
+    with jax.enable_x64(True):
+        return claim.run()
 
 
-__all__ = ["DOCUMENTS", "KINDS", "LEDGER", "Case", "Check", "Claim", "Finding", "Outcome", "evaluate", "run"]
+__all__ = ["DOCUMENTS", "KINDS", "LEDGER", "Case", "Check", "Claim", "Finding", "Outcome", "evaluate", "run_claim"]

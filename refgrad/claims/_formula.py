@@ -98,7 +98,7 @@ def _value(node: ast.expr, values: Mapping[str, Any], text: str) -> Any:
         case ast.BinOp(left=left, op=ast.Div(), right=right):
             return _quotient(value(left), value(right))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in BINARY:
-            return BINARY[type(op)](value(left), value(right))
+            return BINARY[type(op)](*_together(value(left), value(right)))
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -value(operand)
         case ast.UnaryOp(op=ast.Not(), operand=operand):
@@ -119,10 +119,20 @@ def _value(node: ast.expr, values: Mapping[str, Any], text: str) -> Any:
     raise FormulaError(f"{text!r}: {ast.unparse(node)!r} is outside the language of formulas ({type(node).__name__})")
 
 
+def _together(left: Any, right: Any) -> tuple[Any, Any]:
+    """Both, a Fraction beside an array as a float: NumPy has no exact arrays."""
+    if isinstance(left, Fraction) and not isinstance(right, int | Fraction):
+        return float(left), right
+    if isinstance(right, Fraction) and not isinstance(left, int | Fraction):
+        return left, float(right)
+    return left, right
+
+
 def _quotient(left: Any, right: Any) -> Any:
     """left / right, exact for integers."""
     if isinstance(left, int | Fraction) and isinstance(right, int | Fraction):
         return Fraction(left) / right
+    left, right = _together(left, right)
     return left / right
 
 

@@ -23,17 +23,16 @@ error in a case) → undecided, which is a failure of the ledger. The row's verd
 
 import dataclasses
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from refgrad.claims._formula import FormulaError, evaluate, names
+from refgrad.claims._formula import evaluate
+from refgrad.claims._results import Case, Figures, Result, figures
 
 Kind = Literal["holds", "holds when", "is wrong", "undecided"]
 KINDS: tuple[Kind, ...] = ("holds", "holds when", "is wrong", "undecided")
-TOLERANCE = 1e-12  # of the largest entry of the truth, in float64; exact numbers must be equal
 DOCUMENTS = {
     "D0": "Backpropagation: From Intuition to FLOPs",
     "D1": "Backpropagation",
@@ -41,15 +40,6 @@ DOCUMENTS = {
     "D3": "Neural network and backpropagation",
     "D4": "An Exercise in Backpropagation",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One shape or setting: where it is, the names that a formula may use there, and what the oracle says."""
-
-    at: str
-    values: Mapping[str, Any]
-    truth: Any = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,19 +56,19 @@ class Check:
     def judge(self, cases: Sequence[Case]) -> "Finding":
         """The verdict of this check at `cases`, and the figures that it rests on."""
         results = [Result.of(self.printed, case) for case in cases]
-        figures = _figures(self, results)
+        shown = figures(self.printed, self.corrected, results)
         if results and all(result.holds for result in results):
-            return Finding(self, "holds", figures)
+            return Finding(self, "holds", shown)
         counter = next((str(result) for result in results if not result.holds), "there are no cases")
         if self.when and self._separates(results):
-            return Finding(self, "holds when", figures, f"{self.condition}; otherwise not: {counter}")
+            return Finding(self, "holds when", shown, f"{self.condition}; otherwise not: {counter}")
         if self.corrected and all(Result.of(self.corrected, case).holds for case in cases):
-            return Finding(self, "is wrong", figures, counter)
+            return Finding(self, "is wrong", shown, counter)
         if self.when:
             counter = f"{self.when} does not separate the cases; {counter}"
         elif self.corrected:
             counter = f"the corrected formula fails too; {counter}"
-        return Finding(self, "undecided", figures, counter)
+        return Finding(self, "undecided", shown, counter)
 
     def _separates(self, results: Sequence["Result"]) -> bool:
         """Whether the condition is true exactly where the formula holds, and there is such a case."""
@@ -92,7 +82,7 @@ class Check:
         except Exception as error:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
-            return Finding(self, "undecided", "", f"{type(error).__name__} at {place}: {error}")
+            return Finding(self, "undecided", Figures(), f"{type(error).__name__} at {place}: {error}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +117,7 @@ class Finding:
 
     check: Check
     kind: Kind
-    figures: str
+    figures: Figures
     reason: str = ""
 
     def data(self) -> dict[str, str]:
@@ -137,7 +127,7 @@ class Finding:
             "printed": self.check.printed,
             "corrected": self.check.corrected,
             "verdict": self.kind,
-            "came_out": self.figures,
+            "came_out": self.figures.full,
             "reason": self.reason,
         }
 
@@ -152,7 +142,8 @@ class Outcome:
     @property
     def kind(self) -> Kind:
         """The worst of the checks' verdicts."""
-        return max((finding.kind for finding in self.findings), key=KINDS.index, default="undecided")
+        found = {finding.kind for finding in self.findings}
+        return next((kind for kind in reversed(KINDS) if kind in found), "undecided")
 
     @property
     def ok(self) -> bool:
@@ -178,8 +169,8 @@ class Outcome:
 
     @property
     def came_out(self) -> str:
-        """The computed figures of every check."""
-        return "; ".join(finding.figures for finding in self.findings if finding.figures)
+        """The computed figures of every check, in brief."""
+        return "; ".join(finding.figures.brief for finding in self.findings if finding.figures.brief)
 
     @property
     def corrected(self) -> str:
@@ -206,116 +197,3 @@ class Outcome:
             "more": claim.more,
             "ops": [f"refgrad/ops/{name}.py" for name in claim.ops],
         }
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """A formula at one case: its value or the error that it raised, and whether it equals the truth."""
-
-    case: Case
-    got: Any
-    error: float
-    problem: str = ""
-
-    @classmethod
-    def of(cls, formula: str, case: Case) -> "Result":
-        """Evaluate `formula` at `case`; shapes that do not fit are a problem of the formula, not of the program."""
-        try:
-            got = evaluate(formula, case.values)
-        except FormulaError:
-            raise
-        except (ValueError, IndexError) as error:
-            return cls(case, None, np.inf, f"shapes do not fit ({error})")
-        if _exact(got) and _exact(case.truth):
-            return cls(case, got, 0.0 if got == case.truth else np.inf)
-        value, truth = (np.asarray(x, np.float64) for x in (got, case.truth))
-        if value.shape != truth.shape:
-            return cls(case, got, np.inf, f"the shape is {value.shape}, but must be {truth.shape}")
-        gap, scale = np.max(np.abs(value - truth), initial=0.0), np.max(np.abs(truth), initial=0.0)
-        return cls(case, got, float(gap / (scale or 1.0)))
-
-    @property
-    def holds(self) -> bool:
-        """Whether the formula gives the truth; NaN does not."""
-        return self.error <= TOLERANCE
-
-    def __str__(self) -> str:
-        """The counter-example: the case, the entry, what the formula gives and what is right."""
-        where = f"at {self.case.at}" if self.case.at else "here"
-        if self.problem:
-            return f"{where} {self.problem}"
-        if self.case.truth is True:
-            return f"{where} it is false"
-        value, truth = np.asarray(self.got, np.float64), np.asarray(self.case.truth, np.float64)
-        if not truth.shape:
-            return f"{where} it gives {number(self.got)}, but right is {number(self.case.truth)}"
-        entry = np.unravel_index(np.nanargmax(np.abs(value - truth)), truth.shape)
-        place = ", ".join(map(str, entry))
-        known = _relation(value, truth)
-        return f"{where} entry [{place}] is {number(value[entry])}, but right is {number(truth[entry])}{known}"
-
-
-def _relation(value: np.ndarray, truth: np.ndarray) -> str:
-    """How a wrong array is related to the right one, where it is simply: transposed, negated, a factor off."""
-
-    def same(x: np.ndarray) -> bool:
-        return x.shape == truth.shape and bool(np.max(np.abs(x - truth)) <= TOLERANCE * np.max(np.abs(truth)))
-
-    if value.ndim == 2 and same(value.T):
-        return " (it is the transpose of the right one)"
-    if same(-value):
-        return " (the sign is wrong)"
-    with np.errstate(divide="ignore", invalid="ignore"):
-        factor = np.sum(value * truth) / np.sum(truth * truth)
-        if factor and same(value / factor):
-            return f" (it is {number(factor)} times the right one)"
-    return ""
-
-
-def _figures(check: Check, results: Sequence[Result]) -> str:
-    """What came out, as text: exact numbers case by case, arrays by their largest difference, statements by the
-    scalars that stand in them."""
-    if not results:
-        return ""
-    if results[0].case.truth is True:
-        return "; ".join(_facts(check.printed, result.case) for result in results)
-    if all(np.ndim(result.case.truth) == 0 for result in results):
-        return "; ".join(f"{_at(result.case)}{number(result.case.truth)}" for result in results)
-    if len(results) == 1 and np.size(results[0].case.truth) <= 4:
-        return number(results[0].case.truth)
-    formula = check.printed if all(result.holds for result in results) else check.corrected
-    if not formula or not all((again := Result.of(formula, result.case)).holds for result in results):
-        return f"{len(results)} cases"
-    worst = max(Result.of(formula, result.case).error for result in results)
-    which = "printed" if formula == check.printed else "corrected"
-    return f"{which}: within {worst:.0e} of the truth at {' | '.join(result.case.at for result in results)}"
-
-
-def _facts(formula: str, case: Case) -> str:
-    """The small values that a statement is about."""
-    shown = [(name, case.values[name]) for name in names(formula) if np.size(case.values.get(name, ())) in range(1, 5)]
-    return _at(case) + ", ".join(f"{name} {number(value)}" for name, value in shown)
-
-
-def _at(case: Case) -> str:
-    return f"{case.at}: " if case.at else ""
-
-
-def _exact(x: Any) -> bool:
-    return isinstance(x, bool | int | Fraction)
-
-
-def number(x: Any) -> str:
-    """A number or a small array as text: integers in full, others to four digits."""
-    if isinstance(x, bool | np.bool_):
-        return "true" if x else "false"
-    if isinstance(x, int | np.integer):
-        return f"{int(x):,}"
-    if isinstance(x, Fraction) and x.denominator == 1:
-        return f"{x.numerator:,}"
-    if isinstance(x, str):
-        return x
-    if np.ndim(x):
-        return "[" + ", ".join(map(number, np.asarray(x).tolist())) + "]"
-    value = float(x)
-    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e6 else f"{value:.4g}"

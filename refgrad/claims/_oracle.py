@@ -37,7 +37,7 @@ def gradients(f: Callable[..., Any], *args: Any) -> Any:
 
 
 @cache
-def normal(seed: int, *shape: int) -> np.ndarray:
+def normal(seed: int, *shape: int) -> Any:
     """Standard normal float64 values of `shape`, the same for the same seed. Do not write into it."""
     values = np.random.default_rng(seed).standard_normal(shape)
     values.setflags(write=False)

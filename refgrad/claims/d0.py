@@ -12,10 +12,13 @@ from refgrad import cost
 from refgrad.claims._ledger import Case, Check, Claim
 from refgrad.claims._oracle import gradients, normal
 from refgrad.models import linear_network
-from refgrad.ops import matmul, mean_square
+from refgrad.ops import operations
 
+OPS = operations("document")
 SIZES = ({"B": 4, "D": 6, "C": 3}, {"B": 7, "D": 5, "C": 2}, {"B": 2, "D": 9, "C": 8})
 NETWORK = ("matmul", "mean_square")
+RAN = "autodiff and the derived rules of matmul and mean_square; the products of the traced backward pass"
+MORE = "refgrad verify --op matmul"
 
 
 @cache
@@ -27,12 +30,16 @@ def _networks() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
         X, W1, W2 = normal(0, B, D), normal(1, D, D), normal(2, D, C)
         H1, H2 = X @ W1, X @ W1 @ W2
         params, dX = gradients(linear_network.loss, {"W1": W1, "W2": W2}, X)
-        dH1, _ = gradients(lambda h, w: mean_square(matmul(h, w)), H1, W2)
-        (dH2,) = gradients(mean_square, H2)
+        dH1, _ = gradients(lambda h, w: OPS.mean_square(OPS.matmul(h, w)), H1, W2)
+        (dH2,) = gradients(OPS.mean_square, H2)
         truth = {"X": dX, "W1": params["W1"], "W2": params["W2"], "H1": dH1, "H2": dH2}
         values = {**sizes, "X": X, "W1": W1, "W2": W2, "H1": H1, "H2": H2, "dH1": dH1, "dH2": dH2}
-        found.append((", ".join(f"{k}={v}" for k, v in sizes.items()), values, truth))
+        found.append((_at(sizes), values, truth))
     return tuple(found)
+
+
+def _at(sizes: dict[str, int]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in sizes.items())
 
 
 def _gradient(name: str) -> Callable[[], Iterator[Case]]:
@@ -45,44 +52,122 @@ def _gradient(name: str) -> Callable[[], Iterator[Case]]:
     return cases
 
 
+@cache
+def _counted(B: int, D: int, C: int) -> dict[str, cost.Count]:
+    """The traced passes: "forward", and the backward pass up to W2, to H1, to W1 (all that training needs) and to X."""
+    h1, w2 = (jax.ShapeDtypeStruct(shape, jnp.float64) for shape in ((B, D), (D, C)))
+    params, x = {"W1": jax.ShapeDtypeStruct((D, D), jnp.float64), "W2": w2}, h1
+    known_h1, known_x = normal(0, B, D), normal(1, B, D)
+    return {
+        "forward": cost.count(linear_network.loss, params, x),
+        "W2": cost.count_backward(lambda w2: OPS.mean_square(OPS.matmul(known_h1, w2)), w2),
+        "H1": cost.count_backward(lambda h1, w2: OPS.mean_square(OPS.matmul(h1, w2)), h1, w2),
+        "W1": cost.count_backward(lambda params: linear_network.loss(params, known_x), params),
+        "X": cost.count_backward(linear_network.loss, params, x),
+    }
+
+
 def _flops(upto: str) -> Callable[[], Iterator[Case]]:
-    """Cases whose truth is the FLOPs of products: "forward", or of the backward pass when it goes up to a gradient."""
+    """Cases whose truth is the FLOPs of the products of a pass in `_counted`."""
 
     def cases() -> Iterator[Case]:
         for sizes in SIZES:
-            at = ", ".join(f"{k}={v}" for k, v in sizes.items())
-            yield Case(at, sizes, counted(**sizes)[upto])
+            yield Case(_at(sizes), sizes, _counted(**sizes)[upto].matmul)
 
     return cases
 
 
-@cache
-def counted(B: int, D: int, C: int) -> dict[str, int]:
-    """FLOPs of the products in the traced passes: forward, and backward up to W2, H1, W1 (training) and X."""
-    shape = jax.ShapeDtypeStruct
-    h1, w2 = shape((B, D), jnp.float64), shape((D, C), jnp.float64)
-    params, x = {"W1": shape((D, D), jnp.float64), "W2": w2}, h1
-    fixed_h1, fixed_x = normal(0, B, D), normal(1, B, D)
-    return {
-        "forward": cost.count(linear_network.loss, params, x).matmul,
-        "W2": cost.count_backward(lambda w2: mean_square(matmul(fixed_h1, w2)), w2).matmul,
-        "H1": cost.count_backward(lambda h1, w2: mean_square(matmul(h1, w2)), h1, w2).matmul,
-        "W1": cost.count_backward(lambda params: linear_network.loss(params, fixed_x), params).matmul,
-        "X": cost.count_backward(linear_network.loss, params, x).matmul,
-    }
+def _scalar_values() -> dict[str, np.ndarray]:
+    return {"x": np.array([1.0, 2.0, 3.0]), "w": np.array([1.0, 1.0, 1.0])}
+
+
+def _scalar_loss(x: Any, w: Any) -> Any:
+    """½(x·w − 5)², its product by the derived rule."""
+    return 0.5 * (OPS.matmul(x[None], w[:, None])[0, 0] - 5.0) ** 2
+
+
+def _scalar_gradient() -> Iterator[Case]:
+    values = _scalar_values()
+    yield Case("", values, gradients(_scalar_loss, *values.values())[1])
+
+
+def _scalar_accumulated() -> Iterator[Case]:
+    x, w = _scalar_values().values()
+    asked = jax.grad(_scalar_loss, argnums=1)(x, w)
+    yield Case("", {"arrays_returned": len(jax.tree.leaves(asked)), "weights": 1})
+
+
+def _twice() -> Iterator[Case]:
+    """Backward against forward FLOPs: the products with ∂X and without, and all FLOPs with the loss."""
+    for sizes in SIZES:
+        passes = _counted(**sizes)
+        for name, upto, loss in (("with ∂X", "X", 0), ("without ∂X", "W1", 0), ("with ∂X and the loss", "X", 1)):
+            forward, backward = (passes[p].flops if loss else passes[p].matmul for p in ("forward", upto))
+            values = {"forward": forward, "backward": backward, "dX": int(upto == "X"), "loss": loss}
+            yield Case(f"{_at(sizes)} {name}", values)
+
+
+def _ratio_without_x() -> Iterator[Case]:
+    for sizes in SIZES:
+        passes = _counted(**sizes)
+        values = {**sizes, "backward": passes["W1"].matmul, "forward": passes["forward"].matmul}
+        yield Case(_at(sizes), values)
 
 
 CLAIMS = (
     Claim(
+        "D0.1",
+        "Introduction",
+        "For y = ½(x·w − 5)² at x = [1, 2, 3], w = [1, 1, 1] the gradient of w is [1, 2, 3], and x accumulates none.",
+        "autodiff and the derived rule of matmul, at these numbers",
+        (
+            Check("∂y/∂w", "(sum(x * w) - 5) * x", _scalar_gradient),
+            Check("∂y/∂w as printed", "reshape((1, 2, 3), 3)", _scalar_gradient),
+            Check("nothing is accumulated for x", "arrays_returned == weights", _scalar_accumulated),
+        ),
+        more=MORE,
+        ops=("matmul",),
+    ),
+    Claim(
+        "D0.2",
+        "Forward pass",
+        "H₁ = X W₁, H₂ = H₁ W₂ and loss = mean(H₂²) cost 2BD² + 2BDC FLOPs forward, the loss excluded.",
+        "the products of the traced forward pass",
+        (Check("FLOPs forward", "2 * B * D * D + 2 * B * D * C", _flops("forward")),),
+        ops=NETWORK,
+    ),
+    Claim(
+        "D0.3",
+        "Gradient with respect to H₂",
+        "In matrix form the gradient of H₂ is 2/(BC) times H₂.",
+        "autodiff and the derived rule of mean_square",
+        (Check("∂loss/∂H2", "2 / (B * C) * H2", _gradient("H2")),),
+        see=("D0.8",),
+        more="refgrad verify --op mean_square",
+        ops=("mean_square",),
+    ),
+    Claim(
         "D0.4",
         "Gradient with respect to W₂",
         "The gradient of W₂ is H₁ᵀ times the gradient of H₂; it costs 2BDC, all of the backward pass so far.",
-        "autodiff and the derived rules of matmul and mean_square; the products of the traced backward pass",
+        RAN,
         (
             Check("∂loss/∂W2", "H1.T @ dH2", _gradient("W2")),
             Check("FLOPs so far", "2 * B * D * C", _flops("W2")),
         ),
-        more="refgrad verify --op matmul",
+        more=MORE,
+        ops=NETWORK,
+    ),
+    Claim(
+        "D0.5",
+        "Gradient with respect to H₁",
+        "The gradient of H₁ is that of H₂ times W₂ᵀ; the running total is 4BDC.",
+        RAN,
+        (
+            Check("∂loss/∂H1", "dH2 @ W2.T", _gradient("H1")),
+            Check("FLOPs so far", "4 * B * D * C", _flops("H1")),
+        ),
+        more=MORE,
         ops=NETWORK,
     ),
     Claim(
@@ -90,18 +175,61 @@ CLAIMS = (
         "Gradient with respect to W₁",
         "The gradient of W₁ is the transposed gradient of H₁ times X, each entry a sum of D terms; the running total "
         "is 4BDC + 2BD².",
-        "autodiff and the derived rules of the whole network; the products of the traced backward pass",
+        RAN,
         (
             Check("∂loss/∂W1", "dH1.T @ X", _gradient("W1"), corrected="X.T @ dH1"),
             Check(
-                "∂loss/∂w_ij, a sum to D",
+                "∂loss/∂w_ij, its sum over k to D",
                 "einsum('kj,ki->ij', dH1[:D], X[:D])",
                 _gradient("W1"),
                 corrected="einsum('kj,ki->ij', dH1[:B], X[:B])",
             ),
             Check("FLOPs so far", "4 * B * D * C + 2 * B * D * D", _flops("W1")),
         ),
-        more="refgrad verify --op matmul",
+        see=("D1.5", "D3.14", "D4.4"),
+        more=MORE,
         ops=NETWORK,
+    ),
+    Claim(
+        "D0.7",
+        "Gradient with respect to X",
+        "The gradient of X is that of H₁ times W₁ᵀ; the total is 4BDC + 4BD², exactly twice the forward pass.",
+        RAN,
+        (
+            Check("∂loss/∂X", "dH1 @ W1.T", _gradient("X")),
+            Check("FLOPs", "4 * B * D * C + 4 * B * D * D", _flops("X")),
+            Check(
+                "exactly twice the forward",
+                "backward == 2 * forward",
+                _twice,
+                when="dX == 1 and loss == 0",
+                condition="∂X is computed and the loss's own FLOPs are left out; training alone needs no ∂X",
+            ),
+            Check(
+                "backward over forward without ∂X (derived here)",
+                "backward / forward == 2 - D / (D + C)",
+                _ratio_without_x,
+            ),
+        ),
+        see=("D1.20", "D2.1"),
+        more="refgrad cost; experiments/backward_forward.py",
+        ops=NETWORK,
+    ),
+    Claim(
+        "D0.8",
+        "Gradient with respect to H₂",
+        "The line before the matrix form has dh_ij, the gradient's own symbol, where the value h_ij must stand.",
+        "autodiff and the derived rule of mean_square, the symbol read as it is printed",
+        (
+            Check(
+                "dloss/dh_ij = (1/BC) · 2 · dh_ij",
+                "1 / (B * C) * 2 * dH2",
+                _gradient("H2"),
+                corrected="1 / (B * C) * 2 * H2",
+            ),
+        ),
+        see=("D0.3",),
+        more="refgrad verify --op mean_square",
+        ops=("mean_square",),
     ),
 )

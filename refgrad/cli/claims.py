@@ -1,0 +1,50 @@
+"""Run the documents' claims and print each one's verdict; exit code 0 only if every row has one."""
+
+import argparse
+from collections.abc import Sequence
+
+import jax
+
+from refgrad._files import write_json
+from refgrad._progress import track
+from refgrad._text import nearest
+from refgrad.claims import DOCUMENTS, KINDS, LEDGER, Claim, run_claim
+from refgrad.report.claims import ledger_table, row_text, summary
+
+VERDICTS = {kind.split()[-1]: kind for kind in KINDS}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this sub-command's options."""
+    parser.add_argument("ids", nargs="*", metavar="ID", help="show this row in full; default: a table")
+    parser.add_argument("--document", action="append", choices=list(DOCUMENTS), help="the rows of this document alone")
+    parser.add_argument("--verdict", action="append", choices=list(VERDICTS), help="show rows of this verdict alone")
+    parser.add_argument("--json", metavar="FILE", help="write the rows there as JSON too")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run, print and write; returns 0 if every row has a verdict, else 1. Raises ValueError for an unknown id."""
+    chosen = _chosen(options.ids, options.document)
+    outcomes = [run_claim(claim) for claim in track(chosen, "claims")]
+    wanted = {VERDICTS[name] for name in options.verdict or VERDICTS}
+    shown = [outcome for outcome in outcomes if outcome.kind in wanted]
+    print(f"refgrad claims on {jax.devices()[0].device_kind}, jax {jax.__version__}, in float64\n")
+    if options.ids:
+        print("\n\n".join(map(row_text, shown)))
+    elif shown:
+        print(ledger_table(shown))
+        print("\nrefgrad claims ID shows a row in full: every formula, figure, command and rule.")
+    print(f"\n{summary(outcomes)}.")
+    if options.json:
+        rows = [outcome.data() for outcome in shown]
+        write_json(options.json, {"ok": all(o.ok for o in outcomes), "jax": jax.__version__, "rows": rows})
+    return 0 if all(outcome.ok for outcome in outcomes) else 1
+
+
+def _chosen(ids: Sequence[str], documents: Sequence[str] | None) -> list[Claim]:
+    """The rows named, or all, of the documents named, or all."""
+    for name in ids:
+        if name not in LEDGER:
+            raise ValueError(f"{name} is no row of the ledger: {nearest(name, LEDGER)}")
+    chosen = [LEDGER[name] for name in ids] or list(LEDGER.values())
+    return [claim for claim in chosen if not documents or claim.document in documents]

@@ -1,0 +1,71 @@
+"""The claims ledger as text of at most 120 columns: a table of rows, or one row in full."""
+
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+
+from refgrad.claims import DOCUMENTS, KINDS, Finding, Outcome
+
+WIDTH = 120
+COLUMNS = {"id": 6, "says": 31, "came out": 27, "verdict": 30, "corrected": 18}
+LINES = 9  # of a cell, after which the table refers to the full row
+
+
+def ledger_table(outcomes: Sequence[Outcome]) -> str:
+    """One row per claim, its cells wrapped; a line between documents."""
+    header = "  ".join(name.ljust(width) for name, width in COLUMNS.items())
+    lines = [header.rstrip()]
+    document = ""
+    for outcome in outcomes:
+        claim = outcome.claim
+        if claim.document != document:
+            document = claim.document
+            lines.append(f"── {document}, {DOCUMENTS[document]} ".ljust(WIDTH, "─"))
+        cells = (claim.id, claim.says, outcome.came_out, outcome.verdict, outcome.corrected)
+        columns = [_wrapped(cell, width) for cell, width in zip(cells, COLUMNS.values(), strict=True)]
+        for i in range(max(map(len, columns))):
+            parts = [column[i] if i < len(column) else "" for column in columns]
+            lines.append("  ".join(p.ljust(w) for p, w in zip(parts, COLUMNS.values(), strict=True)).rstrip())
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def row_text(outcome: Outcome) -> str:
+    """One claim in full: every check with what is printed, what came out and why."""
+    claim = outcome.claim
+    parts = [
+        f"{claim.id} · {DOCUMENTS[claim.document]} · {claim.place}",
+        _labelled("says", claim.says),
+        _labelled("ran", claim.runs),
+    ]
+    parts += [*map(_check_text, outcome.findings), _labelled("verdict", outcome.verdict)]
+    related = {"see": ", ".join(claim.see), "more": claim.more}
+    related["rules"] = ", ".join(f"refgrad/ops/{name}.py" for name in claim.ops)
+    parts += [_labelled(name, text) for name, text in related.items() if text]
+    return "\n".join(parts)
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    """How many rows have each verdict."""
+    counts = Counter(outcome.kind for outcome in outcomes)
+    words = {"holds": "hold", "holds when": "hold when …", "is wrong": "are wrong", "undecided": "undecided"}
+    return f"{len(outcomes)} rows: " + ", ".join(f"{counts[kind]} {words[kind]}" for kind in KINDS)
+
+
+def _check_text(finding: Finding) -> str:
+    check = finding.check
+    verdict = finding.kind + (f": {finding.reason}" if finding.reason else "")
+    facts = {"printed": check.printed, "came out": finding.figures.full, "verdict": verdict}
+    if finding.kind == "is wrong":
+        facts["corrected"] = check.corrected
+    inner = [_labelled(f"  {name}", text, 15) for name, text in facts.items() if text]
+    return "\n".join([_labelled("check", check.says), *inner])
+
+
+def _labelled(name: str, text: str, indent: int = 10) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=name.ljust(indent), subsequent_indent=" " * indent)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    lines = textwrap.wrap(text, width)
+    return lines if len(lines) <= LINES else [*lines[: LINES - 1], "… (in full by id)"]
