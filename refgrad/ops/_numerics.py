@@ -1,6 +1,7 @@
 """What every rule shares: accumulation in at least float32, and cotangents of their primal's type."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -28,6 +29,17 @@ def product(subscripts: str, x: Array, y: Array, out_sharding=None) -> Array:
 def lift(x: Array, ndim: int) -> Array:
     """`x` with leading axes of length one up to `ndim`: broadcasting that strict rank promotion accepts."""
     return jax.lax.expand_dims(x, range(ndim - x.ndim))
+
+
+def vary_with(x: Array, *others: Array) -> Array:
+    """`x` varying over the manual axes of `others` too: a loop's carry must start as it goes on."""
+    missing = frozenset().union(*map(varying_axes, others)) - varying_axes(x)
+    return jax.lax.pcast(x, tuple(sorted(missing)), to="varying") if missing else x
+
+
+def rows(x: Array) -> Array:
+    """`x` (..., n) as a matrix (rows, n): every leading axis in one."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 @jax.tree_util.register_static

@@ -37,6 +37,8 @@ BAD = [
     (lambda: ops.nll(z(0, 3), z(0, dtype=I32)), ValueError, r"targets has shape \(0,\), but a mean needs one"),
     (lambda: ops.cross_entropy(z(2, 3), z(2)), TypeError, "cross_entropy: targets is float32"),
     (lambda: ops.softmax_cross_entropy(z(0, 3), z(0, dtype=I32)), ValueError, "a mean needs one"),
+    (lambda: ops.rnn(z(5, 4), z(3), z(4, 3), z(3, 2), z(3)), ValueError, r"rnn: w_h has shape \(3, 2\), where h is 2"),
+    (lambda: ops.rnn(z(2, 5, 4), z(7, 3), z(4, 3), z(3, 3), z(3)), ValueError, r"rnn: h_0 has shape \(7, 3\)"),
     (
         lambda: ops.multi_head_attention(z(2, 6), z(6, 18), z(18), z(6, 6), z(6), 4),
         ValueError,

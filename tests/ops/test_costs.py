@@ -26,7 +26,8 @@ def test_equal_xla_and_leave_nothing_over(name, dims):
     for closed, backward in ((row.forward, False), (row.backward, True)):
         derived = (evaluate(closed.flops, dims), evaluate(closed.transcendentals, dims))
         xla = (cost.xla_backward if backward else cost.xla)(op, *shapes)
-        assert (xla.flops, xla.transcendentals) == derived
+        if not xla.hlo.loops:  # XLA counts a loop's body once: there, the reconciled count multiplies it by its trips
+            assert (xla.flops, xla.transcendentals) == derived
         assert cost.reconcile(op, *shapes, derived=derived, backward=backward).ok
 
 
