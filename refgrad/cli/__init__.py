@@ -3,9 +3,9 @@
 import argparse
 import sys
 
-from refgrad.cli import cost, verify
+from refgrad.cli import bench, claims, cost, verify
 
-COMMANDS = {"verify": verify, "cost": cost}
+COMMANDS = {"verify": verify, "cost": cost, "claims": claims, "bench": bench}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,6 +17,6 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         return COMMANDS[options.command].run(options)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"refgrad {options.command}: {error}", file=sys.stderr)
         return 2

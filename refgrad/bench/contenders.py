@@ -1,0 +1,175 @@
+"""Who takes part: the ways of making one training step of the same GPT-2, with AdamW and donated state.
+
+Every contender starts from the same parameters and sees the same batch, so that the first losses must agree.
+"""
+
+import dataclasses
+import importlib.util
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from refgrad.models import gpt2
+
+BASELINE = "autodiff"
+ADAMW = {"lr": 1e-4, "weight_decay": 0.1}
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """One training step's sizes: the model, the batch and the length of its sequences."""
+
+    config: gpt2.Config
+    batch: int
+    sequence: int
+
+    @classmethod
+    def of(cls, work: Mapping[str, Any]) -> "Work":
+        """From the plain data that a worker is sent."""
+        return cls(gpt2.Config(**work["config"]), work["batch"], work["sequence"])
+
+    def data(self) -> dict[str, Any]:
+        """As plain data, which `of` reads again."""
+        return {"config": dataclasses.asdict(self.config), "batch": self.batch, "sequence": self.sequence}
+
+    def ids(self) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens and targets (batch, sequence), int32, uniform below the vocabulary."""
+        draw = np.random.default_rng(0).integers(0, self.config.vocab_size, (2, self.batch, self.sequence))
+        return draw[0].astype(np.int32), draw[1].astype(np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """A way of making the step: what it is called in tables, how it is built, and the modules that it needs."""
+
+    label: str
+    make: Callable[[Work], Any]
+    dtype: str = "float32"
+    needs: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The modules that are not installed."""
+        return tuple(module for module in self.needs if importlib.util.find_spec(module) is None)
+
+
+class Compiled:
+    """A jitted training step, traced and compiled apart so that both are timed."""
+
+    def __init__(self, step: Any, state: Any, tokens: jax.Array, targets: jax.Array) -> None:
+        start = time.perf_counter()
+        lowered = step.lower(state, tokens, targets)
+        traced = time.perf_counter()
+        self._step = lowered.compile()
+        compiled = time.perf_counter()
+        self._state, self._batch = state, (tokens, targets)
+        plan = self._step.memory_analysis()
+        self.built = {
+            "trace_s": traced - start,
+            "compile_s": compiled - traced,
+            "temporaries": plan.temp_size_in_bytes if plan else None,
+        }
+
+    def step(self) -> float:
+        """One step; returns the loss before the update."""
+        self._state, loss = self._step(self._state, *self._batch)
+        jax.block_until_ready(self._state)
+        return float(loss)
+
+
+def _step(**choices: Any) -> Callable[[Work], Compiled]:
+    """A contender made of `refgrad.train.step`."""
+
+    def make(work: Work) -> Compiled:
+        import optax
+
+        from refgrad.train.optimiser import init_state
+        from refgrad.train.step import make_step
+
+        tx = optax.adamw(ADAMW["lr"], weight_decay=ADAMW["weight_decay"])
+        params = gpt2.init(jax.random.key(0), work.config)
+        params = gpt2.stack(params) if choices.get("scan") else params
+        return Compiled(make_step(work.config, tx, **choices), init_state(params, tx), *map(jnp.asarray, work.ids()))
+
+    return make
+
+
+def _library(work: Work) -> Compiled:
+    """jax.nn and optax, as `refgrad.bench.library` composes them."""
+    import optax
+
+    from refgrad.bench import library
+
+    tx = optax.adamw(ADAMW["lr"], weight_decay=ADAMW["weight_decay"])
+    params = gpt2.init(jax.random.key(0), work.config)
+
+    @partial(jax.jit, donate_argnums=0)
+    def step(state: Any, tokens: jax.Array, targets: jax.Array):
+        params, inner = state
+        value, grads = jax.value_and_grad(library.loss)(params, tokens, targets, work.config)
+        updates, inner = tx.update(grads, inner, params)
+        return (optax.apply_updates(params, updates), inner), value
+
+    return Compiled(step, (params, jax.jit(tx.init)(params)), *map(jnp.asarray, work.ids()))
+
+
+def _torch(which: str, bf16: bool = False) -> Callable[[Work], Any]:
+    """A contender of `refgrad.bench.peers`, its weights those of every other."""
+
+    def make(work: Work) -> Any:
+        from refgrad.bench import peers
+
+        paths, _ = jax.tree.flatten_with_path(gpt2.init(jax.random.key(0), work.config))
+        weights = {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in paths}
+        if which == "transformers":
+            loss, parameters = peers.transformers_model(weights, work.config, *work.ids())
+        else:
+            loss, parameters = peers.plain(weights, work.config, *work.ids(), compiled=which == "compile")
+        return peers.Runner(loss, parameters, ADAMW, bf16)
+
+    return make
+
+
+def _roofline(dtype: str) -> Callable[[Work], Any]:
+    """The floor, as a contender: its ratio is the least that any step could reach."""
+
+    def make(work: Work) -> Any:
+        from refgrad.bench import roofline
+
+        return roofline.Runner(work.config, work.batch, work.sequence, jnp.dtype(dtype))
+
+    return make
+
+
+BF16 = "bfloat16"
+CONTENDERS: dict[str, Contender] = {
+    "autodiff": Contender("autodiff, unrolled", _step(rules="autodiff")),
+    "autodiff-scan": Contender("autodiff, scanned", _step(rules="autodiff", scan=True)),
+    "autodiff-checkpoint": Contender("autodiff, jax.checkpoint", _step(rules="autodiff", remat=True)),
+    "library": Contender("jax.nn + optax", _library),
+    "document": Contender("document rules", _step(rules="document")),
+    "fused": Contender("fused rules", _step(rules="fused")),
+    "fused-scan": Contender("fused rules, scanned", _step(rules="fused", scan=True)),
+    "fast": Contender("fused, update inside", _step(rules="fused", memory="fast")),
+    "fast-scan": Contender("fused, update inside, scanned", _step(rules="fused", memory="fast", scan=True)),
+    "small": Contender("fused, update inside, recomputed", _step(rules="fused", memory="small")),
+    "torch": Contender("PyTorch eager", _torch("eager"), needs=("torch",)),
+    "torch-compile": Contender("PyTorch compiled", _torch("compile"), needs=("torch",)),
+    "transformers": Contender("transformers", _torch("transformers"), needs=("torch", "transformers")),
+    "roofline": Contender("roofline", _roofline("float32")),
+    "autodiff-bf16": Contender("autodiff, bf16", _step(rules="autodiff", compute_dtype=BF16), BF16),
+    "fused-bf16": Contender("fused rules, bf16", _step(rules="fused", compute_dtype=BF16), BF16),
+    "fast-bf16": Contender("fused, update inside, bf16", _step(rules="fused", memory="fast", compute_dtype=BF16), BF16),
+    "torch-bf16": Contender("PyTorch autocast bf16", _torch("eager", bf16=True), BF16, needs=("torch",)),
+    "roofline-bf16": Contender("roofline, bf16", _roofline(BF16), BF16),
+}
+
+
+def build(work: Mapping[str, Any]) -> Any:
+    """The runner of `work["contender"]` on that work: `.built` and `.step()`."""
+    return CONTENDERS[work["contender"]].make(Work.of(work))

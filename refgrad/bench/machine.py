@@ -1,0 +1,65 @@
+"""What a measurement was made on: processor, memory, versions. Times are worth nothing without them."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("jax", "jaxlib", "numpy", "optax", "torch", "transformers")
+
+
+def facts() -> dict[str, Any]:
+    """Processor, logical cores, bytes of memory, and the versions of what is installed of `PACKAGES`."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "processor": processor(),
+        "vector": vector(),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "memory": memory()[0],
+        "versions": versions,
+    }
+
+
+def processor() -> str:
+    """The processor's name, with its family and model where the name alone says little."""
+    info = _cpuinfo()
+    name = info.get("model name") or platform.processor() or platform.machine()
+    numbers = [f"{key} {info[key]}" for key in ("cpu family", "model", "stepping") if key in info]
+    return f"{name} ({', '.join(numbers)})" if numbers else name
+
+
+def vector() -> str:
+    """The widest vector and matrix extensions that the processor reports; "" where it reports none."""
+    flags = set(_cpuinfo().get("flags", "").split())
+    known = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 BF16", "amx_bf16": "AMX BF16"}
+    return ", ".join(name for flag, name in known.items() if flag in flags)
+
+
+def memory() -> tuple[int, int]:
+    """Bytes of memory: in all, and available now without swapping.
+
+    Raises ImportError, naming the extra, where psutil is missing.
+    """
+    try:
+        import psutil
+    except ImportError as error:
+        raise ImportError("the bench measures memory with psutil: pip install 'refgrad[bench]'") from error
+    found = psutil.virtual_memory()
+    return found.total, found.available
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first processor of Linux's list; empty elsewhere."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return {}
+    first = path.read_text().split("\n\n", 1)[0]
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}

@@ -1,0 +1,67 @@
+"""The process of one contender: builds it, steps it when asked, and answers in lines of JSON.
+
+Requests on standard input: `{"build": work}` once, then `{"steps": n}`. Whatever the libraries print goes to standard
+error, so that standard output holds the answers alone.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def peak_memory() -> int:
+    """The largest resident memory that this process has had, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # the kernel's own mark; getrusage's can be the parent's
+        lines = (line.split() for line in status.read_text().splitlines())
+        return next(int(line[1]) * 1024 for line in lines if line[0] == "VmHWM:")
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def serve(answers: Any) -> None:
+    """Answer requests until standard input ends."""
+    runner = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            if "build" in request:
+                runner, answer = _build(request["build"])
+            else:
+                answer = _steps(runner, request["steps"])
+        except Exception as error:  # the parent raises it again, with this contender's name
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _build(work: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The contender's runner, and what building it took."""
+    from refgrad.train import allocator
+
+    kept = allocator.keep_temporaries() if work["keep_temporaries"] else False
+    from refgrad.bench import contenders
+
+    runner = contenders.build(work)
+    return runner, {"kept": kept, **runner.built}
+
+
+def _steps(runner: Any, steps: int) -> dict[str, Any]:
+    """Seconds, page faults and losses of some steps, and the peak memory so far."""
+    seconds, faults, losses = [], [], []
+    for _ in range(steps):
+        before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+        losses.append(runner.step())
+        seconds.append(time.perf_counter() - start)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before.ru_minflt)
+    return {"seconds": seconds, "faults": faults, "losses": losses, "peak": peak_memory()}
+
+
+if __name__ == "__main__":
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    serve(channel)

@@ -1,0 +1,102 @@
+"""Measure a training step: each contender in a process of its own, in turns with autodiff, beside the roofline."""
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from refgrad._files import write_json
+from refgrad.bench import machine
+from refgrad.bench import run as bench
+from refgrad.bench.contenders import BASELINE, CONTENDERS, Work
+from refgrad.cli.settings import add_common, load
+from refgrad.report import bench as report
+
+QUICK = ("model.n_layer=2", "model.n_embd=128", "model.n_positions=128", "model.vocab_size=4096")
+QUICK_NAMES = ("document", "fused", "fast", "small", "roofline")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this sub-command's options."""
+    add_common(parser)
+    names = [name for name in CONTENDERS if name != BASELINE]
+    parser.add_argument("--contender", action="append", choices=names, help="this one alone (may be repeated)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each of a pair (default 5)")
+    parser.add_argument("--quick", action="store_true", help="a small model and a few contenders, in under 2 minutes")
+    parser.add_argument("--figure", metavar="FILE.svg", help="draw time and temporaries there (extra `report`)")
+    parser.add_argument(
+        "--default-allocator",
+        action="store_true",
+        help="leave glibc's thresholds as they are, and see in the page faults what that costs",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, print, write; returns 0. Raises ValueError for bad options, before anything is built."""
+    if options.rounds < 1:
+        raise ValueError(f"--rounds is {options.rounds}, but a pair takes at least 1 turn each")
+    if options.quick and options.config is None:
+        options.set = [*QUICK, *options.set]
+    config, sizes = load(options.config, options.set, whole_sequence=True)
+    work = Work(config, sizes["batch"], sizes["sequence"])
+    names = _names(options)
+    bench.check_memory(work)
+    facts = machine.facts()
+    print(_heading(work, facts))
+    with _status() as say:
+        rows = bench.measure(work, names, options.rounds, not options.default_allocator, say)
+    print(f"\n{report.contender_table(rows)}\n\n{report.LEGEND}")
+    data = {
+        "machine": facts,
+        "work": work.data(),
+        "rounds": options.rounds,
+        "rows": list(map(dataclasses.asdict, rows)),
+    }
+    if options.json:
+        write_json(options.json, data)
+    if options.figure:
+        report.draw(rows, Path(options.figure), report.title(work))
+    return 0
+
+
+def _names(options: argparse.Namespace) -> list[str]:
+    """The contenders to run: those asked for, or all; with the roofline of every precision among them.
+
+    Raises ValueError where one that was asked for needs a module that is not installed.
+    """
+    asked = options.contender or (QUICK_NAMES if options.quick else [name for name in CONTENDERS if name != BASELINE])
+    names = []
+    for name in dict.fromkeys(asked):
+        missing = CONTENDERS[name].missing
+        if not missing:
+            names.append(name)
+        elif options.contender:
+            raise ValueError(f"--contender {name} needs {', '.join(missing)}: pip install 'refgrad[peers]'")
+        else:
+            print(f"{name} is left out: {', '.join(missing)} is not installed (the `peers` extra brings it)")
+    return names
+
+
+def _heading(work: Work, facts: dict[str, Any]) -> str:
+    """What is measured, and on what."""
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    return (
+        f"refgrad bench: AdamW, batch {work.batch} × {work.sequence} tokens, {work.config}\n"
+        f"{facts['processor']}, {facts['vector'] or 'vector extensions unknown'}, {facts['cores']} cores, "
+        f"{facts['memory'] / 1e9:.1f} GB; {versions}"
+    )
+
+
+@contextmanager
+def _status() -> Iterator[Callable[[str], None]]:
+    """A line on standard error that says what is under way: a spinner on a terminal, one line each elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda text: console.print(text, highlight=False)
+        return
+    with console.status("starting") as status:
+        yield status.update
