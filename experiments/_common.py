@@ -155,7 +155,8 @@ def load(kind: type[S], default: Path, path: str | None, changes: Sequence[str],
         key, equals, text = change.partition("=")
         if not equals:
             raise ValueError(f"--set {change}: write key=value, such as {next(iter(types))}=…")
-        steps.append(("--set", {key: toml_value(text)}))
+        words = isinstance(types.get(key), str) and not text.startswith(('"', "'"))
+        steps.append(("--set", {key: text if words else toml_value(text)}))
     for source, mapping in steps:
         for key, value in mapping.items():
             if key not in types:
