@@ -15,8 +15,8 @@ batch is one product with all rows at once, outside the loop, as are dx and the 
 
     dx = δ W_xᵀ        dW_x = Σ_t x_tᵀ δ_t        dW_h = Σ_t h_{t−1}ᵀ δ_t        dbias = Σ_t δ_t
 
-Kept: x, h_0, h and both weights; h is the result itself, and tanh's derivative needs nothing else. (Autodiff of the
-loop makes dW_h of s products, each added to a carry.)
+Kept: x, h_0, h and both weights; h is the result itself. 1 − h² is no more exact than h is where |h| nears 1; to keep
+the s·h arguments of tanh as well would mend that. (Autodiff of the loop makes dW_h of s products, added one by one.)
 Cost: the products, 2bsh(i + h) forward and twice that backward. The document names the operation without counting it.
 Source: D1, "Backpropagation Through Time".
 """
