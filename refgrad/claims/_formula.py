@@ -2,7 +2,8 @@
 
 `evaluate("H1.T @ dH2", {"H1": …, "dH2": …})` has NumPy's semantics in float64. Integers stay exact: sums, products and
 powers of them are Python's, and their quotient is a Fraction, so that a printed polynomial is evaluated to the last
-digit. Nothing else can be reached: no attribute but `.T`, no call but those of `FUNCTIONS`, no name but those given.
+digit. A listing, `"x = 2 * y; x * x"`, names its steps and ends with its value. Nothing else can be reached: no
+attribute but `.T`, no call but those of `FUNCTIONS` and of functions among the values, no name but those given.
 """
 
 import ast
@@ -64,23 +65,42 @@ class FormulaError(ValueError):
 
 
 def evaluate(text: str, values: Mapping[str, Any]) -> Any:
-    """`text` at `values` (name → Python number or array): a Python number, a bool or a NumPy array.
+    """`text` at `values` (name → Python number, array or function): a Python number, a bool or a NumPy array.
 
     Raises FormulaError for anything outside the language, naming it, and for a name without a value; ValueError or
     IndexError where shapes do not fit, also for a slice that runs beyond an array's end.
     """
+    known = dict(values)
+    *steps, last = _parsed(text).body
+    for step in steps:
+        match step:
+            case ast.Assign(targets=[ast.Name(id=name)], value=formula):
+                known[name] = _value(formula, known, text)
+            case _:
+                raise FormulaError(f"{text!r}: {ast.unparse(step)!r} is no step of a listing: write name = formula")
+    if not isinstance(last, ast.Expr):
+        raise FormulaError(f"{text!r} has no value: end it with a formula")
+    return _value(last.value, known, text)
+
+
+def _parsed(text: str) -> ast.Module:
+    """The formula or listing as a tree."""
     try:
-        tree = ast.parse(text.strip(), mode="eval")
+        tree = ast.parse(text.strip())
     except SyntaxError as error:
         raise FormulaError(f"{text!r} is no formula: {error.msg}") from error
-    return _value(tree.body, values, text)
+    if not tree.body:
+        raise FormulaError("there is no formula")
+    return tree
 
 
 def names(text: str) -> list[str]:
-    """The names that a formula uses, functions left out, in order of appearance."""
-    tree = ast.parse(text.strip(), mode="eval")
+    """The names that a formula uses, functions and a listing's own steps left out, in order of appearance."""
+    tree = _parsed(text)
     called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called]
+    made = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    used = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called]
+    found = [node for node in used if node.id not in made]
     return list(dict.fromkeys(node.id for node in sorted(found, key=lambda node: (node.lineno, node.col_offset))))
 
 
@@ -111,9 +131,9 @@ def _value(node: ast.expr, values: Mapping[str, Any], text: str) -> Any:
             return np.transpose(value(array))
         case ast.Subscript(value=array, slice=index):
             return _part(value(array), _index(index, value))
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name in FUNCTIONS:
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords) if name in FUNCTIONS or name in values:
             named = {keyword.arg: value(keyword.value) for keyword in keywords if keyword.arg}
-            return FUNCTIONS[name](*map(value, args), **named)
+            return values.get(name, FUNCTIONS.get(name))(*map(value, args), **named)
         case ast.Tuple(elts=parts):
             return tuple(map(value, parts))
     raise FormulaError(f"{text!r}: {ast.unparse(node)!r} is outside the language of formulas ({type(node).__name__})")
