@@ -1,0 +1,57 @@
+"""Rectified linear unit: y = max(0, x).
+
+Derivation. y is x above zero, where dy/dx = 1, and constant below, where dy/dx = 0. At x = 0 there is no derivative;
+here it is 0, by contract, and the forward selects by the same x ≤ 0, so that autodiff gives the same value there.
+The Jacobian is diagonal: the upstream gradient is masked, never multiplied by a matrix. Since y > 0 just where x > 0,
+
+    dx = dy where y > 0, else 0
+
+Kept: y, which the next layer keeps as its input anyway. A NaN stays one. Cost: a comparison and a selection an element,
+forward and backward; the documents print no count.
+Source: D1, "Backpropagation Through Activations"; D3, "Activation functions", "Backpropagation with vectors and matrices".
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from refgrad._jax import custom_vjp
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like
+from refgrad.ops._row import Cost, Row, Special
+from refgrad.symbols import b, i, s, w
+
+
+@custom_vjp
+@jax.named_scope("relu")
+def relu(x: Array) -> Array:
+    """x of any shape → max(0, x), element by element. Raises TypeError where x is not floating."""
+    agree("relu", x=(x, "..."))
+    return jnp.where(x <= 0, 0.0, x)
+
+
+@jax.named_scope("relu")
+def _fwd(x: Array) -> tuple[Array, Array]:
+    y = relu.fun(x)
+    return y, y
+
+
+@jax.named_scope("relu")
+def _bwd(y: Array, dy: Array) -> tuple[Array]:
+    return (Like.of(y)(jnp.where(y <= 0, 0.0, dy)),)
+
+
+relu.defvjp(_fwd, _bwd)
+
+ROW = Row(
+    op=relu,
+    source="D1, Backpropagation Through Activations",
+    arguments={"x": "b s i"},
+    forward=Cost(2 * b * s * i),
+    backward=Cost(2 * b * s * i),
+    document=0,
+    causes={"comparison and selection, not counted": 2 * b * s * i},
+    residuals=w * b * s * i,
+    special={"at the kink": Special(values={"x": np.round})},
+)

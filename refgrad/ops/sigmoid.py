@@ -1,0 +1,56 @@
+"""Sigmoid: y = σ(x) = 1 / (1 + e^(−x)).
+
+Derivation. By the quotient rule dy/dx = e^(−x) / (1 + e^(−x))², one factor of which is σ(x) and the other
+e^(−x) / (1 + e^(−x)) = 1 − σ(x), so that dy/dx = σ(x) (1 − σ(x)), as in the documents. Where the sigmoid saturates at 1
+the digits of 1 − σ(x) are lost, in float32 all of them from x = 17 on. The same number is σ(−x), which loses none:
+
+    dx = dy σ(x) σ(−x)
+
+Kept: x (y alone would have to give 1 − y). Cost: XLA counts a σ as three and one transcendental; the documents print
+no count.
+Source: D1, "Backpropagation Through Activations"; D3, "Backpropagation"; D4, "Gradient Calculations".
+"""
+
+import jax
+import numpy as np
+from jax import Array
+
+from refgrad._jax import custom_vjp
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like, wide
+from refgrad.ops._row import Cost, Row, Special
+from refgrad.symbols import b, i, s, w
+
+
+@custom_vjp
+@jax.named_scope("sigmoid")
+def sigmoid(x: Array) -> Array:
+    """x of any shape → σ(x), element by element. Raises TypeError where x is not floating."""
+    agree("sigmoid", x=(x, "..."))
+    return jax.lax.logistic(wide(x)).astype(x.dtype)
+
+
+@jax.named_scope("sigmoid")
+def _fwd(x: Array) -> tuple[Array, Array]:
+    return sigmoid.fun(x), x
+
+
+@jax.named_scope("sigmoid")
+def _bwd(kept: Array, dy: Array) -> tuple[Array]:
+    x = wide(kept)
+    return (Like.of(kept)(wide(dy) * (jax.lax.logistic(x) * jax.lax.logistic(-x))),)
+
+
+sigmoid.defvjp(_fwd, _bwd)
+
+ROW = Row(
+    op=sigmoid,
+    source="D1, Backpropagation Through Activations",
+    arguments={"x": "b s i"},
+    forward=Cost(3 * b * s * i, b * s * i),
+    backward=Cost(9 * b * s * i, 2 * b * s * i),
+    document=0,
+    causes={"σ(x) σ(−x) dy, not counted": 9 * b * s * i},
+    residuals=w * b * s * i,
+    special={"zero": Special(values={"x": np.zeros_like})},
+)

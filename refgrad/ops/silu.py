@@ -1,0 +1,58 @@
+"""Sigmoid linear unit (swish): y = x σ(x).
+
+Derivation. By the product rule dy/dx = σ(x) + x σ'(x), and σ'(x) = σ(x) (1 − σ(x)) = σ(x) σ(−x), whose second form does
+not cancel where σ(x) nears 1 (see `sigmoid`). With σ(x) drawn out
+
+    dx = dy σ(x) (1 + x σ(−x))
+
+Kept: x. Cost: XLA counts a σ as three and one transcendental; the document prints no count.
+Source: D3, "Activation functions".
+"""
+
+import jax
+import numpy as np
+from jax import Array
+
+from refgrad._jax import custom_vjp
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like, wide
+from refgrad.ops._row import Cost, Row, Special
+from refgrad.symbols import b, i, s, w
+
+
+@custom_vjp
+@jax.named_scope("silu")
+def silu(x: Array) -> Array:
+    """x of any shape → x σ(x), element by element. Raises TypeError where x is not floating."""
+    agree("silu", x=(x, "..."))
+    y = wide(x)
+    return (y * jax.lax.logistic(y)).astype(x.dtype)
+
+
+@jax.named_scope("silu")
+def _fwd(x: Array) -> tuple[Array, Array]:
+    return silu.fun(x), x
+
+
+@jax.named_scope("silu")
+def _bwd(kept: Array, dy: Array) -> tuple[Array]:
+    x = wide(kept)
+    return (Like.of(kept)(wide(dy) * (jax.lax.logistic(x) * (1 + x * jax.lax.logistic(-x)))),)
+
+
+silu.defvjp(_fwd, _bwd)
+
+ROW = Row(
+    op=silu,
+    source="D3, Activation functions",
+    arguments={"x": "b s i"},
+    forward=Cost(4 * b * s * i, b * s * i),
+    backward=Cost(11 * b * s * i, 2 * b * s * i),
+    document=0,
+    causes={"σ(x) (1 + x σ(−x)) dy, not counted": 11 * b * s * i},
+    residuals=w * b * s * i,
+    special={
+        "large inputs": Special(values={"x": lambda x: np.where(x > 0, 30, -30)}),
+        "zero": Special(values={"x": np.zeros_like}),
+    },
+)

@@ -1,0 +1,56 @@
+"""Hyperbolic tangent: y = tanh(x).
+
+Derivation. With y = sinh(x) / cosh(x) the quotient rule gives dy/dx = 1 − y². Near |y| = 1 that cancels; with σ the
+logistic function y = 2σ(2x) − 1, so that 1 − y² = (1 − y) (1 + y) = 4 σ(−2x) σ(2x), which does not:
+
+    dx = 4 dy σ(2x) σ(−2x)
+
+Kept: x (y alone would have to give 1 − y²). Cost: XLA counts a σ as three and one transcendental; the document prints no
+count.
+Source: D3, "Activation functions".
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from refgrad._jax import custom_vjp
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like, wide
+from refgrad.ops._row import Cost, Row, Special
+from refgrad.symbols import b, i, s, w
+
+
+@custom_vjp
+@jax.named_scope("tanh")
+def tanh(x: Array) -> Array:
+    """x of any shape → tanh(x), element by element. Raises TypeError where x is not floating."""
+    agree("tanh", x=(x, "..."))
+    return jnp.tanh(wide(x)).astype(x.dtype)
+
+
+@jax.named_scope("tanh")
+def _fwd(x: Array) -> tuple[Array, Array]:
+    return tanh.fun(x), x
+
+
+@jax.named_scope("tanh")
+def _bwd(kept: Array, dy: Array) -> tuple[Array]:
+    z = 2 * wide(kept)
+    return (Like.of(kept)(4 * wide(dy) * (jax.lax.logistic(z) * jax.lax.logistic(-z))),)
+
+
+tanh.defvjp(_fwd, _bwd)
+
+ROW = Row(
+    op=tanh,
+    source="D3, Activation functions",
+    arguments={"x": "b s i"},
+    forward=Cost(0, b * s * i),
+    backward=Cost(11 * b * s * i, 2 * b * s * i),
+    document=0,
+    causes={"4 σ(2x) σ(−2x) dy, not counted": 11 * b * s * i},
+    residuals=w * b * s * i,
+    special={"zero": Special(values={"x": np.zeros_like})},
+)
