@@ -7,6 +7,7 @@ attribute but `.T`, no call but those of `FUNCTIONS` and of functions among the 
 """
 
 import ast
+import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
@@ -36,6 +37,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "concatenate": lambda *parts: np.concatenate(parts, -1),
     "diag": np.diag,
     "einsum": np.einsum,
+    "erf": np.vectorize(math.erf, otypes=[float]),
     "exp": np.exp,
     "eye": np.eye,
     "log": np.log,
@@ -136,6 +138,8 @@ def _value(node: ast.expr, values: Mapping[str, Any], text: str) -> Any:
             return values.get(name, FUNCTIONS.get(name))(*map(value, args), **named)
         case ast.Tuple(elts=parts):
             return tuple(map(value, parts))
+        case ast.List(elts=parts):
+            return np.array([value(part) for part in parts])
     raise FormulaError(f"{text!r}: {ast.unparse(node)!r} is outside the language of formulas ({type(node).__name__})")
 
 
@@ -156,15 +160,15 @@ def _quotient(left: Any, right: Any) -> Any:
     return left / right
 
 
-def _compare(left: Any, ops: list[ast.cmpop], rights: list[Any], text: str) -> bool:
-    """A chain of comparisons, each over all entries."""
+def _compare(left: Any, ops: list[ast.cmpop], rights: list[Any], text: str) -> Any:
+    """A chain of comparisons, entry by entry."""
+    result: Any = True
     for op, right in zip(ops, rights, strict=True):
         if type(op) not in COMPARISONS:
             raise FormulaError(f"{text!r}: {type(op).__name__} is outside the language of formulas")
-        if not np.all(COMPARISONS[type(op)](left, right)):
-            return False
+        result = result & COMPARISONS[type(op)](left, right)
         left = right
-    return True
+    return result
 
 
 def _part(array: Any, index: Any) -> Any:

@@ -142,8 +142,12 @@ class Outcome:
     @property
     def kind(self) -> Kind:
         """The worst of the checks' verdicts."""
-        found = {finding.kind for finding in self.findings}
-        return next((kind for kind in reversed(KINDS) if kind in found), "undecided")
+        kind: Kind = "undecided"
+        worst = -1
+        for finding in self.findings:
+            if KINDS.index(finding.kind) > worst:
+                kind, worst = finding.kind, KINDS.index(finding.kind)
+        return kind
 
     @property
     def ok(self) -> bool:

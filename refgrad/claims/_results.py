@@ -40,6 +40,8 @@ class Result:
             raise
         except (ValueError, IndexError) as error:
             return cls(formula, case, None, np.inf, f"shapes do not fit ({error})")
+        if case.truth is True:
+            return cls(formula, case, got, 0.0 if np.all(got) else np.inf)
         if _exact(got) and _exact(case.truth):
             return cls(formula, case, got, 0.0 if got == case.truth else np.inf)
         value, truth = (np.asarray(x, np.float64) for x in (got, case.truth))
