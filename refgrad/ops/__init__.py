@@ -1,37 +1,40 @@
 """Operations with backward rules derived by hand: one file each, found by itself.
 
 `refgrad.ops.NAME` is the operation, a `jax.custom_vjp` function, and `refgrad.ops.TABLE` maps every name to its row.
+`refgrad.ops.fused` holds the same mathematics in fewer bytes and less time; its rows are `TABLE["fused.NAME"]`.
 """
 
-import importlib
-import pkgutil
 from types import SimpleNamespace
 from typing import Any
 
+from refgrad.ops import fused
 from refgrad.ops._row import Cost, Row, Special
+from refgrad.ops._table import rows
 
-TABLE: dict[str, Row] = {
-    module.name: importlib.import_module(f"{__name__}.{module.name}").ROW
-    for module in pkgutil.iter_modules(__path__)
-    if not module.name.startswith("_") and not module.ispkg
-}
-globals().update({name: row.op for name, row in TABLE.items()})  # over the submodules of the same names
+_PLAIN = rows(__name__, __path__)
+TABLE: dict[str, Row] = {row.name: row for row in (*_PLAIN.values(), *fused.ROWS.values())}
+globals().update({name: row.op for name, row in _PLAIN.items()})  # over the submodules of the same names
 
-RULES = ("document", "autodiff")
+RULES = ("document", "fused", "autodiff")
 
 
 def operations(rules: str) -> SimpleNamespace:
-    """Every operation by name, with its derived rule ("document") or as the plain function ("autodiff").
+    """Every operation by name under one set of rules.
 
+    "document" has each with the rule derived in its file, "fused" the same with those of `refgrad.ops.fused` in the
+    place of what they fuse, "autodiff" the document's plain functions, differentiated by JAX.
     Raises ValueError for any other `rules`.
     """
     if rules not in RULES:
         raise ValueError(f"rules is {rules!r}, but must be one of {', '.join(map(repr, RULES))}")
-    return SimpleNamespace(**{name: row.op if rules == "document" else row.op.fun for name, row in TABLE.items()})
+    if rules == "autodiff":
+        return SimpleNamespace(**{name: row.op.fun for name, row in _PLAIN.items()})
+    found = _PLAIN if rules == "document" else _PLAIN | fused.ROWS
+    return SimpleNamespace(**{name: row.op for name, row in found.items()})
 
 
 def __getattr__(name: str) -> Any:
     raise AttributeError(f"refgrad.ops has no operation {name!r}: it has {', '.join(TABLE)}")
 
 
-__all__ = ["RULES", "TABLE", "Cost", "Row", "Special", "operations"]
+__all__ = ["RULES", "TABLE", "Cost", "Row", "Special", "fused", "operations"]

@@ -1,0 +1,168 @@
+"""Causal attention by blocks of positions: o = softmax(q kᵀ/√d, j ≤ i) v, the probabilities never whole.
+
+Forward. With x = q̃ kᵀ, q̃ = q/√d, and per query i the maximum M_i and S_i = Σ_{j≤i} e^(x_ij − M_i), the probabilities
+are p_ij = e_ij / S_i, e_ij = e^(x_ij − M_i), and o_i = (Σ_{j≤i} e_ij v_j) / S_i. Queries are taken in blocks of m rows,
+each against its own prefix of keys and no others: what lies above the block's last row is never computed.
+
+Derivation. `attn_value`, `softmax` and `query_key` in turn give dv_j = Σ_i p_ij do_i, dp_ij = do_i·v_j,
+dx_ij = p_ij (dp_ij − Σ_k p_ik dp_ik), dq̃_i = Σ_j dx_ij k_j, dk_j = Σ_i dx_ij q̃_i. The sum over k is
+do_i · Σ_k p_ik v_k = do_i · o_i, and p_ij = e_ij / S_i: with g_i = do_i / S_i the division leaves the s² entries for the
+heads' columns, and the probabilities come again from M:
+
+    e_ij = e^(x_ij − M_i)        dv_j = Σ_i e_ij g_i        dx_ij = e_ij (g_i·v_j − g_i·o_i)
+    dk_j = Σ_i dx_ij q̃_i        dq_i = (Σ_j dx_ij k_j) / √d
+
+The backward pass takes the *keys* in blocks, each against the queries from its first position on, as (keys × queries):
+dk and dv of a block are then finished at once, dq alone is summed over the blocks, and no compiler can take the
+forward's scores, which have other shapes, for the backward's and keep them in between.
+
+Kept: q, k, v, o, and M and S, which together are the log-sum-exp M + log S; apart they keep its last digits.
+A block longer than the sequence is the sequence. Cost: with A = Σ over the blocks of rows × prefix, which is s²/2 and
+half a block more a row, against the operations that it replaces: the masked blocks are not there; the scores are made
+again; scaling, division and row sums act on s·d entries of a head and not on its s².
+Source: D2, "Activation-to-Activation Multiplications", "Softmax", and its remark that half of the scores is masked;
+Dao et al., FlashAttention (2022), for the log-sum-exp in the probabilities' place.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import sympy
+from jax import Array
+
+from refgrad._jax import custom_vjp
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like, lift, product, wide
+from refgrad.ops._row import Cost, Row, Special
+from refgrad.symbols import a, b, d, m, n_h, s, w
+
+
+class Residuals(NamedTuple):
+    """q, k, v, o (..., s, d); each query's maximum and sum of exponentials (..., s, 1)."""
+
+    q: Array
+    k: Array
+    v: Array
+    o: Array
+    top: Array
+    total: Array
+
+
+def _blocks(s: int, block: int) -> list[slice]:
+    """The sequence in blocks, the last as long as what is left."""
+    return [slice(start, min(start + block, s)) for start in range(0, s, block)]
+
+
+def _scaled(q: Array) -> Array:
+    """q/√d in q's dtype."""
+    return (wide(q) * q.shape[-1] ** -0.5).astype(q.dtype)
+
+
+def _open(scores: Array, queries: slice, keys: slice, transposed: bool = False) -> Array:
+    """`scores` with −∞ where the key stands after the query."""
+    position = jax.lax.iota("int32", max(queries.stop, keys.stop))
+    i, j = position[queries], position[keys]
+    open_ = j[:, None] <= i[None, :] if transposed else j[None, :] <= i[:, None]
+    return jnp.where(lift(open_, scores.ndim), scores, -jnp.inf)
+
+
+def _attend(q: Array, k: Array, v: Array, block: int) -> tuple[Array, Array, Array]:
+    """o, M and S, one block of queries after another."""
+    q, parts = _scaled(q), []
+    for rows in _blocks(q.shape[-2], block):
+        prefix = slice(0, rows.stop)
+        x = product("...id,...jd->...ij", q[..., rows, :], k[..., prefix, :])
+        x = _open(x, rows, prefix)
+        top = jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
+        e = jnp.exp(x - top)
+        total = jnp.sum(e, axis=-1, keepdims=True)
+        o = product("...ij,...jd->...id", e.astype(v.dtype), v[..., prefix, :]) / total
+        parts.append((o.astype(v.dtype), top, total))
+    o, top, total = (jnp.concatenate(part, axis=-2) for part in zip(*parts, strict=True))
+    return o, top, total
+
+
+def _agree(q: Array, k: Array, v: Array, block: int) -> None:
+    agree("fused.attention", q=(q, "... s d"), k=(k, "... s d"), v=(v, "... s d"))
+    if not (q.shape[-2] and q.shape[-1]):
+        raise ValueError(f"fused.attention: q has shape {q.shape}, but needs one position and one column at least")
+    if block < 1:
+        raise ValueError(f"fused.attention: block is {block}, but must be at least 1: the rows of a block of queries")
+
+
+@custom_vjp(nondiff_argnums=(3,))
+@jax.named_scope("attention")
+def attention(q: Array, k: Array, v: Array, block: int) -> Array:
+    """q, k, v (..., s, d), block ≥ 1 positions → (..., s, d); a block longer than s is s.
+
+    Raises ValueError or TypeError where they do not agree.
+    """
+    _agree(q, k, v, block)
+    return _attend(q, k, v, block)[0]
+
+
+@jax.named_scope("attention")
+def _fwd(q: Array, k: Array, v: Array, block: int) -> tuple[Array, Residuals]:
+    _agree(q, k, v, block)
+    o, top, total = _attend(q, k, v, block)
+    return o, Residuals(q, k, v, o, top, total)
+
+
+@jax.named_scope("attention")
+def _bwd(block: int, kept: Residuals, do: Array) -> tuple[Array, Array, Array]:
+    k, v, q = kept.k, kept.v, _scaled(kept.q)
+    g = wide(do) / kept.total
+    column = jnp.sum(g * wide(kept.o), axis=-1)[..., None, :]  # g·o, a number for each query
+    top, g = jnp.swapaxes(kept.top, -1, -2), g.astype(v.dtype)
+    s = q.shape[-2]
+    dq, dk, dv = None, [], []
+    for keys in reversed(_blocks(s, block)):
+        rest = slice(keys.start, s)  # the queries that see these keys
+        x = product("...jd,...id->...ji", k[..., keys, :], q[..., rest, :])
+        e = jnp.exp(_open(x, rest, keys, transposed=True) - top[..., rest])
+        dp = product("...jd,...id->...ji", v[..., keys, :], g[..., rest, :])
+        dx = (e * (dp - column[..., rest])).astype(k.dtype)
+        dv.append(product("...ji,...id->...jd", e.astype(v.dtype), g[..., rest, :]))
+        dk.append(product("...ji,...id->...jd", dx, q[..., rest, :]))
+        part = product("...ji,...jd->...id", dx, k[..., keys, :])
+        if dq is not None:
+            own = keys.stop - keys.start
+            part = jnp.concatenate([part[..., :own, :], part[..., own:, :] + dq], axis=-2)
+        dq = part
+    dk, dv = (jnp.concatenate(parts[::-1], axis=-2) for parts in (dk, dv))
+    return Like.of(kept.q)(dq * q.shape[-1] ** -0.5), Like.of(k)(dk), Like.of(v)(dv)
+
+
+attention.defvjp(_fwd, _bwd)
+
+WHOLE = sympy.floor(s / m)  # blocks of m rows; what is left are s − m·WHOLE
+AREA = m**2 * WHOLE * (WHOLE + 1) / 2 + (s - m * WHOLE) * s  # Σ over the blocks of queries: rows × prefix
+SUMMED = s * WHOLE - m * WHOLE * (WHOLE - 1) / 2 + (s - m * WHOLE) - s  # Σ over the later blocks of keys: queries
+HEADS = b * n_h
+
+ROW = Row(
+    op=attention,
+    source="D2, Activation-to-Activation Multiplications; Softmax",
+    arguments={"q": "b n_h s d", "k": "b n_h s d", "v": "b n_h s d"},
+    statics={"block": m},
+    # two products; a selection, the maximum and the sum with n − 1 a row, the shift; scaling and division; the mask
+    forward=Cost(HEADS * (4 * AREA * d + 4 * AREA - 2 * s + 2 * s * d) + AREA, HEADS * AREA),
+    backward=Cost(
+        HEADS * (10 * AREA * d + 4 * AREA + 5 * s * d - s + SUMMED * d) + AREA,
+        HEADS * AREA,
+    ),
+    document=HEADS * s**2 * (8 * d + 5),
+    causes={
+        "masked blocks skipped": HEADS * (AREA - s**2) * (8 * d + 5),
+        "scores recomputed": HEADS * (AREA * (2 * d + 2) + s * d) + AREA,
+        "scaling, division and row sums a column, not a score": HEADS * (4 * s * d - s - 3 * AREA),
+        "dq summed over the blocks": HEADS * SUMMED * d,
+    },
+    residuals=HEADS * s * (4 * w * d + 2 * a),
+    special={
+        "one block": Special(dims={"m": 9}),
+        "blocks of one row": Special(dims={"m": 1}),
+        "large scores": Special(values={"q": lambda q: 30 * q}),
+    },
+)

@@ -1,0 +1,101 @@
+"""Layer normalisation that keeps its input: y = γ x̂ + β, x̂ = (x − μ) rstd, rstd = (σ² + ε)^(−1/2).
+
+Derivation. The gradients are those of `layer_norm`, which holds x̂ in memory from forward to backward. But x is alive
+there anyway (it is the residual stream), and x̂ is a subtraction and a product of x with two numbers a row:
+
+    x̂ = (x − μ) rstd        v = dy γ
+    dx = rstd (v − mean(v) − x̂ mean(v x̂))        dγ = Σ_r dy x̂        dβ = Σ_r dy
+
+Kept: x, μ and rstd, and γ: in a model no array of its own but two columns. In bfloat16 x has half of x̂'s bytes.
+Cost: that of `layer_norm` and 2bsh to make x̂ again.
+Source: D2, "Layer Normalization"; keeping the statistics alone is common practice (llm.c, doc/layernorm).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from refgrad._jax import custom_vjp
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like, lift, rows, wide
+from refgrad.ops._row import Cost, Row
+from refgrad.ops.layer_norm import ROW as PLAIN
+from refgrad.symbols import a, b, h, s, w
+
+
+class Residuals(NamedTuple):
+    """x (..., h), μ and rstd (..., 1), γ (h,), and the type of β."""
+
+    x: Array
+    mean: Array
+    rstd: Array
+    gamma: Array
+    beta: Like
+
+
+def statistics(x: Array, eps: float) -> tuple[Array, Array, Array]:
+    """x − μ (..., h), and μ and rstd of each row (..., 1), in the dtype of sums."""
+    x = wide(x)
+    mean = jnp.mean(x, axis=-1, keepdims=True)
+    centred = x - mean
+    return centred, mean, jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + eps)
+
+
+def normalise(x: Array, mean: Array, rstd: Array) -> Array:
+    """x̂ (..., h), in the dtype of sums."""
+    return (wide(x) - mean) * rstd
+
+
+def affine(x_hat: Array, gamma: Array, beta: Array) -> Array:
+    """γ x̂ + β."""
+    return lift(wide(gamma), x_hat.ndim) * x_hat + lift(wide(beta), x_hat.ndim)
+
+
+def _agree(x: Array, gamma: Array, beta: Array, eps: float) -> None:
+    agree("fused.layer_norm", x=(x, "... h"), gamma=(gamma, "h"), beta=(beta, "h"))
+    if not eps > 0:
+        raise ValueError(f"fused.layer_norm: eps is {eps}, but must be above 0, or a constant row divides by 0")
+
+
+@custom_vjp(nondiff_argnums=(3,))
+@jax.named_scope("layer_norm")
+def layer_norm(x: Array, gamma: Array, beta: Array, eps: float) -> Array:
+    """x (..., h), γ and β (h,), ε > 0 → (..., h). Raises ValueError or TypeError where they do not agree."""
+    return _fwd(x, gamma, beta, eps)[0]
+
+
+@jax.named_scope("layer_norm")
+def _fwd(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Residuals]:
+    _agree(x, gamma, beta, eps)
+    centred, mean, rstd = statistics(x, eps)
+    y = affine(centred * rstd, gamma, beta).astype(x.dtype)
+    return y, Residuals(x, mean, rstd, gamma, Like.of(beta))
+
+
+@jax.named_scope("layer_norm")
+def _bwd(eps: float, kept: Residuals, dy: Array) -> tuple[Array, Array, Array]:
+    x_hat, dy = normalise(kept.x, kept.mean, kept.rstd), wide(dy)
+    v = dy * lift(wide(kept.gamma), dy.ndim)
+    mean_v = jnp.mean(v, axis=-1, keepdims=True)
+    mean_vx = jnp.mean(v * x_hat, axis=-1, keepdims=True)
+    dx = kept.rstd * (v - mean_v - x_hat * mean_vx)
+    dgamma, dbeta = jnp.sum(rows(dy * x_hat), axis=0), jnp.sum(rows(dy), axis=0)
+    return Like.of(kept.x)(dx), Like.of(kept.gamma)(dgamma), kept.beta(dbeta)
+
+
+layer_norm.defvjp(_fwd, _bwd)
+
+ROW = Row(
+    op=layer_norm,
+    source=PLAIN.source,
+    arguments=PLAIN.arguments,
+    statics=PLAIN.statics,
+    forward=PLAIN.forward,
+    backward=Cost(13 * b * s * h - 2 * h),
+    document=PLAIN.document,
+    causes={**PLAIN.causes, "x̂ recomputed": 2 * b * s * h},
+    residuals=w * (b * s * h + h) + a * 2 * b * s,
+    special=PLAIN.special,
+)

@@ -1,0 +1,97 @@
+"""Two linear layers with a GELU between them: y = GELU(u) w₂ + b₂, u = x w₁ + b₁.
+
+Derivation. A chain of `linear`, `gelu` and `linear`, whose rules are applied from the output to the input. The second
+layer's weight gradient asks for a = GELU(u) and the GELU's for its slope at u: both come from one exponential of the
+pre-activation (see `gelu`), so that a is not kept:
+
+    a, a′ = GELU(u), GELU′(u)        da, dw₂, db₂ = linear's of dy at a        du = da a′
+    dx, dw₁, db₁ = linear's of du at x
+
+Kept: x, u and both weights: a, as large as u, is not. Cost: that of the parts, and GELU's value again: one operation
+an element, since it shares all but the last product with its slope.
+Source: D2, "Final Tally" (mlp_up, gelu, mlp_down).
+"""
+
+from typing import NamedTuple
+
+import jax
+import sympy
+from jax import Array
+
+from refgrad._jax import custom_vjp
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like, wide
+from refgrad.ops._row import Cost, Row
+from refgrad.ops.fused.gelu import ROW as GELU
+from refgrad.ops.fused.gelu import gelu, value_and_slope
+from refgrad.ops.fused.linear import ROW as LINEAR
+from refgrad.ops.fused.linear import Residuals as Linear
+from refgrad.ops.fused.linear import linear
+from refgrad.symbols import b, h, i, o, s, w
+
+
+class Residuals(NamedTuple):
+    """x (..., h), u (..., 4h), w₁ (h, 4h), w₂ (4h, h), and the types of both biases."""
+
+    x: Array
+    u: Array
+    w_1: Array
+    w_2: Array
+    b_1: Like
+    b_2: Like
+
+
+@custom_vjp
+@jax.named_scope("mlp")
+def mlp(x: Array, w_1: Array, b_1: Array, w_2: Array, b_2: Array) -> Array:
+    """x (..., i), w₁ (i, o), b₁ (o,), w₂ (o, i), b₂ (i,) → (..., i).
+
+    Raises ValueError or TypeError where they do not agree.
+    """
+    return _fwd(x, w_1, b_1, w_2, b_2)[0]
+
+
+@jax.named_scope("mlp")
+def _fwd(x: Array, w_1: Array, b_1: Array, w_2: Array, b_2: Array) -> tuple[Array, Residuals]:
+    agree("fused.mlp", x=(x, "... i"), w_1=(w_1, "i o"), b_1=(b_1, "o"), w_2=(w_2, "o i"), b_2=(b_2, "i"))
+    u = linear.fun(x, w_1, b_1)  # (..., o)
+    return linear.fun(gelu.fun(u), w_2, b_2), Residuals(x, u, w_1, w_2, Like.of(b_1), Like.of(b_2))
+
+
+@jax.named_scope("mlp")
+def _bwd(kept: Residuals, dy: Array) -> tuple[Array, Array, Array, Array, Array]:
+    value, slope = value_and_slope(kept.u)
+    da, dw_2, db_2 = linear.bwd(Linear(value.astype(kept.u.dtype), kept.w_2, kept.b_2), dy)
+    du = (wide(da) * slope).astype(kept.u.dtype)
+    dx, dw_1, db_1 = linear.bwd(Linear(kept.x, kept.w_1, kept.b_1), du)
+    return dx, dw_1, db_1, dw_2, db_2
+
+
+mlp.defvjp(_fwd, _bwd)
+
+USES = ((LINEAR, {}), (GELU, {i: o}), (LINEAR, {i: o, o: i}))
+AGAIN = b * s * o  # x σ(z)
+
+
+def _sum(cost) -> sympy.Expr:
+    """One of the parts' costs, summed over their uses."""
+    return sympy.Add(*(sympy.sympify(cost(row)).subs(widths, simultaneous=True) for row, widths in USES))
+
+
+ROW = Row(
+    op=mlp,
+    source="D2, Final Tally (mlp_up, gelu, mlp_down)",
+    arguments={"x": "b s i", "w_1": "i o", "b_1": "o", "w_2": "o i", "b_2": "i"},
+    scale={"w_1": 1 / sympy.sqrt(i), "w_2": 1 / sympy.sqrt(o)},
+    forward=Cost(_sum(lambda row: row.forward.flops), _sum(lambda row: row.forward.transcendentals)),
+    backward=Cost(
+        _sum(lambda row: row.backward.flops) + AGAIN, _sum(lambda row: row.backward.transcendentals)
+    ),
+    document=_sum(lambda row: row.document),
+    causes={
+        "bias": _sum(lambda row: row.causes.get("bias", 0)),
+        "transcendental split": GELU.causes["transcendental split"].subs(i, o),
+        "GELU's value recomputed": AGAIN,
+    },
+    residuals=w * (b * s * i + b * s * o + 2 * i * o),
+)
