@@ -21,7 +21,7 @@ KEY = "key"  # in the place of axes
 
 
 class Cost(NamedTuple):
-    """Operations in XLA's convention, for float32 and float64 arguments."""
+    """Operations in XLA's convention, for float32 arguments; float64 ones cost the same but for erfc."""
 
     flops: sympy.Expr | int
     transcendentals: sympy.Expr | int = 0
@@ -38,12 +38,12 @@ class Special(NamedTuple):
 class Row:
     """One operation of the table.
 
-    `arguments` maps each array argument to its axes (`"b s h"`; `"b s < V"` for integer ids below V; `"key"` for a
-    random key), in order, and `statics` maps each static argument, which follow the arrays, to its value: an
-    expression in the dimensions, a float or a string. `scale` is a factor on a standard normal sample, for arguments
-    that the operation meets at another size. `document` is the backward pass as the document counts it,
-    `backward.flops` is `document + Σ causes`, and `residuals` the bytes that the rule keeps, w for an element of the
-    arguments and a for an accumulated one.
+    `arguments` maps each array argument to its axes (`"b s h"`; `"b s < V"` for integer ids below V, `"b s < 2"`
+    below 2; `"key"` for a random key), in order, and `statics` maps each static argument, which follow the arrays, to
+    its value: an expression in the dimensions, a float or a string. `scale` is a factor on a standard normal sample,
+    for arguments that the operation meets at another size, and `domain` carries such a sample to where an argument
+    lives. `document` is the backward pass as the document counts it, `backward.flops` is `document + Σ causes`, and
+    `residuals` the bytes that the rule keeps, w for an element of the arguments and a for an accumulated one.
     """
 
     op: Any  # a jax.custom_vjp; its __call__ has no static type
@@ -56,6 +56,7 @@ class Row:
     residuals: sympy.Expr | int
     statics: Mapping[str, sympy.Expr | float | str] = dataclasses.field(default_factory=dict)
     scale: Mapping[str, sympy.Expr] = dataclasses.field(default_factory=dict)
+    domain: Mapping[str, Callable[[np.ndarray], np.ndarray]] = dataclasses.field(default_factory=dict)
     special: Mapping[str, Special] = dataclasses.field(default_factory=dict)
 
     @property
@@ -109,9 +110,10 @@ class Row:
                 arrays.append(jax.random.key(seed))
                 continue
             if bound:
-                draw = rng.integers(0, dims[bound.strip()], struct.shape)
+                draw = rng.integers(0, evaluate(parse(bound), dims), struct.shape)
             else:
                 draw = rng.standard_normal(struct.shape) * self._factor(name, dims)
+                draw = self.domain.get(name, np.asarray)(draw)
             array = draw.astype(struct.dtype)
             arrays.append(jnp.asarray(values[name](array) if name in values else array, struct.dtype))
         return tuple(arrays)
