@@ -33,6 +33,7 @@ HATCHES = ("", "//", "..", "xx", "\\\\", "--")
 INK = "#010203"  # stands for the page's colour of text
 
 STYLE: dict[str, Any] = {
+    "axes.axisbelow": True,
     "axes.edgecolor": INK,
     "axes.formatter.use_mathtext": True,
     "axes.grid": True,
@@ -71,6 +72,13 @@ def series(n: int) -> dict[str, Any]:
     if not 0 <= n < len(COLORS):
         raise ValueError(f"series {n}: a figure has series 0 to {len(COLORS) - 1}; divide it into several axes")
     return {"color": COLORS[n], "marker": MARKERS[n], "linestyle": DASHES[n]}
+
+
+def legend_below(axes: Any, **options: Any) -> None:
+    """A legend beneath the axes, in one line, where it covers nothing; `options` are those of `Axes.legend`."""
+    _, labels = axes.get_legend_handles_labels()
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": len(options.get("handles", labels))}
+    axes.legend(**{**place, "columnspacing": 1.2, "handletextpad": 0.5, **options})
 
 
 @contextmanager
