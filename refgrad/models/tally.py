@@ -10,7 +10,7 @@ from typing import NamedTuple
 import sympy
 
 from refgrad.ops import TABLE, Cost, Row
-from refgrad.symbols import V, b, d, h, i, n_h, n_L, o, s
+from refgrad.symbols import V, b, d, evaluate, h, i, n_h, n_L, o, s
 
 
 class Use(NamedTuple):
@@ -26,6 +26,10 @@ class Use(NamedTuple):
     def cost(self, part: Callable[[Row], sympy.Expr | int]) -> sympy.Expr:
         """One of the row's polynomials at these widths."""
         return sympy.sympify(part(TABLE[self.op])).subs(self.widths.items())
+
+    def sizes(self, dims: Mapping[str, int]) -> dict[str, int]:
+        """The model's dimensions and this use's own widths, by name."""
+        return {**dims, **{symbol.name: evaluate(width, dims) for symbol, width in self.widths.items()}}
 
 
 LAYER = (

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from refgrad import cost
-from refgrad._text import table
+from refgrad._text import Table
 from refgrad.models.tally import LAYER, Use
 from refgrad.ops import TABLE, Row
 from refgrad.report.cost import Pass, price
@@ -51,7 +51,7 @@ class UseResult:
 def price_use(use: Use, dims: Mapping[str, int]) -> UseResult:
     """Price one use at the model's dimensions, from shapes alone, in float32."""
     row = TABLE[use.op]
-    sizes = {**dims, **{symbol.name: evaluate(width, dims) for symbol, width in use.widths.items()}}
+    sizes = use.sizes(dims)
     with jax.enable_x64(False):
         op, shapes = row.bound(sizes), row.shapes(sizes, jnp.float32)
         forward, backward = (_price(row, name, op, shapes, sizes) for name in ("forward", "backward"))
@@ -70,7 +70,7 @@ def _price(row: Row, name: str, op: Any, shapes: tuple[Any, ...], sizes: Mapping
     return price(name, op, *shapes, derived=derived, document=evaluate(row.document, sizes), causes=causes)
 
 
-def use_table(results: list[UseResult]) -> str:
+def use_table(results: list[UseResult]) -> Table:
     """One line a use, its backward pass once; all of `times` in the model cost so."""
     header = ["scope", "operation", "×", "document", "counted", "− document", "transc.", "bytes", "fl/byte"]
     rows = []
@@ -91,4 +91,4 @@ def use_table(results: list[UseResult]) -> str:
                 str(result.unexplained),
             ]
         )
-    return table([*header, "kept, derived", "measured", "unexplained"], rows)
+    return Table([*header, "kept, derived", "measured", "unexplained"], rows)

@@ -47,10 +47,6 @@ def program(config, batch, sequence, **how):
     return partial(gpt2.loss, config=config, **how), params, ids, ids
 
 
-def sized(use, dims):
-    return {**dims, **{symbol.name: evaluate(width, dims) for symbol, width in use.widths.items()}}
-
-
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("claim", PRINTED)
 def test_each_printed_line_and_its_named_causes_are_xlas_count(claim, shape):
@@ -58,7 +54,7 @@ def test_each_printed_line_and_its_named_causes_are_xlas_count(claim, shape):
     row = TABLE[line.use.op]
     assert sympy.expand(line.flops - line.use.cost(lambda row: row.document)) == 0
     assert set(row.causes) == VERDICTS[claim]
-    at = sized(line.use, dims)
+    at = line.use.sizes(dims)
     xla = cost.xla_backward(row.bound(at), *row.shapes(at, jnp.float32))
     named = sum(evaluate(line.use.cost(lambda row, c=cause: row.causes[c]), dims) for cause in row.causes)
     assert xla.flops == evaluate(line.flops, dims) + named
