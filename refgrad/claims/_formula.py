@@ -72,8 +72,13 @@ def evaluate(text: str, values: Mapping[str, Any]) -> Any:
     Raises FormulaError for anything outside the language, naming it, and for a name without a value; ValueError or
     IndexError where shapes do not fit, also for a slice that runs beyond an array's end.
     """
-    known = dict(values)
-    *steps, last = _parsed(text).body
+    with np.errstate(all="ignore"):  # an infinity or NaN is an answer
+        return _last(_parsed(text).body, dict(values), text)
+
+
+def _last(listing: list[ast.stmt], known: dict[str, Any], text: str) -> Any:
+    """The value of a listing's last line, its steps taken in order."""
+    *steps, last = listing
     for step in steps:
         match step:
             case ast.Assign(targets=[ast.Name(id=name)], value=formula):

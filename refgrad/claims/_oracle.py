@@ -3,7 +3,7 @@
 All in float64: the ledger runs with 64-bit types on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -51,3 +51,8 @@ def weighted(f: Callable[..., Any], ct: Any) -> Callable[..., Any]:
         return (f(*args) * ct).sum()
 
     return scalar
+
+
+def at(sizes: Mapping[str, Any]) -> str:
+    """Sizes as text: "B=4, D=6"."""
+    return ", ".join(f"{name}={value}" for name, value in sizes.items())

@@ -48,28 +48,29 @@ class Result:
         if value.shape != truth.shape:
             return cls(formula, case, got, np.inf, f"the shape is {value.shape}, but must be {truth.shape}")
         gap, scale = np.max(np.abs(value - truth), initial=0.0), np.max(np.abs(truth), initial=0.0)
-        return cls(formula, case, got, float(gap / (scale or 1.0)))
+        error = float(gap / (scale or 1.0))
+        return cls(formula, case, got, np.inf if np.isnan(error) else error)
 
     @property
     def holds(self) -> bool:
-        """Whether the formula gives the truth; NaN does not."""
+        """Whether the formula gives the truth."""
         return self.error <= TOLERANCE
 
     def __str__(self) -> str:
         """The counter-example: the case, the entry, what the formula gives and what is right."""
-        where = f"at {self.case.at}" if self.case.at else "here"
+        where = _at(self.case)
         if self.problem:
-            return f"{where} {self.problem}"
+            return f"{where}{self.problem}"
         if self.case.truth is True:
-            return f"{where} {_facts(self.formula, self.case)}"
+            return f"{where}{_facts(self.formula, self.case)}"
         value, truth = np.asarray(self.got, np.float64), np.asarray(self.case.truth, np.float64)
         if not truth.shape:
-            return f"{where} it gives {number(self.got)}, but right is {number(self.case.truth)}"
+            return f"{where}it gives {number(self.got)}, but right is {number(self.case.truth)}"
         gap = np.abs(value - truth)
         entry = np.unravel_index(np.argmax(np.where(np.isnan(gap), np.inf, gap)), truth.shape)
         place = ", ".join(map(str, entry))
         known = _relation(value, truth)
-        return f"{where} entry [{place}] is {number(value[entry])}, but right is {number(truth[entry])}{known}"
+        return f"{where}entry [{place}] is {number(value[entry])}, but right is {number(truth[entry])}{known}"
 
 
 def _relation(value: np.ndarray, truth: np.ndarray) -> str:
@@ -106,14 +107,16 @@ def figures(printed: str, corrected: str, results: Sequence[Result]) -> Figures:
         numbers = [number(case.truth) for case in cases]
         full = "; ".join(f"{_at(case)}{text}" for case, text in zip(cases, numbers, strict=True))
         return Figures(full, ", ".join(numbers[:3] + (["…"] if len(numbers) > 3 else [])))
-    distances = [("printed", max(result.error for result in results))]
+    brief = _distance(results)
     if corrected:
-        distances.append(("corrected", max(Result.of(corrected, case).error for case in cases)))
-    brief = ", ".join(
-        f"{name} off by {distance:.1g}" if np.isfinite(distance) else f"{name} does not fit"
-        for name, distance in distances
-    )
-    return Figures(f"{brief} (of the largest entry, in float64) at {' | '.join(case.at for case in cases)}", brief)
+        brief += f", corrected {_distance([Result.of(corrected, case) for case in cases])}"
+    return Figures(f"{brief} (of the largest entry, in float64): {' | '.join(case.at for case in cases)}", brief)
+
+
+def _distance(results: Sequence[Result]) -> str:
+    """How far a formula is from the truth in its worst case."""
+    worst = max(result.error for result in results)
+    return f"off by {worst:.1g}" if np.isfinite(worst) else "does not fit"
 
 
 def _facts(formula: str, case: Case) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from refgrad import cost
 from refgrad.claims._ledger import Case, Check, Claim
-from refgrad.claims._oracle import gradients, normal
+from refgrad.claims._oracle import at, gradients, normal
 from refgrad.models import linear_network
 from refgrad.ops import operations
 
@@ -34,20 +34,16 @@ def _networks() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
         (dH2,) = gradients(OPS.mean_square, H2)
         truth = {"X": dX, "W1": params["W1"], "W2": params["W2"], "H1": dH1, "H2": dH2}
         values = {**sizes, "X": X, "W1": W1, "W2": W2, "H1": H1, "H2": H2, "dH1": dH1, "dH2": dH2}
-        found.append((_at(sizes), values, truth))
+        found.append((at(sizes), values, truth))
     return tuple(found)
-
-
-def _at(sizes: dict[str, int]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in sizes.items())
 
 
 def _gradient(name: str) -> Callable[[], Iterator[Case]]:
     """Cases whose truth is the gradient of `name`."""
 
     def cases() -> Iterator[Case]:
-        for at, values, truth in _networks():
-            yield Case(at, values, truth[name])
+        for where, values, truth in _networks():
+            yield Case(where, values, truth[name])
 
     return cases
 
@@ -72,7 +68,7 @@ def _flops(upto: str) -> Callable[[], Iterator[Case]]:
 
     def cases() -> Iterator[Case]:
         for sizes in SIZES:
-            yield Case(_at(sizes), sizes, _counted(**sizes)[upto].matmul)
+            yield Case(at(sizes), sizes, _counted(**sizes)[upto].matmul)
 
     return cases
 
@@ -104,14 +100,14 @@ def _twice() -> Iterator[Case]:
         for name, upto, loss in (("with ∂X", "X", 0), ("without ∂X", "W1", 0), ("with ∂X and the loss", "X", 1)):
             forward, backward = (passes[p].flops if loss else passes[p].matmul for p in ("forward", upto))
             values = {"forward": forward, "backward": backward, "dX": int(upto == "X"), "loss": loss}
-            yield Case(f"{_at(sizes)} {name}", values)
+            yield Case(f"{at(sizes)} {name}", values)
 
 
 def _ratio_without_x() -> Iterator[Case]:
     for sizes in SIZES:
         passes = _counted(**sizes)
         values = {**sizes, "backward": passes["W1"].matmul, "forward": passes["forward"].matmul}
-        yield Case(_at(sizes), values)
+        yield Case(at(sizes), values)
 
 
 CLAIMS = (

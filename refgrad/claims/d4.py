@@ -1,0 +1,184 @@
+"""D4, "An Exercise in Backpropagation": the binary classifier, its broadcast bias, and the batched linear layer."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from refgrad.claims._ledger import Case, Check, Claim
+from refgrad.claims._oracle import at, gradients, normal, weighted
+from refgrad.ops import operations
+
+OPS = operations("document")
+# D4's own network has 2 inputs and 3 hidden units; the others make sure that nothing rests on that.
+SIZES = ({"N": 5, "D": 2, "H": 3}, {"N": 4, "D": 6, "H": 7}, {"N": 9, "D": 3, "H": 4})
+PRODUCTS = ({"N": 5, "Dx": 3, "Dy": 4}, {"N": 2, "Dx": 6, "Dy": 3}, {"N": 7, "Dx": 4, "Dy": 2})
+CLASSIFIER = ("matmul", "relu", "sigmoid", "binary_cross_entropy")
+BOUNDS = {"saturated": 1000.0}  # a logit whose sigmoid is 0 or 1 in every format
+
+
+def _from_z(z: Any, y: Any) -> Any:
+    """D4's loss as a function of z (N, 1)."""
+    return OPS.binary_cross_entropy(OPS.sigmoid(z), y)
+
+
+@cache
+def _classifiers() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
+    """For each size: where, the values that a formula may use, and the gradients by the oracle."""
+    found = []
+    for sizes in SIZES:
+        N, D, H = sizes.values()
+        X, w1, w2, b = normal(0, N, D), normal(1, D, H), normal(2, H, 1), normal(3, 1)
+        y = (normal(4, N, 1) > 0).astype(np.int32)
+
+        def loss(w1: Any, w2: Any, b: Any, X: Any = X, y: Any = y) -> Any:
+            z = OPS.matmul(OPS.relu(OPS.matmul(X, w1)), w2)
+            return _from_z(z + b.reshape(1, 1), y)
+
+        dw1, dw2, db = gradients(loss, w1, w2, b)
+        h = np.maximum(X @ w1, 0)
+        z = h @ w2 + b
+        p = 1 / (1 + np.exp(-z))
+        (dz,) = gradients(lambda z, y=y: _from_z(z, y), z)
+        (dp,) = gradients(lambda p, y=y: OPS.binary_cross_entropy(p, y), p)
+        values = {**sizes, "X": X, "w1": w1, "w2": w2, "b": b, "y": y, "h": h, "z": z, "p": p, "dz": dz, "dp": dp}
+        found.append((at(sizes), values, {"w1": dw1, "w2": dw2, "b": db, "z": dz, "p": dp, "forward": z}))
+    return tuple(found)
+
+
+def _classifier(name: str) -> Callable[[], Iterator[Case]]:
+    """Cases whose truth is the gradient of `name` (or z itself, "forward")."""
+
+    def cases() -> Iterator[Case]:
+        for where, values, truth in _classifiers():
+            yield Case(where, values, truth[name])
+
+    return cases
+
+
+def _bias_jacobian() -> Iterator[Case]:
+    """∂z/∂b, entry by entry."""
+    for where, values, _ in _classifiers():
+        hw = values["h"] @ values["w2"]
+        yield Case(where, values, np.asarray(jax.jacobian(lambda b, hw=hw: hw + b.reshape(1, 1))(values["b"])[..., 0]))
+
+
+def _at_the_edge() -> Iterator[Case]:
+    """The loss as printed, with probabilities inside (0, 1) and with some that have reached their label."""
+    for where, values, _ in _classifiers():
+        p, y = values["p"], values["y"]
+        yield Case(f"{where}, p inside", {"p": p, "y": y}, float(OPS.binary_cross_entropy(p, y)))
+        reached = np.where(np.arange(p.size)[:, None] == 0, y.astype(float), p)
+        yield Case(f"{where}, p₁ = y₁", {"p": reached, "y": y}, float(OPS.binary_cross_entropy(reached, y)))
+
+
+def _wrong_for_certain() -> Iterator[Case]:
+    """The gradient by a saturated logit whose label says the opposite: through p, and from the logit itself."""
+    z, y = np.array([BOUNDS["saturated"]]), np.array([0], np.int32)
+    for where, f in (("through p", _from_z), ("from the logit", OPS.binary_cross_entropy_with_logits)):
+        (dz,) = gradients(lambda z, f=f: f(z, y), z) if where == "from the logit" else (jax.grad(f)(z, y),)
+        yield Case(where, {"gradient": float(dz[0]), "right": 1.0, "logits": int(where == "from the logit")})
+
+
+@cache
+def _products() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
+    """For each size of Y = X W: where, the values, the gradients for an upstream dY, and both Jacobians."""
+    found = []
+    for sizes in PRODUCTS:
+        N, Dx, Dy = sizes.values()
+        X, W, dY = normal(0, N, Dx), normal(1, Dx, Dy), normal(2, N, Dy)
+        dX, dW = gradients(weighted(OPS.matmul, dY), X, W)
+        JX, JW = map(np.asarray, jax.jacobian(OPS.matmul, (0, 1))(X, W))
+        truth = {"X": dX, "W": dW, "JX": JX, "JW": JW}
+        found.append((at(sizes), {**sizes, "X": X, "W": W, "dY": dY}, truth))
+    return tuple(found)
+
+
+def _product(name: str) -> Callable[[], Iterator[Case]]:
+    """Cases whose truth is a gradient ("X", "W") or a Jacobian ("JX", "JW")."""
+
+    def cases() -> Iterator[Case]:
+        for where, values, truth in _products():
+            yield Case(where, values, truth[name])
+
+    return cases
+
+
+CLAIMS = (
+    Claim(
+        "D4.1",
+        "Gradient Calculations",
+        "f(x) = σ(max(0, x w₁) w₂ + b) under the mean binary cross-entropy: the chain rule gives the gradients of w₁, "
+        "w₂ and b.",
+        "autodiff and the derived rules, at D4's 2 inputs and 3 hidden units and at two other sizes",
+        (
+            Check("∂ℓ/∂w₂", "h.T @ dz", _classifier("w2")),
+            Check("∂ℓ/∂b", "sum(dz, 0)", _classifier("b")),
+            Check("∂ℓ/∂w₁", "X.T @ (dz @ w2.T * (X @ w1 > 0))", _classifier("w1")),
+        ),
+        see=("D4.2", "D4.3", "D4.4"),
+        more="refgrad verify --op binary_cross_entropy",
+        ops=CLASSIFIER,
+    ),
+    Claim(
+        "D4.2",
+        "Gradient Calculations",
+        "The gradient of z is that of y_pred times y_pred (1 − y_pred), element by element, and ℓᵢ = −(y log p + "
+        "(1 − y) log(1 − p)).",
+        "autodiff and the derived rules; the printed loss where p reaches its label; the gradient at a logit of 1000",
+        (
+            Check("∂ℓ/∂y_pred", "-(y / p - (1 - y) / (1 - p)) / N", _classifier("p")),
+            Check("∂ℓ/∂z", "dp * p * (1 - p)", _classifier("z")),
+            Check("both together", "(p - y) / N", _classifier("z")),
+            Check(
+                "the loss as printed",
+                "mean(-(y * log(p) + (1 - y) * log(1 - p)))",
+                _at_the_edge,
+                when="min(p) > 0 and max(p) < 1",
+                condition="every p lies strictly between 0 and 1: at its label the printed sum has 0 · log 0",
+            ),
+            Check(
+                "the gradient reaches a confident mistake",
+                "gradient == right",
+                _wrong_for_certain,
+                when="logits == 1",
+                condition="the loss is taken from the logits; through p = 1, p (1 − p) is 0 and nothing sound is left",
+            ),
+        ),
+        see=("D1.7",),
+        more="refgrad verify --op binary_cross_entropy_with_logits",
+        ops=("sigmoid", "binary_cross_entropy", "binary_cross_entropy_with_logits"),
+    ),
+    Claim(
+        "D4.3",
+        "Gradient Calculations, the bias",
+        "The broadcast bias can be written z = h w₂ + 1ᵀ b with 1 in ℝᴺ, so that ∂z/∂b = 1ᵀ; its gradient is a sum.",
+        "the printed forms with 1 as a column of N ones, against the forward pass and its Jacobian",
+        (
+            Check("z", "h @ w2 + ones(N, 1).T * b", _classifier("forward"), corrected="h @ w2 + ones(N, 1) * b"),
+            Check("∂z/∂b", "ones(N, 1).T", _bias_jacobian, corrected="ones(N, 1)"),
+            Check("∂ℓ/∂b is the sum over the batch", "ones(N, 1).T @ dz @ ones(1)", _classifier("b")),
+        ),
+        see=("D1.5", "D3.15"),
+        more="refgrad verify --op dense",
+        ops=CLASSIFIER,
+    ),
+    Claim(
+        "D4.4",
+        "Appendix, Batched Linear Gradients",
+        "For Y = X W, ∂Y/∂W_kj is X's column k in column j and ∂Y/∂X_ik is W's row k in row i, so that ∂ℓ/∂W = "
+        "Xᵀ ∂ℓ/∂Y and ∂ℓ/∂X = ∂ℓ/∂Y Wᵀ.",
+        "autodiff, the derived rule of matmul, and both Jacobians in full",
+        (
+            Check("∂Y/∂W", "einsum('ik,jJ->ijkJ', X, eye(Dy))", _product("JW")),
+            Check("∂Y/∂X", "einsum('kj,iI->ijIk', W, eye(N))", _product("JX")),
+            Check("∂ℓ/∂W", "X.T @ dY", _product("W")),
+            Check("∂ℓ/∂X", "dY @ W.T", _product("X")),
+        ),
+        see=("D0.6", "D3.14"),
+        more="refgrad verify --op matmul",
+        ops=("matmul",),
+    ),
+)
