@@ -3,6 +3,17 @@
 import difflib
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+
+class Table(NamedTuple):
+    """A header and rows of cells, which print as `table` sets them and which a page can show in its own way."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def __str__(self) -> str:
+        return table(*self)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

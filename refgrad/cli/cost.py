@@ -3,7 +3,6 @@
 import argparse
 import textwrap
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -105,13 +104,15 @@ def _model(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
     used = [uses.price_use(use, dims) for use in track([*tally.LAYER, *tally.ENDS], "operations")]
     _show("Operations: backward FLOPs and bytes of each use; × is how often the model has it; unexplained: both passes")
     print(uses.use_table(used))
-    passes = [_model_pass(name, config, batch, sequence) for name in track(["forward", "backward"], "model")]
+    passes = [model.model_pass(name, config, batch, sequence) for name in track(["forward", "backward"], "model")]
     for priced in passes:
         _show_pass(priced, DEPTH["model"])
     _show("The tally as polynomials")
     for line in f"{model.polynomial_text(config)}\n{shares.polynomial_text()}".splitlines():
         print(textwrap.fill(line, WIDTH, subsequent_indent=" " * 8, break_long_words=False))
-    again = _recomputed(config, batch, sequence, dims)
+    again = model.recomputation(config, batch, sequence)
+    for what, (derived, counted) in again.items():
+        print(f"recomputed {what}: derived {derived:,}, counted {counted:,}")
     _shares_and_ratios(config)
     products = _conventions(config, batch, sequence, passes)
     blocks = _bytes(config, batch, sequence, dims)
@@ -119,7 +120,7 @@ def _model(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
         "operations": sum(result.unexplained for result in used),
         "model": sum(priced.unexplained for priced in passes),
         "products": products,
-        "recomputed": again,
+        "recomputed": sum(abs(derived - counted) for derived, counted in again.values()),
         "blocks": sum(block.unexplained for block in blocks),
     }
     found = {
@@ -134,36 +135,6 @@ def _model(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
         "conventions": conventions.convention_data(conventions.dimensions(config, batch, sequence)),
     }
     return found, passes
-
-
-def _model_pass(name: str, config: gpt2.Config, batch: int, sequence: int) -> Pass:
-    """One pass of the loss, its layers scanned, from the document's total (backward) and the closed form to XLA."""
-    dims, tied = config.dims(batch, sequence), config.tie_word_embeddings
-    exact = tally.forward() if name == "forward" else tally.backward(tied)
-    closed: dict[str, Any] = {"derived": tuple(evaluate(part, dims) for part in exact)}
-    if name == "backward":
-        closed["document"] = evaluate(tally.PRINTED_TOTAL, dims)
-        closed["causes"] = {cause: evaluate(term, dims) for cause, term in tally.differences(tied).items()}
-    with jax.enable_x64(False):
-        return price(name, *_loss(config, batch, sequence), **closed)
-
-
-def _recomputed(config: gpt2.Config, batch: int, sequence: int, dims: Mapping[str, int]) -> int:
-    """Print what remat computes again, derived and counted; returns by how much they differ."""
-    derived = [evaluate(part, dims) for part in tally.recomputation()]
-    with jax.enable_x64(False):
-        again = cost.count_backward(*_loss(config, batch, sequence, remat=True)).recomputed
-    counted = [again.flops, again.transcendental]
-    for what, one, other in zip(("FLOPs", "transcendentals"), derived, counted, strict=True):
-        print(f"recomputed {what}: derived {one:,}, counted {other:,}")
-    return sum(abs(one - other) for one, other in zip(derived, counted, strict=True))
-
-
-def _loss(config: gpt2.Config, batch: int, sequence: int, **how: Any) -> tuple[Any, ...]:
-    """The loss with its layers scanned, and its abstract arguments."""
-    params = gpt2.shapes(config)
-    ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
-    return partial(gpt2.loss, config=config, scan=True, **how), params, ids, ids
 
 
 def _shares_and_ratios(config: gpt2.Config) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from refgrad._text import table
+from refgrad._text import Table
 from refgrad.cost.arguments import arrays_of
 from refgrad.cost.causes import Cause, compiling_causes, lowering_causes
 from refgrad.cost.count import Unknown, count
@@ -58,7 +58,8 @@ class Reconciliation:
         traps = [trap._asdict() for trap in self.lowered.traps]
         return {"ok": self.ok, "steps": steps, "traps": traps, "parting": self.parting}
 
-    def __str__(self) -> str:
+    def table(self) -> Table:
+        """Each step's start, its causes one by one, what is left over, and its end."""
         rows = []
         for step in self.steps:
             rows.append([step.figure, step.start, f"{step.before:,}"])
@@ -66,7 +67,10 @@ class Reconciliation:
             if step.unexplained:
                 rows.append(["", "  UNEXPLAINED" if step.asserted else "  not followed", f"{step.unexplained:+,}"])
             rows.append(["", f"  = {step.end}", f"{step.after:,}"])
-        text = table(["figure", "step", "count"], rows)
+        return Table(["figure", "step", "count"], rows)
+
+    def __str__(self) -> str:
+        text = str(self.table())
         return f"{text}\nfirst parting: {self.parting}" if self.parting else text
 
 

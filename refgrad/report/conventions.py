@@ -2,7 +2,7 @@
 
 import textwrap
 
-from refgrad._text import table
+from refgrad._text import Table
 from refgrad.cost.conventions import CONVENTIONS, Dimensions, matmul_flops
 from refgrad.cost.peaks import mfu, peak
 from refgrad.models import gpt2
@@ -24,11 +24,11 @@ def dimensions(config: gpt2.Config, batch: int, sequence: int) -> Dimensions:
     )
 
 
-def convention_table(d: Dimensions) -> str:
+def convention_table(d: Dimensions) -> Table:
     """FLOPs of a step by each convention, its ratio to the exact products, its formula."""
     exact = matmul_flops(d)
     rows = [[c.name, f"{c.flops(d):,}", f"{c.flops(d) / exact:.4f}", c.formula] for c in CONVENTIONS]
-    return table(["convention", "FLOPs of a step", "/ exact", "formula"], rows)
+    return Table(["convention", "FLOPs of a step", "/ exact", "formula"], rows)
 
 
 def convention_notes() -> str:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from refgrad import cost
-from refgrad._text import table
+from refgrad._text import Table
 from refgrad.cost.scopes import by_scope, parting
 
 FIELDS = ("matmul", "elementwise", "transcendental", "read", "written")
@@ -71,7 +71,7 @@ def price(name: str, f: Callable[..., Any], *args: Any, **closed: Any) -> Pass:
         return Pass(name, unexplained.reconciliation)
 
 
-def tree_table(priced: Pass, depth: int) -> str:
+def tree_table(priced: Pass, depth: int) -> Table:
     """One line a scope with all that lies below it, `depth` levels deep, XLA's count of the same instructions beside.
 
     Loops count with their trips on both sides; the bytes are unfused.
@@ -91,7 +91,7 @@ def tree_table(priced: Pass, depth: int) -> str:
     whole = priced.count.flops
     rows = [_line(path, sums, whole) for path, sums in sorted(below.items(), key=lambda item: _order(item[0], below))]
     header = ["scope", "flops", "matmul", "elementwise", "transc.", "bytes", "fl/byte", "%", "XLA flops", "XLA transc."]
-    return table(header, rows)
+    return Table(header, rows)
 
 
 def _order(path: str, below: dict[str, list[int]]) -> tuple[int, ...]:

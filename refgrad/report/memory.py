@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import sympy
 
 from refgrad import cost
-from refgrad._text import table
+from refgrad._text import Table
 from refgrad.models import gpt2
 from refgrad.models.tally import BLOCK_RESIDUALS
 from refgrad.ops import TABLE
@@ -56,14 +56,14 @@ def block_residuals(way: str, config: gpt2.Config, batch: int, sequence: int) ->
         return BlockResult(way, formula, derived, kept(2) - kept(1), kept(config.n_layer, scan=True))
 
 
-def block_table(results: list[BlockResult]) -> str:
+def block_table(results: list[BlockResult]) -> Table:
     """One line a way of differentiating."""
     header = ["a block's backward by", "kept, derived", "kept, measured", "unexplained", "whole model", "bytes"]
     rows = [
         [r.way, f"{r.derived:,}", f"{r.measured:,}", str(r.unexplained), f"{r.whole:,}", str(sympy.factor(r.formula))]
         for r in results
     ]
-    return table(header, rows)
+    return Table(header, rows)
 
 
 def jacobian_text() -> str:

@@ -12,9 +12,10 @@ import sympy
 from jax import Array
 
 from refgrad import cost, verify
-from refgrad._text import table
+from refgrad._text import Table
 from refgrad.models import gpt2, tally
 from refgrad.models._inputs import path_name
+from refgrad.report.cost import Pass, price
 from refgrad.symbols import evaluate
 
 # Largest relative difference between the rules' gradient and autodiff's of the same program, for any leaf.
@@ -67,7 +68,7 @@ def _relative(got: Array, want: Array) -> float:
     return float(np.max(np.abs(got64 - want64)) / (np.max(np.abs(want64)) or 1.0))
 
 
-def parameter_table(results: Sequence[ParameterResult]) -> str:
+def parameter_table(results: Sequence[ParameterResult]) -> Table:
     """One line per parameter."""
     dtypes = list(results[0].errors)
     header = ["parameter", "shape", *(f"{dtype} (≤ {BOUNDS[dtype]:g})" for dtype in dtypes), "verdict"]
@@ -80,7 +81,7 @@ def parameter_table(results: Sequence[ParameterResult]) -> str:
         ]
         for result in results
     ]
-    return table(header, rows)
+    return Table(header, rows)
 
 
 def reconcile_model(config: gpt2.Config, batch: int, sequence: int) -> cost.Reconciliation:
@@ -103,11 +104,33 @@ def reconcile_model(config: gpt2.Config, batch: int, sequence: int) -> cost.Reco
         return unexplained.reconciliation
 
 
-def _loss_of_params(config: gpt2.Config, batch: int, sequence: int, scan: bool) -> tuple[Any, ...]:
+def model_pass(name: str, config: gpt2.Config, batch: int, sequence: int) -> Pass:
+    """One pass of the loss, its layers scanned, from the document's total (backward) and the closed form to XLA."""
+    dims, tied = config.dims(batch, sequence), config.tie_word_embeddings
+    exact = tally.forward() if name == "forward" else tally.backward(tied)
+    closed: dict[str, Any] = {"derived": tuple(evaluate(part, dims) for part in exact)}
+    if name == "backward":
+        closed["document"] = evaluate(tally.PRINTED_TOTAL, dims)
+        closed["causes"] = {cause: evaluate(term, dims) for cause, term in tally.differences(tied).items()}
+    with jax.enable_x64(False):
+        return price(name, *_loss_of_params(config, batch, sequence, scan=True), **closed)
+
+
+def recomputation(config: gpt2.Config, batch: int, sequence: int) -> dict[str, tuple[int, int]]:
+    """What remat computes again: "FLOPs" and "transcendentals", each (derived, counted)."""
+    dims = config.dims(batch, sequence)
+    derived = [evaluate(part, dims) for part in tally.recomputation()]
+    with jax.enable_x64(False):
+        again = cost.count_backward(*_loss_of_params(config, batch, sequence, scan=True, remat=True)).recomputed
+    counted = again.flops, again.transcendental
+    return dict(zip(("FLOPs", "transcendentals"), zip(derived, counted, strict=True), strict=True))
+
+
+def _loss_of_params(config: gpt2.Config, batch: int, sequence: int, **how: bool) -> tuple[Any, ...]:
     """The loss as a function of parameters and ids, and its abstract arguments: nothing is allocated."""
     params = gpt2.shapes(config)
     ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
-    return partial(gpt2.loss, config=config, scan=scan), params, ids, ids
+    return partial(gpt2.loss, config=config, **how), params, ids, ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +171,7 @@ def total(name: str, config: gpt2.Config, batch: int = 1, sequence: int = 1024) 
     )
 
 
-def total_table(results: Sequence[Total]) -> str:
+def total_table(results: Sequence[Total]) -> Table:
     """FLOPs by size: the document's total, the exact one, and what is unexplained between polynomial and program."""
     header = [
         "size",
@@ -171,7 +194,7 @@ def total_table(results: Sequence[Total]) -> str:
         ]
         for t in results
     ]
-    return table(header, rows)
+    return Table(header, rows)
 
 
 def polynomial_text(config: gpt2.Config) -> str:

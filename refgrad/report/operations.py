@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from refgrad import cost, verify
-from refgrad._text import table
+from refgrad._text import Table
 from refgrad.ops import Row
 from refgrad.symbols import evaluate
 
@@ -81,7 +81,7 @@ def reconcile_operation(row: Row, dims: Mapping[str, int]) -> cost.Reconciliatio
         return unexplained.reconciliation
 
 
-def accuracy_table(results: Sequence[OperationResult]) -> str:
+def accuracy_table(results: Sequence[OperationResult]) -> Table:
     """Each cotangent's error over its allowance (at most 1 holds): against float64 truth, and against autodiff."""
     dtypes = list(results[0].reports)
     short = {"float64": "f64", "float32": "f32", "bfloat16": "bf16", "float16": "f16"}
@@ -96,7 +96,7 @@ def accuracy_table(results: Sequence[OperationResult]) -> str:
             rows.append([result.row.name, argument, *cells, "FAIL" if failed else "ok"])
         broken = [row for row in result.failures if not row.argument]
         rows += [[result.row.name, "", *[""] * len(columns), f"FAIL: {r.note}"] for r in broken[:1]]
-    return table([*header, "verdict"], rows)
+    return Table([*header, "verdict"], rows)
 
 
 def _ratio(report: verify.Report, against: str, argument: str) -> str:
@@ -110,7 +110,7 @@ def _share(row: verify.Row) -> float:
     return row.error / row.allowed if row.error and row.allowed else 0.0
 
 
-def cost_table(results: Sequence[OperationResult]) -> str:
+def cost_table(results: Sequence[OperationResult]) -> Table:
     """The document's backward FLOPs, each named difference as a polynomial and a number, and XLA's count."""
     rows = []
     for result in results:
@@ -128,7 +128,7 @@ def cost_table(results: Sequence[OperationResult]) -> str:
             ]
         )
     header = ["operation", "document's formula", "document", "XLA flops", "XLA transc.", "unexplained", "differences"]
-    return table(header, rows)
+    return Table(header, rows)
 
 
 def _differences(result: OperationResult) -> dict[str, int]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import sympy
 
-from refgrad._text import table
+from refgrad._text import Table
 from refgrad.models import gpt2, linear_network, omissions, ratios, tally
 from refgrad.symbols import evaluate
 
@@ -37,7 +37,7 @@ def shortest(form: sympy.Expr) -> str:
     return min(str(sympy.expand(form)), str(sympy.factor(form)), key=len)
 
 
-def share_table(sizes: Mapping[str, gpt2.Config], tied: bool = True) -> str:
+def share_table(sizes: Mapping[str, gpt2.Config], tied: bool = True) -> Table:
     """The omissions as a table: first those in the exact count with their sum, then those in neither count."""
     found = shares(sizes, tied)
     rows: list[list[str]] = []
@@ -54,7 +54,7 @@ def share_table(sizes: Mapping[str, gpt2.Config], tied: bool = True) -> str:
     apart, exact = omissions.transcendentals(), tally.backward(tied).flops
     cells = [_percent(evaluate(apart, at) / evaluate(exact, at)) for at in split.values()]
     rows.append(["transcendentals, counted apart by XLA", *cells, str(apart)])
-    return table(["omission", *sizes, "formula"], rows)
+    return Table(["omission", *sizes, "formula"], rows)
 
 
 def _percent(share: float) -> str:
@@ -62,19 +62,19 @@ def _percent(share: float) -> str:
     return f"{share:+.4%}" if abs(share) >= 5e-7 or not share else f"{100 * share:+.0e}%"
 
 
-def ratio_table(sizes: Mapping[str, gpt2.Config]) -> str:
+def ratio_table(sizes: Mapping[str, gpt2.Config]) -> Table:
     """Each ratio at every size for one sequence of 1024 tokens: a column a size."""
     columns = [ratios.sweep(config.dims(1, SEQUENCE), (SEQUENCE,))[0][1] for config in sizes.values()]
     header = ["over the forward pass", *(f"{name}, s/h={SEQUENCE / c.n_embd:.2f}" for name, c in sizes.items())]
-    return table(header, [[name, *(f"{column[name]:.4f}" for column in columns)] for name in columns[0]])
+    return Table(header, [[name, *(f"{column[name]:.4f}" for column in columns)] for name in columns[0]])
 
 
-def sweep_table(config: gpt2.Config) -> str:
+def sweep_table(config: gpt2.Config) -> Table:
     """Each ratio as s/h grows, at this model's other sizes: a column a length."""
     lengths = tuple(sorted({max(1, int(config.n_embd * 2.0**step)) for step in STEPS}))
     found = ratios.sweep(config.dims(1, 1), lengths)
     header = ["over the forward pass", *(f"s/h={length / config.n_embd:g}" for length in lengths)]
-    return table(header, [[name, *(f"{column[name]:.4f}" for _, column in found)] for name in found[0][1]])
+    return Table(header, [[name, *(f"{column[name]:.4f}" for _, column in found)] for name in found[0][1]])
 
 
 def ratio_text() -> str:
