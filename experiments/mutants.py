@@ -25,8 +25,9 @@ from refgrad._text import table
 from refgrad.ops import TABLE, Row
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-SMALL = {"b": 2, "s": 6, "h": 12, "n_h": 3, "d": 4, "V": 11, "i": 4, "o": 7}
-LARGE = {"b": 16, "s": 64, "h": 1024, "n_h": 16, "d": 64, "V": 1024, "i": 1024, "o": 1024}
+SMALL = {"b": 2, "s": 6, "h": 12, "n_h": 3, "d": 4, "V": 11, "i": 4, "o": 7, "H": 5, "W": 4, "k": 3, "l": 2}
+IMAGE = {"H": 8, "W": 9, "k": 3, "l": 2}
+LARGE = {"b": 16, "s": 64, "h": 1024, "n_h": 16, "d": 64, "V": 1024, "i": 1024, "o": 1024, **IMAGE}
 FEW_ROWS = {"b": 2, "s": 8}  # where the weights alone have a million elements
 
 

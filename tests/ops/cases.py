@@ -7,11 +7,15 @@ import numpy as np
 from refgrad.ops import TABLE
 
 NAMES = tuple(TABLE)
-DIMS = (
-    {"b": 2, "s": 3, "h": 10, "n_h": 2, "d": 5, "V": 7, "i": 4, "o": 6, "m": 2, "c": 2},
-    {"b": 3, "s": 5, "h": 12, "n_h": 4, "d": 3, "V": 11, "i": 7, "o": 2, "m": 3, "c": 4},
-    {"b": 1, "s": 4, "h": 14, "n_h": 2, "d": 7, "V": 9, "i": 3, "o": 5, "m": 5, "c": 9},
-    {"b": 4, "s": 7, "h": 6, "n_h": 3, "d": 2, "V": 5, "i": 9, "o": 8, "m": 2, "c": 3},
+AXES = ("b", "s", "h", "n_h", "d", "V", "i", "o", "m", "c", "H", "W", "k", "l")
+DIMS = tuple(
+    dict(zip(AXES, lengths, strict=True))
+    for lengths in (
+        (2, 3, 10, 2, 5, 7, 4, 6, 2, 2, 5, 4, 3, 2),
+        (3, 5, 12, 4, 3, 11, 7, 2, 3, 4, 6, 7, 2, 5),
+        (1, 4, 14, 2, 7, 9, 3, 5, 5, 9, 4, 3, 1, 3),
+        (4, 7, 6, 3, 2, 5, 9, 8, 2, 3, 3, 5, 2, 4),
+    )
 )
 EDGES = {
     "a batch of one": {"b": 1},
@@ -27,8 +31,18 @@ def floats(arrays):
 
 
 def weights(y):
-    """Fixed weights of the type of y, no two alike."""
-    return jnp.cos(jnp.arange(1, y.size + 1, dtype=jnp.float32)).astype(y.dtype).reshape(y.shape)
+    """Fixed weights of the types of y, an array or a tuple of them, no two alike."""
+
+    def leaf(y, first):
+        return jnp.cos(jnp.arange(1, y.size + 1, dtype=jnp.float32) + first).astype(y.dtype).reshape(y.shape)
+
+    leaves, tree = jax.tree.flatten(y)
+    return jax.tree.unflatten(tree, [leaf(y, 0.3 * k) for k, y in enumerate(leaves)])
+
+
+def dot(y, weights):
+    """The sum over every leaf of y times its weights."""
+    return sum(jax.tree.leaves(jax.tree.map(lambda y, w: jnp.sum(y * w), y, weights)))
 
 
 def weighted(f):
@@ -36,7 +50,7 @@ def weighted(f):
 
     def scalar(*arrays):
         y = f(*arrays)
-        return jnp.sum(y * weights(y))
+        return dot(y, weights(y))
 
     return scalar
 
