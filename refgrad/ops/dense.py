@@ -2,8 +2,8 @@
 
 Forward. Over the b·s rows r of x, y_ro = Σ_i x_ri w_oi + bias_o. `linear` is the same with the weight in × out.
 
-Derivation. x_ri reaches the loss through every column of its row, dx_ri = Σ_o dy_ro w_oi; w_oi through column o of every
-row, dw_oi = Σ_r dy_ro x_ri; bias_o is broadcast to every row and gets their sum:
+Derivation. x_ri reaches the loss through every column of its row, dx_ri = Σ_o dy_ro w_oi; w_oi through column o of
+every row, dw_oi = Σ_r dy_ro x_ri; bias_o is broadcast to every row and gets their sum:
 
     dx = dy w        dw = dyᵀ x        dbias = Σ_r dy
 

@@ -8,7 +8,8 @@ The Jacobian is diagonal: the upstream gradient is masked, never multiplied by a
 
 Kept: y, which the next layer keeps as its input anyway. A NaN stays one. Cost: a comparison and a selection an element,
 forward and backward; the documents print no count.
-Source: D1, "Backpropagation Through Activations"; D3, "Activation functions", "Backpropagation with vectors and matrices".
+Source: D1, "Backpropagation Through Activations"; D3, "Activation functions" and "Backpropagation with vectors and
+matrices".
 """
 
 import jax

@@ -5,8 +5,8 @@ logistic function y = 2σ(2x) − 1, so that 1 − y² = (1 − y) (1 + y) = 4 �
 
     dx = 4 dy σ(2x) σ(−2x)
 
-Kept: x (y alone would have to give 1 − y²). Cost: XLA counts a σ as three and one transcendental; the document prints no
-count.
+Kept: x (y alone would have to give 1 − y²). Cost: XLA counts a σ as three and one transcendental; the document prints
+no count.
 Source: D3, "Activation functions".
 """
 

@@ -8,7 +8,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from refgrad.ops import TABLE
-from tests.ops.cases import DIMS, NAMES, floats, gradients, relative_error, weighted, weights
+from tests.ops.cases import DIMS, NAMES, dot, floats, gradients, relative_error, weighted, weights
 
 DIMS = {**DIMS[0], "b": 4}  # a batch that four devices share
 
@@ -117,7 +117,8 @@ def test_explicit_mesh(name, x64):
 
         def sharded(*a):
             y = op(*a)
-            return jnp.sum(y * jax.sharding.reshard(weights(y), jax.typeof(y).sharding))
+            placed = jax.tree.map(lambda w, y: jax.sharding.reshard(w, jax.typeof(y).sharding), weights(y), y)
+            return dot(y, placed)
 
         got = jax.jit(jax.grad(sharded, floats(arrays)))(*placed)
     for g, k in zip(got, floats(arrays), strict=True):

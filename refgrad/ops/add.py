@@ -1,0 +1,59 @@
+"""The add gate: z = x + y.
+
+Derivation. ∂z/∂x = ∂z/∂y = 1: the gate hands the upstream gradient to both of its inputs,
+
+    dx = dz        dy = dz
+
+Kept: nothing but types. Cost: none. (`residual` is this gate where y is a module's output.)
+Source: D3, "Backpropagation in practice".
+"""
+
+from typing import NamedTuple
+
+import jax
+from jax import Array
+
+from refgrad._jax import custom_vjp
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like, wide
+from refgrad.ops._row import Cost, Row
+from refgrad.symbols import b, i, s
+
+
+class Residuals(NamedTuple):
+    """The types of x and y."""
+
+    x: Like
+    y: Like
+
+
+@custom_vjp
+@jax.named_scope("add")
+def add(x: Array, y: Array) -> Array:
+    """x and y of one shape → x + y. Raises ValueError or TypeError where they do not agree."""
+    agree("add", x=(x, "..."), y=(y, "..."))
+    return (wide(x) + wide(y)).astype(x.dtype)
+
+
+@jax.named_scope("add")
+def _fwd(x: Array, y: Array) -> tuple[Array, Residuals]:
+    return add.fun(x, y), Residuals(Like.of(x), Like.of(y))
+
+
+@jax.named_scope("add")
+def _bwd(kept: Residuals, dz: Array) -> tuple[Array, Array]:
+    return kept.x(dz), kept.y(dz)
+
+
+add.defvjp(_fwd, _bwd)
+
+ROW = Row(
+    op=add,
+    source="D3, Backpropagation in practice",
+    arguments={"x": "b s i", "y": "b s i"},
+    forward=Cost(b * s * i),
+    backward=Cost(0),
+    document=0,
+    causes={},
+    residuals=0,
+)

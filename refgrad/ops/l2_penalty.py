@@ -1,0 +1,61 @@
+"""L2 penalty: R = λ Σ_k W_k², the strength λ a constant; one penalty for each weight matrix, added to the data's loss.
+
+Derivation. One term of the sum depends on W_k, and ∂(W_k²)/∂W_k = 2 W_k:
+
+    dW = dR (2λ) W
+
+W also reaches the loss through the data; the two gradients meet where it fans out, and are added there.
+Kept: W. Cost: dR (2λ) once and a product an entry; the document prints no count.
+Source: D3, "How to compute gradients?".
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from refgrad._jax import custom_vjp
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like, wide
+from refgrad.ops._row import Cost, Row, Special
+from refgrad.symbols import i, o, w
+
+
+@custom_vjp(nondiff_argnums=(1,))
+@jax.named_scope("l2_penalty")
+def l2_penalty(W: Array, strength: float) -> Array:
+    """W of any shape, the strength λ ≥ 0 → λ Σ W², a scalar in float32 at least.
+
+    Raises TypeError where W is not floating, and ValueError for a strength below 0.
+    """
+    agree("l2_penalty", W=(W, "..."))
+    if not strength >= 0:
+        raise ValueError(f"l2_penalty: strength is {strength}, but must be 0 at least, or large weights are rewarded")
+    y = wide(W)
+    return strength * jnp.sum(y * y)
+
+
+@jax.named_scope("l2_penalty")
+def _fwd(W: Array, strength: float) -> tuple[Array, Array]:
+    return l2_penalty.fun(W, strength), W
+
+
+@jax.named_scope("l2_penalty")
+def _bwd(strength: float, kept: Array, dR: Array) -> tuple[Array]:
+    return (Like.of(kept)(dR * (2 * strength) * wide(kept)),)
+
+
+l2_penalty.defvjp(_fwd, _bwd)
+
+ROW = Row(
+    op=l2_penalty,
+    source="D3, How to compute gradients?",
+    arguments={"W": "i o"},
+    statics={"strength": 0.1},
+    forward=Cost(2 * i * o),
+    backward=Cost(i * o + 1),
+    document=0,
+    causes={"dR (2λ) W, not counted": i * o + 1},
+    residuals=w * i * o,
+    special={"zero": Special(values={"W": np.zeros_like})},
+)

@@ -1,0 +1,60 @@
+"""The multiplication gate: z = x y, element by element.
+
+Derivation. ∂z/∂x = y and ∂z/∂y = x: the inputs swap places to multiply the upstream gradient,
+
+    dx = dz y        dy = dz x
+
+Kept: x and y. Cost: two products an element; the document prints no count.
+Source: D3, "Backpropagation in practice"; D1, "Backpropagation as Message Passing" (x = y: 2x in all).
+"""
+
+from typing import NamedTuple
+
+import jax
+from jax import Array
+
+from refgrad._jax import custom_vjp
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like, wide
+from refgrad.ops._row import Cost, Row
+from refgrad.symbols import b, i, s, w
+
+
+class Residuals(NamedTuple):
+    """x and y, of one shape."""
+
+    x: Array
+    y: Array
+
+
+@custom_vjp
+@jax.named_scope("mul")
+def mul(x: Array, y: Array) -> Array:
+    """x and y of one shape → x y. Raises ValueError or TypeError where they do not agree."""
+    agree("mul", x=(x, "..."), y=(y, "..."))
+    return (wide(x) * wide(y)).astype(x.dtype)
+
+
+@jax.named_scope("mul")
+def _fwd(x: Array, y: Array) -> tuple[Array, Residuals]:
+    return mul.fun(x, y), Residuals(x, y)
+
+
+@jax.named_scope("mul")
+def _bwd(kept: Residuals, dz: Array) -> tuple[Array, Array]:
+    dz = wide(dz)
+    return Like.of(kept.x)(dz * wide(kept.y)), Like.of(kept.y)(dz * wide(kept.x))
+
+
+mul.defvjp(_fwd, _bwd)
+
+ROW = Row(
+    op=mul,
+    source="D3, Backpropagation in practice",
+    arguments={"x": "b s i", "y": "b s i"},
+    forward=Cost(b * s * i),
+    backward=Cost(2 * b * s * i),
+    document=0,
+    causes={"dz y and dz x, not counted": 2 * b * s * i},
+    residuals=2 * w * b * s * i,
+)

@@ -1,0 +1,71 @@
+"""Mean squared error as a loss: L = (1/n) Σ_k (y_k − t_k)² over all n entries.
+
+Derivation. As for `squared_error_sum`, each term divided by n: with r = y − t
+
+    dy = dL (2/n) r        dt = −dy
+
+Every example's part is in the sum, so the gradients of parameters combine the whole batch. Kept: r in the dtype of
+sums, for both y and t. Cost: dL (2/n) once, a product and a negation an entry; the document prints no count.
+Source: D1, "Forward Pass", "Backpropagation Through Batches".
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from refgrad._jax import custom_vjp
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like, wide
+from refgrad.ops._row import Cost, Row, Special
+from refgrad.symbols import a, b, i, s
+
+
+class Residuals(NamedTuple):
+    """r = y − t in the dtype of sums, and the types of y and t."""
+
+    r: Array
+    y: Like
+    t: Like
+
+
+@custom_vjp
+@jax.named_scope("squared_error_mean")
+def squared_error_mean(y: Array, t: Array) -> Array:
+    """Predictions y and targets t of one shape → the mean of (y − t)², a scalar in float32 at least.
+
+    Raises ValueError or TypeError where they do not agree, and ValueError where they are empty.
+    """
+    agree("squared_error_mean", y=(y, "..."), t=(t, "..."))
+    if not y.size:
+        raise ValueError(f"squared_error_mean: y has shape {y.shape}, but a mean needs one entry at least")
+    r = wide(y) - wide(t)
+    return jnp.mean(r * r)
+
+
+@jax.named_scope("squared_error_mean")
+def _fwd(y: Array, t: Array) -> tuple[Array, Residuals]:
+    return squared_error_mean.fun(y, t), Residuals(wide(y) - wide(t), Like.of(y), Like.of(t))
+
+
+@jax.named_scope("squared_error_mean")
+def _bwd(kept: Residuals, dL: Array) -> tuple[Array, Array]:
+    dy = dL * (2.0 / kept.r.size) * kept.r
+    return kept.y(dy), kept.t(-dy)
+
+
+squared_error_mean.defvjp(_fwd, _bwd)
+
+ROW = Row(
+    op=squared_error_mean,
+    source="D1, Backpropagation Through Batches",
+    arguments={"y": "b s i", "t": "b s i"},
+    forward=Cost(3 * b * s * i),
+    backward=Cost(2 * b * s * i + 1),
+    document=0,
+    causes={"dL (2/n) r and its negation, not counted": 2 * b * s * i + 1},
+    residuals=a * b * s * i,
+    special={"nothing wrong": Special(values={"y": np.ones_like, "t": np.ones_like})},
+)

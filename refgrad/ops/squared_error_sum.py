@@ -1,0 +1,70 @@
+"""Summed squared error as a loss: L = Σ_k (y_k − t_k)² over all entries.
+
+Derivation. With r = y − t one term of the sum depends on y_k and on t_k, ∂(r_k²)/∂r_k = 2 r_k, ∂r_k/∂y_k = 1 and
+∂r_k/∂t_k = −1:
+
+    dy = 2 dL r        dt = −dy
+
+Kept: r in the dtype of sums, for both y and t. Cost: 2 dL once, a product and a negation an entry; the document prints
+no count.
+Source: D3, "A note on network size and regularization" (its 20-line network).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from refgrad._jax import custom_vjp
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like, wide
+from refgrad.ops._row import Cost, Row, Special
+from refgrad.symbols import a, b, i, s
+
+
+class Residuals(NamedTuple):
+    """r = y − t in the dtype of sums, and the types of y and t."""
+
+    r: Array
+    y: Like
+    t: Like
+
+
+@custom_vjp
+@jax.named_scope("squared_error_sum")
+def squared_error_sum(y: Array, t: Array) -> Array:
+    """Predictions y and targets t of one shape → the sum of (y − t)², a scalar in float32 at least.
+
+    Raises ValueError or TypeError where they do not agree.
+    """
+    agree("squared_error_sum", y=(y, "..."), t=(t, "..."))
+    r = wide(y) - wide(t)
+    return jnp.sum(r * r)
+
+
+@jax.named_scope("squared_error_sum")
+def _fwd(y: Array, t: Array) -> tuple[Array, Residuals]:
+    return squared_error_sum.fun(y, t), Residuals(wide(y) - wide(t), Like.of(y), Like.of(t))
+
+
+@jax.named_scope("squared_error_sum")
+def _bwd(kept: Residuals, dL: Array) -> tuple[Array, Array]:
+    dy = (2 * dL) * kept.r
+    return kept.y(dy), kept.t(-dy)
+
+
+squared_error_sum.defvjp(_fwd, _bwd)
+
+ROW = Row(
+    op=squared_error_sum,
+    source="D3, A note on network size and regularization",
+    arguments={"y": "b s i", "t": "b s i"},
+    forward=Cost(3 * b * s * i - 1),
+    backward=Cost(2 * b * s * i + 1),
+    document=0,
+    causes={"2 dL r and its negation, not counted": 2 * b * s * i + 1},
+    residuals=a * b * s * i,
+    special={"nothing wrong": Special(values={"y": np.ones_like, "t": np.ones_like})},
+)
