@@ -17,7 +17,6 @@ from refgrad.ops import TABLE
 from refgrad.report import model, operations
 from refgrad.report.text import standard_library_ids
 
-IMAGE = {"H": 6, "W": 5, "k": 3, "l": 2}  # the model has none
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
@@ -79,7 +78,7 @@ def _operations(
     config: gpt2.Config, sizes: Mapping[str, int], names: Sequence[str], dtypes: Sequence[str]
 ) -> dict[str, Any]:
     """Every operation at the model's widths: accuracy and cost."""
-    dims = {**config.dims(sizes["batch"], sizes["sequence"]), "i": config.n_embd, "o": 3 * config.n_embd, **IMAGE}
+    dims = operations.dimensions(config, sizes["batch"], sizes["sequence"])
     results = [operations.verify_operation(TABLE[name], dims, dtypes) for name in track(names, "operations")]
     _show("Operations: largest error of each cotangent over its allowance (at most 1 holds)")
     print(operations.accuracy_table(results))

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 
 from refgrad import cost, verify
 from refgrad._text import Table
+from refgrad.models import gpt2
 from refgrad.ops import Row
 from refgrad.symbols import evaluate
 
+IMAGE = {"H": 6, "W": 5, "k": 3, "l": 2}  # the model has none
 SAME = ("float64", "autodiff")  # in float64 autodiff of the plain forward is the truth itself
 
 
@@ -53,6 +55,11 @@ class OperationResult:
             "reports": {dtype: report.data() for dtype, report in self.reports.items()},
             "cost": self.reconciliation.json(),
         }
+
+
+def dimensions(config: gpt2.Config, batch: int, sequence: int) -> dict[str, int]:
+    """The sizes at which operations are checked: the model's, i and o those of its widest projection, an image's."""
+    return {**config.dims(batch, sequence), "i": config.n_embd, "o": 3 * config.n_embd, **IMAGE}
 
 
 def verify_operation(row: Row, dims: Mapping[str, int], dtypes: Sequence[str]) -> OperationResult:
