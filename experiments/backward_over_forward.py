@@ -13,27 +13,15 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from _classes import CLASSES, COLORS
 from _common import Figure, Result, Table, main, track
 
 from refgrad import cost
 from refgrad.models import gpt2, tally
-from refgrad.report.figures import BLUE, GREEN, INK, ORANGE, legend_below, series
+from refgrad.report.figures import INK, legend_below, series
 from refgrad.symbols import evaluate
 
 SIZES = {"tiny": gpt2.Config(), **gpt2.SIZES}
-CLASSES = {"contractions": BLUE, "normalisations": ORANGE, "element-wise": GREEN}
-KINDS = {
-    "linear": "contractions",
-    "query_key": "contractions",
-    "attn_value": "contractions",
-    "lm_head": "contractions",
-    "layer_norm": "normalisations",
-    "causal_softmax": "normalisations",
-    "cross_entropy": "normalisations",
-    "gelu": "element-wise",
-    "attention_scaling": "element-wise",
-    "residual": "element-wise",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +74,7 @@ def by_operation(size: str) -> dict[str, float]:
     dims = SIZES[size].dims(1, 1024)
     found: dict[str, list[int]] = {}
     for use in (*tally.LAYER, *tally.ENDS):
-        if use.op in KINDS:
+        if CLASSES[use.op] != "lookups":
             both = found.setdefault(use.op, [0, 0])
             both[0] += evaluate(use.cost(lambda row: row.forward.flops), dims)
             both[1] += evaluate(use.cost(lambda row: row.backward.flops), dims)
@@ -146,14 +134,14 @@ def figure(settings: Settings, points: list[Point], operations: dict[str, float]
         model.set_title(f"whole model (band: within {settings.about:.0%} of 2)")
         legend_below(model)
         names = list(operations)[::-1]
-        single.barh(names, [operations[name] for name in names], color=[CLASSES[KINDS[name]] for name in names])
+        single.barh(names, [operations[name] for name in names], color=[COLORS[CLASSES[name]] for name in names])
         for name in names:
             single.annotate(f" {operations[name]:.2f}", (operations[name], name), va="center", fontsize=9)
         single.axvline(2, color=INK, linewidth=1)
         single.set(xlabel="backward / forward (FLOPs)", ylabel="operation", xlim=(0, 1.15 * max(operations.values())))
         single.set_title(f"each operation, at {settings.sizes[-1]}")
         single.grid(axis="y", visible=False)
-        handles = [single.barh([names[0]], [0], color=color, label=kind) for kind, color in CLASSES.items()]
+        handles = [single.barh([names[0]], [0], color=color, label=kind) for kind, color in list(COLORS.items())[:3]]
         legend_below(single, handles=handles)
 
     ends = [(size, [p.ratio for p in points if p.size == size]) for size in settings.sizes]
