@@ -13,10 +13,16 @@ import numpy as np
 from refgrad import verify
 
 AGREE = 1e-12  # of the largest entry
+QUICK = {"xla_backend_optimization_level": 0}  # each program runs once, on small arrays: compiling is all it costs
 
 
 class Disagreement(AssertionError):
     """A derived rule of the project and autodiff of its plain forward differ: neither can be the truth."""
+
+
+def once(f: Callable[..., Any]) -> Any:
+    """f compiled as one program, with little optimisation."""
+    return jax.jit(f, compiler_options=QUICK)
 
 
 def gradients(f: Callable[..., Any], *args: Any) -> Any:
@@ -27,8 +33,8 @@ def gradients(f: Callable[..., Any], *args: Any) -> Any:
     """
     every = tuple(range(len(args)))
     with jax.default_matmul_precision("highest"):
-        rule = jax.jit(jax.grad(f, every))(*args)
-        truth = jax.jit(jax.grad(verify.without_rules(f), every))(*args)
+        rule = once(jax.grad(f, every))(*args)
+        truth = once(jax.grad(verify.without_rules(f), every))(*args)
     for got, want in zip(jax.tree.leaves(rule), jax.tree.leaves(truth), strict=True):
         gap = np.max(np.abs(got - want), initial=0.0)
         if not gap <= AGREE * (np.max(np.abs(want), initial=0.0) or 1.0):
