@@ -65,3 +65,10 @@ def check_ids(name: str, ids: Any, vocab_size: int, n_positions: int) -> None:
         if not 0 <= values[index] < vocab_size:
             where = ", ".join(map(str, index))
             raise ValueError(f"{name}[{where}] is {values[index]}, but ids lie between 0 and {vocab_size - 1}")
+
+
+def check_widths(**widths: int) -> None:
+    """Hold a network's widths against the least that makes a layer. Raises ValueError naming the one below 1."""
+    for name, value in widths.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}, but must be at least 1")

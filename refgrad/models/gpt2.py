@@ -9,7 +9,6 @@ Source: D2, "Model Architecture Overview"; names, initial values and the tied he
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -18,10 +17,9 @@ import numpy as np
 from jax import Array
 
 from refgrad._text import nearest
+from refgrad.models._composition import composition
 from refgrad.models._inputs import check_ids, check_params
 from refgrad.ops import operations
-from refgrad.ops._numerics import wide
-from refgrad.ops.multi_head_attention import attend
 
 Params = dict[str, Any]
 Ids = Array | np.ndarray
@@ -154,13 +152,15 @@ def logits(
 ) -> Array:
     """Token ids (..., s) → logits (..., s, vocab_size), in the parameters' dtype.
 
-    `rules` is "document" (the derived rules) or "autodiff" (the same forward, differentiated by JAX); `scan` walks the
-    layers by `lax.scan`, `remat` recomputes each block in the backward pass. An id outside [0, vocab_size) raises
-    ValueError where the ids are concrete, and gives NaN where they are traced. Raises ValueError or TypeError, naming
-    the argument and the bound, for parameters that are not this config's and for a sequence longer than n_positions.
+    `rules` is "document" (the rules as the document derives them), "fused" (the same gradients in less time and memory)
+    or "autodiff" (the document's forward, differentiated by JAX); `scan` walks the layers by `lax.scan`, `remat`
+    recomputes each block in the backward pass. An id outside [0, vocab_size) raises ValueError where the ids are
+    concrete, and gives NaN where they are traced. Raises ValueError or TypeError, naming the argument and the bound,
+    for parameters that are not this config's and for a sequence longer than n_positions.
     """
-    x = _stream(params, tokens, config, rules, scan, remat)
-    return _head(operations(rules), params, x, config)
+    x = _final_norm(params, _hidden(params, tokens, config, rules, scan, remat), config, rules)
+    with jax.named_scope("lm_head"):
+        return operations(rules).lm_head(x, _head(params, config))
 
 
 def loss(
@@ -174,18 +174,36 @@ def loss(
 ) -> Array:
     """Mean cross-entropy of `targets` (..., s) under the logits at `tokens` (..., s): a scalar in float32 at least.
 
-    Arguments and errors as in `logits`; the targets are ids below vocab_size too.
+    Arguments and errors as in `logits`; the targets are ids below vocab_size too. Fused rules never hold the logits of
+    the whole batch.
     """
     check_ids("targets", targets, config.vocab_size, config.n_positions)
     if jnp.shape(targets) != jnp.shape(tokens):
         raise ValueError(
             f"targets has shape {jnp.shape(targets)}, but tokens has {jnp.shape(tokens)}: give one a token"
         )
-    return head_loss(params, _stream(params, tokens, config, rules, scan, remat), targets, config, rules)
+    x = _hidden(params, tokens, config, rules, scan, remat)
+    return head_loss(params, x, jnp.asarray(targets), config, rules)
+
+
+def _hidden(params: Params, tokens: Ids, config: Config, rules: str, scan: bool, remat: bool) -> Array:
+    """Token ids (..., s) → the stream after the last layer (..., s, n_embd)."""
+    check_params(params, shapes(config))
+    check_ids("tokens", tokens, config.vocab_size, config.n_positions)
+    x = embed(params, tokens, config, rules)
+
+    if scan:
+        with jax.named_scope("h"):
+            x, _ = jax.lax.scan(lambda x, layer: (block(layer, x, config, rules, remat), None), x, stack(params)["h"])
+    else:
+        for n, layer in enumerate(unstack(params)["h"]):
+            with jax.named_scope(f"h.{n}"):
+                x = block(layer, x, config, rules, remat)
+    return x
 
 
 def embed(params: Params, tokens: Ids, config: Config, rules: str = "document") -> Array:
-    """The stream that enters the first block, (..., s, h): token and position embeddings. Reads wte and wpe."""
+    """Token ids (..., s) → the stream that the first layer reads, (..., s, n_embd)."""
     o = operations(rules)
     with jax.named_scope("wte"):
         x = o.token_embedding(params["wte"]["weight"], jnp.asarray(tokens))
@@ -193,60 +211,24 @@ def embed(params: Params, tokens: Ids, config: Config, rules: str = "document") 
         return o.position_embedding(x, params["wpe"]["weight"])
 
 
-def block(layer: Params, x: Array, config: Config, rules: str = "document") -> Array:
-    """One layer, (..., s, h) → (..., s, h): each module reads the normalised stream and adds to it."""
-    o = operations(rules)
-    with jax.named_scope("ln_1"):
-        normed = _norm(o, config, x, layer["ln_1"])
-    with jax.named_scope("attn"):
-        c_attn, c_proj = layer["attn"]["c_attn"], layer["attn"]["c_proj"]
-        weights = (c_attn["weight"], c_attn["bias"], c_proj["weight"], c_proj["bias"])
-        x = o.residual(x, attend(o, normed, *weights, config.n_head))
-    with jax.named_scope("ln_2"):
-        normed = _norm(o, config, x, layer["ln_2"])
-    with jax.named_scope("mlp"):
-        c_fc, c_proj = layer["mlp"]["c_fc"], layer["mlp"]["c_proj"]
-        hidden = o.gelu(o.linear(normed, c_fc["weight"], c_fc["bias"]))
-        return o.residual(x, o.linear(hidden, c_proj["weight"], c_proj["bias"]))
+def block(layer: Params, x: Array, config: Config, rules: str = "document", recompute: bool = False) -> Array:
+    """One layer of the stream, (..., s, n_embd) → the same; with `recompute` only x is kept for the backward pass."""
+    return composition(rules).block(x, layer, config.n_head, config.layer_norm_epsilon, recompute)
 
 
-def head_loss(params: Params, x: Array, targets: Ids, config: Config, rules: str = "document") -> Array:
-    """The mean loss of the stream that leaves the last block, (..., s, h). Reads ln_f and the head's weight."""
-    o = operations(rules)
-    x = _head(o, params, x, config)
-    with jax.named_scope("loss"):
-        return o.cross_entropy(wide(x), jnp.asarray(targets))
+def head_loss(params: Params, x: Array, targets: Array, config: Config, rules: str = "document") -> Array:
+    """The stream after the last layer (..., s, n_embd), ids (..., s) → the mean loss, a scalar."""
+    x = _final_norm(params, x, config, rules)
+    return composition(rules).loss(x, _head(params, config), targets)
 
 
-def _stream(params: Params, tokens: Ids, config: Config, rules: str, scan: bool, remat: bool) -> Array:
-    """The stream that leaves the last block, (..., s, h), arguments held against the config first."""
-    operations(rules)  # raises for unknown rules before anything is traced
-    check_params(params, shapes(config))
-    check_ids("tokens", tokens, config.vocab_size, config.n_positions)
-    x = embed(params, tokens, config, rules)
-
-    def step(x: Array, layer: Params) -> Array:
-        return block(layer, x, config, rules)
-
-    step = jax.checkpoint(step) if remat else step
-    if scan:
-        with jax.named_scope("h"):
-            x, _ = jax.lax.scan(lambda x, layer: (step(x, layer), None), x, stack(params)["h"])
-    else:
-        for n, layer in enumerate(unstack(params)["h"]):
-            with jax.named_scope(f"h.{n}"):
-                x = step(x, layer)
-    return x
-
-
-def _head(o: SimpleNamespace, params: Params, x: Array, config: Config) -> Array:
-    """The stream (..., s, h) → logits (..., s, vocab_size): the last norm and the head, tied or separate."""
+def _final_norm(params: Params, x: Array, config: Config, rules: str) -> Array:
+    """The last layer normalisation."""
     with jax.named_scope("ln_f"):
-        x = _norm(o, config, x, params["ln_f"])
-    with jax.named_scope("lm_head"):
-        return o.lm_head(x, params["wte" if config.tie_word_embeddings else "lm_head"]["weight"])
+        p = params["ln_f"]
+        return operations(rules).layer_norm(x, p["weight"], p["bias"], config.layer_norm_epsilon)
 
 
-def _norm(o: SimpleNamespace, config: Config, x: Array, p: Mapping[str, Array]) -> Array:
-    """Layer normalisation with one norm's parameters."""
-    return o.layer_norm(x, p["weight"], p["bias"], config.layer_norm_epsilon)
+def _head(params: Params, config: Config) -> Array:
+    """The head's weight (vocab_size, n_embd): the token embedding where they are tied."""
+    return params["wte" if config.tie_word_embeddings else "lm_head"]["weight"]

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import sympy
 from jax import Array
 
-from refgrad.ops import TABLE, Cost, Row, operations
-from refgrad.symbols import B, C, D, b, i, o, s
+from refgrad.models._costs import priced, total
+from refgrad.models._inputs import check_widths
+from refgrad.ops import Cost, operations
+from refgrad.symbols import B, C, D
 
 Params = dict[str, Array]
 # As printed: the products forward, the backward pass's running total after each gradient, and what D0 says of it.
@@ -28,9 +30,7 @@ PRINTED: Mapping[str, sympy.Expr] = {
 
 def init(key: Array, width: int, classes: int) -> Params:
     """Random W1 (D, D) and W2 (D, C) in float32, normal of 1/√D. Raises ValueError for a width below 1."""
-    for name, value in (("width", width), ("classes", classes)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}, but must be at least 1")
+    check_widths(width=width, classes=classes)
     first, second = jax.random.split(key)
     return {
         "W1": jax.random.normal(first, (width, width), jnp.float32) / width**0.5,
@@ -54,17 +54,5 @@ def exact(input_gradient: bool) -> Mapping[str, Cost]:
 
     Without the input gradient, the product dX = dH₁ W₁ᵀ does not run.
     """
-    first, second = (_sized(TABLE["matmul"], width) for width in (D, C))
-    loss = _sized(TABLE["mean_square"], D, C)
-    saved = 0 if input_gradient else 2 * B * D * D
-    return {
-        "forward": Cost(sympy.expand(first[0] + second[0] + loss[0])),
-        "backward": Cost(sympy.expand(first[1] + second[1] + loss[1] - saved)),
-    }
-
-
-def _sized(row: Row, out: sympy.Expr, inner: sympy.Expr = D) -> tuple[sympy.Expr, sympy.Expr]:
-    """(forward, backward) FLOPs of a row at batch B, `inner` columns in and `out` columns out."""
-    sizes = {b: B, s: 1, i: inner, o: out}
-    forward, backward = (sympy.sympify(cost.flops).subs(sizes) for cost in (row.forward, row.backward))
-    return forward, backward
+    parts = [priced("matmul", i=D, o=D), priced("matmul", i=D, o=C), priced("mean_square", i=C)]
+    return total(parts, 0 if input_gradient else 2 * B * D * D)

@@ -1,6 +1,7 @@
 """The table itself: found, documented, and made of plain functions all the way down."""
 
 import importlib
+import operator
 import pkgutil
 
 import jax
@@ -22,10 +23,13 @@ def primitives(jaxpr):
 
 
 def test_every_file_is_a_row_and_every_row_a_function():
-    files = {m.name for m in pkgutil.iter_modules(ops.__path__) if not m.name.startswith("_") and not m.ispkg}
+    files = set()
+    for package, prefix in ((ops, ""), (ops.fused, "fused.")):
+        found = (m for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_") and not m.ispkg)
+        files |= {prefix + m.name for m in found}
     assert files == set(TABLE)
     for name, row in TABLE.items():
-        assert getattr(ops, name) is row.op
+        assert operator.attrgetter(name)(ops) is row.op
         assert row.name == name
 
 
@@ -50,5 +54,5 @@ def test_no_rule_hides_inside_a_rule(name):
 def test_an_unknown_operation_or_set_of_rules_is_named():
     with pytest.raises(AttributeError, match="no operation 'sofmax'"):
         ops.sofmax  # noqa: B018
-    with pytest.raises(ValueError, match="rules is 'fusd', but must be one of 'document', 'autodiff'"):
+    with pytest.raises(ValueError, match="rules is 'fusd', but must be one of 'document', 'fused', 'autodiff'"):
         ops.operations("fusd")

@@ -1,0 +1,96 @@
+"""GPT-2's layer and loss out of the operations: parts of their own, or fused, as a set of rules provides them."""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from refgrad.ops import operations
+from refgrad.ops._numerics import wide
+from refgrad.ops.multi_head_attention import attend
+
+# Fused rules: rows of a block of queries; rows whose logits are alive at once, as near as whole positions come to it.
+QUERIES = 128
+ROWS_OF_LOGITS = 512
+
+Layer = Mapping[str, Any]
+
+
+class Block(Protocol):
+    """One layer: the stream (..., s, h), the layer's parameters, heads and ε → (..., s, h).
+
+    With `recompute`, nothing is kept for the backward pass but the stream.
+    """
+
+    def __call__(self, x: Array, layer: Layer, n_head: int, eps: float, recompute: bool = False) -> Array: ...
+
+
+class Composition(NamedTuple):
+    """A set of rules: its operations by name, its layer, and its mean loss of x (..., s, h), E (V, h), ids (..., s)."""
+
+    operations: SimpleNamespace
+    block: Block
+    loss: Any
+
+
+def composition(rules: str) -> Composition:
+    """How `rules` ("document", "fused" or "autodiff") compose the model. Raises ValueError for any other."""
+    o = operations(rules)
+    if hasattr(o, "block"):
+        return Composition(o, partial(_fused_block, o), partial(_fused_loss, o))
+    return Composition(o, partial(_block, o), partial(_loss, o))
+
+
+def chunk_of_positions(leading: tuple[int, ...]) -> int:
+    """Positions whose logits are alive at once, over `leading` axes of examples: at least one."""
+    return max(1, ROWS_OF_LOGITS // max(1, math.prod(leading)))
+
+
+def _block(o: SimpleNamespace, x: Array, layer: Layer, n_head: int, eps: float, recompute: bool = False) -> Array:
+    """Each module reads the normalised stream and adds to it."""
+
+    def block(x: Array, layer: Layer) -> Array:
+        with jax.named_scope("ln_1"):
+            normed = o.layer_norm(x, layer["ln_1"]["weight"], layer["ln_1"]["bias"], eps)
+        with jax.named_scope("attn"):
+            x = o.residual(x, attend(o, normed, *_projections(layer["attn"], "c_attn"), n_head))
+        with jax.named_scope("ln_2"):
+            normed = o.layer_norm(x, layer["ln_2"]["weight"], layer["ln_2"]["bias"], eps)
+        with jax.named_scope("mlp"):
+            w_fc, b_fc, w_proj, b_proj = _projections(layer["mlp"], "c_fc")
+            return o.residual(x, o.linear(o.gelu(o.linear(normed, w_fc, b_fc)), w_proj, b_proj))
+
+    return (jax.checkpoint(block) if recompute else block)(x, layer)
+
+
+def _projections(module: Layer, first: str) -> tuple[Array, ...]:
+    """A module's two weights, each followed by its bias."""
+    return tuple(module[name][part] for name in (first, "c_proj") for part in ("weight", "bias"))
+
+
+def _fused_block(o: SimpleNamespace, x: Array, layer: Layer, n_head: int, eps: float, recompute: bool = False) -> Array:
+    """The layer as one rule."""
+    norms = ([layer[norm][part] for part in ("weight", "bias")] for norm in ("ln_1", "ln_2"))
+    (gamma_1, beta_1), (gamma_2, beta_2) = norms
+    attn, mlp = _projections(layer["attn"], "c_attn"), _projections(layer["mlp"], "c_fc")
+    return o.block(x, gamma_1, beta_1, *attn, gamma_2, beta_2, *mlp, n_head, eps, QUERIES, recompute)
+
+
+def _loss(o: SimpleNamespace, x: Array, E: Array, targets: Array) -> Array:
+    """Logits of every position, then their mean cross-entropy."""
+    with jax.named_scope("lm_head"):
+        logits = o.lm_head(x, E)
+    with jax.named_scope("loss"):
+        return o.cross_entropy(wide(logits), targets)
+
+
+def _fused_loss(o: SimpleNamespace, x: Array, E: Array, targets: Array) -> Array:
+    """Head and cross-entropy as one; every target counts."""
+    with jax.named_scope("loss"):
+        mask = jnp.ones_like(targets)
+        return o.head_loss(x, E, targets, mask, chunk_of_positions(targets.shape[:-1]))

@@ -1,0 +1,28 @@
+"""What a small network costs: the rows of its operations at the network's widths, added up."""
+
+from collections.abc import Iterable, Mapping
+
+import sympy
+
+from refgrad.ops import TABLE, Cost
+from refgrad.symbols import SYMBOLS, B, b, s
+
+Width = sympy.Expr | int
+
+
+def priced(name: str, **widths: Width) -> tuple[Cost, Cost]:
+    """(forward, backward) of an operation over B examples, the other symbols of its row taken at `widths`."""
+    row = TABLE[name]
+    sizes = {b: B, s: 1, **{SYMBOLS[symbol]: width for symbol, width in widths.items()}}
+    forward, backward = (
+        Cost(*(sympy.sympify(part).subs(sizes, simultaneous=True) for part in cost))
+        for cost in (row.forward, row.backward)
+    )
+    return forward, backward
+
+
+def total(parts: Iterable[tuple[Cost, Cost]], saved: Width = 0) -> Mapping[str, Cost]:
+    """The sums of such costs, "forward" and "backward", less the FLOPs `saved` on gradients that nobody asks for."""
+    forward, backward = (Cost(*map(sum, zip(*costs, strict=True))) for costs in zip(*parts, strict=True))
+    backward = backward._replace(flops=backward.flops - saved)
+    return {name: Cost(*map(sympy.expand, cost)) for name, cost in (("forward", forward), ("backward", backward))}

@@ -1,0 +1,85 @@
+"""D1's recurrent network as pure functions: a sequence goes in, an answer comes out of its last state.
+
+h_t = tanh(x_t W_x + h_{t−1} W_h + b_h) from h_0 = 0, answer = h_s W_y + b_y, loss = mean squared error. With the
+loss at the end alone, what reaches h_t is ∂L/∂h_s times the product of ∂h_k/∂h_{k−1} for k = t+1 … s, and nothing
+else: `gradient_norms` shows it vanish or explode.
+Source: D1, "Backpropagation Through Time".
+"""
+
+import jax
+import jax.numpy as jnp
+import sympy
+from jax import Array
+
+from refgrad.ops import operations
+from refgrad.ops._numerics import product, wide
+from refgrad.ops.rnn import through_time
+from refgrad.symbols import a, b, h, i, o, s, w
+
+Params = dict[str, Array]
+# Bytes kept for the backward pass: the sequence, h_0, every state and both weights; the last state again, as its own
+# array, and the weight out; the differences from the targets. (A constant h_0 is kept like any other.)
+KEPT: sympy.Expr = w * (b * s * i + b * h + b * s * h + i * h + h * h) + w * (b * h + h * o) + a * b * o
+
+
+def init(key: Array, inputs: int, hidden: int, outputs: int, radius: float) -> Params:
+    """Random W_x (i, h), W_h (h, h), b_h (h,), W_y (h, o), b_y (o,) in float32, biases 0.
+
+    W_h is `radius` times a random orthogonal matrix: the magnitude of its every eigenvalue, and so its spectral radius,
+    is `radius`, and so is its norm. The others are normal of 1/√(columns in).
+    Raises ValueError for a width below 1, and for a radius that is negative or not finite.
+    """
+    for name, value in (("inputs", inputs), ("hidden", hidden), ("outputs", outputs)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}, but must be at least 1")
+    if not 0 <= radius < float("inf"):
+        raise ValueError(f"radius is {radius}, but must be at least 0 and finite")
+    first, second, third = jax.random.split(key, 3)
+    return {
+        "W_x": jax.random.normal(first, (inputs, hidden), jnp.float32) / inputs**0.5,
+        "W_h": jax.nn.initializers.orthogonal(radius)(second, (hidden, hidden), jnp.float32),
+        "b_h": jnp.zeros(hidden, jnp.float32),
+        "W_y": jax.random.normal(third, (hidden, outputs), jnp.float32) / hidden**0.5,
+        "b_y": jnp.zeros(outputs, jnp.float32),
+    }
+
+
+def states(params: Params, x: Array, rules: str = "document") -> Array:
+    """Sequences x (..., s, i) → every state h_1 … h_s (..., s, h).
+
+    Raises ValueError where there is no step in time or widths do not agree.
+    """
+    if x.ndim < 2 or not x.shape[-2]:
+        raise ValueError(f"x has shape {x.shape}, but needs a time axis with a step at least: (..., s, i)")
+    h_0 = jnp.broadcast_to(jnp.zeros_like(x[..., 0, :1]), (*x.shape[:-2], params["W_h"].shape[0]))
+    return operations(rules).rnn(x, h_0, params["W_x"], params["W_h"], params["b_h"])
+
+
+def apply(params: Params, x: Array, rules: str = "document") -> Array:
+    """Sequences x (..., s, i) → answers (..., o), by the derived rules or by "autodiff". Raises as `states`."""
+    return _answer(params, states(params, x, rules)[..., -1, :], rules)
+
+
+def loss(params: Params, x: Array, targets: Array, rules: str = "document") -> Array:
+    """Mean squared error of the answers against targets (..., o), a scalar. Raises as `states`."""
+    return operations(rules).squared_error_mean(apply(params, x, rules), targets)
+
+
+def gradient_norms(params: Params, x: Array, targets: Array) -> Array:
+    """‖∂L/∂h_t‖ for t = 1 … s, over the whole batch: (s,), by the derived recurrence. Raises as `states`."""
+    h = states(params, x)
+
+    def end(last: Array) -> Array:
+        return operations("document").squared_error_mean(_answer(params, last, "document"), targets)
+
+    dh_s = jnp.expand_dims(jax.grad(end)(h[..., -1, :]), -2)
+    dh = jnp.concatenate([jnp.zeros_like(h[..., :-1, :]), dh_s], axis=-2)
+    delta, _ = through_time(h, params["W_h"], dh)
+    earlier = product("...sk,hk->...sh", delta[..., 1:, :], wide(params["W_h"]))  # δ_{t+1} W_hᵀ for t = 1 … s − 1
+    g = jnp.concatenate([earlier, wide(dh_s)], axis=-2)
+    return jnp.sqrt(jnp.sum(g * g, axis=(*range(g.ndim - 2), -1)))
+
+
+def _answer(params: Params, last: Array, rules: str) -> Array:
+    """h_s W_y + b_y."""
+    return operations(rules).linear(last, params["W_y"], params["b_y"])

@@ -1,0 +1,91 @@
+"""What both forms of the fused head share: the loss of a row of logits and its slope, and which rows count.
+
+For one row of logits x (V,) with the target t, the loss is
+
+    ℓ = L − (1−ε) x_t − (ε/V) Σ_v x_v + ζ L²,  L = log Σ_v e^(x_v)
+
+with ε the label smoothing and ζ the z-loss, which holds L near 0. ∂L/∂x_v is the softmax p_v = e^(x_v − L), so that
+
+    ∂ℓ/∂x_v = (1 + 2ζL) p_v − (1−ε) δ(v, t) − ε/V
+
+L is kept as its two parts, the maximum M and S = Σ_v e^(x_v − M): their sum would round away the last digits of log S.
+Source: D2, "Log-softmax Gradients"; label smoothing: Szegedy et al. (2016); z-loss: Chowdhery et al., PaLM (2022).
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import wide_dtype
+
+
+class Terms(NamedTuple):
+    """What the loss adds to cross-entropy: label smoothing ε in [0, 1) and z-loss ζ ≥ 0, 0 for neither."""
+
+    smoothing: float
+    z_loss: float
+
+
+class Rows(NamedTuple):
+    """The rows' ids (r,), 0 where ignored, and 1.0 for each row that counts, else 0.0 (r,)."""
+
+    targets: Array
+    counts: Array
+
+
+def check(op: str, x: Array, E: Array, targets: Array, mask: Array, chunk: int, terms: Terms) -> None:
+    """Raise ValueError or TypeError, naming the value and the bound, for arguments that do not agree."""
+    agree(op, x=(x, "... s h"), E=(E, "V h"))
+    agree(op, targets=(targets, "... s < V"), mask=(mask, "... s < 2"))
+    if targets.shape != x.shape[:-1]:
+        raise ValueError(f"{op}: targets has shape {targets.shape}, but x has rows {x.shape[:-1]}: give one a row")
+    if not math.prod(x.shape):
+        raise ValueError(f"{op}: x has shape {x.shape}, but a mean needs one row of one column at least")
+    if chunk < 1:
+        raise ValueError(f"{op}: chunk is {chunk}, but must be at least 1")
+    if not 0 <= terms.smoothing < 1:
+        raise ValueError(f"{op}: smoothing is {terms.smoothing}, but must be at least 0 and below 1")
+    if not terms.z_loss >= 0:
+        raise ValueError(f"{op}: z_loss is {terms.z_loss}, but must be at least 0")
+
+
+def flat(targets: Array, mask: Array, x: Array) -> Rows:
+    """The rows of (..., s) ids, those where `mask` is 0 ignored; x gives the dtype of sums."""
+    counted = (mask != 0).reshape(mask.size)
+    return Rows(jnp.where(counted, targets.reshape(mask.size), 0), counted.astype(wide_dtype(x.dtype)))
+
+
+def number(mask: Array, x: Array) -> Array:
+    """How many rows count, 1 at least, in the dtype of x's sums."""
+    return jnp.maximum(jnp.sum((mask != 0).astype(wide_dtype(x.dtype))), 1)
+
+
+def sums(x: Array) -> tuple[Array, Array]:
+    """M and S of each row of x (r, v); the maximum is a constant to the gradient."""
+    top = jax.lax.stop_gradient(jnp.max(x, axis=-1))
+    return top, jnp.sum(jnp.exp(x - top[:, None]), axis=-1)
+
+
+def losses(top: Array, total: Array, picked: Array, mean: Array | None, terms: Terms) -> Array:
+    """ℓ of each row from M, S, its target's logit, and its mean logit where labels are smoothed."""
+    log = jnp.log(total)
+    if mean is None:
+        loss = log - (picked - top)
+    else:
+        loss = log - (1 - terms.smoothing) * (picked - top) - terms.smoothing * (mean - top)
+    return loss + terms.z_loss * (top + log) ** 2 if terms.z_loss else loss
+
+
+def slopes(x: Array, top: Array, total: Array, hot: Array, counts: Array, V: int, terms: Terms) -> Array:
+    """∂ℓ/∂x of some columns x (r, v) of the rows' V, 0 in rows that do not count; `hot` (r, v) marks the targets."""
+    factor = counts / total
+    if terms.z_loss:
+        factor = factor * (1 + 2 * terms.z_loss * (top + jnp.log(total)))
+    slope = jnp.exp(x - top[:, None]) * factor[:, None]
+    if terms.smoothing:
+        slope = slope - (terms.smoothing / V * counts)[:, None]
+    return jnp.where(hot, slope - ((1 - terms.smoothing) * counts)[:, None], slope)

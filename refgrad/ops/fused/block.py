@@ -1,0 +1,241 @@
+"""A whole layer as one rule: x₁ = x + attention(norm(x)), y = x₁ + mlp(norm(x₁)).
+
+Forward. n₁ = layer_norm(x), (q | k | v) = n₁ w_qkv + b_qkv split into n_h heads, o = the merged heads of causal
+attention, x₁ = x + o w_out + b_out, n₂ = layer_norm(x₁), u = n₂ w_fc + b_fc, y = x₁ + GELU(u) w_proj + b_proj.
+
+Derivation. A chain of the rules of `layer_norm`, `linear`, `attention` and `mlp`, from the output to the input. The
+stream forks twice, and where two gradients of one value meet they are added:
+
+    dn₂, dw_fc, db_fc, dw_proj, db_proj = mlp's of dy        dx₁ = dy + layer_norm's of dn₂
+    do, dw_out, db_out = linear's of dx₁ at o        dq, dk, dv = attention's of do
+    dn₁, dw_qkv, db_qkv = linear's of (dq | dk | dv) at n₁        dx = dx₁ + layer_norm's of dn₁
+
+n₁ and n₂ are asked for by the weights' gradients alone, and are two operations an element away from x and x₁ and what
+the norms keep: they are made again. With `recompute` nothing is kept but x, and the forward pass runs once more.
+
+Kept: x, (q | k | v), o, x₁ and u, 10bsh elements, the norms' μ and rstd, attention's M and S, and the parameters.
+Cost: that of the parts, both norms' output again, the two sums where gradients meet.
+Source: D2, "Model Architecture Overview", "Final Tally"; recomputation: Chen et al. (2016).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import sympy
+from jax import Array
+
+from refgrad._jax import custom_vjp
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like
+from refgrad.ops._row import Cost, Row, Special
+from refgrad.ops.fused.attention import ROW as ATTENTION
+from refgrad.ops.fused.attention import Residuals as Attention
+from refgrad.ops.fused.attention import attention
+from refgrad.ops.fused.layer_norm import ROW as LAYER_NORM
+from refgrad.ops.fused.layer_norm import Residuals as Norm
+from refgrad.ops.fused.layer_norm import affine, layer_norm, normalise
+from refgrad.ops.fused.linear import ROW as LINEAR
+from refgrad.ops.fused.linear import Residuals as Linear
+from refgrad.ops.fused.linear import linear
+from refgrad.ops.fused.mlp import ROW as MLP
+from refgrad.ops.fused.mlp import Residuals as Mlp
+from refgrad.ops.fused.mlp import mlp
+from refgrad.ops.multi_head_attention import merge_heads, split_heads
+from refgrad.ops.residual import residual
+from refgrad.symbols import a, b, h, i, m, n_h, o, s, w
+
+
+class Params(NamedTuple):
+    """A layer's parameters, in the order of the forward pass."""
+
+    gamma_1: Array
+    beta_1: Array
+    w_qkv: Array
+    b_qkv: Array
+    w_out: Array
+    b_out: Array
+    gamma_2: Array
+    beta_2: Array
+    w_fc: Array
+    b_fc: Array
+    w_proj: Array
+    b_proj: Array
+
+
+class Residuals(NamedTuple):
+    """x, x₁, o (..., s, h), q | k | v (..., s, 3h), u (..., s, 4h); the norms' μ and rstd (..., s, 1), attention's
+    M and S (..., n_h, s, 1).
+    """
+
+    x: Array
+    mean_1: Array
+    rstd_1: Array
+    qkv: Array
+    top: Array
+    total: Array
+    o: Array
+    x_1: Array
+    mean_2: Array
+    rstd_2: Array
+    u: Array
+
+
+def _heads(qkv: Array, n_head: int) -> tuple[Array, ...]:
+    """q, k, v (..., n_h, s, d) of q | k | v (..., s, 3h)."""
+    return tuple(split_heads(part, n_head) for part in jnp.split(qkv, 3, axis=-1))
+
+
+def _run(x: Array, p: Params, n_head: int, eps: float, block: int) -> tuple[Array, Residuals]:
+    """The layer's output and what its rule keeps."""
+    n_1, norm_1 = layer_norm.fwd(x, p.gamma_1, p.beta_1, eps)
+    qkv = linear.fun(n_1, p.w_qkv, p.b_qkv)
+    heads, attended = attention.fwd(*_heads(qkv, n_head), block)
+    merged = merge_heads(heads)
+    x_1 = residual.fun(x, linear.fun(merged, p.w_out, p.b_out))
+    n_2, norm_2 = layer_norm.fwd(x_1, p.gamma_2, p.beta_2, eps)
+    z, inner = mlp.fwd(n_2, p.w_fc, p.b_fc, p.w_proj, p.b_proj)
+    norms = (norm_1.mean, norm_1.rstd), (norm_2.mean, norm_2.rstd)
+    kept = Residuals(x, *norms[0], qkv, attended.top, attended.total, merged, x_1, *norms[1], inner.u)
+    return residual.fun(x_1, z), kept
+
+
+def _check(x: Array, p: Params, n_head: int, block: int) -> None:
+    agree(
+        "fused.block",
+        x=(x, "... s h"),
+        **{name: (getattr(p, name), "h") for name in ("gamma_1", "beta_1", "gamma_2", "beta_2", "b_out", "b_proj")},
+        w_out=(p.w_out, "h h"),
+        w_qkv=(p.w_qkv, "h 3h"),
+        b_qkv=(p.b_qkv, "3h"),
+        w_fc=(p.w_fc, "h i"),
+        b_fc=(p.b_fc, "i"),
+        w_proj=(p.w_proj, "i h"),
+    )
+    h = x.shape[-1]
+    if p.w_qkv.shape[-1] != 3 * h:
+        raise ValueError(f"fused.block: w_qkv has {p.w_qkv.shape[-1]} columns, but 3h = {3 * h}: q, k and v")
+    if n_head < 1 or h % n_head:
+        raise ValueError(f"fused.block: n_head is {n_head}, but must divide h = {h}")
+    if block < 1:
+        raise ValueError(f"fused.block: block is {block}, but must be at least 1: the rows of a block of queries")
+
+
+@custom_vjp(nondiff_argnums=(13, 14, 15, 16))
+@jax.named_scope("block")
+def block(
+    x: Array,
+    gamma_1: Array,
+    beta_1: Array,
+    w_qkv: Array,
+    b_qkv: Array,
+    w_out: Array,
+    b_out: Array,
+    gamma_2: Array,
+    beta_2: Array,
+    w_fc: Array,
+    b_fc: Array,
+    w_proj: Array,
+    b_proj: Array,
+    n_head: int,
+    eps: float,
+    block: int,
+    recompute: bool = False,
+) -> Array:
+    """x (..., s, h), the layer's parameters, n_head a divisor of h, ε > 0, block ≥ 1 positions → (..., s, h).
+
+    γ, β and the biases of w_out (h, h) and w_proj (i, h) are (h,), w_qkv (h, 3h), w_fc (h, i). `block` is attention's;
+    `recompute` keeps x alone. Raises ValueError or TypeError where they do not agree.
+    """
+    p = Params(gamma_1, beta_1, w_qkv, b_qkv, w_out, b_out, gamma_2, beta_2, w_fc, b_fc, w_proj, b_proj)
+    _check(x, p, n_head, block)
+    return _run(x, p, n_head, eps, block)[0]
+
+
+@jax.named_scope("block")
+def _fwd(x: Array, *args: Any) -> tuple[Array, tuple[Params, Residuals | Array]]:
+    p, (n_head, eps, block, recompute) = Params(*args[:12]), args[12:]
+    _check(x, p, n_head, block)
+    y, kept = _run(x, p, n_head, eps, block)
+    return y, (p, x if recompute else kept)
+
+
+@jax.named_scope("block")
+def _bwd(n_head: int, eps: float, block: int, recompute: bool, all_kept: Any, dy: Array) -> tuple[Array, ...]:
+    p, kept = all_kept
+    if recompute:
+        _, kept = _run(kept, p, n_head, eps, block)
+    like = Params(*map(Like.of, p))
+    n_1 = affine(normalise(kept.x, kept.mean_1, kept.rstd_1), p.gamma_1, p.beta_1).astype(dy.dtype)
+    n_2 = affine(normalise(kept.x_1, kept.mean_2, kept.rstd_2), p.gamma_2, p.beta_2).astype(dy.dtype)
+    inner = Mlp(n_2, kept.u, p.w_fc, p.w_proj, like.b_fc, like.b_proj)
+    dn_2, dw_fc, db_fc, dw_proj, db_proj = mlp.bwd(inner, dy)
+    norm_2 = Norm(kept.x_1, kept.mean_2, kept.rstd_2, p.gamma_2, like.beta_2)
+    dx_1, dgamma_2, dbeta_2 = layer_norm.bwd(eps, norm_2, dn_2)
+    dx_1 = residual.fun(dy, dx_1)
+    do, dw_out, db_out = linear.bwd(Linear(kept.o, p.w_out, like.b_out), dx_1)
+    attended = Attention(*_heads(kept.qkv, n_head), split_heads(kept.o, n_head), kept.top, kept.total)
+    dheads = attention.bwd(block, attended, split_heads(do, n_head))
+    dqkv = jnp.concatenate([merge_heads(part) for part in dheads], axis=-1)
+    dn_1, dw_qkv, db_qkv = linear.bwd(Linear(n_1, p.w_qkv, like.b_qkv), dqkv)
+    norm_1 = Norm(kept.x, kept.mean_1, kept.rstd_1, p.gamma_1, like.beta_1)
+    dx, dgamma_1, dbeta_1 = layer_norm.bwd(eps, norm_1, dn_1)
+    attn = (dgamma_1, dbeta_1, dw_qkv, db_qkv, dw_out, db_out)
+    return residual.fun(dx_1, dx), *attn, dgamma_2, dbeta_2, dw_fc, db_fc, dw_proj, db_proj
+
+
+block.defvjp(_fwd, _bwd)
+
+# Each part's row and the widths at which it stands here.
+USES = (
+    (LAYER_NORM, {}),
+    (LINEAR, {i: h, o: 3 * h}),
+    (ATTENTION, {}),
+    (LINEAR, {i: h, o: h}),
+    (LAYER_NORM, {}),
+    (MLP, {i: h, o: 4 * h}),
+)
+
+
+def _sum(cost) -> sympy.Expr:
+    """One of the parts' costs, summed over their uses."""
+    return sympy.Add(*(sympy.sympify(cost(row)).subs(widths, simultaneous=True) for row, widths in USES))
+
+
+CAUSES = tuple(dict.fromkeys(cause for row, _ in USES for cause in row.causes))
+FAN_IN = 2 * b * s * h
+NORMS = 2 * 4 * b * s * h  # x̂, γ x̂, + β of both
+
+ROW = Row(
+    op=block,
+    source="D2, Final Tally (a layer)",
+    arguments={
+        "x": "b s h",
+        "gamma_1": "h",
+        "beta_1": "h",
+        "w_qkv": "h 3*h",
+        "b_qkv": "3*h",
+        "w_out": "h h",
+        "b_out": "h",
+        "gamma_2": "h",
+        "beta_2": "h",
+        "w_fc": "h 4*h",
+        "b_fc": "4*h",
+        "w_proj": "4*h h",
+        "b_proj": "h",
+    },
+    statics={"n_head": n_h, "eps": 1e-5, "block": m, "recompute": False},
+    scale={name: 1 / sympy.sqrt(h) for name in ("w_qkv", "w_out", "w_fc", "w_proj")},
+    forward=Cost(_sum(lambda row: row.forward.flops) + 2 * b * s * h, _sum(lambda row: row.forward.transcendentals)),
+    backward=Cost(
+        _sum(lambda row: row.backward.flops) + FAN_IN + NORMS, _sum(lambda row: row.backward.transcendentals)
+    ),
+    document=_sum(lambda row: row.document),
+    causes={
+        **{cause: _sum(lambda row, cause=cause: row.causes.get(cause, 0)) for cause in CAUSES},
+        "norms' outputs recomputed": NORMS,
+        "residual fan-in": FAN_IN,
+    },
+    residuals=w * (10 * b * s * h + 12 * h**2 + 13 * h) + a * (4 * b * s + 2 * b * n_h * s),
+    special={"one head": Special(dims={"n_h": 1, "d": 10})},
+)

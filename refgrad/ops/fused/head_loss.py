@@ -1,0 +1,133 @@
+"""Head and cross-entropy as one, by chunks of positions: L = (1/n) Σ_r ℓ(x_r Eᵀ, t_r) over the n rows that count.
+
+Derivation. `lm_head` gives dx = G E and dE = Gᵀ x with G = ∂L/∂logits, and `softmax_cross_entropy` gives row r of G as
+(dL/n) times the slope of ℓ (`_rows_of_logits`: label smoothing and z-loss included), 0 where the row is ignored. The
+loss is the last thing that a model computes: its cotangent dL is one number, by which everything is linear. So the
+gradients are made for dL/n = 1 while the logits are at hand, a chunk of positions at a time, and scaled when dL is known:
+
+    forward, each chunk:   g = ∂ℓ/∂logits        dx̃ = g E        dẼ = Σ_chunks gᵀ x
+    backward:              dx = (dL/n) dx̃        dE = (dL/n) dẼ
+
+Kept: dx̃ and dẼ in the dtype of sums, and n. There are no logits beyond a chunk's: b·c rows of V. A chunk longer than
+the sequence is the sequence; the last may be shorter. The value alone costs no gradient: only the rule makes one.
+If every target is ignored, n is taken as 1: the loss is 0, and so are its gradients.
+Cost: the backward pass has two scalings left; the gradient's products and slopes count in the rule's forward pass.
+Source: D2, "Tensor Contractions", "Negative Log Likelihood Loss"; Liger-Kernel's fused linear cross-entropy (2024).
+"""
+
+from functools import reduce
+from operator import add
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import sympy
+from jax import Array
+
+from refgrad._jax import custom_vjp
+from refgrad.ops._numerics import Like, lift, product, rows
+from refgrad.ops._row import Cost, Row, Special
+from refgrad.ops.fused._rows_of_logits import Rows, Terms, check, flat, losses, number, slopes, sums
+from refgrad.ops.nll import pick
+from refgrad.symbols import V, a, b, c, h, s
+
+
+class Residuals(NamedTuple):
+    """∂(nL)/∂x (..., s, h) and ∂(nL)/∂E (V, h) in the dtype of sums, n, and the types of x and E."""
+
+    dx: Array
+    dE: Array
+    number: Array
+    x: Like
+    E: Like
+
+
+def _chunks(length: int, chunk: int) -> list[slice]:
+    return [slice(start, min(start + chunk, length)) for start in range(0, length, chunk)]
+
+
+def _chunk_loss(logits: Array, top: Array, total: Array, chunk: Rows, terms: Terms) -> Array:
+    """Σ ℓ over the rows of a chunk that count."""
+    mean = jnp.mean(logits, axis=-1) if terms.smoothing else None
+    return jnp.sum(chunk.counts * losses(top, total, pick(logits, chunk.targets), mean, terms))
+
+
+def _chunk(x: Array, E: Array, targets: Array, mask: Array, part: slice) -> tuple[Array, Array, Rows]:
+    """The chunk's rows of x (r, h), their logits (r, V) in the dtype of sums, and their targets."""
+    x_rows = rows(x[..., part, :])
+    return x_rows, product("rh,vh->rv", x_rows, E), flat(targets[..., part], mask[..., part], x)
+
+
+@custom_vjp(nondiff_argnums=(4, 5, 6))
+@jax.named_scope("head_loss")
+def head_loss(
+    x: Array, E: Array, targets: Array, mask: Array, chunk: int, smoothing: float = 0.0, z_loss: float = 0.0
+) -> Array:
+    """x (..., s, h), E (V, h), ids (..., s) in [0, V), mask (..., s) of 0 (ignored) or 1 → the mean loss, a scalar.
+
+    The result is in float32 at least, NaN for an id outside [0, V) that counts. `chunk` ≥ 1 positions are taken at a
+    time. Raises ValueError or TypeError for arguments that do not agree, and ValueError for an empty batch.
+    """
+    terms = Terms(smoothing, z_loss)
+    check("fused.head_loss", x, E, targets, mask, chunk, terms)
+    loss = []
+    for part in _chunks(x.shape[-2], chunk):
+        _, logits, found = _chunk(x, E, targets, mask, part)
+        loss.append(_chunk_loss(logits, *sums(logits), found, terms))
+    return reduce(add, loss) / number(mask, x)
+
+
+@jax.named_scope("head_loss")
+def _fwd(
+    x: Array, E: Array, targets: Array, mask: Array, chunk: int, smoothing: float, z_loss: float
+) -> tuple[Array, Residuals]:
+    terms = Terms(smoothing, z_loss)
+    check("fused.head_loss", x, E, targets, mask, chunk, terms)
+    loss, dx, dE, like_E = [], [], None, Like.of(E)
+    for part in _chunks(x.shape[-2], chunk):
+        x_rows, logits, found = _chunk(x, E, targets, mask, part)
+        top, total = sums(logits)
+        loss.append(_chunk_loss(logits, top, total, found, terms))
+        hot = lift(jax.lax.iota(found.targets.dtype, E.shape[0]), 2) == found.targets[:, None]
+        g = slopes(logits, top, total, hot, found.counts, E.shape[0], terms).astype(x.dtype)
+        dx.append(product("rv,vh->rh", g, E).reshape(x[..., part, :].shape))
+        part_dE = product("rv,rh->vh", g, x_rows, like_E.sharding)
+        dE = part_dE if dE is None else dE + part_dE  # not in a list: one of its size alive at a time
+    n = number(mask, x)
+    return reduce(add, loss) / n, Residuals(jnp.concatenate(dx, axis=-2), dE, n, Like.of(x), like_E)
+
+
+@jax.named_scope("head_loss")
+def _bwd(chunk: int, smoothing: float, z_loss: float, kept: Residuals, dL: Array) -> tuple[Array, Array, None, None]:
+    scale = dL / kept.number
+    return kept.x(kept.dx * scale), kept.E(kept.dE * scale), None, None
+
+
+head_loss.defvjp(_fwd, _bwd)
+
+CHUNKS = sympy.ceiling(s / c)
+N = b * s
+
+ROW = Row(
+    op=head_loss,
+    source="D2, Tensor Contractions (lm_head); Negative Log Likelihood Loss",
+    arguments={"x": "b s h", "E": "V h", "targets": "b s < V", "mask": "b s < 2"},
+    statics={"chunk": c},
+    scale={"x": 1 / sympy.sqrt(h)},
+    # the product; maximum and sum with n − 1 each, the shift; a row's mask, target, pick and sums; the mean
+    forward=Cost(2 * N * h * V + 3 * N * V + 12 * N, N * V + N),
+    backward=Cost(N * h + V * h + 1),
+    document=4 * N * h * V + 4 * N * V,
+    causes={
+        "gradient made in the forward": -4 * N * h * V - 4 * N * V,
+        "scaling by dL / n": N * h + V * h + 1,
+    },
+    residuals=a * (N * h + V * h + 1),
+    special={
+        "every target ignored": Special(values={"mask": np.zeros_like}),
+        "every target counts": Special(values={"mask": np.ones_like}),
+        "one chunk": Special(dims={"c": 9}),
+        "chunks of one position": Special(dims={"c": 1}),
+    },
+)
