@@ -164,17 +164,22 @@ class Outcome:
         """The verdict in words, with its reasons."""
         if self.kind == "holds":
             return "holds"
-        named = len(self.findings) > 1
-        reasons = [f"{f.check.says}: {f.reason}" if named else f.reason for f in self.deciding]
-        joints = {"holds when": " ", "is wrong": ", because ", "undecided": ": "}
-        if named and self.kind == "holds when":
-            reasons = [f"(for {f.check.says}) {f.reason}" for f in self.deciding]
-        return self.kind + joints[self.kind] + "; ".join(reasons)
+        if len(self.findings) == 1:
+            reasons = [finding.reason for finding in self.deciding]
+        else:
+            reasons = [f"“{finding.check.says}”: {finding.reason}" for finding in self.deciding]
+        joint = {"holds when": " ", "is wrong": ", because ", "undecided": ": "}[self.kind]
+        if len(self.findings) > 1 and self.kind == "holds when":
+            joint = ", for "
+        return self.kind + joint + "; ".join(reasons)
 
     @property
     def came_out(self) -> str:
-        """The computed figures of every check, in brief."""
-        return "; ".join(finding.figures.brief for finding in self.findings if finding.figures.brief)
+        """The computed figures of every check, in brief; formulas that hold are taken together."""
+        held = [f.figures.distance for f in self.findings if f.kind == "holds" and f.figures.distance is not None]
+        parts = [f"{len(held)} formula{'s'[: len(held) - 1]} within {max(held):.1g}"] if held else []
+        rest = (f for f in self.findings if f.kind != "holds" or f.figures.distance is None)
+        return "; ".join(parts + [f.figures.brief for f in rest if f.figures.brief])
 
     @property
     def corrected(self) -> str:

@@ -91,10 +91,14 @@ def _relation(value: np.ndarray, truth: np.ndarray) -> str:
 
 
 class Figures(NamedTuple):
-    """What came out of a check as text: `full`, case by case, and `brief`, for a cell of a table."""
+    """What came out of a check as text: `full`, case by case, and `brief`, for a cell of a table.
+
+    `distance` is that of the printed formula from the truth, where that is an array.
+    """
 
     full: str = ""
     brief: str = ""
+    distance: float | None = None
 
 
 def figures(printed: str, corrected: str, results: Sequence[Result]) -> Figures:
@@ -102,27 +106,33 @@ def figures(printed: str, corrected: str, results: Sequence[Result]) -> Figures:
     cases = [result.case for result in results]
     if all(case.truth is True for case in cases):
         facts = [f"{_at(case)}{_facts(printed, case)}" for case in cases]
-        return Figures("; ".join(facts), "; ".join(facts[:1] + (facts[-1:] if len(facts) > 1 else [])))
+        return Figures("; ".join(facts), "; ".join(facts[:1]) + (" …" if len(facts) > 1 else ""))
     if all(np.ndim(case.truth) == 0 for case in cases) or (len(cases) == 1 and np.size(cases[0].truth) <= 4):
         numbers = [number(case.truth) for case in cases]
         full = "; ".join(f"{_at(case)}{text}" for case, text in zip(cases, numbers, strict=True))
         return Figures(full, ", ".join(numbers[:3] + (["…"] if len(numbers) > 3 else [])))
-    brief = _distance(results)
+    distance = max(result.error for result in results)
+    brief = _off(distance)
     if corrected:
-        brief += f", corrected {_distance([Result.of(corrected, case) for case in cases])}"
-    return Figures(f"{brief} (of the largest entry, in float64): {' | '.join(case.at for case in cases)}", brief)
+        brief += f", corrected {_off(max(Result.of(corrected, case).error for case in cases))}"
+    where = " | ".join(case.at for case in cases)
+    return Figures(f"{brief} (of the largest entry, in float64): {where}", brief, distance)
 
 
-def _distance(results: Sequence[Result]) -> str:
-    """How far a formula is from the truth in its worst case."""
-    worst = max(result.error for result in results)
-    return f"off by {worst:.1g}" if np.isfinite(worst) else "does not fit"
+def _off(distance: float) -> str:
+    return f"off by {distance:.1g}" if np.isfinite(distance) else "does not fit"
 
 
 def _facts(formula: str, case: Case) -> str:
-    """The small values that a statement is about."""
-    shown = [(name, case.values[name]) for name in names(formula) if np.size(case.values.get(name, ())) in range(1, 5)]
-    return ", ".join(f"{name} {number(value)}" for name, value in shown)
+    """The values that a statement is about: in full where they are few, else from the least to the largest."""
+    facts = []
+    for name in names(formula):
+        value = case.values.get(name)
+        if value is None or callable(value):
+            continue
+        few = np.size(value) <= 4
+        facts.append(f"{name} {number(value) if few else f'from {number(np.min(value))} to {number(np.max(value))}'}")
+    return ", ".join(facts)
 
 
 def _at(case: Case) -> str:

@@ -208,7 +208,7 @@ CLAIMS = (
             ),
         ),
         see=("D1.20", "D2.1"),
-        more="refgrad cost; experiments/backward_forward.py",
+        more="refgrad cost; experiments/backward_over_forward.py",
         ops=NETWORK,
     ),
     Claim(

@@ -1,13 +1,14 @@
 """The claims ledger as text of at most 120 columns: a table of rows, or one row in full."""
 
 import textwrap
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
 from refgrad.claims import DOCUMENTS, KINDS, Finding, Outcome
 
 WIDTH = 120
-COLUMNS = {"id": 6, "says": 31, "came out": 27, "verdict": 30, "corrected": 18}
+COLUMNS = {"id": 6, "says": 30, "came out": 27, "verdict": 29, "corrected": 20}
 LINES = 9  # of a cell, after which the table refers to the full row
 
 
@@ -25,7 +26,7 @@ def ledger_table(outcomes: Sequence[Outcome]) -> str:
         columns = [_wrapped(cell, width) for cell, width in zip(cells, COLUMNS.values(), strict=True)]
         for i in range(max(map(len, columns))):
             parts = [column[i] if i < len(column) else "" for column in columns]
-            lines.append("  ".join(p.ljust(w) for p, w in zip(parts, COLUMNS.values(), strict=True)).rstrip())
+            lines.append("  ".join(map(_padded, parts, COLUMNS.values())).rstrip())
         lines.append("")
     return "\n".join(lines).rstrip()
 
@@ -69,3 +70,8 @@ def _labelled(name: str, text: str, indent: int = 10) -> str:
 def _wrapped(text: str, width: int) -> list[str]:
     lines = textwrap.wrap(text, width)
     return lines if len(lines) <= LINES else [*lines[: LINES - 1], "… (in full by id)"]
+
+
+def _padded(text: str, width: int) -> str:
+    """`text` with blanks up to `width` columns: a combining mark, as in x̄, takes none."""
+    return text + " " * (width - sum(not unicodedata.combining(letter) for letter in text))

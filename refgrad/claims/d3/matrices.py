@@ -1,0 +1,171 @@
+"""D3 on the matrix product: its Jacobian's size (D3.13), the only products that fit (D3.14), slips in print (D3.17)."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from refgrad import cost
+from refgrad.claims._ledger import Case, Check, Claim
+from refgrad.claims._oracle import at, gradients, normal, weighted
+from refgrad.ops import operations
+
+OPS = operations("document")
+SIZES = ({"N": 3, "D": 5, "M": 4}, {"N": 6, "D": 2, "M": 7}, {"N": 5, "D": 8, "M": 3})
+WITH_EQUAL = ({"N": 4, "D": 5, "M": 5}, {"N": 5, "D": 5, "M": 3}, {"N": 6, "D": 2, "M": 6})
+LARGE = {"N": 64, "D": 4096, "M": 4096}
+BOUNDS = {"roughly": 0.05}  # "roughly 250,000" may be off by a twentieth
+
+
+@cache
+def _product(N: int, D: int, M: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Values of y = x w with an upstream gradient, and the truth about them."""
+    x, w, dy = normal(0, N, D), normal(1, D, M), normal(2, N, M)
+    dx, dw = gradients(weighted(OPS.matmul, dy), x, w)
+    Jx = np.asarray(jax.jacobian(OPS.matmul)(x, w))  # (N, M, N, D)
+    n, d = N // 2, D // 2
+    values = {"N": N, "D": D, "M": M, "x": x, "w": w, "dy": dy, "n": n, "d": d}
+    values |= {"dL_dx": dx[n, d], "dy_dx": Jx[:, :, n, d]}
+    return values, {"x": dx, "w": dw, "entry": np.asarray(dx[n, d]), "local": Jx[n, :, n, d]}
+
+
+def _truth(name: str) -> Callable[[], Iterator[Case]]:
+    def cases() -> Iterator[Case]:
+        for sizes in SIZES:
+            values, truth = _product(**sizes)
+            yield Case(at(sizes), values, truth[name])
+
+    return cases
+
+
+def _fitting() -> Iterator[Case]:
+    """How many products of the upstream gradient and the other matrix, transposed or not, have a gradient's shape."""
+    for sizes in (*SIZES, *WITH_EQUAL):
+        values, _ = _product(**sizes)
+        shapes = {name: np.shape(values[name]) for name in ("x", "w", "dy")}
+        counts = {f"fit_{name}": _count(shapes["dy"], shapes[other], shapes[name]) for name, other in ("xw", "wx")}
+        yield Case(at(sizes), {**sizes, **counts})
+
+
+def _count(upstream: tuple[int, ...], other: tuple[int, ...], wanted: tuple[int, ...]) -> int:
+    """Ordered products of two matrices, each as it is or transposed, that exist and have the shape `wanted`."""
+    found = 0
+    for one, two in itertools.product((upstream, upstream[::-1]), (other, other[::-1])):
+        found += sum(a[1] == b[0] and (a[0], b[1]) == wanted for a, b in ((one, two), (two, one)))
+    return found
+
+
+def _same_shape() -> Iterator[Case]:
+    for sizes in SIZES:
+        values, truth = _product(**sizes)
+        pairs = {f"axes_{name}": np.array(np.shape(values[name])) for name in ("x", "w")}
+        pairs |= {f"axes_d{name}": np.array(np.shape(truth[name])) for name in ("x", "w")}
+        yield Case(at(sizes), pairs)
+
+
+def _large(truth: str) -> Callable[[], Iterator[Case]]:
+    """D3's own sizes, from shapes alone: elements and bytes of the explicit Jacobian, and of what the rule keeps."""
+
+    def cases() -> Iterator[Case]:
+        N, D, M = LARGE.values()
+        shape = jax.ShapeDtypeStruct
+        x, w = shape((N, D), np.float32), shape((D, M), np.float32)
+        jacobian = jax.eval_shape(jax.jacobian(OPS.matmul.fun), x, w)
+        found = {
+            "elements": jacobian.size,
+            "bytes": jacobian.size * jacobian.dtype.itemsize,
+            "rule": cost.residuals(OPS.matmul, x, w).argument_bytes,
+        }
+        yield Case(at(LARGE), {**LARGE, **BOUNDS}, found[truth] if truth else True)
+
+    return cases
+
+
+def _sides() -> Iterator[Case]:
+    """Which argument of y = x w is D × M: the one that the Jacobian beside ∂y/∂x belongs to."""
+    for sizes in SIZES:
+        values, _ = _product(**sizes)
+        wanted = (sizes["D"], sizes["M"])
+        yield Case(at(sizes), {"argument": next(name for name in ("x", "w") if np.shape(values[name]) == wanted)})
+
+
+def _vectors(what: str) -> Callable[[], Iterator[Case]]:
+    """A map from N to M numbers: its Jacobian with ∂y_m/∂x_n at [n, m]; and of a scalar map, the gradient."""
+
+    def cases() -> Iterator[Case]:
+        for N, _, M in (sizes.values() for sizes in SIZES):
+            A, x, dz = normal(3, M, N), normal(4, N), normal(5, M)
+
+            def f(x: Any, A: Any = A) -> Any:
+                return jax.numpy.tanh(A @ x)
+
+            J = np.asarray(jax.jacobian(f)(x))  # row m, column n
+            gradient = np.asarray(jax.grad(lambda x, f=f: f(x).sum())(x))
+            entries = np.array([[J[m, n] for m in range(M)] for n in range(N)])  # [n, m]
+            pulled = np.asarray(jax.vjp(f, x)[1](dz)[0])
+            truth = {"layout": entries, "pullback": pulled, "components": gradient.size}[what]
+            yield Case(f"N={N}, M={M}", {"J_row_m_column_n": J, "J": entries, "dz": dz, "N": N}, truth)
+
+    return cases
+
+
+CLAIMS = (
+    Claim(
+        "D3.13",
+        "Backpropagation with vectors and matrices, the matrix product",
+        "At N = 64 and D = M = 4096 the explicit Jacobian ∂y/∂x would have (ND)(NM) ≈ 6.25e10 elements, 250 GB; "
+        "the implicit rule needs none of it.",
+        "the Jacobian's shape and the bytes that the derived rule keeps, from abstract values; nothing is allocated",
+        (
+            Check("ND is roughly 250,000", "abs(250000 / (N * D) - 1) <= roughly", _large("")),
+            Check("elements", "62500000000", _large("elements"), corrected="(N * D) * (N * M)"),
+            Check("bytes", "250 * 10**9", _large("bytes"), corrected="4 * (N * D) * (N * M)"),
+            Check("bytes in GiB (derived here)", "256 * 2**30", _large("bytes")),
+            Check("bytes that the rule keeps instead (derived here)", "4 * (N * D + D * M)", _large("rule")),
+        ),
+        see=("D3.12",),
+        more="refgrad cost; experiments/explicit_jacobian.py",
+        ops=("matmul",),
+    ),
+    Claim(
+        "D3.14",
+        "Backpropagation with vectors and matrices",
+        "A gradient has its variable's shape; ∂L/∂x = ȳ wᵀ and ∂L/∂w = xᵀ ȳ are the only products whose shapes fit.",
+        "autodiff and the derived rule of matmul; all eight products of two matrices, transposed or not",
+        (
+            Check("shapes", "axes_x == axes_dx and axes_w == axes_dw", _same_shape),
+            Check("∂y_nm/∂x_nd", "w[d]", _truth("local")),
+            Check("∂L/∂x", "dy @ w.T", _truth("x")),
+            Check("∂L/∂w", "x.T @ dy", _truth("w")),
+            Check(
+                "the only products that fit",
+                "fit_x == 1 and fit_w == 1",
+                _fitting,
+                when="N != D and D != M and M != N",
+                condition="N, D and M all differ; D0's square W₁ let a transposed product pass",
+            ),
+        ),
+        see=("D0.6", "D4.4"),
+        more="refgrad verify --op matmul",
+        ops=("matmul",),
+    ),
+    Claim(
+        "D3.17",
+        "Backpropagation with vectors and matrices",
+        "As printed: Σ_m (∂L/∂y_nm)(∂y_nm/∂x_nd) is ∂y/∂x_nd; the Jacobian of the D × M argument is ∂y/∂z; a Jacobian "
+        "in ℝᴺˣᴹ is an M × N matrix; the gradient of a scalar lies in ℝ.",
+        "each symbol read as it is printed, against the arrays that it would have to be",
+        (
+            Check("the sum over m is", "dy_dx", _truth("entry"), corrected="dL_dx"),
+            Check("the D × M argument is", "argument == 'z'", _sides, corrected="argument == 'w'"),
+            Check("∂y_m/∂x_n at [n, m]", "J_row_m_column_n", _vectors("layout"), corrected="J_row_m_column_n.T"),
+            Check("the chain rule, with [n, m]", "J @ dz", _vectors("pullback")),
+            Check("components of a gradient in ℝᴺ", "1", _vectors("components"), corrected="N"),
+        ),
+        see=("D3.14",),
+        ops=("matmul",),
+    ),
+)

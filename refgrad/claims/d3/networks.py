@@ -1,0 +1,245 @@
+"""D3's networks: one to three layers (D3.1, D3.4), the ring (D3.2), the 20 lines (D3.5), the absorbed bias (D3.15)."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from refgrad.claims._ledger import Case, Check, Claim
+from refgrad.claims._oracle import at, gradients, normal, weighted
+from refgrad.claims.d3.capacity import CAPACITY
+from refgrad.ops import operations
+
+OPS = operations("document")
+SIZES = ({"N": 5, "D": 3, "H": 4, "C": 2}, {"N": 9, "D": 2, "H": 6, "C": 3}, {"N": 20, "D": 4, "H": 3, "C": 5})
+DEEP = ((3, 4, 4, 1), (5, 2, 6, 3), (2, 7, 3, 4))  # D3's own widths first
+BOUNDS = {"nothing": 1e-9, "clearly": 0.05}  # parts of the output that no linear map explains
+LISTING = ({"N": 64, "D": 1000, "H": 100, "C": 10}, {"N": 5, "D": 7, "H": 4, "C": 3}, {"N": 8, "D": 2, "H": 9, "C": 4})
+STEPS, RATE = 25, 1e-4
+DIRECTIONS = 8  # hidden units of the network that separates the ring from its middle
+
+
+def _layers(n: int) -> Callable[[], Iterator[Case]]:
+    """Cases whose truth is the output of n layers with ReLU between them; 0 for two without it."""
+
+    def cases() -> Iterator[Case]:
+        for sizes in SIZES:
+            N, D, H, C = sizes.values()
+            shapes = {1: ((C, D),), 3: ((H, D), (D, H), (C, D))}.get(n, ((H, D), (C, H)))
+            X, weights = normal(0, N, D), [normal(1 + i, *shape) for i, shape in enumerate(shapes)]
+
+            def network(*weights: Any, X: Any = X) -> Any:
+                x = OPS.matmul(X, weights[0].T)
+                for W in weights[1:]:
+                    x = OPS.matmul(OPS.relu(x) if n else x, W.T)
+                return x
+
+            gradients(weighted(network, normal(9, N, C)), *weights)  # the rules agree with autodiff
+            names = {f"W{i + 1}": W for i, W in enumerate(weights)}
+            yield Case(at(sizes), {"X": X, **names}, np.asarray(network(*weights)))
+
+    return cases
+
+
+def _collapse() -> Iterator[Case]:
+    """How much of two layers' output the best single linear map leaves unexplained, without and with ReLU."""
+    for seed in range(3):
+        X, W1, W2 = normal(seed, 200, 3), normal(seed + 10, 6, 3), normal(seed + 20, 4, 6)
+        shares = {}
+        for name, hidden in (("linear", OPS.matmul(X, W1.T)), ("relu", OPS.relu(OPS.matmul(X, W1.T)))):
+            out = np.asarray(OPS.matmul(hidden, W2.T))
+            fit = np.linalg.lstsq(X, out, rcond=None)[0]
+            shares[name] = float(np.linalg.norm(out - X @ fit) / np.linalg.norm(out))
+        yield Case(f"draw {seed}", {**BOUNDS, **shares})
+
+
+def _three_sigmoid() -> Iterator[Case]:
+    for widths in DEEP:
+        x = normal(0, widths[0], 1)
+        values: dict[str, Any] = {"x": x}
+        for i in range(3):
+            values[f"W{i + 1}"] = normal(i + 1, widths[i + 1], widths[i])
+            values[f"b{i + 1}"] = normal(i + 4, widths[i + 1], 1)
+
+        def network(row: Any, *leaves: Any) -> Any:
+            W1, b1, W2, b2, W3, b3 = leaves
+            h1 = OPS.sigmoid(OPS.dense(row, W1, b1[:, 0]))
+            h2 = OPS.sigmoid(OPS.dense(h1, W2, b2[:, 0]))
+            return OPS.dense(h2, W3, b3[:, 0])
+
+        leaves = list(values.values())[1:]
+        gradients(weighted(network, normal(8, 1, widths[-1])), x.T, *leaves)
+        yield Case("→".join(map(str, widths)), values, np.asarray(network(x.T, *leaves)).T)
+
+
+def _ring(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Red points (40, 2) in the middle and blue ones (60, 2) around them."""
+    rng = np.random.default_rng(seed)
+    radius = np.concatenate([rng.uniform(0, 1, 40), rng.uniform(2, 3, 60)])
+    angle = np.concatenate([rng.uniform(0, 2 * np.pi, 40), np.linspace(0, 2 * np.pi, 60, endpoint=False)])
+    points = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+    return points[:40], points[40:]
+
+
+def _not_separable() -> Iterator[Case]:
+    """A red point as a mean of three blue ones with positive weights: no line has it on the other side."""
+    for seed in range(3):
+        red, blue = _ring(seed)
+        corners = np.concatenate([blue[[0, 20, 40]].T, np.ones((1, 3))])
+        weights = np.linalg.solve(corners, np.append(red[0], 1.0))
+        gap = float(np.linalg.norm(weights @ blue[[0, 20, 40]] - red[0]))
+        yield Case(f"draw {seed}", {"smallest_weight": float(weights.min()), "gap": gap, **BOUNDS})
+
+
+def _polar() -> Iterator[Case]:
+    for seed in range(3):
+        red, blue = (np.linalg.norm(points, axis=1) for points in _ring(seed))
+        yield Case(f"draw {seed}", {"largest_r_red": float(red.max()), "smallest_r_blue": float(blue.min())})
+
+
+def _two_layers_separate() -> Iterator[Case]:
+    """max(0, W₁ x) with one unit in each of eight directions, added up: nearly a multiple of the radius."""
+    angles = np.arange(DIRECTIONS) * 2 * np.pi / DIRECTIONS
+    W1 = np.stack([np.cos(angles), np.sin(angles)], 1)
+    W2 = np.ones((1, DIRECTIONS))
+    for seed in range(3):
+        red, blue = (np.asarray(OPS.matmul(OPS.relu(OPS.matmul(p, W1.T)), W2.T)) for p in _ring(seed))
+        yield Case(f"draw {seed}", {"largest_score_red": float(red.max()), "smallest_score_blue": float(blue.min())})
+
+
+def _listing_loss(w1: Any, w2: Any, x: Any, y: Any) -> Any:
+    """The network of the 20 lines, from the project's operations."""
+    return OPS.squared_error_sum(OPS.matmul(OPS.sigmoid(OPS.matmul(x, w1)), w2), y)
+
+
+@cache
+def _listings() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
+    """For each size: the listing's values, the gradients, and the losses before and after `STEPS` steps."""
+    found = []
+    for sizes in LISTING:
+        N, D, H, C = sizes.values()
+        x, y, w1, w2 = normal(0, N, D), normal(1, N, C), normal(2, D, H), normal(3, H, C)
+        dw1, dw2 = gradients(lambda w1, w2, x=x, y=y: _listing_loss(w1, w2, x, y), w1, w2)
+
+        def step(w: Any, _: None, x: Any = x, y: Any = y) -> Any:
+            loss, dw = jax.value_and_grad(lambda w: _listing_loss(w[0], w[1], x, y))(w)
+            return jax.tree.map(lambda w, dw: w - RATE * dw, w, dw), loss
+
+        losses = np.asarray(jax.lax.scan(step, (jnp.asarray(w1), jnp.asarray(w2)), None, length=STEPS)[1])
+        values = {"x": x, "y": y, "w1": w1, "w2": w2, "loss_first": losses[0], "loss_last": losses[-1]}
+        found.append((at(sizes), values, {"w1": dw1, "w2": dw2}))
+    return tuple(found)
+
+
+def _listing(name: str) -> Callable[[], Iterator[Case]]:
+    def cases() -> Iterator[Case]:
+        for where, values, truth in _listings():
+            yield Case(where, values, truth[name] if name else True)
+
+    return cases
+
+
+def _imports() -> Iterator[Case]:
+    """The draws that the listing needs: negative values too, which only one of numpy.random's two functions makes."""
+    draws = {name: bool((getattr(np.random.RandomState(0), name)(1000) < 0).any()) for name in ("rand", "randn")}
+    yield Case("", {"called": next(name for name, negative in draws.items() if negative)})
+
+
+def _absorbed(name: str) -> Callable[[], Iterator[Case]]:
+    """Cases whose truth is dense's value ("y"), or the gradient of its input, weight or bias."""
+
+    def cases() -> Iterator[Case]:
+        for sizes in SIZES:
+            N, D, H, _ = sizes.values()
+            x, W, b, dy = normal(0, N, D), normal(1, H, D), normal(2, H), normal(3, N, H)
+            dx, dW, db = gradients(weighted(OPS.dense, dy), x, W, b)
+            one, Wb = np.concatenate([x, np.ones((N, 1))], 1), np.concatenate([W, b[:, None]], 1)
+            d_one, dWb = gradients(weighted(lambda x, W: OPS.matmul(x, W.T), dy), one, Wb)
+            values = {"x": x, "W": W, "b": b, "N": N, "D": D, "H": H, "dWb": dWb, "d_one": d_one}
+            yield Case(at(sizes), values, {"y": np.asarray(OPS.dense(x, W, b)), "x": dx, "W": dW, "b": db}[name])
+
+    return cases
+
+
+CLAIMS = (
+    Claim(
+        "D3.1",
+        "What is neural network?",
+        "f = W x, then W₂ max(0, W₁ x), then W₃ max(0, W₂ max(0, W₁ x)); without the nonlinearity, layers collapse "
+        "into one matrix.",
+        "the derived rules of matmul and relu; the part of the output that no linear map explains",
+        (
+            Check("one layer", "X @ W1.T", _layers(1)),
+            Check("two layers", "maximum(0, X @ W1.T) @ W2.T", _layers(2)),
+            Check("three layers", "maximum(0, maximum(0, X @ W1.T) @ W2.T) @ W3.T", _layers(3)),
+            Check("two without ReLU", "X @ (W2 @ W1).T", _layers(0)),
+            Check("ReLU is what prevents it", "linear < nothing and relu > clearly", _collapse),
+        ),
+        see=("D3.2",),
+        more="refgrad verify --op relu",
+        ops=("matmul", "relu"),
+    ),
+    Claim(
+        "D3.2",
+        "What is neural network?",
+        "A red cluster inside a blue ring cannot be separated by a line in (x, y), but can in (r, θ), and by a "
+        "two-layer network.",
+        "40 red points with r < 1 and 60 blue ones with r > 2: a red point in a triangle of blue ones; the radii; "
+        "eight hidden units set by hand",
+        (
+            Check("no line separates them", "smallest_weight > 0 and gap < nothing", _not_separable),
+            Check("a constant r does", "largest_r_red < smallest_r_blue", _polar),
+            Check("two layers do", "largest_score_red < smallest_score_blue", _two_layers_separate),
+        ),
+        more="experiments/ring.py",
+        ops=("matmul", "relu"),
+    ),
+    Claim(
+        "D3.4",
+        "A note on network size and regularization",
+        "Three layers, 3 → 4 → 4 → 1, as W₃ σ(W₂ σ(W₁ x + b₁) + b₂) + b₃ on columns.",
+        "the derived rules of dense and sigmoid on rows, transposed, and their gradients against autodiff",
+        (Check("out", "W3 @ sigmoid(W2 @ sigmoid(W1 @ x + b1) + b2) + b3", _three_sigmoid),),
+        more="refgrad verify --op dense --op sigmoid",
+        ops=("dense", "sigmoid"),
+    ),
+    Claim(
+        "D3.5",
+        "A note on network size and regularization",
+        "About 20 lines train a two-layer network: N = 64, D_in = 1000, H = 100, D_out = 10, sigmoid, summed squared "
+        "error, η = 1e−4, 2000 steps; the listing imports rand.",
+        f"autodiff and the derived rules at these sizes and two others; {STEPS} steps (the experiment takes all 2000)",
+        (
+            Check("grad_w2", "sigmoid(x @ w1).T @ (2.0 * (sigmoid(x @ w1) @ w2 - y))", _listing("w2")),
+            Check(
+                "grad_w1",
+                "h = sigmoid(x @ w1); dy = 2.0 * (h @ w2 - y); x.T @ (dy @ w2.T * h * (1 - h))",
+                _listing("w1"),
+            ),
+            Check("the loss falls", "loss_last < loss_first", _listing("")),
+            Check("the name that it imports", "called == 'rand'", _imports, corrected="called == 'randn'"),
+        ),
+        see=("D1.14",),
+        more="experiments/twenty_lines.py",
+        ops=("matmul", "sigmoid", "squared_error_sum"),
+    ),
+    CAPACITY,
+    Claim(
+        "D3.15",
+        "What is neural network?",
+        "The bias can be absorbed: W with b as one more column, x with a constant 1.",
+        "the derived rules of dense and of matmul on the extended arrays, and autodiff of both",
+        (
+            Check("the value", "concatenate(x, ones(N, 1)) @ concatenate(W, reshape(b, H, 1)).T", _absorbed("y")),
+            Check("∂L/∂W", "dWb[:, :D]", _absorbed("W")),
+            Check("∂L/∂b", "dWb[:, D]", _absorbed("b")),
+            Check("∂L/∂x", "d_one[:, :D]", _absorbed("x")),
+        ),
+        see=("D1.5", "D4.3"),
+        more="refgrad verify --op dense",
+        ops=("dense", "matmul"),
+    ),
+)
