@@ -11,7 +11,7 @@ Width = sympy.Expr | int
 
 
 def priced(name: str, **widths: Width) -> tuple[Cost, Cost]:
-    """(forward, backward) of an operation over B examples, the other symbols of its row taken at `widths`."""
+    """(forward, backward) of an operation over B examples (unless `b` says otherwise), its row taken at `widths`."""
     row = TABLE[name]
     sizes = {b: B, s: 1, **{SYMBOLS[symbol]: width for symbol, width in widths.items()}}
     forward, backward = (

@@ -70,7 +70,6 @@ def exact(bias: bool = True, input_gradient: bool = True) -> Mapping[str, Cost]:
     Without the inputs' gradient its product, dx = ds Wᵀ, does not run.
     """
     scores = priced("linear" if bias else "matmul", i=D, o=C)
-    copied = tuple(Cost(D * C * (way == "backward")) for way in ("forward", "backward"))
-    scalar = Cost(1), Cost(0)  # the two losses' sum
-    parts = [scores, priced("hinge", V=C), priced("l2_penalty", i=D, o=C), copied, scalar]
-    return total(parts, 0 if input_gradient else 2 * B * D * C)
+    losses = [priced("hinge", V=C), priced("l2_penalty", i=D, o=C)]
+    gates = [priced("copy", b=1, i=D * C), priced("add", b=1, i=1)]  # of W, and of the two losses
+    return total([scores, *losses, *gates], 0 if input_gradient else 2 * B * D * C)
