@@ -32,9 +32,9 @@ def gradients(f: Callable[..., Any], *args: Any) -> Any:
     Raises Disagreement where an entry differs by more than `AGREE` of the largest.
     """
     every = tuple(range(len(args)))
+    both = jax.grad(f, every), jax.grad(verify.without_rules(f), every)
     with jax.default_matmul_precision("highest"):
-        rule = once(jax.grad(f, every))(*args)
-        truth = once(jax.grad(verify.without_rules(f), every))(*args)
+        rule, truth = once(lambda *args: tuple(gradient(*args) for gradient in both))(*args)
     for got, want in zip(jax.tree.leaves(rule), jax.tree.leaves(truth), strict=True):
         gap = np.max(np.abs(got - want), initial=0.0)
         if not gap <= AGREE * (np.max(np.abs(want), initial=0.0) or 1.0):
