@@ -13,7 +13,7 @@ and its gradient ∓dL/N; where it is surely wrong the loss is ∞ and the gradi
 `binary_cross_entropy_with_logits` stays finite. A label other than 0 and 1 gives NaN, loss and gradient.
 Kept: p and the labels. Cost: dL/N once; an entry has two comparisons, two selections, −p, 1 − p and a division; the
 document prints no count.
-Source: D4, "Binary Cross Entropy Loss", "Gradient Calculations".
+Source: D4, "Definitions", "Gradient Calculations".
 """
 
 from typing import NamedTuple
