@@ -23,16 +23,18 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """
     cells = [list(map(str, header)), *(list(map(str, row)) for row in rows)]
     widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
-    right = [
-        bool(column[1:]) and all(c == "" or c[0] in "+-−.∞0123456789" for c in column[1:])
-        for column in zip(*cells, strict=True)
-    ]
+    right = [numeric(column[1:]) for column in zip(*cells, strict=True)]
 
     def line(row: Sequence[str]) -> str:
         blanks = (" " * (w - _width(c)) for c, w in zip(row, widths, strict=True))
         return "  ".join(space + c if r else c + space for c, space, r in zip(row, blanks, right, strict=True)).rstrip()
 
     return "\n".join([line(cells[0]), line(["─" * w for w in widths]), *map(line, cells[1:])])
+
+
+def numeric(cells: Sequence[object]) -> bool:
+    """Whether a column holds numbers, which stand to the right; gaps do not matter."""
+    return bool(cells) and all(str(c)[:1] in ("", *"+-−.∞0123456789") for c in cells)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -3,9 +3,9 @@
 import argparse
 import sys
 
-from refgrad.cli import bench, claims, cost, verify
+from refgrad.cli import bench, claims, cost, report, verify
 
-COMMANDS = {"verify": verify, "cost": cost, "claims": claims, "bench": bench}
+COMMANDS = {"verify": verify, "cost": cost, "claims": claims, "bench": bench, "report": report}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from refgrad.models import gpt2
 from refgrad.ops import Row
 from refgrad.symbols import evaluate
 
-IMAGE = {"H": 6, "W": 5, "k": 3, "l": 2}  # the model has none
+BESIDE = {"m": 5, "c": 7, "H": 6, "W": 5, "k": 3, "l": 2}  # blocks, chunks, images: no sizes of the model
 SAME = ("float64", "autodiff")  # in float64 autodiff of the plain forward is the truth itself
 
 
@@ -58,8 +58,8 @@ class OperationResult:
 
 
 def dimensions(config: gpt2.Config, batch: int, sequence: int) -> dict[str, int]:
-    """The sizes at which operations are checked: the model's, i and o those of its widest projection, an image's."""
-    return {**config.dims(batch, sequence), "i": config.n_embd, "o": 3 * config.n_embd, **IMAGE}
+    """The sizes at which operations are checked: the model's, those of its widest projection, blocks and images."""
+    return {**config.dims(batch, sequence), "i": config.n_embd, "o": 3 * config.n_embd, **BESIDE}
 
 
 def verify_operation(row: Row, dims: Mapping[str, int], dtypes: Sequence[str]) -> OperationResult:

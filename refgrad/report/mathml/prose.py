@@ -19,7 +19,7 @@ OPERATORS = set("=≈≠≤≥<>∈→+·×⊙/−")
 FAMILIAR = FUNCTIONS - word_set("where round keep sum mask conv flip sign floor ceil rank clip diag")
 QUANTITY = re.compile(
     r"(?:[\d.]+|(?:d?[^\W\d]|[^\W\d]{2}|d?bias)_\S+|dbias|d[A-Za-z]|\d*b?[bs][shV]{1,2}|[BCDN]{2,3}|\d+[A-Za-z])$"
-    r"|\w+\(|[A-Za-z]\[|.*[α-ωΓ-Ω]"
+    r"|\w+[′']?\(|[A-Za-z]\[|.*[α-ωΓ-Ω]"
 )
 NAMED = frozenset(("rstd", "bias"))  # quantities of more than one letter
 ENDING = ".,;:?"
@@ -158,9 +158,10 @@ def _formula(text: str) -> Markup | None:
     if re.fullmatch(r"[\d.,() ]+", plain) or core.rpartition(" ")[2] in FAMILIAR:
         return None
     try:
-        return escape(before) + Markup(inline(core)) + escape(after)
+        formula = escape(before) + Markup(inline(core)) + escape(after)
     except NotMathematics:
         return None
+    return Markup('<span class="glued">{}</span>').format(formula) if before or after else formula
 
 
 def _unmatched(text: str, bracket: str) -> bool:

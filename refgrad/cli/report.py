@@ -1,0 +1,78 @@
+"""Build one HTML page with everything: rules verified, derivations, costs, claims, experiments, from this machine."""
+
+import argparse
+import contextlib
+import multiprocessing
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from refgrad._files import write_text
+
+if TYPE_CHECKING:
+    from refgrad.report.sections import Section, Task
+
+WORKERS = 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this sub-command's options."""
+    parser.add_argument("--quick", action="store_true", help="float32 alone and small experiments: under 2 minutes")
+    parser.add_argument("--out", metavar="FILE", default="report.html", help="the page (default: %(default)s)")
+    parser.add_argument("--bench", metavar="FILE", help="show this run of `refgrad bench --json FILE` too")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Gather, show progress, write; returns 0 if everything in the page holds, else 1.
+
+    Raises ValueError where the extra `report` is missing or the page or the bench's file cannot be used.
+    """
+    try:
+        from refgrad.report import figures, page
+        from refgrad.report.sections import tasks
+
+        figures.require()
+    except ModuleNotFoundError as missing:
+        raise ValueError(f"{missing.name} is not installed: pip install 'refgrad[report]'") from missing
+    out, bench = Path(options.out), options.bench and Path(options.bench)
+    if not out.absolute().parent.is_dir():
+        raise ValueError(f"--out {out}: {out.absolute().parent} is no folder")
+    if bench and not bench.is_file():
+        raise ValueError(f"--bench {bench}: no such file; `refgrad bench --json {bench}` writes it")
+    start = time.perf_counter()
+    sections = gather_all(tasks(options.quick, bench))
+    command = "refgrad report" + " --quick" * options.quick
+    write_text(out, page.assemble(sections, command))
+    failed = [section.title for section in sections if not section.ok]
+    print(f"{out}: {len(sections)} sections in {time.perf_counter() - start:.0f} s")
+    print(f"NOT everything holds: {'; '.join(failed)}" if failed else "Everything holds.")
+    return 1 if failed else 0
+
+
+def gather_all(wanted: "list[Task]") -> "list[Section]":
+    """Every section, two processes side by side; a line for each on standard error as it is done."""
+    from refgrad.report.sections import failed, gather
+
+    context = multiprocessing.get_context("spawn")
+    with _progress(len(wanted)) as progress, ProcessPoolExecutor(WORKERS, mp_context=context) as pool:
+        futures: dict[Future, Task] = {pool.submit(gather, task): task for task in wanted}
+        found: dict[str, Section] = {}
+        for future in as_completed(futures):
+            task, error = futures[future], future.exception()  # of a process that died
+            section = found[task.name] = failed(task, error) if error else future.result()
+            progress.console.print(f"{section.seconds:6.1f} s  {'ok  ' if section.ok else 'FAIL'}  {section.title}")
+            progress.advance(progress.task_ids[0])
+    return [found[task.name] for task in wanted]
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Progress]:
+    columns = (TextColumn("sections"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        progress.add_task("", total=total)
+        yield progress

@@ -1,0 +1,51 @@
+"""Sections → one HTML file that holds everything it shows: style, script, figures, formulas."""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from refgrad._text import numeric
+from refgrad.report.sections.section import Section
+
+VERDICTS = {"ok": "good", "holds": "good", "holds when": "note", "is wrong": "wrong", "undecided": "bad"}
+
+
+def assemble(sections: Sequence[Section], command: str) -> str:
+    """The page, its sections grouped in the order given; `command` is the one that makes it."""
+    groups = [(name, list(members)) for name, members in itertools.groupby(sections, key=lambda one: one.group)]
+    commands = [[s.title, s.command, f"{s.seconds:.1f}", "ok" if s.ok else "FAIL"] for s in sections]
+    page = _environment().get_template("page.html.j2")
+    return page.render(groups=groups, rows_of_commands=commands, command=command, ok=all(s.ok for s in sections))
+
+
+def verdict(cell: object) -> str:
+    """The class of a cell that holds a verdict; "" for any other."""
+    text = str(cell)
+    return "bad" if text.startswith("FAIL") else VERDICTS.get(text, "")
+
+
+def columns(rows: Sequence[Sequence[object]]) -> list[bool]:
+    """For each column, whether it holds numbers."""
+    return [numeric(column) for column in zip(*rows, strict=True)]
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("refgrad.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    ids = map("table-{}".format, itertools.count(1))
+    functions = {"verdict": verdict, "columns": columns, "next_id": lambda: next(ids)}
+    environment.globals.update(functions, operation_of=operation_of)
+    return environment
+
+
+def operation_of(file: str) -> str:
+    """The operation whose file this is: `refgrad/ops/fused/gelu.py` is fused.gelu's."""
+    parts = PurePosixPath(file).with_suffix("").parts
+    return ".".join(parts[2:])

@@ -1,0 +1,70 @@
+"""The sections of the page, each gathered by a function of its own, so that they can run side by side."""
+
+import dataclasses
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from refgrad.report.sections import costs, derivations, experiments, ledger, verification, versions
+from refgrad.report.sections.section import Section
+
+__all__ = ["Section", "Task", "failed", "gather", "tasks"]
+
+COST = "refgrad cost --config configs/gpt2_124m.toml"
+
+
+class Task(NamedTuple):
+    """What gathers a section, under which heading it stands, and the command that shows the same."""
+
+    name: str
+    group: str
+    command: str
+    gather: Callable[[], Section]
+
+
+def tasks(quick: bool, bench: Path | None = None) -> list[Task]:
+    """Every section's task in the page's order; each can be sent to another process."""
+    verify = "refgrad verify" + " --dtype float32" * quick
+    found = [
+        Task("rules", "Verification", verify, partial(verification.rules, quick)),
+        Task("parameters", "Verification", verify, partial(verification.parameters, quick)),
+        Task("derivations", "Derivations", "refgrad verify --op NAME", derivations.derivations),
+        Task("tree", "Costs", COST, costs.tree),
+        Task("tallies", "Costs", COST, costs.tallies),
+        Task("kept", "Costs", COST, costs.kept),
+        Task("ledger", "Claims", "refgrad claims", ledger.ledger),
+    ]
+    for script in experiments.scripts():
+        command = f"python experiments/{script.name}" + " --quick" * quick
+        found.append(Task(script.stem, "Experiments", command, partial(experiments.experiment, script, quick)))
+    if not experiments.scripts():
+        found.append(Task("experiments", "Experiments", "python experiments/NAME.py", experiments.absent))
+    return [*found, Task("versions", "Versions", "refgrad report" + " --quick" * quick, versions.versions)]
+
+
+def gather(task: Task) -> Section:
+    """Run a task with 64-bit types on; an error becomes a section that shows it, so that the others still stand."""
+    start = time.perf_counter()
+    try:
+        with jax.enable_x64(True):
+            section = task.gather()
+    except Exception as error:
+        return failed(task, error)
+    return _named(section, task, time.perf_counter() - start)
+
+
+def failed(task: Task, error: BaseException) -> Section:
+    """What stands in the place of a section that could not be gathered."""
+    frames = traceback.extract_tb(error.__traceback__)[-1:]
+    place = "".join(f" at {Path(frame.filename).name}:{frame.lineno}" for frame in frames)
+    section = Section(f"Not gathered: {task.name}", ok=False, error=f"{type(error).__name__}{place}: {error}")
+    return _named(section, task, 0.0)
+
+
+def _named(section: Section, task: Task, seconds: float) -> Section:
+    return dataclasses.replace(section, name=task.name, group=task.group, command=task.command, seconds=seconds)

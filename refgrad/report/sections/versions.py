@@ -1,0 +1,46 @@
+"""What the page was made with: versions, machine, commit."""
+
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib import metadata
+
+import jax
+
+from refgrad._text import Table
+from refgrad.report.sections.experiments import CHECKOUT
+from refgrad.report.sections.section import Section, Shown
+
+PACKAGES = ("refgrad", "jax", "jaxlib", "numpy", "sympy", "rich", "matplotlib", "jinja2", "pygments", "optax")
+
+
+def versions() -> Section:
+    """Packages, machine, commit and date."""
+    facts = {
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": _commit(),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        "device": jax.devices()[0].device_kind,
+        "python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
+    }
+    rows = [[name, value] for name, value in facts.items() if value]
+    shown = Shown("What this page was made with", Table(["what", "version"], rows), False)
+    return Section("Versions", {"shown": [shown]})
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _commit() -> str:
+    """The checkout's commit; "" where there is none or git is missing."""
+    try:
+        words = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=12"]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
