@@ -111,6 +111,17 @@ def names(text: str) -> list[str]:
     return list(dict.fromkeys(node.id for node in sorted(found, key=lambda node: (node.lineno, node.col_offset))))
 
 
+def compared(text: str) -> list[str]:
+    """The expressions that a statement compares, bare names and constants left out."""
+    sides = [side for node in ast.walk(_parsed(text)) if isinstance(node, ast.Compare) for side in _sides(node)]
+    shown = [side for side in sides if any(isinstance(part, ast.Name) for part in ast.walk(side))]
+    return [ast.unparse(side) for side in shown if not isinstance(side, ast.Name)]
+
+
+def _sides(node: ast.Compare) -> list[ast.expr]:
+    return [node.left, *node.comparators]
+
+
 def _value(node: ast.expr, values: Mapping[str, Any], text: str) -> Any:
     def value(part: ast.expr) -> Any:
         return _value(part, values, text)

@@ -1,5 +1,6 @@
 """A formula held against the truth at one case, and the text of what came out."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from refgrad.claims._formula import FormulaError, evaluate, names
+from refgrad.claims._formula import FormulaError, compared, evaluate, names
 
 TOLERANCE = 1e-12  # of the largest entry of the truth, in float64; exact numbers must be equal
 
@@ -132,6 +133,10 @@ def _facts(formula: str, case: Case) -> str:
             continue
         few = np.size(value) <= 4
         facts.append(f"{name} {number(value) if few else f'from {number(np.min(value))} to {number(np.max(value))}'}")
+    for part in compared(formula):
+        with contextlib.suppress(ValueError):  # of a listing, whose steps this part needs
+            if np.ndim(value := evaluate(part, case.values)) == 0:
+                facts.append(f"{part} = {number(value)}")
     return ", ".join(facts)
 
 

@@ -1,0 +1,199 @@
+"""D1 on FLOPs: one gradient against one forward pass (D1.2, D1.20), and what is dearer backward (D1.19)."""
+
+from collections.abc import Iterator, Mapping
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from refgrad import cost
+from refgrad.claims._ledger import Case, Check, Claim
+from refgrad.models import gpt2, linear_network
+from refgrad.ops import TABLE, operations
+
+OPS = operations("document")
+# "About the order of one forward pass" is up to 5 of them; "≈" is within a tenth.
+BOUNDS = {"order": 5, "about": 0.1}
+# Widths of D1's network, from a hundred parameters to ten million.
+WIDTHS = (8, 64, 512, 2048)
+BATCH = 16
+# Each operation that D1 names, and the linear layer that it is compared with.
+COMPARED = ("linear", "layer_norm", "batch_norm", "causal_softmax", "multi_head_attention", "conv2d")
+DIMS = {"b": 4, "s": 32, "h": 64, "n_h": 4, "d": 16, "i": 64, "o": 64, "H": 12, "W": 10, "k": 3, "l": 3}
+
+
+def _shape(*shape: int) -> Any:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def gpt2_program(config: gpt2.Config, batch: int, sequence: int, **how: Any) -> tuple[Any, ...]:
+    """GPT-2's loss with its layers scanned, and its abstract arguments."""
+    ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
+    return partial(gpt2.loss, config=config, scan=True, **how), gpt2.shapes(config), ids, ids
+
+
+def _network(W1: Any, b1: Any, W2: Any, b2: Any, x: Any, y: Any) -> Any:
+    """D1's network, its targets without a gradient."""
+    o = OPS.dense(OPS.sigmoid(OPS.dense(x, W1, b1)), W2, b2)
+    return OPS.squared_error_mean(o, jax.lax.stop_gradient(y))
+
+
+def _operations(count: cost.Count) -> int:
+    """FLOPs and transcendentals together."""
+    return count.flops + count.transcendental
+
+
+@cache
+def _programs() -> Mapping[str, tuple[int, int, int]]:
+    """Program → (parameters, forward, backward) operations, from shapes alone."""
+    found = {}
+    for width in WIDTHS:
+        params = _shape(width, width), _shape(width), _shape(width, width), _shape(width)
+        x = _shape(BATCH, width)
+        passes = cost.count(_network, *params, x, x), cost.count_backward(_network, *params, x, x)
+        found[f"one hidden layer of {width}"] = 2 * width * (width + 1), *map(_operations, passes)
+    for name in ("124M", "1.5B"):
+        program = gpt2_program(gpt2.SIZES[name], 1, 1024)
+        passes = cost.count(*program), cost.count_backward(*program)
+        size = sum(leaf.size for leaf in jax.tree.leaves(program[1]))
+        found[f"GPT-2 {name}"] = size, *map(_operations, passes)
+    return found
+
+
+def _one_pass() -> Iterator[Case]:
+    for where, (parameters, forward, backward) in _programs().items():
+        yield Case(where, {"parameters": parameters, "forward": forward, "backward": backward, **BOUNDS})
+
+
+def _deep() -> Iterator[Case]:
+    """C, the FLOPs of one forward pass, and those backward: D0's network with ∂X, and GPT-2."""
+    shapes = {"W1": _shape(256, 256), "W2": _shape(256, 10)}
+    programs = {"D0's network with ∂X": (linear_network.loss, shapes, _shape(32, 256))}
+    programs |= {f"GPT-2 {name}": gpt2_program(gpt2.SIZES[name], 1, 1024) for name in ("124M", "1.5B")}
+    for where, program in programs.items():
+        yield _against(where, cost.count(*program).flops, cost.count_backward(*program).flops)
+
+
+def _first_layer_alone() -> Iterator[Case]:
+    """D0's network where its first layer is nearly all of it, and the input's gradient is not computed."""
+    for width, classes in ((256, 10), (512, 3), (1000, 20)):
+        params = {"W1": _shape(width, width), "W2": _shape(width, classes)}
+
+        def loss(params: Any, width: int = width) -> Any:
+            return linear_network.loss(params, jnp.ones((32, width), jnp.float32))
+
+        yield _against(
+            f"D={width}, C={classes}", cost.count(loss, params).flops, cost.count_backward(loss, params).flops
+        )
+
+
+def _against(where: str, forward: int, backward: int) -> Case:
+    return Case(where, {"C": forward, "backward": backward, **BOUNDS})
+
+
+@cache
+def _ops() -> Mapping[str, dict[str, Any]]:
+    """Operation → operations forward and backward at `DIMS`, and bytes kept beyond its arguments, in float32."""
+    found = {}
+    for name in COMPARED:
+        row = TABLE[name]
+        f, args = row.bound(DIMS), row.shapes(DIMS, jnp.float32)
+        forward, backward = map(_operations, (cost.count(f, *args), cost.count_backward(f, *args)))
+        found[name] = {
+            "forward": forward,
+            "backward": backward,
+            "kept": cost.residuals(f, *args).bytes,
+            "normalises": int("softmax" in name or "norm" in name or "attention" in name),
+        }
+    return found
+
+
+def _dearer() -> Iterator[Case]:
+    """The operations that D1 names."""
+    for name, values in _ops().items():
+        if name != "linear":
+            yield Case(name, values)
+
+
+def _linear() -> Iterator[Case]:
+    yield Case("linear", {**_ops()["linear"], **BOUNDS})
+
+
+CLAIMS = (
+    Claim(
+        "D1.2",
+        "Introduction; The Goal of Backpropagation",
+        "All gradients cost about the order of one forward pass, whatever the number of parameters; one parameter at a "
+        "time would repeat enormous work.",
+        "counted operations of the traced passes, from a hundred parameters to 1.5 billion; about the order is at most "
+        "5 forward passes",
+        (
+            Check("one gradient", "(forward + backward) / forward <= order", _one_pass),
+            Check(
+                "against one difference per parameter",
+                "(parameters + 1) * forward >= parameters / order * (forward + backward)",
+                _one_pass,
+            ),
+        ),
+        see=("D1.20",),
+        more="experiments/finite_differences.py",
+        ops=("dense", "sigmoid", "squared_error_mean"),
+    ),
+    Claim(
+        "D1.19",
+        "Computational Complexity",
+        "Some operations are more expensive backward: attention, normalisation and convolution often need additional "
+        "intermediate computations.",
+        "operations counted in the traced passes, against the linear layer's 2, and bytes kept beyond the arguments",
+        (
+            Check("a linear layer's backward pass", "1 - about <= backward / (2 * forward) <= 1 + about", _linear),
+            Check(
+                "theirs costs more than that",
+                "backward / forward > 2",
+                _dearer,
+                corrected="backward / forward <= 2",
+            ),
+            Check(
+                "they keep intermediates",
+                "kept > 0",
+                _dearer,
+                when="normalises == 1",
+                condition="it normalises, as attention does too; a convolution keeps its arguments alone",
+            ),
+        ),
+        see=("D2.14", "D2.24"),
+        more="refgrad cost; experiments/where_it_goes.py",
+        ops=COMPARED,
+    ),
+    Claim(
+        "D1.20",
+        "Computational Complexity",
+        "If the forward pass costs C, the backward pass costs roughly another C, and both together 2C.",
+        "FLOPs of the traced passes; roughly is within a tenth. D0.7 and D2.1 say 2C for the backward pass alone: the "
+        "same passes decide between them",
+        (
+            Check(
+                "backward ≈ C",
+                "1 - about <= backward / C <= 1 + about",
+                _deep,
+                corrected="1 - about <= backward / (2 * C) <= 1 + about",
+            ),
+            Check(
+                "forward + backward ≈ 2C",
+                "1 - about <= (C + backward) / (2 * C) <= 1 + about",
+                _deep,
+                corrected="1 - about <= (C + backward) / (3 * C) <= 1 + about",
+            ),
+            Check("D0.7 and D2.1 instead: backward ≈ 2C", "1 - about <= backward / (2 * C) <= 1 + about", _deep),
+            Check(
+                "where 2C in all is right: one layer is nearly everything and its ∂X is left out (derived here)",
+                "1 - about <= (C + backward) / (2 * C) <= 1 + about",
+                _first_layer_alone,
+            ),
+        ),
+        see=("D0.7", "D2.1"),
+        more="refgrad cost; experiments/backward_over_forward.py",
+        ops=("matmul", "mean_square"),
+    ),
+)

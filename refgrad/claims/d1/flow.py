@@ -1,0 +1,230 @@
+"""D1 on gradient flow: derivatives multiplied through depth (D1.12), six remedies (D1.13), and through time (D1.21)."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from refgrad.claims._ledger import Case, Check, Claim
+from refgrad.claims._oracle import at, gradients, normal, once, weighted
+from refgrad.ops import operations
+
+OPS = operations("document")
+# A gradient has vanished below a hundredth of what was sent and exploded above a hundred times it. A remedy helps
+# where it leaves the gradient at most half as many powers of ten away from what was sent; clipping, within its limit.
+BOUNDS = {"vanished": 0.01, "exploded": 100.0, "half": 0.5, "limit": 1.0}
+WIDTH, BATCH, DEPTH = 24, 16, 40
+DISTANCES = (10, 20, 40)
+FACTORS = (0.8, 1.0, 1.25)
+EPS = 1e-5
+
+
+@cache
+def _orthogonal(seed: int, n: int) -> Any:
+    """An orthogonal matrix (n, n): every derivative through it has the length that it came with."""
+    return np.linalg.qr(normal(seed, n, n))[0]
+
+
+def _linear_stack() -> Iterator[Case]:
+    """The gradient's norm over the one sent, through linear layers whose every derivative is one factor."""
+    for depth in DISTANCES:
+        for factor in FACTORS:
+            W = factor * _orthogonal(0, WIDTH)
+
+            def network(x: Any, W: Any = W, depth: int = depth) -> Any:
+                return jax.lax.scan(lambda x, _: (OPS.matmul(x, W), None), x, None, length=depth)[0]
+
+            ct = normal(1, BATCH, WIDTH)
+            (dx,) = gradients(weighted(network, ct), normal(2, BATCH, WIDTH))
+            ratio = float(np.linalg.norm(dx) / np.linalg.norm(ct))
+            values = {"factor": factor, "depth": depth, "ratio": ratio, **BOUNDS}
+            yield Case(f"{depth} layers of {factor}", values, np.asarray(ratio))
+
+
+def _deep_enough() -> Iterator[Case]:
+    for case in _linear_stack():
+        if case.values["depth"] == max(DISTANCES):
+            yield Case(case.at, case.values)
+
+
+def _sigmoid(x: Any, W: Any) -> Any:
+    return OPS.sigmoid(OPS.matmul(x, W))
+
+
+def _relu(x: Any, W: Any) -> Any:
+    return OPS.relu(OPS.matmul(x, W))
+
+
+def _residual(x: Any, W: Any) -> Any:
+    return OPS.residual(x, _sigmoid(x, W))
+
+
+def _normalised(norm: Any) -> Callable[[Any, Any], Any]:
+    """ReLU after a normalisation with γ = 1 and β = 0."""
+
+    def layer(x: Any, W: Any) -> Any:
+        return OPS.relu(norm(OPS.matmul(x, W), jnp.ones(WIDTH, x.dtype), jnp.zeros(WIDTH, x.dtype), EPS))
+
+    return layer
+
+
+def _norms(layer: Callable[[Any, Any], Any], scale: float) -> Any:
+    """For 1 to DEPTH layers back, the gradient's norm over the one sent in at the end; weights normal of scale/√n.
+
+    Nothing is added between the layers: `taps` are zeros, whose gradients are those of the layers' outputs.
+    """
+    weights = scale / WIDTH**0.5 * normal(3, DEPTH, WIDTH, WIDTH)
+    x, ct = normal(4, BATCH, WIDTH), normal(5, BATCH, WIDTH)
+
+    def loss(taps: Any) -> Any:
+        def step(x: Any, at: Any) -> Any:
+            W, tap = at
+            return layer(x + tap, W), None
+
+        return (jax.lax.scan(step, x, (weights, taps))[0] * ct).sum()
+
+    taps = once(jax.grad(loss))(np.zeros((DEPTH, BATCH, WIDTH)))
+    return np.linalg.norm(taps, axis=(1, 2))[::-1] / np.linalg.norm(ct)
+
+
+@cache
+def _remedies() -> Mapping[str, tuple[Any, Any]]:
+    """Remedy → the gradient's norms (by layers back) without it and with it."""
+    return {
+        "ReLU": (_norms(_sigmoid, 1.0), _norms(_relu, 1.0)),
+        "residual": (_norms(_sigmoid, 1.0), _norms(_residual, 1.0)),
+        "batch_norm": (_norms(_relu, 0.5), _norms(_normalised(OPS.batch_norm), 0.5)),
+        "layer_norm": (_norms(_relu, 0.5), _norms(_normalised(OPS.layer_norm), 0.5)),
+        "init": (_norms(_relu, 0.5), _norms(_relu, 2**0.5)),
+    }
+
+
+def _remedy(name: str) -> Callable[[], Iterator[Case]]:
+    """Norms without and with a remedy, 10, 20 and 40 layers back."""
+
+    def cases() -> Iterator[Case]:
+        without, remedied = _remedies()[name]
+        for back in DISTANCES:
+            values = {"plain": float(without[back - 1]), "remedied": float(remedied[back - 1])}
+            yield Case(f"{back} layers back", {**BOUNDS, **values})
+
+    return cases
+
+
+def _clipped() -> Iterator[Case]:
+    """An exploding gradient's norm, before and after it is scaled down to the limit."""
+    exploding = _norms(_relu, 3.0)
+    for back in DISTANCES:
+        norm = float(exploding[back - 1])
+        clipped = norm * min(1.0, BOUNDS["limit"] / norm)
+        yield Case(f"{back} layers back", {**BOUNDS, "norm": norm, "clipped": clipped})
+
+
+NEARER = "abs(log(remedied)) <= half * abs(log(plain))"
+TIMES = ({"s": 4, "i": 3, "h": 5}, {"s": 4, "i": 2, "h": 3}, {"s": 4, "i": 5, "h": 2})
+
+
+def _sequences(what: str) -> Callable[[], Iterator[Case]]:
+    """Each step's Jacobian J₁ … J₄; the truth is the pullback to h₀ of the derived backpropagation through time."""
+
+    def cases() -> Iterator[Case]:
+        for sizes in TIMES:
+            s, i, h = sizes.values()
+            x, h_0, W_x, W_h, b = normal(0, s, i), normal(1, h), normal(2, i, h), normal(3, h, h), normal(4, h)
+            ct = normal(5, h)
+
+            def last(x: Any, h_0: Any, W_x: Any, W_h: Any, b: Any) -> Any:
+                return OPS.rnn(x, h_0, W_x, W_h, b)[-1]
+
+            grads = dict(
+                zip(("x", "h_0", "W_x", "W_h", "b"), gradients(weighted(last, ct), x, h_0, W_x, W_h, b), strict=True)
+            )
+            states = np.concatenate([h_0[None], np.asarray(OPS.rnn(x, h_0, W_x, W_h, b))])
+            J = {f"J{t}": np.diag(1 - states[t] ** 2) @ W_h.T for t in range(1, s + 1)}
+            yield Case(at(sizes), {**J, "ct": ct, "x": x, "states": states, "W_h": W_h}, grads[what])
+
+    return cases
+
+
+def _through_time() -> Iterator[Case]:
+    """The gradient of h₀ over the one sent to h_T, where tanh is nearly linear, by the recurrence's spectral radius."""
+    s, i, h = 40, 2, 6
+    for radius in (0.5, 0.8, 1.0, 1.25, 1.5):
+        arguments = np.zeros((s, i)), np.zeros(h), normal(0, i, h), radius * _orthogonal(1, h), np.zeros(h)
+        ct = normal(2, h)
+        dh_0 = once(jax.grad(lambda h_0, a=arguments, ct=ct: OPS.rnn(a[0], h_0, *a[2:])[-1] @ ct))(arguments[1])
+        ratio = float(np.linalg.norm(dh_0) / np.linalg.norm(ct))
+        yield Case(f"radius {radius}, {s} steps", {**BOUNDS, "radius": radius, "T": s, "ratio": ratio})
+
+
+CLAIMS = (
+    Claim(
+        "D1.12",
+        "Gradient Flow",
+        "The gradient is a product of derivatives through depth: below one they shrink it exponentially, above one "
+        "they grow it exponentially.",
+        "autodiff and the derived rule of matmul, through layers whose every derivative is 0.8, 1 or 1.25; vanished "
+        "is below 1/100 of what was sent, exploded above 100 times",
+        (
+            Check("the gradient's norm", "factor ** depth", _linear_stack),
+            Check(
+                "it vanishes or explodes",
+                "ratio < vanished or ratio > exploded",
+                _deep_enough,
+                when="factor != 1",
+                condition="the derivatives are not one",
+            ),
+        ),
+        see=("D1.7", "D1.13", "D1.21"),
+        more="experiments/gradient_flow.py",
+        ops=("matmul",),
+    ),
+    Claim(
+        "D1.13",
+        "Gradient Flow",
+        "ReLU, residual connections, batch and layer normalisation, gradient clipping and careful initialisation "
+        "reduce vanishing and exploding.",
+        f"the derived rules in {DEPTH} layers of width {WIDTH}: the gradient's norm with and without each; it helps "
+        "where it halves the powers of ten that are lost or gained, clipping where it stays within 1",
+        (
+            Check("ReLU for sigmoid", NEARER, _remedy("ReLU")),
+            Check("a residual connection", NEARER, _remedy("residual")),
+            Check("batch normalisation", NEARER, _remedy("batch_norm")),
+            Check("layer normalisation", NEARER, _remedy("layer_norm")),
+            Check("√(2/n) for small initial weights", NEARER, _remedy("init")),
+            Check("clipping", "clipped <= limit < norm", _clipped),
+        ),
+        see=("D1.12",),
+        more="experiments/gradient_flow.py",
+        ops=("relu", "sigmoid", "residual", "batch_norm", "layer_norm", "matmul"),
+    ),
+    Claim(
+        "D1.21",
+        "Backpropagation Through Time",
+        "h_t = f(h_{t−1}, x_t): the chain rule over all steps has products of ∂h_t/∂h_{t−1}, which vanish or explode.",
+        "autodiff and the derived backpropagation through time of rnn; 40 steps by the spectral radius of W_h",
+        (
+            Check("∂L/∂h₀", "(J4 @ J3 @ J2 @ J1).T @ ct", _sequences("h_0")),
+            Check(
+                "∂L/∂W_h, every step's part of one shared weight",
+                "d4 = ct * (1 - states[4] ** 2); d3 = d4 @ W_h.T * (1 - states[3] ** 2); "
+                "d2 = d3 @ W_h.T * (1 - states[2] ** 2); d1 = d2 @ W_h.T * (1 - states[1] ** 2); "
+                "outer(states[3], d4) + outer(states[2], d3) + outer(states[1], d2) + outer(states[0], d1)",
+                _sequences("W_h"),
+            ),
+            Check(
+                "it vanishes or explodes",
+                "ratio < vanished or ratio > exploded",
+                _through_time,
+                when="radius != 1",
+                condition="the spectral radius is not near one",
+            ),
+        ),
+        see=("D1.12",),
+        more="experiments/through_time.py",
+        ops=("rnn",),
+    ),
+)

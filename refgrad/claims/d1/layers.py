@@ -1,0 +1,266 @@
+"""D1's rules: the one-hidden-layer network (D1.1), single operations (D1.3 to D1.7) and the batch (D1.8)."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from refgrad.claims._ledger import Case, Check, Claim
+from refgrad.claims._oracle import at, gradients, normal, weighted
+from refgrad.ops import operations
+
+OPS = operations("document")
+NETWORKS = ({"B": 2, "D": 3, "H": 4, "O": 1}, {"B": 5, "D": 7, "H": 3, "O": 2}, {"B": 8, "D": 2, "H": 6, "O": 5})
+LINEAR = ({"B": 5, "d": 3, "h": 4}, {"B": 2, "d": 7, "h": 3}, {"B": 9, "d": 4, "h": 6})
+SHAPES = ((4,), (3, 5), (2, 6, 3))
+# A sigmoid is saturated within 0.01 of 0 or 1; its slope is small below 0.01; a product of slopes vanishes below 1e-6.
+BOUNDS = {"near": 0.01, "small": 0.01, "vanished": 1e-6}
+
+
+def _network_loss(W1: Any, b1: Any, W2: Any, b2: Any, x: Any, y: Any) -> Any:
+    """D1's network with weights stored out × in and the mean squared error."""
+    return OPS.squared_error_mean(OPS.dense(OPS.sigmoid(OPS.dense(x, W1, b1)), W2, b2), y)
+
+
+@cache
+def _networks() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
+    """For each size: where, the values that a formula may use, and the gradient of everything by the oracle."""
+    found = []
+    for sizes in NETWORKS:
+        B, D, H, O = sizes.values()
+        x, y = normal(0, B, D), normal(1, B, O)
+        W1, b1, W2, b2 = normal(2, H, D), normal(3, H), normal(4, O, H), normal(5, O)
+        names = ("W1", "b1", "W2", "b2", "x")
+        truth = dict(zip(names, gradients(lambda *p, y=y: _network_loss(*p, y=y), W1, b1, W2, b2, x), strict=True))
+        h = x @ W1.T + b1
+        a = 1 / (1 + np.exp(-h))
+        o = a @ W2.T + b2
+        truth["a"] = gradients(lambda a, W2=W2, b2=b2, y=y: OPS.squared_error_mean(OPS.dense(a, W2, b2), y), a)[0]
+        truth["h"] = gradients(
+            lambda h, W2=W2, b2=b2, y=y: OPS.squared_error_mean(OPS.dense(OPS.sigmoid(h), W2, b2), y), h
+        )[0]
+        (do,) = gradients(lambda o, y=y: OPS.squared_error_mean(o, y), o)
+        values = {**sizes, "x": x, "W1": W1, "W2": W2, "h": h, "a": a, "do": do, "da": truth["a"], "dh": truth["h"]}
+        found.append((at(sizes), values, truth))
+    return tuple(found)
+
+
+def _network(name: str) -> Callable[[], Iterator[Case]]:
+    def cases() -> Iterator[Case]:
+        for where, values, truth in _networks():
+            yield Case(where, values, truth[name])
+
+    return cases
+
+
+def _square() -> Iterator[Case]:
+    for shape in SHAPES:
+        x, dz = normal(0, *shape), normal(1, *shape)
+        yield Case("×".join(map(str, shape)), {"x": x, "dz": dz}, gradients(weighted(_squared, dz), x)[0])
+
+
+def _squared(x: Any) -> Any:
+    """x² of a mul gate."""
+    return OPS.mul(x, x)
+
+
+def _scalar_loss(w: Any, x: Any, b: Any) -> Any:
+    """L = (w x + b)² of gates."""
+    return _squared(OPS.add(OPS.mul(w, x), b))
+
+
+def _scalar(name: str) -> Callable[[], Iterator[Case]]:
+    """L or one of its gradients at w = 3, x = 2, b = 1."""
+
+    def cases() -> Iterator[Case]:
+        point = {"w": np.float64(3), "x": np.float64(2), "b": np.float64(1)}
+        found = dict(zip(point, gradients(_scalar_loss, *point.values()), strict=True))
+        found["L"] = np.asarray(_scalar_loss(*point.values()))
+        found["y"] = gradients(_squared, np.float64(7))[0]
+        yield Case("w=3, x=2, b=1", point, found[name])
+
+    return cases
+
+
+def _linear(name: str) -> Callable[[], Iterator[Case]]:
+    def cases() -> Iterator[Case]:
+        for sizes in LINEAR:
+            B, d, h = sizes.values()
+            X, W, b, dY = normal(0, B, d), normal(1, h, d), normal(2, h), normal(3, B, h)
+            truth = dict(zip("XWb", gradients(weighted(OPS.dense, dY), X, W, b), strict=True))
+            truth["Y"] = np.asarray(OPS.dense(X, W, b))
+            yield Case(at(sizes), {"X": X, "W": W, "b": b, "dY": dY}, truth[name])
+
+    return cases
+
+
+def _relu() -> Iterator[Case]:
+    for shape in SHAPES:
+        h, da = normal(0, *shape), normal(1, *shape)
+        yield Case("×".join(map(str, shape)), {"h": h, "da": da}, gradients(weighted(OPS.relu, da), h)[0])
+
+
+def _relu_example() -> Iterator[Case]:
+    yield Case("x=[−2, 1, 3]", {}, gradients(lambda x: OPS.relu(x).sum(), np.array([-2.0, 1.0, 3.0]))[0])
+
+
+def _relu_at_zero() -> Iterator[Case]:
+    """The rule at 0, and the slopes on both sides of it."""
+    below, at_zero, above = (jax.grad(OPS.relu)(np.float64(x)) for x in (-1e-9, 0.0, 1e-9))
+    yield Case("", {"below": float(below), "at_zero": float(at_zero), "above": float(above)})
+
+
+def _sigmoid() -> Iterator[Case]:
+    for shape in SHAPES:
+        x, dy = 3 * normal(0, *shape), normal(1, *shape)
+        yield Case("×".join(map(str, shape)), {"x": x, "dy": dy}, gradients(weighted(OPS.sigmoid, dy), x)[0])
+
+
+def _saturated() -> Iterator[Case]:
+    """σ and its slope by the rule, on both sides and between."""
+    for x in (-20.0, -6.0, 5.0, 12.0):
+        values = {"sigma": float(OPS.sigmoid(np.float64(x))), "slope": float(jax.grad(OPS.sigmoid)(np.float64(x)))}
+        yield Case(f"x={x:g}", {**BOUNDS, **values})
+
+
+def _repeated() -> Iterator[Case]:
+    """The slope of many sigmoids in a row."""
+    for depth in (12, 20, 40):
+        yield Case(f"{depth} in a row", {**BOUNDS, "slope": _slope(depth), "depth": depth})
+
+
+def _slope(depth: int) -> float:
+    """The derivative of `depth` sigmoids in a row at 0.5."""
+
+    def chain(x: Any) -> Any:
+        return jax.lax.scan(lambda x, _: (OPS.sigmoid(x), None), x, None, length=depth)[0]
+
+    return float(jax.grad(chain)(np.float64(0.5)))
+
+
+def _batch(name: str) -> Callable[[], Iterator[Case]]:
+    """Cases with the gradient of each example alone, whose truth is that of the mean over the batch."""
+
+    def cases() -> Iterator[Case]:
+        for sizes in NETWORKS:
+            B, D, H, O = sizes.values()
+            x, y = normal(0, B, D), normal(1, B, O)
+            params = (normal(2, H, D), normal(3, H), normal(4, O, H), normal(5, O))
+
+            def loss(W1: Any, b1: Any, W2: Any, b2: Any, x: Any = x, y: Any = y) -> Any:
+                return _network_loss(W1, b1, W2, b2, x, y)
+
+            truth = dict(zip(("W1", "b1", "W2", "b2"), gradients(loss, *params), strict=True))
+            one = [jax.grad(_network_loss, (0, 1, 2, 3))(*params, x[i : i + 1], y[i : i + 1]) for i in range(B)]
+            each = dict(zip(truth, (np.stack(leaf) for leaf in zip(*one, strict=True)), strict=True))
+            yield Case(at(sizes), {"each": each[name], "B": B}, truth[name])
+
+    return cases
+
+
+CLAIMS = (
+    Claim(
+        "D1.1",
+        "A Small Neural Network; Backward Pass",
+        "h = W₁ x + b₁, a = σ(h), o = W₂ a + b₂, L = ℓ(o, y): from ∂L/∂o back through a, h = ∂L/∂a ⊙ σ′(h), to every "
+        "parameter and x.",
+        "autodiff and the derived rules of dense, sigmoid and the mean squared error, on batches",
+        (
+            Check("∂L/∂W₂", "do.T @ a", _network("W2")),
+            Check("∂L/∂b₂", "sum(do, 0)", _network("b2")),
+            Check("∂L/∂a", "do @ W2", _network("a")),
+            Check("∂L/∂h", "da * sigmoid(h) * (1 - sigmoid(h))", _network("h")),
+            Check("∂L/∂W₁", "dh.T @ x", _network("W1")),
+            Check("∂L/∂b₁", "sum(dh, 0)", _network("b1")),
+            Check("∂L/∂x", "dh @ W1", _network("x")),
+        ),
+        see=("D1.5", "D1.7"),
+        more="refgrad verify --op dense --op sigmoid",
+        ops=("dense", "sigmoid", "squared_error_mean"),
+    ),
+    Claim(
+        "D1.3",
+        "Backpropagation as Message Passing",
+        "Each node multiplies what it receives by its local derivative: for z = x², x̄ = z̄ · 2x.",
+        "autodiff and the derived rule of mul with both inputs the same",
+        (Check("x̄", "dz * 2 * x", _square),),
+        see=("D3.6",),
+        more="refgrad verify --op mul",
+        ops=("mul",),
+    ),
+    Claim(
+        "D1.4",
+        "A Manual Backpropagation Example",
+        "At x = 2, w = 3, b = 1 with y = w x + b and L = y²: L = 49, ∂L/∂y = 14, ∂L/∂w = 28, ∂L/∂x = 42, ∂L/∂b = 14.",
+        "autodiff and the derived rules of the gates, at these numbers",
+        (
+            Check("L", "49", _scalar("L")),
+            Check("∂L/∂y", "14", _scalar("y")),
+            Check("∂L/∂w", "28", _scalar("w")),
+            Check("∂L/∂x", "42", _scalar("x")),
+            Check("∂L/∂b", "14", _scalar("b")),
+        ),
+        more="refgrad verify --op mul --op add",
+        ops=("mul", "add"),
+    ),
+    Claim(
+        "D1.5",
+        "Matrix Backpropagation",
+        "For Y = X Wᵀ + b, weights stored out × in: X̄ = Ȳ W, W̄ = Ȳᵀ X, b̄ = Σ_i Ȳ_i.",
+        "autodiff and the derived rule of dense",
+        (
+            Check("Y", "X @ W.T + b", _linear("Y")),
+            Check("X̄", "dY @ W", _linear("X")),
+            Check("W̄", "dY.T @ X", _linear("W")),
+            Check("b̄", "sum(dY, 0)", _linear("b")),
+        ),
+        see=("D0.6", "D2.3", "D3.15"),
+        more="refgrad verify --op dense",
+        ops=("dense",),
+    ),
+    Claim(
+        "D1.6",
+        "Backpropagation Through Activations",
+        "ReLU passes the gradient above zero and blocks it below: [−2, 1, 3] gives [0, 1, 1]; at 0 nothing is said.",
+        "autodiff and the derived rule of relu; at 0 the rule's convention, which lies between the slopes beside it",
+        (
+            Check("∂L/∂h", "where(h > 0, da, 0)", _relu),
+            Check("the example", "[0, 1, 1]", _relu_example),
+            Check("at 0, by convention here", "below <= at_zero <= above and at_zero == 0", _relu_at_zero),
+        ),
+        see=("D3.12",),
+        more="refgrad verify --op relu",
+        ops=("relu",),
+    ),
+    Claim(
+        "D1.7",
+        "Backpropagation Through Activations",
+        "σ′ = σ (1 − σ), which becomes small when σ saturates near 0 or 1; products of small slopes vanish.",
+        "autodiff and the derived rule of sigmoid; near is within 0.01, small below 0.01, vanished below 1e-6",
+        (
+            Check("σ′", "dy * sigmoid(x) * (1 - sigmoid(x))", _sigmoid),
+            Check("small when saturated", "(sigma < near or sigma > 1 - near) and slope < small", _saturated),
+            Check("products vanish", "slope < vanished and slope <= (1 / 4) ** depth", _repeated),
+        ),
+        see=("D1.12", "D3.3"),
+        more="refgrad verify --op sigmoid",
+        ops=("sigmoid",),
+    ),
+    Claim(
+        "D1.8",
+        "Backpropagation Through Batches",
+        "For a loss averaged over the batch, a parameter's gradient combines the contributions of all examples.",
+        "each example's gradients alone, against those of the whole batch",
+        (
+            Check("W₁", "mean(each, 0)", _batch("W1")),
+            Check("b₁", "mean(each, 0)", _batch("b1")),
+            Check("W₂", "mean(each, 0)", _batch("W2")),
+            Check("b₂", "mean(each, 0)", _batch("b2")),
+        ),
+        see=("D4.4",),
+        more="refgrad verify --op dense",
+        ops=("dense", "sigmoid", "squared_error_mean"),
+    ),
+)

@@ -1,0 +1,169 @@
+"""D1 on memory: what training holds (D1.9), four ways to hold less (D1.10), and checkpointing's price (D1.11)."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from refgrad import cost
+from refgrad.claims._ledger import Case, Check, Claim
+from refgrad.claims._oracle import at
+from refgrad.claims.d1.costs import gpt2_program
+from refgrad.models import gpt2
+from refgrad.ops import operations
+
+OPS = operations("document")
+# "Dominates" is more than parameters, gradients and Adam's two moments together: 16 bytes a parameter in float32.
+BOUNDS = {"dominated": 16}
+SEQUENCE, MANY = 1024, 8  # tokens of a sequence; sequences of a large batch
+SMALL = (
+    gpt2.Config(n_layer=2, n_head=4, n_embd=32, n_positions=64, vocab_size=256),
+    gpt2.Config(n_layer=3, n_head=2, n_embd=48, n_positions=32, vocab_size=100),
+    gpt2.Config(n_layer=4, n_head=3, n_embd=24, n_positions=48, vocab_size=60),
+)
+
+
+def _square_keeps_x() -> Iterator[Case]:
+    for shape in ((5,), (3, 4), (2, 7, 6)):
+        x = jax.ShapeDtypeStruct(shape, jnp.float32)
+        kept = cost.residuals(lambda x: OPS.mul(x, x), x)
+        yield Case("×".join(map(str, shape)), {"x": x}, kept.bytes + kept.argument_bytes)
+
+
+def _square_bytes() -> Iterator[Case]:
+    for case in _square_keeps_x():
+        yield Case(case.at, {"n": case.values["x"].size}, case.truth)
+
+
+def _activations() -> Iterator[Case]:
+    """Bytes kept from forward to backward beyond the parameters, by the rules, at one sequence and at many."""
+    for name in ("124M", "1.5B"):
+        for batch in (1, MANY):
+            f, params, *ids = gpt2_program(gpt2.SIZES[name], batch, SEQUENCE)
+            size = sum(leaf.size for leaf in jax.tree.leaves(params))
+            values = {"kept": cost.residuals(f, params, *ids).bytes, "parameters": size, "b": batch, "many": MANY}
+            yield Case(f"GPT-2 {name}, {batch} × {SEQUENCE} tokens", {**values, **BOUNDS})
+
+
+@cache
+def _ways() -> tuple[tuple[str, dict[str, Any]], ...]:
+    """Small GPT-2s: bytes kept and FLOPs of the backward pass, plainly and in three of D1's ways."""
+    found = []
+    for config in SMALL:
+        ids = {"batch": 4, "sequence": config.n_positions}
+        plain = gpt2_program(config, **ids)
+        f, params, *tokens = plain
+        low = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), params)
+        programs = {
+            "plain": plain,
+            "bf16": (f, low, *tokens),
+            "remat": gpt2_program(config, **ids, remat=True),
+            "half": gpt2_program(config, **{**ids, "batch": 2}),
+        }
+        values: dict[str, Any] = {name: cost.residuals(*program).bytes for name, program in programs.items()}
+        counts = {name: cost.count_backward(*programs[name]) for name in ("plain", "remat")}
+        values |= {f"flops_{name}": count.flops for name, count in counts.items()}
+        values["recomputed"] = counts["remat"].recomputed.flops
+        names = ("n_layer", "n_embd", "n_positions")
+        where = at({name: value for name, value in dataclasses.asdict(config).items() if name in names})
+        found.append((where, values))
+    return tuple(found)
+
+
+def _way() -> Iterator[Case]:
+    for where, values in _ways():
+        yield Case(where, values)
+
+
+def _offloaded() -> Iterator[Case]:
+    """Bytes that leave the device: derived for one with memory of its own, and on this machine."""
+    for where, values in _ways():
+        kept = values["plain"]
+        yield Case(f"{where}, a device with memory of its own (derived)", {"apart": 1, "kept": kept, "leaves": kept})
+    device = jax.devices()[0]
+    apart = int(device.platform != "cpu")
+    note = "" if apart else ", whose memory is the host's: not measurable here"
+    kept = _ways()[0][1]["plain"]
+    yield Case(f"{device.device_kind}{note}", {"apart": apart, "kept": kept, "leaves": apart * kept})
+
+
+def _inference() -> Iterator[Case]:
+    """What training keeps of D1's network, which inference can drop: its hidden layer, before and after σ."""
+    for B, D, H, O in ((2, 3, 4, 1), (5, 7, 3, 2), (8, 2, 6, 5)):
+        shapes = ((B, D), (H, D), (H,), (O, H), (O,))
+        arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+
+        def network(x: Any, W1: Any, b1: Any, W2: Any, b2: Any) -> Any:
+            return OPS.dense(OPS.sigmoid(OPS.dense(x, W1, b1)), W2, b2)
+
+        yield Case(at({"B": B, "D": D, "H": H, "O": O}), {"B": B, "H": H}, cost.residuals(network, *arrays).bytes)
+
+
+def _statement(says: str, printed: str, cases: Callable[[], Iterator[Case]] = _way) -> Check:
+    return Check(says, printed, cases)
+
+
+CLAIMS = (
+    Claim(
+        "D1.9",
+        "Backpropagation and Memory",
+        "y = x² needs x kept; training holds activations that inference does not; for large models activation memory "
+        "dominates.",
+        "bytes kept from forward to backward by the derived rules; dominates is more than parameters, gradients and "
+        "Adam's moments together (16 bytes a parameter)",
+        (
+            Check("x² keeps x, twice where both inputs are it", "4 * n", _square_bytes),
+            Check("a hidden layer is kept before and after σ", "4 * 2 * B * H", _inference),
+            Check(
+                "activations dominate",
+                "kept > dominated * parameters",
+                _activations,
+                when="b >= many",
+                condition=f"the batch is large ({MANY} sequences of {SEQUENCE} tokens); with one sequence the state of "
+                "the optimiser does",
+            ),
+        ),
+        see=("D1.10", "D2.25"),
+        more="refgrad cost --config configs/gpt2_124m.toml",
+        ops=("mul", "dense", "sigmoid"),
+    ),
+    Claim(
+        "D1.10",
+        "Backpropagation and Memory",
+        "Four ways to less activation memory: smaller data types, checkpointing, offloading to the CPU, smaller batch.",
+        "bytes kept by GPT-2 at three small sizes: in bfloat16, with blocks rematerialised, at half the batch; bytes "
+        "that would leave the device",
+        (
+            _statement("mixed precision", "bf16 < plain"),
+            _statement("checkpointing", "remat < plain"),
+            _statement("smaller batches", "half < plain"),
+            Check(
+                "offloading",
+                "leaves == kept",
+                _offloaded,
+                when="apart == 1",
+                condition="the device has memory of its own",
+            ),
+        ),
+        see=("D1.11",),
+        more="experiments/less_memory.py",
+        ops=("layer_norm", "linear", "causal_softmax", "gelu"),
+    ),
+    Claim(
+        "D1.11",
+        "Gradient Checkpointing",
+        "Checkpointing keeps less and computes more: activations between checkpoints are computed again.",
+        "bytes kept and backward FLOPs of GPT-2 at three small sizes, with every block rematerialised and without",
+        (
+            _statement("less memory", "remat < plain"),
+            _statement("more FLOPs", "flops_remat > flops_plain"),
+            _statement("by what it computes again", "flops_remat == flops_plain + recomputed"),
+        ),
+        see=("D1.10",),
+        more="experiments/checkpointing.py",
+        ops=("layer_norm", "linear", "causal_softmax", "gelu"),
+    ),
+)

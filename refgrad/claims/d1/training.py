@@ -1,0 +1,195 @@
+"""D1's training step (D1.14), and its four mistakes as they come out in pure functions (D1.15 to D1.18)."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from refgrad.claims._ledger import Case, Check, Claim
+from refgrad.claims._oracle import at, gradients, normal
+from refgrad.ops import operations
+
+OPS = operations("document")
+SIZES = ({"B": 6, "D": 3, "H": 4}, {"B": 9, "D": 5, "H": 2}, {"B": 4, "D": 2, "H": 7})
+BOUNDS = {"nearly": 1e-3}  # the fall of the loss may differ from η‖∇L‖² by a thousandth
+ETA = 1e-5
+NOTHING = "no error"
+
+
+def _loss(W1: Any, W2: Any, x: Any, y: Any, cut: Callable[[Any], Any] = lambda h: h) -> Any:
+    """An encoder (W₁, tanh) and a decoder (W₂) with the mean squared error; `cut` stands between the two."""
+    hidden = cut(OPS.tanh(OPS.matmul(x, W1)))
+    return OPS.squared_error_mean(OPS.matmul(hidden, W2), y)
+
+
+@cache
+def _problems() -> tuple[tuple[str, tuple[Any, ...]], ...]:
+    """For each size: where, and (W1, W2, x, y)."""
+    found = []
+    for sizes in SIZES:
+        B, D, H = sizes.values()
+        found.append((at(sizes), (normal(0, D, H), normal(1, H, 1), normal(2, B, D), normal(3, B, 1))))
+    return tuple(found)
+
+
+def _steps() -> Iterator[Case]:
+    """One step θ − η∇L: by how much the loss falls, against η‖∇L‖²."""
+    for where, (W1, W2, x, y) in _problems():
+        grads = gradients(lambda W1, W2, x=x, y=y: _loss(W1, W2, x, y), W1, W2)
+        stepped = [theta - ETA * g for theta, g in zip((W1, W2), grads, strict=True)]
+        values = {"before": float(_loss(W1, W2, x, y)), "after": float(_loss(*stepped, x, y)), "eta": ETA}
+        yield Case(where, {**values, **BOUNDS, "square": float(sum((g**2).sum() for g in grads))})
+
+
+def _twice() -> Iterator[Case]:
+    """A second gradient at the same point: as jax.grad gives it, and with the first carried along by the program."""
+    for where, (W1, W2, x, y) in _problems():
+        grad = jax.grad(_loss)
+        first, second = (np.asarray(grad(W1, W2, x, y)) for _ in range(2))
+        yield Case(f"{where}, a pure function", {"first": first, "second": second, "carried": 0})
+        yield Case(f"{where}, the sum carried", {"first": first, "second": first + second, "carried": 1})
+
+
+def _error(f: Callable[[], Any]) -> str:
+    """The name of the error that f raises, or that there is none."""
+    try:
+        f()
+    except Exception as error:
+        return type(error).__name__
+    return NOTHING
+
+
+def _left_the_graph() -> Iterator[Case]:
+    """What jax.grad does with a loss that became a Python number or a NumPy array: an error, or else its gradient."""
+    _, (W1, W2, x, y) = _problems()[0]
+    ways = {".item()": lambda loss: loss.item(), "float()": float, "np.asarray()": np.asarray}
+    for way, leave in ways.items():
+        grad = jax.grad(lambda W1, leave=leave: jnp.asarray(leave(_loss(W1, W2, x, y))))
+        for where, f in ((way, grad), (f"{way} under jit", jax.jit(grad))):
+            error = _error(lambda f=f: f(W1))
+            values = {"error": error, "largest": float(np.abs(f(W1)).max()) if error == NOTHING else "none"}
+            yield Case(where, {**values, "nothing": NOTHING})
+
+
+def _overwritten() -> Iterator[Case]:
+    """x changed after y = x² was computed from it, in the three ways that JAX has."""
+    for n in (3, 5, 8):
+        x = jnp.asarray(normal(0, n))
+        _, pull = jax.vjp(lambda x: OPS.mul(x, x).sum(), x)
+
+        def assign(x: Any = x) -> None:
+            x[0] = 1.0
+
+        new = x.at[:].add(1.0)
+        found = {"x[0] = 1": (_error(assign), 1), "a new array, x.at[:].add(1)": (_error(lambda p=pull: p(1.0)), 0)}
+        for where, (error, same) in found.items():
+            yield Case(f"{n} entries, {where}", {"error": error, "nothing": NOTHING, "buffer": same, "new": new})
+
+
+def _donated() -> Iterator[Case]:
+    """What the backward pass keeps, after the buffer of x was given to another program."""
+    for n in (3, 5, 8):
+        x = jnp.array(normal(0, n))
+        _, pull = jax.vjp(lambda x: OPS.mul(x, x).sum(), x)
+        kept = jax.tree.leaves(pull)
+        jax.jit(lambda x: x + 1.0, donate_argnums=0)(x)
+        yield Case(f"{n} entries", {"kept": len(kept), "deleted": sum(array.is_deleted() for array in kept)})
+
+
+def _unchanged() -> Iterator[Case]:
+    """The gradient of Σ x² where x + 1 is made, as a new array, before the backward pass."""
+    for n in (3, 5, 8):
+        x = jnp.asarray(normal(0, n))
+        _, pull = jax.vjp(lambda x: OPS.mul(x, x).sum(), x)
+        x.at[:].add(1.0)
+        yield Case(f"{n} entries", {"x": np.asarray(x)}, np.asarray(pull(jnp.ones(()))[0]))
+
+
+def _detached(argument: int) -> Callable[[], Iterator[Case]]:
+    """The gradient of the encoder (0) or the decoder (1) with `stop_gradient` between them, and what it is without."""
+
+    def cases() -> Iterator[Case]:
+        for where, (W1, W2, x, y) in _problems():
+            whole = gradients(lambda W1, W2, x=x, y=y: _loss(W1, W2, x, y), W1, W2)[argument]
+            cut = jax.grad(_loss, argument)(W1, W2, x, y, jax.lax.stop_gradient)
+            yield Case(where, {"attached": whole}, np.asarray(cut))
+
+    return cases
+
+
+CLAIMS = (
+    Claim(
+        "D1.14",
+        "The Goal of Backpropagation; Backpropagation in PyTorch",
+        "A training step computes gradients and updates θ ← θ − η∇L.",
+        "autodiff and the derived rules; the loss after one step, which must fall by η‖∇L‖² to within a thousandth",
+        (
+            Check("the loss falls", "after < before", _steps),
+            Check("by η‖∇L‖²", "1 - nearly <= (before - after) / (eta * square) <= 1 + nearly", _steps),
+        ),
+        see=("D3.5",),
+        more="experiments/twenty_lines.py",
+        ops=("matmul", "tanh", "squared_error_mean"),
+    ),
+    Claim(
+        "D1.15",
+        "Common Backpropagation Errors",
+        "Without zero_grad(), gradients accumulate across iterations.",
+        "two gradients one after the other, from a pure function and with the first carried along",
+        (
+            Check(
+                "the second is the sum of both",
+                "second == 2 * first",
+                _twice,
+                when="carried == 1",
+                condition="the program itself carries the sum; a pure function's gradient remembers nothing",
+            ),
+        ),
+        more="experiments/four_mistakes.py",
+        ops=("matmul", "tanh", "squared_error_mean"),
+    ),
+    Claim(
+        "D1.16",
+        "Common Backpropagation Errors",
+        "A loss that became a Python number, by .item(), has lost its gradient.",
+        "jax.grad of a loss that leaves the graph by .item(), float() and np.asarray(), and the same under jit",
+        (Check("an error, or a gradient of zeros", "error != nothing or largest == 0", _left_the_graph),),
+        more="experiments/four_mistakes.py",
+        ops=("matmul", "tanh", "squared_error_mean"),
+    ),
+    Claim(
+        "D1.17",
+        "Common Backpropagation Errors",
+        "If x is overwritten after y = x², the backward pass may fail, because x's original value is gone.",
+        "x changed between the forward and the backward pass: by assignment, as a new array, by donation",
+        (
+            Check(
+                "it fails",
+                "error != nothing",
+                _overwritten,
+                when="buffer == 1",
+                condition="x's own buffer is to change, which an immutable array refuses at once",
+            ),
+            Check("what is kept is gone where the buffer was given away", "deleted == kept", _donated),
+            Check("a new array leaves the gradient as it was", "2 * x", _unchanged),
+        ),
+        see=("D1.9",),
+        more="experiments/four_mistakes.py",
+        ops=("mul",),
+    ),
+    Claim(
+        "D1.18",
+        "Common Backpropagation Errors",
+        "A detached tensor keeps gradients from reaching the encoder before it.",
+        "stop_gradient between encoder and decoder: the gradients of both, against those without it",
+        (
+            Check("the encoder's gradient", "0 * attached", _detached(0)),
+            Check("the decoder's is untouched", "attached", _detached(1)),
+        ),
+        more="experiments/four_mistakes.py",
+        ops=("matmul", "tanh", "squared_error_mean"),
+    ),
+)
