@@ -77,7 +77,7 @@ def run(settings: Settings) -> Result:
         right = accuracy(params, x, labels), accuracy(params, other, others)
         fits.append(Fit(units, strength, params, edge_length(params, LOW, HIGH), *right))
     sizes, penalised = fits[: len(settings.units)], fits[len(settings.units) :]
-    free = next(fit for fit in sizes if fit.units == largest)
+    free = next(one for one in sizes if one.units == largest)
     failures = []
     if not sizes[-1].learned >= sizes[0].learned:
         failures.append(
@@ -110,20 +110,20 @@ def run(settings: Settings) -> Result:
 def _figure(of: str, title: str, fits: list[Fit], x: np.ndarray, labels: np.ndarray) -> Figure:
     """One panel a network: the points, the regions and the boundary."""
 
-    def name(fit: Fit) -> str:
-        return f"{fit.units} units" if of == "units" else f"λ = {fit.strength:g}"
+    def name(one: Fit) -> str:
+        return f"{one.units} units" if of == "units" else f"λ = {one.strength:g}"
 
     def draw(panels: Any) -> None:
-        for axes, fit in zip(np.ravel(panels), fits, strict=True):
-            paint(axes, fit.params, x, labels, LOW, HIGH)
-            axes.set_title(f"{name(fit)}: {fit.learned:.0%} right, fresh {fit.fresh:.0%}")
+        for axes, one in zip(np.ravel(panels), fits, strict=True):
+            paint(axes, one.params, x, labels, LOW, HIGH)
+            axes.set_title(f"{name(one)}: {one.learned:.0%} right, fresh {one.fresh:.0%}")
             axes.set(xlabel="x", ylabel="y")
         legend_below(np.ravel(panels)[len(fits) // 2])
 
     alt = "Two noisy half-moons and the boundary learned between them. " + "; ".join(
-        f"{name(fit)}: boundary {fit.length:.1f} units long, {fit.learned:.0%} of the points right, {fit.fresh:.0%} of "
+        f"{name(one)}: boundary {one.length:.1f} units long, {one.learned:.0%} of the points right, {one.fresh:.0%} of "
         "fresh ones"
-        for fit in fits
+        for one in fits
     )
     options = {"size": (3.7 * len(fits), 3.4), "columns": len(fits)}
     return Figure(title, alt, draw, suffix="" if of == "units" else of, options=options)

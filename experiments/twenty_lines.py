@@ -98,7 +98,7 @@ def run(settings: Settings) -> Result:
     rows = [[name, of[0], of[len(of) // 2], of[-1]] for name, of in losses.items()]
     return Result(
         answer=[
-            f"By derived rules the loss goes from {curves[0, 0]:,.0f} to {curves[0, -1]:.4g} in {len(curves[0])} steps.",
+            f"By derived rules {len(curves[0])} steps take the loss from {curves[0, 0]:,.0f} to {curves[0, -1]:.4g}.",
             f"It parts from autodiff's by at most {apart[0]:.1e} of itself, from NumPy's in float64 by {apart[1]:.1e}.",
         ],
         table=Table(["way", "first loss", f"after {settings.steps // 2} steps", "last loss"], rows),
