@@ -139,8 +139,8 @@ def run(settings: Settings) -> Result:
         answer=[
             *(f"{found.mistake.capitalize()}: {found.became}." for found in findings),
             f"Piled up on purpose, the loss ends at {piled[-1]:.3g} after {settings.steps} steps, having risen in "
-            f"{sum(np.diff(piled) > 0)} of them; with each step's own gradients it ends at {right[-1]:.3g}, having risen "
-            f"in {sum(np.diff(right) > 0)}.",
+            f"{sum(np.diff(piled) > 0)} of them; with each step's own gradients it ends at {right[-1]:.3g}, having "
+            f"risen in {sum(np.diff(right) > 0)}.",
         ],
         table=Table(["claim", "mistake", "in pure functions", "seen"], [list(found[:4]) for found in findings]),
         data=Table(
