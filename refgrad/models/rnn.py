@@ -17,9 +17,9 @@ from refgrad.ops.rnn import through_time
 from refgrad.symbols import a, b, h, i, o, s, w
 
 Params = dict[str, Array]
-# Bytes kept for the backward pass: the sequence, h_0, every state and both weights; the last state again, as its own
-# array, and the weight out; the differences from the targets. (A constant h_0 is kept like any other.)
-KEPT: sympy.Expr = w * (b * s * i + b * h + b * s * h + i * h + h * h) + w * (b * h + h * o) + a * b * o
+# Bytes kept for the backward pass: the sequence, h_0, every state and tanh's arguments, both weights; the last state
+# again, as its own array, and the weight out; the differences from the targets.
+KEPT: sympy.Expr = w * (b * s * i + b * h + b * s * h + i * h + h * h + b * h + h * o) + a * (b * s * h + b * o)
 
 
 def init(key: Array, inputs: int, hidden: int, outputs: int, radius: float) -> Params:
@@ -49,10 +49,7 @@ def states(params: Params, x: Array, rules: str = "document") -> Array:
 
     Raises ValueError where there is no step in time or widths do not agree.
     """
-    if x.ndim < 2 or not x.shape[-2]:
-        raise ValueError(f"x has shape {x.shape}, but needs a time axis with a step at least: (..., s, i)")
-    h_0 = jnp.broadcast_to(jnp.zeros_like(x[..., 0, :1]), (*x.shape[:-2], params["W_h"].shape[0]))
-    return operations(rules).rnn(x, h_0, params["W_x"], params["W_h"], params["b_h"])
+    return operations(rules).rnn(*_given(params, x))
 
 
 def apply(params: Params, x: Array, rules: str = "document") -> Array:
@@ -67,17 +64,23 @@ def loss(params: Params, x: Array, targets: Array, rules: str = "document") -> A
 
 def gradient_norms(params: Params, x: Array, targets: Array) -> Array:
     """‖∂L/∂h_t‖ for t = 1 … s, over the whole batch: (s,), by the derived recurrence. Raises as `states`."""
-    h = states(params, x)
-
-    def end(last: Array) -> Array:
-        return operations("document").squared_error_mean(_answer(params, last, "document"), targets)
-
-    dh_s = jnp.expand_dims(jax.grad(end)(h[..., -1, :]), -2)
+    ops = operations("document")
+    h, kept = ops.rnn.fwd(*_given(params, x))
+    dh_s = jax.grad(lambda last: ops.squared_error_mean(_answer(params, last, "document"), targets))(h[..., -1, :])
+    dh_s = jnp.expand_dims(dh_s, -2)
     dh = jnp.concatenate([jnp.zeros_like(h[..., :-1, :]), dh_s], axis=-2)
-    delta, _ = through_time(h, params["W_h"], dh)
-    earlier = product("...sk,hk->...sh", delta[..., 1:, :], wide(params["W_h"]))  # δ_{t+1} W_hᵀ for t = 1 … s − 1
+    delta, _ = through_time(kept.z, kept.w_h, dh)
+    earlier = product("...sk,hk->...sh", delta[..., 1:, :], wide(kept.w_h))  # δ_{t+1} W_hᵀ for t = 1 … s − 1
     g = jnp.concatenate([earlier, wide(dh_s)], axis=-2)
     return jnp.sqrt(jnp.sum(g * g, axis=(*range(g.ndim - 2), -1)))
+
+
+def _given(params: Params, x: Array) -> tuple[Array, Array, Array, Array, Array]:
+    """The recurrence's arguments, with h_0 = 0 of x's sharding. Raises ValueError where there is no step in time."""
+    if x.ndim < 2 or not x.shape[-2]:
+        raise ValueError(f"x has shape {x.shape}, but needs a time axis with a step at least: (..., s, i)")
+    h_0 = jnp.broadcast_to(jnp.zeros_like(x[..., 0, :1]), (*x.shape[:-2], params["W_h"].shape[0]))
+    return x, h_0, params["W_x"], params["W_h"], params["b_h"]
 
 
 def _answer(params: Params, last: Array, rules: str) -> Array:

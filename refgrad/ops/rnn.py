@@ -1,23 +1,25 @@
 """A recurrent layer over a whole sequence: h_t = tanh(x_t W_x + h_{t−1} W_h + bias), t = 1 … s.
 
-Forward. u = x W_x + bias is one product over all times; only the s products with W_h wait for each other.
+Forward. u = x W_x + bias is one product over all times; only the s products with W_h wait for each other. z_t is the
+argument of tanh.
 
 Derivation. Backpropagation through time. h_t enters the loss in two ways: by itself, with the cotangent dh_t, and
-through h_{t+1} and all that follows. With z_t the argument of tanh and tanh′(z_t) = 1 − h_t², let δ_t be the gradient
-with respect to z_t and e_t what comes back from the future to h_t. Then h_t has dh_t + e_t in all, z_t = … + h_{t−1}
-W_h hands δ_t W_hᵀ to h_{t−1}, and nothing comes from beyond the end:
+through h_{t+1} and all that follows. Let δ_t be the gradient with respect to z_t, and e_t what comes back to h_t from
+the future. h_t has dh_t + e_t in all, z_t = u_t + h_{t−1} W_h hands δ_t W_hᵀ to h_{t−1}, and nothing comes from beyond
+the end:
 
-    e_s = 0        δ_t = (dh_t + e_t) (1 − h_t²)        e_{t−1} = δ_t W_hᵀ        t = s … 1
+    e_s = 0        δ_t = (dh_t + e_t) tanh′(z_t)        e_{t−1} = δ_t W_hᵀ        t = s … 1
 
-so that e_0 is dh_0. Written out, a later gradient meets an earlier state through Π_t W_h diag(1 − h_t²), the product
-that vanishes or explodes. Every time has the same weights, whose gradients are sums over t; a sum over t and over the
-batch is one product with all rows at once, outside the loop, as are dx and the factors 1 − h²:
+so that e_0 is dh_0. Written out, a later gradient meets an earlier state through a product over time of
+diag(tanh′(z_t)) W_hᵀ: it vanishes or explodes. Every time has the same weights, whose gradients are sums over t; a sum
+over t and over the batch is one product with all rows at once, outside the loop, as are dx and the slopes:
 
     dx = δ W_xᵀ        dW_x = Σ_t x_tᵀ δ_t        dW_h = Σ_t h_{t−1}ᵀ δ_t        dbias = Σ_t δ_t
 
-Kept: x, h_0, h and both weights; h is the result itself. 1 − h² is no more exact than h is where |h| nears 1; to keep
-the s·h arguments of tanh as well would mend that. (Autodiff of the loop makes dW_h of s products, added one by one.)
-Cost: the products, 2bsh(i + h) forward and twice that backward. The document names the operation without counting it.
+Kept: x, h_0, h (the result itself), both weights, and z in the dtype of sums: h alone would have to give 1 − h², which
+cancels near |h| = 1, and in a narrow dtype is lost there. (Autodiff of the loop makes dW_h of s products, added one by
+one.)
+Cost: the products, 2bsh(i + h) forward and twice that backward; `tanh`'s slope; the document prints no count.
 Source: D1, "Backpropagation Through Time".
 """
 
@@ -31,18 +33,40 @@ from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, product, vary_with, wide
 from refgrad.ops._row import Cost, Row, Special
-from refgrad.symbols import b, h, i, s, w
+from refgrad.ops.tanh import slope
+from refgrad.symbols import a, b, h, i, s, w
 
 
 class Residuals(NamedTuple):
-    """x (..., s, i), h_0 (..., h), W_x (i, h), W_h (h, h), all states (..., s, h), and the bias's type."""
+    """x (..., s, i), h_0 (..., h), W_x (i, h), W_h (h, h), h and z at all times (..., s, h), and the bias's type."""
 
     x: Array
     h_0: Array
     w_x: Array
     w_h: Array
-    states: Array
+    h: Array
+    z: Array
     bias: Like
+
+
+def _agree(x: Array, h_0: Array, w_x: Array, w_h: Array, bias: Array) -> None:
+    agree("rnn", w_h=(w_h, "h h"), w_x=(w_x, "i h"), bias=(bias, "h"), x=(x, "... s i"), h_0=(h_0, "... h"))
+    if not x.shape[-2]:
+        raise ValueError(f"rnn: x has shape {x.shape}, but time, its last axis but one, needs a step at least")
+
+
+def _run(x: Array, h_0: Array, w_x: Array, w_h: Array, bias: Array) -> tuple[Array, Array]:
+    """h and z at all times, (..., s, h) each."""
+    u = product("...si,ih->...sh", x, w_x)
+    u = u + jnp.broadcast_to(wide(bias), u.shape)
+
+    def step(before: Array, u_t: Array) -> tuple[Array, tuple[Array, Array]]:
+        z_t = u_t + product("...h,hk->...k", before, w_h)
+        h_t = jnp.tanh(z_t).astype(before.dtype)
+        return h_t, (h_t, z_t)
+
+    _, (h, z) = jax.lax.scan(step, vary_with(h_0, u, w_h), jnp.moveaxis(u, -2, 0))
+    return jnp.moveaxis(h, 0, -2), jnp.moveaxis(z, 0, -2)
 
 
 @custom_vjp
@@ -50,46 +74,38 @@ class Residuals(NamedTuple):
 def rnn(x: Array, h_0: Array, w_x: Array, w_h: Array, bias: Array) -> Array:
     """x (..., s, i), h_0 (..., h), W_x (i, h), W_h (h, h), bias (h,) → every state h_1 … h_s, (..., s, h).
 
-    Raises ValueError or TypeError where they do not agree.
+    Raises ValueError or TypeError where they do not agree, and ValueError where s is 0.
     """
-    agree("rnn", w_h=(w_h, "h h"), w_x=(w_x, "i h"), bias=(bias, "h"), x=(x, "... s i"), h_0=(h_0, "... h"))
-    u = product("...si,ih->...sh", x, w_x)
-    u = u + jnp.broadcast_to(wide(bias), u.shape)
-
-    def step(before: Array, u_t: Array) -> tuple[Array, Array]:
-        state = jnp.tanh(u_t + product("...h,hk->...k", before, w_h)).astype(before.dtype)
-        return state, state
-
-    _, states = jax.lax.scan(step, vary_with(h_0, u, w_h), jnp.moveaxis(u, -2, 0))
-    return jnp.moveaxis(states, 0, -2)
+    _agree(x, h_0, w_x, w_h, bias)
+    return _run(x, h_0, w_x, w_h, bias)[0]
 
 
 @jax.named_scope("rnn")
 def _fwd(x: Array, h_0: Array, w_x: Array, w_h: Array, bias: Array) -> tuple[Array, Residuals]:
-    states = rnn.fun(x, h_0, w_x, w_h, bias)
-    return states, Residuals(x, h_0, w_x, w_h, states, Like.of(bias))
+    _agree(x, h_0, w_x, w_h, bias)
+    h, z = _run(x, h_0, w_x, w_h, bias)
+    return h, Residuals(x, h_0, w_x, w_h, h, z, Like.of(bias))
 
 
-def through_time(states: Array, w_h: Array, dh: Array) -> tuple[Array, Array]:
+def through_time(z: Array, w_h: Array, dh: Array) -> tuple[Array, Array]:
     """δ_1 … δ_s (..., s, h) and e_0 (..., h): the recurrence from the last state to the first."""
-    slope = 1 - wide(states) * wide(states)
 
     def step(e: Array, at: tuple[Array, Array]) -> tuple[Array, Array]:
         dh_t, slope_t = at
         delta = (dh_t + e) * slope_t
         return product("...k,hk->...h", delta, wide(w_h)), delta
 
-    at = jnp.moveaxis(wide(dh), -2, 0), jnp.moveaxis(slope, -2, 0)
+    at = jnp.moveaxis(wide(dh), -2, 0), jnp.moveaxis(slope(z), -2, 0)
     e_0, delta = jax.lax.scan(step, jnp.zeros_like(at[0][0]), at, reverse=True)
     return jnp.moveaxis(delta, 0, -2), e_0
 
 
 @jax.named_scope("rnn")
 def _bwd(kept: Residuals, dh: Array) -> tuple[Array, Array, Array, Array, Array]:
-    x, h_0, w_x, w_h, states, bias = kept
+    x, h_0, w_x, w_h, h, z, bias = kept
     like_x, like_w_x, like_w_h = map(Like.of, (x, w_x, w_h))
-    before = jnp.concatenate([jnp.expand_dims(h_0, -2), states[..., :-1, :]], axis=-2)  # h_0 … h_{s−1}
-    delta, dh_0 = through_time(states, w_h, dh)
+    before = jnp.concatenate([jnp.expand_dims(h_0, -2), h[..., :-1, :]], axis=-2)  # h_0 … h_{s−1}
+    delta, dh_0 = through_time(z, w_h, dh)
     dx = product("...sh,ih->...si", delta, wide(w_x), like_x.sharding)
     dw_x = product("...si,...sh->ih", wide(x), delta, like_w_x.sharding)
     dw_h = product("...sh,...sk->hk", wide(before), delta, like_w_h.sharding)
@@ -106,15 +122,15 @@ ROW = Row(
     scale={"w_x": i**-0.5, "w_h": h**-0.5},
     # the bias and the sum of the two products, an addition each
     forward=Cost(2 * b * s * h * (i + h) + 2 * b * s * h, b * s * h),
-    backward=Cost(4 * b * s * h * (i + h) + 4 * b * s * h + (b * s - 1) * h),
+    backward=Cost(4 * b * s * h * (i + h) + 12 * b * s * h + (b * s - 1) * h, 2 * b * s * h),
     document=0,
     causes={
         "products, not counted": 4 * b * s * h * (i + h),
-        "tanh's slope, 1 − h²": 2 * b * s * h,
+        "tanh's slope, 4 σ(2z) σ(−2z)": 10 * b * s * h,
         "δ from dh, e and the slope": 2 * b * s * h,
         "bias": (b * s - 1) * h,
     },
-    residuals=w * (b * s * i + b * h + i * h + h * h + b * s * h),
+    residuals=w * (b * s * i + b * h + i * h + h * h + b * s * h) + a * b * s * h,
     special={
         "saturated states": Special(values={"bias": lambda x: x + 30}),
         "a recurrence that explodes": Special(values={"w_h": lambda x: 3 * x}),

@@ -86,6 +86,7 @@ BAD = [
     (lambda: ops.conv2d(z(2, 5, 6, 3), z(2, 7, 3, 1), z(1), "VALID"), ValueError, r"\(2, 7\) for an image of \(5, 6\)"),
     (lambda: ops.conv2d(z(2, 5, 6, 3), z(2, 0, 3, 1), z(1), "SAME"), ValueError, "needs a tap at least"),
     (lambda: ops.rnn(z(5, 4), z(3), z(4, 3), z(3, 2), z(3)), ValueError, r"rnn: w_h has shape \(3, 2\), where h is 2"),
+    (lambda: ops.rnn(z(0, 4), z(3), z(4, 3), z(3, 3), z(3)), ValueError, r"rnn: x has shape \(0, 4\), but time"),
     (lambda: ops.rnn(z(2, 5, 4), z(7, 3), z(4, 3), z(3, 3), z(3)), ValueError, r"rnn: h_0 has shape \(7, 3\)"),
     (
         lambda: ops.multi_head_attention(z(2, 6), z(6, 18), z(18), z(6, 6), z(6), 4),
