@@ -67,6 +67,18 @@ def test_policy_decides_what_is_kept():
     assert residuals(f, X, w).bytes == 3 * 4 * N  # tanh, 1 − tanh, cos
 
 
+def test_a_checkpoint_around_a_scan_within_a_scan():
+    """Both bodies are called by name in the traced pullback; what is kept is each group's input alone."""
+
+    def group(x, ws):
+        return jax.lax.scan(lambda x, w: (jnp.sin(x * w), None), x, ws)
+
+    def f(ws, x):
+        return jax.lax.scan(jax.checkpoint(group), x, ws)[0]
+
+    assert residuals(f, jnp.ones((3, 2, 4)), jnp.ones(4)).bytes == 3 * 4 * 4
+
+
 def test_scopes_and_sources():
     def f(x):
         with jax.named_scope("outer"):

@@ -101,14 +101,14 @@ def _opaque(eqn: JaxprEqn, **options) -> Bodies:
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("jit", "closed_call", "remat2", "composite"), call("jaxpr")),
+    **dict.fromkeys(("jit", "remat2", "composite"), call("jaxpr")),
     **dict.fromkeys(("custom_vmap_call", "custom_partitioning"), call("call")),
     "linear_call": call("callee"),
     "remat_opt": call("fwd_jaxpr"),
     "custom_linear_solve": custom_linear_solve,
     "pallas_call": kernel,
     **dict.fromkeys(("run_scoped", "run_state"), scoped),
-    **dict.fromkeys(("call", "custom_jvp_call", "custom_vjp_call"), call("call_jaxpr")),
+    **dict.fromkeys(("call", "closed_call", "custom_jvp_call", "custom_vjp_call"), call("call_jaxpr")),
     "scan": scan,
     "cond": cond,
     "while": while_,
