@@ -1,0 +1,142 @@
+"""What D2's rows share: three shapes, an operation's gradients there, and its FLOPs as XLA and as D2 count them.
+
+D2 counts in conventions of its own, which it mostly does not name. Each is a name here, and a figure of D2 "holds
+when" the conventions named beside it are followed: all of them give D2's figure, leaving one out does not.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from refgrad import cost
+from refgrad.claims._ledger import Case, Check
+from refgrad.claims._oracle import gradients, normal, once
+from refgrad.models import tally
+from refgrad.ops import TABLE
+
+SIZES = (
+    {"b": 2, "s": 5, "h": 6, "n_h": 2, "d": 3, "V": 7, "i": 4, "o": 3},
+    {"b": 3, "s": 4, "h": 10, "n_h": 2, "d": 5, "V": 9, "i": 2, "o": 6},
+    {"b": 4, "s": 7, "h": 8, "n_h": 4, "d": 2, "V": 11, "i": 5, "o": 8},
+)
+PRINTED = {line.claim: line for line in tally.PRINTED_OPERATIONS}
+ITEM = 8  # bytes of a float64
+CONVENTIONS: Mapping[str, str] = {
+    "sums": "a sum of n terms counts as n operations instead of n − 1",
+    "transcendentals": "exp and tanh count as one operation each, which XLA counts apart",
+    "rows": "what is done once a row, or once in all, is left out",
+}
+
+
+def at(dims: Mapping[str, int], *names: str) -> str:
+    """Where a case stands: these dimensions, or all of the model's."""
+    return ", ".join(f"{name}={dims[name]}" for name in names or ("b", "s", "h", "n_h", "V"))
+
+
+@cache
+def pulled(name: str, of: str) -> tuple[tuple[dict[str, Any], dict[str, Any]], ...]:
+    """At each of the sizes: the values that a formula may use, and argument → its gradient.
+
+    The values are the dimensions, the operation's arguments, ε and the like, its value as `of` and the cotangent of
+    that as "d" + `of`.
+    """
+    row, found = TABLE[name], []
+    for seed, dims in enumerate(SIZES):
+        op = row.bound(dims)
+        arrays = dict(zip(row.arguments, row.sample(seed, dims, jnp.float64), strict=True))
+        y = np.asarray(once(op)(*arrays.values()))
+        ct = normal(seed + 9, *y.shape)
+
+        def loss(*moving: Any, op=op, arrays=arrays, ct=ct) -> Any:
+            return (op(*{**arrays, **dict(zip(row.differentiable, moving, strict=True))}.values()) * ct).sum()
+
+        grads = gradients(loss, *(arrays[argument] for argument in row.differentiable))
+        statics = dict(zip(row.statics, row.static_values(dims), strict=True))
+        known = {argument: np.asarray(array) for argument, array in arrays.items()}
+        values = {**dims, **statics, **known, of: y, f"d{of}": ct}
+        found.append((values, dict(zip(row.differentiable, grads, strict=True))))
+    return tuple(found)
+
+
+def gradient(name: str, argument: str, of: str = "y", **more: Callable[..., Any]) -> Callable[[], Iterator[Case]]:
+    """Cases whose truth is the gradient of one of the operation's arguments; `more` are further values, made of the
+    others."""
+
+    def cases() -> Iterator[Case]:
+        for values, grads in pulled(name, of):
+            extra = {key: make(values) for key, make in more.items()}
+            yield Case(at(values), {**values, **extra}, grads[argument])
+
+    return cases
+
+
+def picked(values: Mapping[str, Any]) -> np.ndarray:
+    """1 where a place's id is the column's, else 0: (places…, V), from the ids "tokens" or "targets"."""
+    ids = values["tokens"] if "tokens" in values else values["targets"]
+    return np.eye(values["V"])[ids]
+
+
+def once_a_row(counted: cost.Count, row: int) -> int:
+    """FLOPs at the sites that read fewer elements than `row`, the largest array's: one a row, or one in all."""
+    return sum(c.matmul + c.elementwise for c in counted.sites.values() if c.read < row * ITEM)
+
+
+def by(counted: cost.Count, largest: int, conventions: Collection[str]) -> int:
+    """FLOPs in float64 by these of the CONVENTIONS, XLA's otherwise; `largest`: elements of the largest array."""
+    flops = counted.flops
+    if "sums" in conventions:
+        flops += counted.where(lambda site: site.primitive == "reduce_sum").total.written // ITEM
+    if "transcendentals" in conventions:
+        flops += counted.transcendental
+    if "rows" in conventions:
+        flops -= once_a_row(counted, largest)
+    return flops
+
+
+@cache
+def backward(name: str, n: int, widths: tuple[tuple[str, int], ...] = ()) -> tuple[cost.Count, int]:
+    """The traced backward pass of an operation at the n-th size, and the elements of its largest argument."""
+    row, dims = TABLE[name], {**SIZES[n], **dict(widths)}
+    shapes = row.shapes(dims, jnp.float64)
+    return cost.count_backward(row.bound(dims), *shapes), max(shape.size for shape in shapes)
+
+
+def settings(
+    says: str,
+    printed: str,
+    measure: Callable[[int, Collection[str]], int],
+    needs: Mapping[str, str] | None = None,
+    corrected: str = "",
+) -> Check:
+    """A figure that needs these conditions (name → words), each of them: measured at every size with all of them, with
+    all but each one, and with none. `measure` takes the size's number and the conditions that are met."""
+    needs = needs or {}
+    tried = dict.fromkeys([tuple(needs), *(tuple(n for n in needs if n != left) for left in needs), ()])
+
+    def cases() -> Iterator[Case]:
+        for n, dims in enumerate(SIZES):
+            for met in tried:
+                values = {**dims, **{name: name in met for name in needs}}
+                yield Case(f"{at(dims)}{_how(met, needs)}", values, measure(n, met))
+
+    return Check(says, printed, cases, corrected, when=" and ".join(needs), condition=", and ".join(needs.values()))
+
+
+def _how(met: Collection[str], needs: Mapping[str, str]) -> str:
+    """Which of the conditions a case meets, in their names."""
+    return f" ({', '.join(name if name in met else f'not {name}' for name in needs)})" if needs else ""
+
+
+def line(claim: str, *conventions: str, says: str = "FLOPs") -> Check:
+    """The check of one line of D2's tally: its printed polynomial against the traced backward pass."""
+    use = PRINTED[claim].use
+
+    def measure(n: int, met: Collection[str]) -> int:
+        sizes = use.sizes(SIZES[n])
+        counted, largest = backward(use.op, n, tuple((name, sizes[name]) for name in ("i", "o")))
+        return by(counted, largest, met)
+
+    return settings(says, str(PRINTED[claim].flops), measure, {name: CONVENTIONS[name] for name in conventions})

@@ -1,0 +1,147 @@
+"""D2.15 to D2.17: GELU, the scaling of attention, the residual connection."""
+
+import ast
+from collections.abc import Callable, Collection, Iterator
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from refgrad import cost
+from refgrad.claims._formula import evaluate
+from refgrad.claims._ledger import Case, Check, Claim
+from refgrad.claims._oracle import gradients, normal
+from refgrad.claims.d2._cases import CONVENTIONS, PRINTED, SIZES, at, backward, gradient, line, pulled, settings
+from refgrad.ops import TABLE, operations
+from refgrad.ops.gelu import A, C
+
+OPS = operations("document")
+# As printed, line by line, beside which D2 writes 1, 1, 3, 1, 1, 1, 1, 2, 4, 2 and 2 FLOPs.
+LISTING = "; ".join(
+    (
+        "x_sq = x * x",
+        "x_cube = x_sq * x",
+        "inner = a * (x + b * x_cube)",
+        "tanh_inner = tanh(inner)",
+        "left = 0.5 * x",
+        "right = 1 + tanh_inner",
+        "left_derivative = 0.5 * right",
+        "tanh_derivative = 1 - tanh_inner * tanh_inner",
+        "inner_derivative = a * (1 + 3 * b * x_sq)",
+        "right_derivative = left * tanh_derivative * inner_derivative",
+        "incoming_gradient * (left_derivative + right_derivative)",
+    )
+)
+CONSTANTS = {"a": A, "b": C}
+LISTED = {
+    "constants": "the product of constants 3b is computed anew for each element",
+    "transcendentals": CONVENTIONS["transcendentals"],
+}
+ALONE = "x is the addition's operand alone; where x feeds F too, the gradients of both meet and are added"
+
+
+@cache
+def listing_flops(elements: int, conventions: tuple[str, ...]) -> int:
+    """FLOPs of GELU's listing: as traced, and with its constants and its tanh by D2's conventions."""
+    x = jax.ShapeDtypeStruct((elements,), jnp.float64)
+
+    def run(x: Any, dy: Any) -> Any:
+        return evaluate(LISTING, {**CONSTANTS, "x": x, "incoming_gradient": dy, "tanh": jnp.tanh})
+
+    counted = cost.count(run, x, x)
+    flops = counted.flops + (counted.transcendental if "transcendentals" in conventions else 0)
+    return flops + (elements * _on_constants(LISTING) if "constants" in conventions else 0)
+
+
+def _on_constants(listing: str) -> int:
+    """How many of its operations have constants alone below them."""
+
+    def constant(node: ast.AST) -> bool:
+        return all(name.id in CONSTANTS for name in ast.walk(node) if isinstance(name, ast.Name))
+
+    return sum(isinstance(node, ast.BinOp) and constant(node) for node in ast.walk(ast.parse(listing)))
+
+
+def _gelu() -> Iterator[Case]:
+    """GELU's cases, with the document's a and b (which is no batch here)."""
+    for values, grads in pulled("gelu", "y"):
+        known = {**CONSTANTS, "x": values["x"], "dy": values["dy"], "incoming_gradient": values["dy"]}
+        yield Case(at(values, "b", "s", "i"), known, grads["x"])
+
+
+def _listed(n: int, met: Collection[str]) -> int:
+    dims = SIZES[n]
+    return listing_flops(dims["b"] * dims["s"] * 4 * dims["h"], tuple(met))
+
+
+def _stream(term: str) -> Callable[[], Iterator[Case]]:
+    """y = x + F(x) with a linear F: the gradient of x, or of F(x), by the addition alone and through F."""
+
+    def cases() -> Iterator[Case]:
+        for n, dims in enumerate(SIZES):
+            b, s, h = dims["b"], dims["s"], dims["h"]
+            x, f, W, dy = normal(n, b, s, h), normal(n + 3, b, s, h), normal(n + 6, h, h), normal(n + 9, b, s, h)
+            values = {"dy": dy, "W": W}
+            dx, df = gradients(lambda x, f, dy=dy: (OPS.residual(x, f) * dy).sum(), x, f)
+            yield Case(f"{at(dims, 'b', 's', 'h')} (alone)", {**values, "alone": True}, {"x": dx, "F": df}[term])
+            if term == "x":
+                both = gradients(lambda x, dy=dy, W=W: (OPS.residual(x, OPS.matmul(x, W)) * dy).sum(), x)
+                yield Case(f"{at(dims, 'b', 's', 'h')} (x feeds F)", {**values, "alone": False}, both[0])
+
+    return cases
+
+
+def _meeting(n: int, met: Collection[str]) -> int:
+    """FLOPs of the residual connection: its rule alone, or what it adds to F's own where x feeds F."""
+    if "alone" in met:
+        return backward("residual", n)[0].flops
+    x, _ = TABLE["residual"].shapes(SIZES[n], jnp.float64)
+    whole = cost.count_backward(lambda x: OPS.residual(x, OPS.gelu(x)), x)
+    return whole.flops - cost.count_backward(OPS.gelu, x).flops
+
+
+CLAIMS = (
+    Claim(
+        "D2.15",
+        "GELU",
+        "The derivative of GELU by tanh, as a formula and as a listing of 19 FLOPs an element: 76bsh for the MLP.",
+        "autodiff of the plain forward and the derived rule, in float64; the listing run, traced and counted",
+        (
+            Check(
+                "∂L/∂x",
+                "t = tanh(a * (x + b * x ** 3)); "
+                "dy * (1 / 2 * (1 + t) + 1 / 2 * a * x * (1 + 3 * b * x ** 2) * (1 - t ** 2))",
+                _gelu,
+            ),
+            Check("the listing", LISTING, _gelu),
+            settings("FLOPs of the listing", str(PRINTED["D2.15"].flops), _listed, LISTED),
+        ),
+        see=("D2.26.39",),
+        more="refgrad cost --op gelu",
+        ops=("gelu",),
+    ),
+    Claim(
+        "D2.16",
+        "Attention Scaling",
+        "The gradient of x/√d is the upstream gradient over √d; b·n_h·s² FLOPs.",
+        "autodiff of the plain forward and the derived rule, in float64; the FLOPs of the traced backward pass",
+        (Check("∂L/∂x", "dy / sqrt(d)", gradient("attention_scaling", "x")), line("D2.16")),
+        more="refgrad cost --op attention_scaling",
+        ops=("attention_scaling",),
+    ),
+    Claim(
+        "D2.17",
+        "Residual Connections",
+        "In y = x + F(x), x and F(x) get the upstream gradient as it is, at no cost.",
+        "autodiff and the derived rule of the addition alone, and of x + F(x) where x feeds F",
+        (
+            Check("∂L/∂F(x)", "dy", _stream("F")),
+            Check("∂L/∂x", "dy", _stream("x"), "where(alone, dy, dy + dy @ W.T)", "alone", ALONE),
+            settings("FLOPs", str(PRINTED["D2.17"].flops), _meeting, {"alone": ALONE}),
+        ),
+        see=("D3.6", "D2.23"),
+        more="refgrad cost --op residual",
+        ops=("residual",),
+    ),
+)

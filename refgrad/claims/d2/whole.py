@@ -1,0 +1,204 @@
+"""D2.1, D2.2 and D2.21 to D2.24: the whole network, its tally, and what the tally leaves out."""
+
+from collections.abc import Callable, Collection, Iterator
+from fractions import Fraction
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import sympy
+
+from refgrad import cost
+from refgrad.claims._ledger import Case, Check, Claim
+from refgrad.claims.d2._cases import CONVENTIONS, PRINTED, SIZES, backward, by, settings
+from refgrad.claims.d2._model import BATCH, LAYERS, LISTING, gradient_gaps, losses, passes, seconds
+from refgrad.claims.d2.elementwise import LISTED, listing_flops
+from refgrad.models import gpt2, omissions, tally
+from refgrad.symbols import evaluate
+
+# Words of the document as numbers, before anything is measured.
+ABOUT = Fraction(1, 20)  # "~2x": within 5%
+MOST = Fraction(9, 10)  # "dominates"
+NEGLIGIBLE = Fraction(1, 1000)
+DOCUMENT = {
+    "as_listed": "each operation is counted as the document counts it (D2.5 to D2.20), biases and the additions where "
+    "two gradients meet left out"
+}
+TOTAL = str(tally.PRINTED_TOTAL)
+# The line above the last one, its terms by their own printed lines.
+ABOVE = f"n_L * ({tally.PRINTED_LAYER}) + " + " + ".join(
+    f"({PRINTED[claim].flops})" for claim in ("D2.14", "D2.6", "D2.13", "D2.20")
+)
+
+
+def _by_document(use: tally.Use, n: int) -> int:
+    """One operation's backward FLOPs as the document counts, from the traced programs."""
+    sizes = use.sizes(SIZES[n])
+    if use.op == "gelu":
+        return listing_flops(sizes["b"] * sizes["s"] * sizes["i"], tuple(LISTED))
+    if use.op in tally.PRODUCTS:
+        name = "matmul" if use.op == "linear" else use.op
+        return backward(name, n, (("i", sizes["i"]), ("o", sizes["o"])))[0].flops
+    return by(*backward(use.op, n), tuple(CONVENTIONS))
+
+
+@cache
+def _exact(layers: int, n: int) -> int:
+    """The traced backward pass of the whole network with this many layers."""
+    dims = SIZES[n]
+    config = gpt2.Config(layers, dims["n_h"], dims["h"], dims["s"], dims["V"])
+    ids = jax.ShapeDtypeStruct((dims["b"], dims["s"]), jnp.int32)
+    return cost.count_backward(partial(gpt2.loss, config=config, scan=True), gpt2.shapes(config), ids, ids).flops
+
+
+def _layer(n: int, met: Collection[str]) -> int:
+    """One layer: the document's tally of its operations, or what one layer more costs in the traced network."""
+    if "as_listed" in met:
+        return sum(_by_document(use, n) for use in tally.LAYER)
+    return _exact(2, n) - _exact(1, n)
+
+
+def _network() -> Iterator[Case]:
+    """The network: its operations as the document counts them, the embeddings left out as there in words."""
+    ends = [use for use in tally.ENDS if use.op not in tally.EXCLUDED]
+    for n, dims in enumerate(SIZES):
+        whole = LAYERS * _layer(n, DOCUMENT) + sum(_by_document(use, n) for use in ends)
+        values = {**dims, "n_L": LAYERS}
+        yield Case(", ".join(f"{k}={values[k]}" for k in ("b", "s", "h", "n_h", "V", "n_L")), values, whole)
+
+
+def _sizes(make: Callable[[str, cost.Count, cost.Count], dict[str, object]]) -> Callable[[], Iterator[Case]]:
+    """Cases at GPT-2's four sizes; `make` has the values of the name, the forward and the backward pass."""
+
+    def cases() -> Iterator[Case]:
+        for name, config in gpt2.SIZES.items():
+            yield Case(f"{name}, s={config.n_positions}", make(name, *passes(name)))
+
+    return cases
+
+
+def _twice(part: str) -> Callable[[], Iterator[Case]]:
+    return _sizes(lambda _, f, b: {"forward": getattr(f, part), "backward": getattr(b, part), "about": ABOUT})
+
+
+def _gap() -> Iterator[Case]:
+    """The printed total, what is known to be left out, and the traced count."""
+    for name, config in gpt2.SIZES.items():
+        dims = config.dims(BATCH, config.n_positions)
+        left_out = sum(evaluate(term, dims) for term in omissions.counted(True).values())
+        values = {"printed": evaluate(tally.PRINTED_TOTAL, dims), "left_out": left_out, "exact": passes(name)[1].flops}
+        yield Case(f"{name}, s={config.n_positions}", values)
+
+
+def _left_out(name: str, term: sympy.Expr) -> Check:
+    """One omission at GPT-2's sizes: its share of the traced count, against "negligible"."""
+    masked = name.startswith("causal half")
+
+    def cases() -> Iterator[Case]:
+        for size, config in gpt2.SIZES.items():
+            exact = passes(size)[1].flops
+            for dense in (True, False) if masked else (True,):
+                omitted = 0 if masked and dense else abs(evaluate(term, config.dims(BATCH, config.n_positions)))
+                values = {"share": Fraction(omitted, exact), "negligible": NEGLIGIBLE, "dense": dense}
+                yield Case(f"{size}{', the closed half skipped' * (not dense)}", values)
+
+    says = f"{name} = {sympy.factor(term)}"
+    when = {"when": "dense", "condition": "every entry of the scores is computed, those that the mask closes too"}
+    return Check(says, "share <= negligible", cases, **(when if masked else {}))
+
+
+def _shares(part: str) -> Callable[[], Iterator[Case]]:
+    """What products have of the FLOPs or the unfused bytes of the backward pass."""
+
+    def make(_: str, __: cost.Count, b: cost.Count) -> dict[str, object]:
+        products = b.where(lambda site: site.primitive == "dot_general")
+        return {"share": Fraction(getattr(products, part), getattr(b, part)), "most": MOST, "half": Fraction(1, 2)}
+
+    return _sizes(make)
+
+
+def _rates() -> Iterator[Case]:
+    """Seconds per FLOP of a norm's backward pass and of a product's, measured."""
+    each = seconds()
+    yield Case("124M, 128 tokens", {"norm": each["layer_norm"], "product": each["linear"], "times": 2})
+
+
+CLAIMS = (
+    Claim(
+        "D2.1",
+        "Introduction",
+        "The backward pass has about twice the FLOPs of the forward pass.",
+        "the traced passes of GPT-2's four sizes, b=8, s=1024, exact; about: within 5%",
+        (
+            Check("FLOPs", "abs(backward - 2 * forward) <= about * forward", _twice("flops")),
+            Check("products alone: exactly twice", "backward == 2 * forward", _twice("matmul")),
+        ),
+        see=("D0.7", "D1.20"),
+        more="refgrad cost --config configs/gpt2_124m.toml",
+    ),
+    Claim(
+        "D2.2",
+        "Model Architecture Overview",
+        "Token and position embeddings; layers of multi-head attention and a feed-forward network, each after a layer "
+        "norm and with a residual connection; a final layer norm, a linear head, the mean cross-entropy. (The causal "
+        "mask, the biases and the tied head are GPT-2's own.)",
+        "the architecture in NumPy against the model's loss; each parameter's gradient by the derived rules against "
+        "autodiff of the same program",
+        (
+            Check("the loss", LISTING, losses),
+            Check("the gradient of every parameter", "gap <= allowed", gradient_gaps),
+        ),
+        more="refgrad verify --config configs/gpt2_tiny.toml",
+        ops=tuple(dict.fromkeys(use.op for use in (*tally.LAYER, *tally.ENDS))),
+    ),
+    Claim(
+        "D2.21",
+        "Final Tally",
+        "One layer's backward pass has 48bsh² + 8b·n_h·s²·d + 5b·n_h·s² + 98bsh FLOPs.",
+        "the sum of the layer's operations, each traced; and what one layer more costs in the traced network",
+        (settings("FLOPs of a layer", str(tally.PRINTED_LAYER), _layer, DOCUMENT),),
+        see=("D2.23",),
+        more="refgrad cost --config configs/gpt2_124m.toml",
+    ),
+    Claim(
+        "D2.22",
+        "Final Tally",
+        "The network's backward pass has n_L layers, the final norm, the head and the cross-entropy; the last line has "
+        "no term of the cross-entropy.",
+        "the sum of the network's operations, each traced and counted as the document counts it",
+        (
+            Check("the line with cross_entropy in it", ABOVE, _network),
+            Check("the last line", TOTAL, _network, corrected=str(tally.PRINTED_TOTAL + PRINTED["D2.13"].flops)),
+        ),
+        see=("D2.13", "D2.21", "D2.23"),
+        more="refgrad cost --config configs/gpt2_124m.toml",
+    ),
+    Claim(
+        "D2.23",
+        "Final Tally; and what it does not name",
+        "The tally leaves out the embeddings' gradients as negligible. It also leaves out, or counts otherwise: the "
+        "cross-entropy, biases, n − 1 additions, transcendentals, the additions where gradients meet, x̂, the mask.",
+        "each omission as a polynomial, its share of the traced backward pass at four sizes, b=8, s=1024; negligible: "
+        "at most 1/1000; the printed total and the counted omissions add up to the traced count",
+        (
+            Check("nothing else is left out", "printed + left_out == exact", _gap),
+            *(_left_out(*item) for item in {**omissions.counted(True), **omissions.uncounted()}.items()),
+        ),
+        see=("D2.5", "D2.14", "D2.17", "D2.18", "D2.22"),
+        more="refgrad cost --config configs/gpt2_124m.toml",
+    ),
+    Claim(
+        "D2.24",
+        "Operation Classification; Tensor Contractions",
+        "Matrix multiplication dominates the FLOPs. (Of bytes and time the document says nothing: products have under "
+        "half of the bytes, unfused, and a layer norm takes more time for each FLOP.)",
+        "the traced backward pass at four sizes, b=8, s=1024; dominates: at least 9/10; two backward passes timed",
+        (
+            Check("FLOPs", "share >= most", _shares("flops")),
+            Check("bytes, unfused", "share <= half", _shares("bytes")),
+            Check("seconds per FLOP, a norm's at least twice a product's", "norm >= times * product", _rates),
+        ),
+        more="python experiments/where_it_goes.py",
+        ops=("linear", "layer_norm"),
+    ),
+)
