@@ -13,8 +13,9 @@ from refgrad.cli import target
 from refgrad.cli.devices import device
 from refgrad.cli.settings import add_common, load
 from refgrad.models import gpt2
+from refgrad.models.networks import NETWORKS
 from refgrad.ops import TABLE
-from refgrad.report import model, operations
+from refgrad.report import model, networks, operations
 from refgrad.report.text import standard_library_ids
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     with jax.default_device(where), jax.enable_x64(True):
         found = _operations(config, sizes, options.op or list(TABLE), dtypes)
         if options.op is None:
-            found |= _model(config, sizes, dtypes)
+            found |= _networks(dtypes) | _model(config, sizes, dtypes)
     ok = all(part["ok"] for part in found.values())
     print("\nEverything holds." if ok else "\nNOT everything holds: look for FAIL and for unexplained other than 0.")
     if options.json:
@@ -93,6 +94,19 @@ def _operations(
             print(f"\n{result.row.name}\n{result.reconciliation}")
     ok = all(result.ok for result in results)
     return {"operations": {"ok": ok, "rows": [result.data() for result in results]}}
+
+
+def _networks(dtypes: Sequence[str]) -> dict[str, Any]:
+    """The documents' small networks: every gradient, and both passes from their operations' rows to XLA."""
+    compared = [dtype for dtype in dtypes if dtype in model.BOUNDS]
+    results = [networks.verify_network(name, NETWORKS[name], compared) for name in track(list(NETWORKS), "networks")]
+    _show("Small networks: largest relative difference of a gradient to autodiff's, and FLOPs from the rows to XLA")
+    print(networks.network_table(results))
+    for result in results:
+        for way in result.passes.values():
+            if not way.ok:
+                print(f"\n{result.name}\n{way}")
+    return {"networks": {"ok": all(result.ok for result in results), "rows": [result.data() for result in results]}}
 
 
 def _model(config: gpt2.Config, sizes: Mapping[str, int], dtypes: Sequence[str]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def gradient_errors(config: gpt2.Config, tokens: np.ndarray, targets: np.ndarray
         got = jax.jit(jax.grad(loss))(params)
         want = jax.jit(jax.grad(verify.without_rules(loss)))(params)
     return {
-        path_name(path): _relative(g, w)
+        path_name(path): relative(g, w)
         for (path, g), w in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True)
     }
 
@@ -62,7 +62,7 @@ def parameter_results(config: gpt2.Config, errors: Mapping[str, Mapping[str, flo
     ]
 
 
-def _relative(got: Array, want: Array) -> float:
+def relative(got: Array, want: Array) -> float:
     """max|got − want| / max|want|, absolute where want is 0."""
     got64, want64 = (np.asarray(x, np.float64) for x in (got, want))
     return float(np.max(np.abs(got64 - want64)) / (np.max(np.abs(want64)) or 1.0))

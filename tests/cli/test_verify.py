@@ -20,6 +20,7 @@ def test_the_main_job_holds_and_says_so(capsys, tmp_path):
     assert "FAIL" not in out and "UNEXPLAINED" not in out
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["ok"] and {row["operation"] for row in found["operations"]["rows"]} >= {"linear", "layer_norm"}
+    assert {row["network"] for row in found["networks"]["rows"]} >= {"the 20 lines", "binary classifier"}
     assert [row["unexplained"] for row in found["totals"]["rows"]] == [0, 0, 0, 0]
 
 
