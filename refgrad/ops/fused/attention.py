@@ -6,20 +6,20 @@ each against its own prefix of keys and no others: what lies above the block's l
 
 Derivation. `attn_value`, `softmax` and `query_key` in turn give dv_j = Σ_i p_ij do_i, dp_ij = do_i·v_j,
 dx_ij = p_ij (dp_ij − Σ_k p_ik dp_ik), dq̃_i = Σ_j dx_ij k_j, dk_j = Σ_i dx_ij q̃_i. The sum over k is
-do_i · Σ_k p_ik v_k = do_i · o_i, and p_ij = e_ij / S_i: with g_i = do_i / S_i the division leaves the s² entries for the
-heads' columns, and the probabilities come again from M:
+do_i · Σ_k p_ik v_k = do_i · o_i, and p_ij = e_ij / S_i: with g_i = do_i / S_i the division leaves the s² entries for
+the heads' columns, and the probabilities come again from M:
 
     e_ij = e^(x_ij − M_i)        dv_j = Σ_i e_ij g_i        dx_ij = e_ij (g_i·v_j − g_i·o_i)
     dk_j = Σ_i dx_ij q̃_i        dq_i = (Σ_j dx_ij k_j) / √d
 
 The backward pass takes the *keys* in blocks, each against the queries from its first position on, as (keys × queries):
-dk and dv of a block are then finished at once, dq alone is summed over the blocks, and no compiler can take the
-forward's scores, which have other shapes, for the backward's and keep them in between.
+dk and dv of a block are then finished at once, and dq alone is summed over the blocks.
 
 Kept: q, k, v, o, and M and S, which together are the log-sum-exp M + log S; apart they keep its last digits.
 A block longer than the sequence is the sequence. Cost: with A = Σ over the blocks of rows × prefix, which is s²/2 and
 half a block more a row, against the operations that it replaces: the masked blocks are not there; the scores are made
-again; scaling, division and row sums act on s·d entries of a head and not on its s².
+again, once the cotangent exists (see `after`); scaling, division and row sums act on s·d entries of a head and not on
+its s².
 Source: D2, "Activation-to-Activation Multiplications", "Softmax", and its remark that half of the scores is masked;
 Dao et al., FlashAttention (2022), for the log-sum-exp in the probabilities' place.
 """
@@ -33,7 +33,7 @@ from jax import Array
 
 from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, lift, product, wide
+from refgrad.ops._numerics import Like, after, lift, product, wide
 from refgrad.ops._row import Cost, Row, Special
 from refgrad.symbols import a, b, d, m, n_h, s, w
 
@@ -111,7 +111,7 @@ def _fwd(q: Array, k: Array, v: Array, block: int) -> tuple[Array, Residuals]:
 
 @jax.named_scope("attention")
 def _bwd(block: int, kept: Residuals, do: Array) -> tuple[Array, Array, Array]:
-    k, v, q = kept.k, kept.v, _scaled(kept.q)
+    k, v, q = kept.k, kept.v, _scaled(after(do, kept.q))
     g = wide(do) / kept.total
     column = jnp.sum(g * wide(kept.o), axis=-1)[..., None, :]  # g·o, a number for each query
     top, g = jnp.swapaxes(kept.top, -1, -2), g.astype(v.dtype)
@@ -149,13 +149,13 @@ ROW = Row(
     # two products; a selection, the maximum and the sum with n − 1 a row, the shift; scaling and division; the mask
     forward=Cost(HEADS * (4 * AREA * d + 4 * AREA - 2 * s + 2 * s * d) + AREA, HEADS * AREA),
     backward=Cost(
-        HEADS * (10 * AREA * d + 4 * AREA + 5 * s * d - s + SUMMED * d) + AREA,
+        HEADS * (10 * AREA * d + 4 * AREA + 7 * s * d - s + SUMMED * d) + AREA,
         HEADS * AREA,
     ),
     document=HEADS * s**2 * (8 * d + 5),
     causes={
         "masked blocks skipped": HEADS * (AREA - s**2) * (8 * d + 5),
-        "scores recomputed": HEADS * (AREA * (2 * d + 2) + s * d) + AREA,
+        "scores recomputed": HEADS * (AREA * (2 * d + 2) + 3 * s * d) + AREA,
         "scaling, division and row sums a column, not a score": HEADS * (4 * s * d - s - 3 * AREA),
         "dq summed over the blocks": HEADS * SUMMED * d,
     },

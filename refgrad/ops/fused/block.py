@@ -10,10 +10,11 @@ stream forks twice, and where two gradients of one value meet they are added:
     do, dw_out, db_out = linear's of dx₁ at o        dq, dk, dv = attention's of do
     dn₁, dw_qkv, db_qkv = linear's of (dq | dk | dv) at n₁        dx = dx₁ + layer_norm's of dn₁
 
-n₁ and n₂ are asked for by the weights' gradients alone, and are two operations an element away from x and x₁ and what
-the norms keep: they are made again. With `recompute` nothing is kept but x, and the forward pass runs once more.
+n₁ and n₂ are asked for by the weights' gradients alone, and are four operations an element away from x and x₁ and what
+the norms keep: they are made again, once a cotangent exists (see `after`). So is o's form by heads. With `recompute`
+nothing is kept but x, and the forward pass runs once more.
 
-Kept: x, (q | k | v), o, x₁ and u, 10bsh elements, the norms' μ and rstd, attention's M and S, and the parameters.
+Kept: x, q, k, v, o, x₁ and u, 10bsh elements, the norms' μ and rstd, attention's M and S, and the parameters.
 Cost: that of the parts, both norms' output again, the two sums where gradients meet.
 Source: D2, "Model Architecture Overview", "Final Tally"; recomputation: Chen et al. (2016).
 """
@@ -27,7 +28,7 @@ from jax import Array
 
 from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like
+from refgrad.ops._numerics import Like, after
 from refgrad.ops._row import Cost, Row, Special
 from refgrad.ops.fused.attention import ROW as ATTENTION
 from refgrad.ops.fused.attention import Residuals as Attention
@@ -64,14 +65,16 @@ class Params(NamedTuple):
 
 
 class Residuals(NamedTuple):
-    """x, x₁, o (..., s, h), q | k | v (..., s, 3h), u (..., s, 4h); the norms' μ and rstd (..., s, 1), attention's
+    """x, x₁, o (..., s, h), q, k, v (..., n_h, s, d), u (..., s, 4h); the norms' μ and rstd (..., s, 1), attention's
     M and S (..., n_h, s, 1).
     """
 
     x: Array
     mean_1: Array
     rstd_1: Array
-    qkv: Array
+    q: Array
+    k: Array
+    v: Array
     top: Array
     total: Array
     o: Array
@@ -79,6 +82,12 @@ class Residuals(NamedTuple):
     mean_2: Array
     rstd_2: Array
     u: Array
+
+
+def _normed(cotangent: Array, norm: Norm, beta: Array) -> Array:
+    """A norm's output, made again once the cotangent exists."""
+    x_hat = normalise(after(cotangent, norm.x), norm.mean, norm.rstd)
+    return affine(x_hat, norm.gamma, beta).astype(norm.x.dtype)
 
 
 def _heads(qkv: Array, n_head: int) -> tuple[Array, ...]:
@@ -96,7 +105,7 @@ def _run(x: Array, p: Params, n_head: int, eps: float, block: int) -> tuple[Arra
     n_2, norm_2 = layer_norm.fwd(x_1, p.gamma_2, p.beta_2, eps)
     z, inner = mlp.fwd(n_2, p.w_fc, p.b_fc, p.w_proj, p.b_proj)
     norms = (norm_1.mean, norm_1.rstd), (norm_2.mean, norm_2.rstd)
-    kept = Residuals(x, *norms[0], qkv, attended.top, attended.total, merged, x_1, *norms[1], inner.u)
+    kept = Residuals(x, *norms[0], *attended[:3], attended.top, attended.total, merged, x_1, *norms[1], inner.u)
     return residual.fun(x_1, z), kept
 
 
@@ -164,21 +173,20 @@ def _fwd(x: Array, *args: Any) -> tuple[Array, tuple[Params, Residuals | Array]]
 def _bwd(n_head: int, eps: float, block: int, recompute: bool, all_kept: Any, dy: Array) -> tuple[Array, ...]:
     p, kept = all_kept
     if recompute:
-        _, kept = _run(kept, p, n_head, eps, block)
+        _, kept = _run(after(dy, kept), p, n_head, eps, block)
     like = Params(*map(Like.of, p))
-    n_1 = affine(normalise(kept.x, kept.mean_1, kept.rstd_1), p.gamma_1, p.beta_1).astype(dy.dtype)
-    n_2 = affine(normalise(kept.x_1, kept.mean_2, kept.rstd_2), p.gamma_2, p.beta_2).astype(dy.dtype)
-    inner = Mlp(n_2, kept.u, p.w_fc, p.w_proj, like.b_fc, like.b_proj)
-    dn_2, dw_fc, db_fc, dw_proj, db_proj = mlp.bwd(inner, dy)
+    norm_1 = Norm(kept.x, kept.mean_1, kept.rstd_1, p.gamma_1, like.beta_1)
     norm_2 = Norm(kept.x_1, kept.mean_2, kept.rstd_2, p.gamma_2, like.beta_2)
+    inner = Mlp(_normed(dy, norm_2, p.beta_2), kept.u, p.w_fc, p.w_proj, like.b_fc, like.b_proj)
+    dn_2, dw_fc, db_fc, dw_proj, db_proj = mlp.bwd(inner, dy)
     dx_1, dgamma_2, dbeta_2 = layer_norm.bwd(eps, norm_2, dn_2)
     dx_1 = residual.fun(dy, dx_1)
     do, dw_out, db_out = linear.bwd(Linear(kept.o, p.w_out, like.b_out), dx_1)
-    attended = Attention(*_heads(kept.qkv, n_head), split_heads(kept.o, n_head), kept.top, kept.total)
+    o = split_heads(after(do, kept.o), n_head)
+    attended = Attention(kept.q, kept.k, kept.v, o, kept.top, kept.total)
     dheads = attention.bwd(block, attended, split_heads(do, n_head))
     dqkv = jnp.concatenate([merge_heads(part) for part in dheads], axis=-1)
-    dn_1, dw_qkv, db_qkv = linear.bwd(Linear(n_1, p.w_qkv, like.b_qkv), dqkv)
-    norm_1 = Norm(kept.x, kept.mean_1, kept.rstd_1, p.gamma_1, like.beta_1)
+    dn_1, dw_qkv, db_qkv = linear.bwd(Linear(_normed(dx_1, norm_1, p.beta_1), p.w_qkv, like.b_qkv), dqkv)
     dx, dgamma_1, dbeta_1 = layer_norm.bwd(eps, norm_1, dn_1)
     attn = (dgamma_1, dbeta_1, dw_qkv, db_qkv, dw_out, db_out)
     return residual.fun(dx_1, dx), *attn, dgamma_2, dbeta_2, dw_fc, db_fc, dw_proj, db_proj
@@ -203,8 +211,8 @@ def _sum(cost) -> sympy.Expr:
 
 
 CAUSES = tuple(dict.fromkeys(cause for row, _ in USES for cause in row.causes))
-FAN_IN = 2 * b * s * h
-NORMS = 2 * 4 * b * s * h  # x̂, γ x̂, + β of both
+FAN_IN = WAIT = 2 * b * s * h
+NORMS = 2 * 6 * b * s * h  # x + 0·dy, x̂, γ x̂, + β of both
 
 ROW = Row(
     op=block,
@@ -228,12 +236,13 @@ ROW = Row(
     scale={name: 1 / sympy.sqrt(h) for name in ("w_qkv", "w_out", "w_fc", "w_proj")},
     forward=Cost(_sum(lambda row: row.forward.flops) + 2 * b * s * h, _sum(lambda row: row.forward.transcendentals)),
     backward=Cost(
-        _sum(lambda row: row.backward.flops) + FAN_IN + NORMS, _sum(lambda row: row.backward.transcendentals)
+        _sum(lambda row: row.backward.flops) + FAN_IN + NORMS + WAIT, _sum(lambda row: row.backward.transcendentals)
     ),
     document=_sum(lambda row: row.document),
     causes={
         **{cause: _sum(lambda row, cause=cause: row.causes.get(cause, 0)) for cause in CAUSES},
         "norms' outputs recomputed": NORMS,
+        "o awaits its cotangent": WAIT,
         "residual fan-in": FAN_IN,
     },
     residuals=w * (10 * b * s * h + 12 * h**2 + 13 * h) + a * (4 * b * s + 2 * b * n_h * s),

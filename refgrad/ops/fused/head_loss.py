@@ -3,7 +3,8 @@
 Derivation. `lm_head` gives dx = G E and dE = Gᵀ x with G = ∂L/∂logits, and `softmax_cross_entropy` gives row r of G as
 (dL/n) times the slope of ℓ (`_rows_of_logits`: label smoothing and z-loss included), 0 where the row is ignored. The
 loss is the last thing that a model computes: its cotangent dL is one number, by which everything is linear. So the
-gradients are made for dL/n = 1 while the logits are at hand, a chunk of positions at a time, and scaled when dL is known:
+gradients are made for dL/n = 1 while the logits are at hand, a chunk of positions at a time, and scaled once dL is
+known:
 
     forward, each chunk:   g = ∂ℓ/∂logits        dx̃ = g E        dẼ = Σ_chunks gᵀ x
     backward:              dx = (dL/n) dx̃        dE = (dL/n) dẼ

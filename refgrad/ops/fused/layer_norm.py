@@ -7,7 +7,7 @@ there anyway (it is the residual stream), and x̂ is a subtraction and a product
     dx = rstd (v − mean(v) − x̂ mean(v x̂))        dγ = Σ_r dy x̂        dβ = Σ_r dy
 
 Kept: x, μ and rstd, and γ: in a model no array of its own but two columns. In bfloat16 x has half of x̂'s bytes.
-Cost: that of `layer_norm` and 2bsh to make x̂ again.
+Cost: that of `layer_norm`, and 4bsh to make x̂ again once dy exists (see `after`).
 Source: D2, "Layer Normalization"; keeping the statistics alone is common practice (llm.c, doc/layernorm).
 """
 
@@ -19,7 +19,7 @@ from jax import Array
 
 from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, lift, rows, wide
+from refgrad.ops._numerics import Like, after, lift, rows, wide
 from refgrad.ops._row import Cost, Row
 from refgrad.ops.layer_norm import ROW as PLAIN
 from refgrad.symbols import a, b, h, s, w
@@ -76,7 +76,7 @@ def _fwd(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Residu
 
 @jax.named_scope("layer_norm")
 def _bwd(eps: float, kept: Residuals, dy: Array) -> tuple[Array, Array, Array]:
-    x_hat, dy = normalise(kept.x, kept.mean, kept.rstd), wide(dy)
+    x_hat, dy = normalise(after(dy, kept.x), kept.mean, kept.rstd), wide(dy)
     v = dy * lift(wide(kept.gamma), dy.ndim)
     mean_v = jnp.mean(v, axis=-1, keepdims=True)
     mean_vx = jnp.mean(v * x_hat, axis=-1, keepdims=True)
@@ -93,9 +93,9 @@ ROW = Row(
     arguments=PLAIN.arguments,
     statics=PLAIN.statics,
     forward=PLAIN.forward,
-    backward=Cost(13 * b * s * h - 2 * h),
+    backward=Cost(15 * b * s * h - 2 * h),
     document=PLAIN.document,
-    causes={**PLAIN.causes, "x̂ recomputed": 2 * b * s * h},
+    causes={**PLAIN.causes, "x̂ recomputed": 4 * b * s * h},
     residuals=w * (b * s * h + h) + a * 2 * b * s,
     special=PLAIN.special,
 )

@@ -30,6 +30,17 @@ class Residuals(NamedTuple):
     bias: Like
 
 
+def input_gradient(dz: Array, w: Array) -> Array:
+    """dZ wᵀ (..., i) of dz (..., o), in the dtype of sums."""
+    return product("ro,io->ri", rows(dz), w).reshape(*dz.shape[:-1], w.shape[0])
+
+
+def parameter_gradients(x: Array, dz: Array, w: Like, bias: Like) -> tuple[Array, Array]:
+    """Xᵀ dZ and Σ_r dZ_r, of x (..., i) and dz (..., o)."""
+    x, dz = rows(x), rows(dz)
+    return w(product("ri,ro->io", x, dz, w.sharding)), bias(jnp.sum(wide(dz), axis=0))
+
+
 @custom_vjp
 @jax.named_scope("linear")
 def linear(x: Array, w: Array, bias: Array) -> Array:
@@ -46,11 +57,8 @@ def _fwd(x: Array, w: Array, bias: Array) -> tuple[Array, Residuals]:
 
 @jax.named_scope("linear")
 def _bwd(kept: Residuals, dz: Array) -> tuple[Array, Array, Array]:
-    like_x, like_w = Like.of(kept.x), Like.of(kept.w)
-    x, dz = rows(kept.x), rows(dz)
-    dx = product("ro,io->ri", dz, kept.w).reshape(kept.x.shape)
-    dw = product("ri,ro->io", x, dz, like_w.sharding)
-    return like_x(dx), like_w(dw), kept.bias(jnp.sum(wide(dz), axis=0))
+    dx = Like.of(kept.x)(input_gradient(dz, kept.w))
+    return dx, *parameter_gradients(kept.x, dz, Like.of(kept.w), kept.bias)
 
 
 linear.defvjp(_fwd, _bwd)

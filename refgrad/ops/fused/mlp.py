@@ -4,11 +4,11 @@ Derivation. A chain of `linear`, `gelu` and `linear`, whose rules are applied fr
 layer's weight gradient asks for a = GELU(u) and the GELU's for its slope at u: both come from one exponential of the
 pre-activation (see `gelu`), so that a is not kept:
 
-    a, a′ = GELU(u), GELU′(u)        da, dw₂, db₂ = linear's of dy at a        du = da a′
+    da = dy w₂ᵀ        a, a′ = GELU(u), GELU′(u)        dw₂, db₂ = linear's of dy at a        du = da a′
     dx, dw₁, db₁ = linear's of du at x
 
-Kept: x, u and both weights: a, as large as u, is not. Cost: that of the parts, and GELU's value again: one operation
-an element, since it shares all but the last product with its slope.
+Kept: x, u and both weights: a, as large as u, is not. Cost: that of the parts, and GELU's value again once da exists
+(see `after`): three operations an element, since it shares all but the last product with its slope.
 Source: D2, "Final Tally" (mlp_up, gelu, mlp_down).
 """
 
@@ -20,18 +20,18 @@ from jax import Array
 
 from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
+from refgrad.ops._numerics import Like, after
 from refgrad.ops._row import Cost, Row
 from refgrad.ops.fused.gelu import ROW as GELU
 from refgrad.ops.fused.gelu import gelu, value_and_slope
 from refgrad.ops.fused.linear import ROW as LINEAR
 from refgrad.ops.fused.linear import Residuals as Linear
-from refgrad.ops.fused.linear import linear
+from refgrad.ops.fused.linear import input_gradient, linear, parameter_gradients
 from refgrad.symbols import b, h, i, o, s, w
 
 
 class Residuals(NamedTuple):
-    """x (..., h), u (..., 4h), w₁ (h, 4h), w₂ (4h, h), and the types of both biases."""
+    """x (..., i), u (..., o), w₁ (i, o), w₂ (o, i), and the types of both biases."""
 
     x: Array
     u: Array
@@ -60,9 +60,10 @@ def _fwd(x: Array, w_1: Array, b_1: Array, w_2: Array, b_2: Array) -> tuple[Arra
 
 @jax.named_scope("mlp")
 def _bwd(kept: Residuals, dy: Array) -> tuple[Array, Array, Array, Array, Array]:
-    value, slope = value_and_slope(kept.u)
-    da, dw_2, db_2 = linear.bwd(Linear(value.astype(kept.u.dtype), kept.w_2, kept.b_2), dy)
-    du = (wide(da) * slope).astype(kept.u.dtype)
+    da = input_gradient(dy, kept.w_2)
+    value, slope = value_and_slope(after(da, kept.u))
+    dw_2, db_2 = parameter_gradients(value.astype(kept.u.dtype), dy, Like.of(kept.w_2), kept.b_2)
+    du = (da * slope).astype(kept.u.dtype)
     dx, dw_1, db_1 = linear.bwd(Linear(kept.x, kept.w_1, kept.b_1), du)
     return dx, dw_1, db_1, dw_2, db_2
 
@@ -70,7 +71,7 @@ def _bwd(kept: Residuals, dy: Array) -> tuple[Array, Array, Array, Array, Array]
 mlp.defvjp(_fwd, _bwd)
 
 USES = ((LINEAR, {}), (GELU, {i: o}), (LINEAR, {i: o, o: i}))
-AGAIN = b * s * o  # x σ(z)
+AGAIN = 3 * b * s * o  # u + 0·da, u σ(z)
 
 
 def _sum(cost) -> sympy.Expr:
@@ -84,9 +85,7 @@ ROW = Row(
     arguments={"x": "b s i", "w_1": "i o", "b_1": "o", "w_2": "o i", "b_2": "i"},
     scale={"w_1": 1 / sympy.sqrt(i), "w_2": 1 / sympy.sqrt(o)},
     forward=Cost(_sum(lambda row: row.forward.flops), _sum(lambda row: row.forward.transcendentals)),
-    backward=Cost(
-        _sum(lambda row: row.backward.flops) + AGAIN, _sum(lambda row: row.backward.transcendentals)
-    ),
+    backward=Cost(_sum(lambda row: row.backward.flops) + AGAIN, _sum(lambda row: row.backward.transcendentals)),
     document=_sum(lambda row: row.document),
     causes={
         "bias": _sum(lambda row: row.causes.get("bias", 0)),
