@@ -6,7 +6,7 @@ when" the conventions named beside it are followed: all of them give D2's figure
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,10 +24,19 @@ SIZES = (
 )
 PRINTED = {line.claim: line for line in tally.PRINTED_OPERATIONS}
 ITEM = 8  # bytes of a float64
-CONVENTIONS: Mapping[str, str] = {
-    "sums": "a sum of n terms counts as n operations instead of n − 1",
-    "transcendentals": "exp and tanh count as one operation each, which XLA counts apart",
-    "rows": "what is done once a row, or once in all, is left out",
+
+
+class Condition(NamedTuple):
+    """What a figure may need, in words, and what a case without it is called."""
+
+    words: str
+    unmet: str
+
+
+CONVENTIONS: Mapping[str, Condition] = {
+    "sums": Condition("a sum of n terms counts as n operations", "n − 1 for a sum of n terms"),
+    "transcendentals": Condition("exp and tanh count as one operation each", "exp and tanh counted apart"),
+    "rows": Condition("what is done once a row, or once in all, is left out", "with what is done once a row or in all"),
 }
 
 
@@ -108,10 +117,10 @@ def settings(
     says: str,
     printed: str,
     measure: Callable[[int, Collection[str]], int],
-    needs: Mapping[str, str] | None = None,
+    needs: Mapping[str, Condition] | None = None,
     corrected: str = "",
 ) -> Check:
-    """A figure that needs these conditions (name → words), each of them: measured at every size with all of them, with
+    """A figure that needs these conditions, each of them: measured at every size with all of them, with
     all but each one, and with none. `measure` takes the size's number and the conditions that are met."""
     needs = needs or {}
     tried = dict.fromkeys([tuple(needs), *(tuple(n for n in needs if n != left) for left in needs), ()])
@@ -120,14 +129,11 @@ def settings(
         for n, dims in enumerate(SIZES):
             for met in tried:
                 values = {**dims, **{name: name in met for name in needs}}
-                yield Case(f"{at(dims)}{_how(met, needs)}", values, measure(n, met))
+                unmet = [condition.unmet for name, condition in needs.items() if name not in met]
+                yield Case("; ".join([at(dims), *unmet]), values, measure(n, met))
 
-    return Check(says, printed, cases, corrected, when=" and ".join(needs), condition=", and ".join(needs.values()))
-
-
-def _how(met: Collection[str], needs: Mapping[str, str]) -> str:
-    """Which of the conditions a case meets, in their names."""
-    return f" ({', '.join(name if name in met else f'not {name}' for name in needs)})" if needs else ""
+    words = ", and ".join(condition.words for condition in needs.values())
+    return Check(says, printed, cases, corrected, when=" and ".join(needs), condition=words)
 
 
 def line(claim: str, *conventions: str, says: str = "FLOPs") -> Check:

@@ -12,7 +12,7 @@ import numpy as np
 from refgrad import cost
 from refgrad.claims._ledger import Case, Check, Claim
 from refgrad.claims._oracle import gradients, normal, weighted
-from refgrad.claims.d2._cases import CONVENTIONS, PRINTED, SIZES, at, backward, by, pulled, settings
+from refgrad.claims.d2._cases import CONVENTIONS, PRINTED, SIZES, Condition, at, backward, by, pulled, settings
 from refgrad.models import gpt2
 from refgrad.ops import operations
 from refgrad.symbols import evaluate
@@ -23,6 +23,9 @@ AUTODIFF = "autodiff of the plain forward and the derived rule, in float64"
 COUNTED = "the FLOPs of the traced backward pass, exact"
 # Rows in front of the columns: one vector, a matrix, a batch of matrices.
 FORMS = {"vector": ((1,),) * 3, "matrix": ((5,), (3,), (4,)), "tensor": ((2, 3), (4, 2), (3, 5))}
+UNBIASED = Condition(
+    "the layer has no bias (as the document's; GPT-2's adds bs − 1 for each column of its output)", "with a bias"
+)
 COLUMNS = ((3, 4), (5, 2), (2, 7))
 
 
@@ -87,7 +90,8 @@ def _both() -> Iterator[Case]:
     for dims, counted in _scalar_by_scalar():
         for sums in (True, False):
             flops = by(counted, 0, ("sums",) if sums else ())
-            yield Case(f"{at(dims, *dims)} ({'' if sums else 'not '}sums)", {**dims, "sums": sums}, flops)
+            where = at(dims, *dims) + ("" if sums else f"; {CONVENTIONS['sums'].unmet}")
+            yield Case(where, {**dims, "sums": sums}, flops)
 
 
 def _about() -> Iterator[Case]:
@@ -107,8 +111,7 @@ def _line(claim: str) -> Check:
         name = "matmul" if "unbiased" in met else use.op
         return backward(name, n, (("i", sizes["i"]), ("o", sizes["o"])))[0].flops
 
-    words = {"unbiased": "the layer has no bias (as the document's; GPT-2's adds bs − 1 for each column of its output)"}
-    return settings("FLOPs", str(PRINTED[claim].flops), measure, words)
+    return settings("FLOPs", str(PRINTED[claim].flops), measure, {"unbiased": UNBIASED})
 
 
 def _plain(claim: str) -> Check:
@@ -186,7 +189,7 @@ CLAIMS = (
         (
             Check("multiplications", "m * n * p", _products("mul")),
             Check("additions", "m * p * (n - 1)", _products("reduce_sum")),
-            Check("together", "2 * m * n * p", _both, when="sums", condition=CONVENTIONS["sums"]),
+            Check("together", "2 * m * n * p", _both, when="sums", condition=CONVENTIONS["sums"].words),
             Check("about 2mnp", "2 * m * n * p <= (1 + about) * m * p * (2 * n - 1)", _about),
         ),
         see=("D2.23",),

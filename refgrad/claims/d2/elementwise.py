@@ -12,7 +12,18 @@ from refgrad import cost
 from refgrad.claims._formula import evaluate
 from refgrad.claims._ledger import Case, Check, Claim
 from refgrad.claims._oracle import gradients, normal
-from refgrad.claims.d2._cases import CONVENTIONS, PRINTED, SIZES, at, backward, gradient, line, pulled, settings
+from refgrad.claims.d2._cases import (
+    CONVENTIONS,
+    PRINTED,
+    SIZES,
+    Condition,
+    at,
+    backward,
+    gradient,
+    line,
+    pulled,
+    settings,
+)
 from refgrad.ops import TABLE, operations
 from refgrad.ops.gelu import A, C
 
@@ -35,10 +46,12 @@ LISTING = "; ".join(
 )
 CONSTANTS = {"a": A, "b": C}
 LISTED = {
-    "constants": "the product of constants 3b is computed anew for each element",
+    "constants": Condition("the product of constants 3b is computed anew for each element", "3b computed once"),
     "transcendentals": CONVENTIONS["transcendentals"],
 }
-ALONE = "x is the addition's operand alone; where x feeds F too, the gradients of both meet and are added"
+ALONE = Condition(
+    "x is the addition's operand alone (where x feeds F too, the gradients of both meet and are added)", "x feeds F"
+)
 
 
 @cache
@@ -84,10 +97,10 @@ def _stream(term: str) -> Callable[[], Iterator[Case]]:
             x, f, W, dy = normal(n, b, s, h), normal(n + 3, b, s, h), normal(n + 6, h, h), normal(n + 9, b, s, h)
             values = {"dy": dy, "W": W}
             dx, df = gradients(lambda x, f, dy=dy: (OPS.residual(x, f) * dy).sum(), x, f)
-            yield Case(f"{at(dims, 'b', 's', 'h')} (alone)", {**values, "alone": True}, {"x": dx, "F": df}[term])
+            yield Case(at(dims, "b", "s", "h"), {**values, "alone": True}, {"x": dx, "F": df}[term])
             if term == "x":
                 both = gradients(lambda x, dy=dy, W=W: (OPS.residual(x, OPS.matmul(x, W)) * dy).sum(), x)
-                yield Case(f"{at(dims, 'b', 's', 'h')} (x feeds F)", {**values, "alone": False}, both[0])
+                yield Case(f"{at(dims, 'b', 's', 'h')}; {ALONE.unmet}", {**values, "alone": False}, both[0])
 
     return cases
 
@@ -137,7 +150,7 @@ CLAIMS = (
         "autodiff and the derived rule of the addition alone, and of x + F(x) where x feeds F",
         (
             Check("∂L/∂F(x)", "dy", _stream("F")),
-            Check("∂L/∂x", "dy", _stream("x"), "where(alone, dy, dy + dy @ W.T)", "alone", ALONE),
+            Check("∂L/∂x", "dy", _stream("x"), "where(alone, dy, dy + dy @ W.T)", "alone", ALONE.words),
             settings("FLOPs", str(PRINTED["D2.17"].flops), _meeting, {"alone": ALONE}),
         ),
         see=("D3.6", "D2.23"),

@@ -10,7 +10,7 @@ import numpy as np
 from refgrad import cost
 from refgrad.claims._ledger import Case, Check, Claim
 from refgrad.claims._oracle import normal, once
-from refgrad.claims.d2._cases import CONVENTIONS, SIZES, at, by, gradient, line, settings
+from refgrad.claims.d2._cases import CONVENTIONS, SIZES, Condition, at, by, gradient, line, settings
 from refgrad.ops import TABLE, operations
 from refgrad.ops.layer_norm import Residuals
 
@@ -88,8 +88,11 @@ def _listed(n: int, met: Collection[str]) -> int:
 
 
 FREE = {
-    "kept": "x̂ is kept from the forward pass (from the input, means and variances that the document lists in its "
-    "place, it has to be computed again)",
+    "kept": Condition(
+        "x̂ is kept from the forward pass (from the input, means and variances that the document lists in its place, it "
+        "has to be computed again)",
+        "x̂ computed again",
+    ),
     "sums": CONVENTIONS["sums"],
     "rows": CONVENTIONS["rows"],
 }
@@ -130,13 +133,13 @@ CLAIMS = (
         "x̂ costs nothing there, although it is not among the tensors listed.",
         f"{RAN}; the same from the tensors that the document lists",
         (
+            settings("FLOPs together", "11 * b * s * h", _listed, FREE),
             Check("∂L/∂x", INPUT, gradient("layer_norm", "x")),
             Check("∂L/∂γ", NORMALISED + "sum(dy * x_hat, (0, 1))", gradient("layer_norm", "gamma")),
             Check("∂L/∂β", "sum(dy, (0, 1))", gradient("layer_norm", "beta")),
             settings("FLOPs of ∂L/∂x", "8 * b * s * h", _gains("x")),
             settings("FLOPs of ∂L/∂γ", "2 * b * s * h", _gains("gamma"), {"sums": CONVENTIONS["sums"]}),
             settings("FLOPs of ∂L/∂β", "b * s * h", _gains("beta"), {"sums": CONVENTIONS["sums"]}),
-            settings("FLOPs together", "11 * b * s * h", _listed, FREE),
         ),
         see=("D2.23", "D2.25.10", "D2.26.36"),
         more="refgrad cost --op layer_norm",
