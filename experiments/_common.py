@@ -50,7 +50,7 @@ from refgrad._progress import track
 from refgrad._text import nearest, table
 from refgrad.report import figures
 
-__all__ = ["Figure", "Result", "Table", "interleaved", "main", "track"]
+__all__ = ["Figure", "Result", "Table", "interleaved", "main", "temporaries", "track"]
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "experiments"
 PACKAGES = ("refgrad", "jax", "jaxlib", "numpy", "matplotlib")
@@ -250,3 +250,14 @@ def interleaved(work: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str,
             jax.block_until_ready(work[name]())
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+def temporaries(compiled: Any) -> int:
+    """Bytes between arguments and results, as XLA plans them.
+
+    Raises RuntimeError where the backend has no memory analysis.
+    """
+    plan = compiled.memory_analysis()
+    if plan is None:
+        raise RuntimeError(f"the {jax.default_backend()} backend has no memory analysis: take another by JAX_PLATFORMS")
+    return plan.temp_size_in_bytes

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _common import Figure, Result, Table, interleaved, main
+from _common import Figure, Result, Table, interleaved, main, temporaries
 from jax.ad_checkpoint import checkpoint_name
 
 from refgrad import cost
@@ -138,17 +138,6 @@ def measure(settings: Settings) -> dict[str, Measured]:
             apart(gradients[way], gradients[WAYS[0]]),
         )
     return found
-
-
-def temporaries(compiled: Any) -> int:
-    """Bytes between arguments and results, as XLA plans them.
-
-    Raises RuntimeError where the backend has no memory analysis.
-    """
-    plan = compiled.memory_analysis()
-    if plan is None:
-        raise RuntimeError(f"the {jax.default_backend()} backend has no memory analysis: take another by JAX_PLATFORMS")
-    return plan.temp_size_in_bytes
 
 
 def apart(tree: Any, other: Any) -> float:
