@@ -1,7 +1,7 @@
 """The process of one contender: builds it, steps it when asked, and answers in lines of JSON.
 
-Requests on standard input: `{"build": work}` once, then `{"steps": n}`. Whatever the libraries print goes to standard
-error, so that standard output holds the answers alone.
+Requests on standard input: `{"build": work}` once, then `{"steps": n}`; or `{"measure": part}` for a part of the model.
+Whatever the libraries print goes to standard error, so that standard output holds the answers alone.
 """
 
 import json
@@ -31,6 +31,8 @@ def serve(answers: Any) -> None:
         try:
             if "build" in request:
                 runner, answer = _build(request["build"])
+            elif "measure" in request:
+                answer = _part(request["measure"])
             else:
                 answer = _steps(runner, request["steps"])
         except Exception as error:  # the parent raises it again, with this contender's name
@@ -41,13 +43,26 @@ def serve(answers: Any) -> None:
 
 def _build(work: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The contender's runner, and what building it took."""
-    from refgrad.train import allocator
-
-    kept = allocator.keep_temporaries() if work["keep_temporaries"] else False
+    kept = _allocator(work)
     from refgrad.bench import contenders
 
     runner = contenders.build(work)
     return runner, {"kept": kept, **runner.built}
+
+
+def _part(work: dict[str, Any]) -> dict[str, Any]:
+    """The rows of one part of the model."""
+    _allocator(work)
+    from refgrad.bench import contenders, parts
+
+    return {"rows": parts.measure_here(work["part"], contenders.Work.of(work), work["rounds"])}
+
+
+def _allocator(work: dict[str, Any]) -> bool:
+    """Let the C library keep freed memory, if asked to: before JAX is imported and starts its threads."""
+    from refgrad.train import allocator
+
+    return allocator.keep_temporaries() if work["keep_temporaries"] else False
 
 
 def _steps(runner: Any, steps: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from refgrad._files import write_json
-from refgrad.bench import machine
+from refgrad.bench import machine, parts, sweep
 from refgrad.bench import run as bench
 from refgrad.bench.contenders import BASELINE, CONTENDERS, Work
 from refgrad.cli.settings import add_common, load
@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common(parser)
     names = [name for name in CONTENDERS if name != BASELINE]
     parser.add_argument("--contender", action="append", choices=names, help="this one alone (may be repeated)")
+    parser.add_argument("--parts", action="store_true", help="measure the model's parts, each under every set of rules")
+    parser.add_argument("--sweep", choices=list(sweep.POINTS), help="vary this, and draw it with --figure")
+    parser.add_argument("--points", type=int, nargs="+", metavar="N", help="the values that --sweep takes")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each of a pair (default 5)")
     parser.add_argument("--quick", action="store_true", help="a small model and a few contenders, in under 2 minutes")
     parser.add_argument("--figure", metavar="FILE.svg", help="draw time and temporaries there (extra `report`)")
@@ -43,24 +46,58 @@ def run(options: argparse.Namespace) -> int:
         options.set = [*QUICK, *options.set]
     config, sizes = load(options.config, options.set, whole_sequence=True)
     work = Work(config, sizes["batch"], sizes["sequence"])
+    if options.points and (options.sweep is None or min(options.points) < 1):
+        raise ValueError(f"--points {options.points}: give values of at least 1, for --sweep {'|'.join(sweep.POINTS)}")
+    facts = machine.facts()
+    if options.parts or options.sweep == "length":
+        found = _parts(options, work, facts)
+    else:
+        found = (_sweep if options.sweep else _steps)(options, work, facts)
+    if options.json:
+        write_json(options.json, {"machine": facts, "work": work.data(), "rounds": options.rounds, **found})
+    return 0
+
+
+def _steps(options: argparse.Namespace, work: Work, facts: dict[str, Any]) -> dict[str, Any]:
+    """Every contender's step."""
     names = _names(options)
     bench.check_memory(work)
-    facts = machine.facts()
     print(_heading(work, facts))
     with _status() as say:
         rows = bench.measure(work, names, options.rounds, not options.default_allocator, say)
     print(f"\n{report.contender_table(rows)}\n\n{report.LEGEND}")
-    data = {
-        "machine": facts,
-        "work": work.data(),
-        "rounds": options.rounds,
-        "rows": list(map(dataclasses.asdict, rows)),
-    }
-    if options.json:
-        write_json(options.json, data)
     if options.figure:
         report.draw(rows, Path(options.figure), report.title(work))
-    return 0
+    return {"rows": list(map(dataclasses.asdict, rows))}
+
+
+def _sweep(options: argparse.Namespace, work: Work, facts: dict[str, Any]) -> dict[str, Any]:
+    """The step against batch or layers."""
+    names = _names(options) if options.contender else sweep.NAMES
+    values = sorted(options.points or sweep.POINTS[options.sweep])
+    print(_heading(work, facts))
+    with _status() as say:
+        keep = not options.default_allocator
+        points = sweep.steps(work, options.sweep, values, names, options.rounds, keep, say)
+    print(f"\n{report.sweep_table(options.sweep, points)}")
+    if options.figure:
+        report.draw_sweep(options.sweep, points, Path(options.figure))
+    return {"sweep": options.sweep, "points": list(map(dataclasses.asdict, points))}
+
+
+def _parts(options: argparse.Namespace, work: Work, facts: dict[str, Any]) -> dict[str, Any]:
+    """The model's parts, at one length or at several."""
+    print(_heading(work, facts))
+    with _status() as say:
+        if options.sweep:
+            values = sorted(options.points or sweep.POINTS["length"])
+            rows = sweep.lengths(work, values, options.rounds, not options.default_allocator, say)
+        else:
+            rows = parts.measure(work, parts.PARTS, options.rounds, not options.default_allocator, say)
+    print(f"\n{report.part_table(rows)}")
+    if options.figure:
+        report.draw_lengths(rows, Path(options.figure))
+    return {"parts": list(map(dataclasses.asdict, rows))}
 
 
 def _names(options: argparse.Namespace) -> list[str]:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from refgrad._text import table
 from refgrad.bench.contenders import Work
+from refgrad.bench.parts import PartRow
 from refgrad.bench.run import Row
+from refgrad.bench.sweep import Point
 from refgrad.report import figures
 
 NONE = "–"
@@ -56,6 +58,48 @@ def _line(row: Row) -> list[str]:
     ]
 
 
+def part_table(rows: Sequence[PartRow]) -> str:
+    """One line a part and set of rules: forward and backward. Memory in MB (10⁶ bytes)."""
+    header = ["part", "tokens", "rules", "ms", "time / autodiff's", "temp. MB", "kept MB"]
+    return table(
+        header,
+        [
+            [
+                row.part,
+                f"{row.batch} × {row.sequence}",
+                row.rules,
+                NONE if row.seconds is None else f"{1e3 * row.seconds:.2f}",
+                NONE if row.ratio is None else f"{row.ratio:.3f}",
+                f"{row.temporaries / 1e6:,.1f}",
+                f"{row.residuals / 1e6:,.1f}",
+            ]
+            for row in rows
+        ],
+    )
+
+
+def sweep_table(axis: str, points: Sequence[Point]) -> str:
+    """One line a point and contender."""
+    header = [axis, "contender", "time", "s/step", "temp. MB", "trace s", "compile s", "compile / autodiff's"]
+    lines = []
+    for point in points:
+        reference = point.rows[0].compile or 0.0
+        lines += [
+            [
+                str(point.value),
+                row.label,
+                f"{row.ratio:.3f}",
+                f"{row.seconds:.3f}",
+                NONE if row.temporaries is None else f"{row.temporaries / 1e6:,.0f}",
+                NONE if row.trace is None else f"{row.trace:.1f}",
+                NONE if row.compile is None else f"{row.compile:.1f}",
+                f"{row.compile / reference:.2f}" if row.compile and reference else NONE,
+            ]
+            for row in point.rows
+        ]
+    return table(header, lines)
+
+
 def title(work: Work) -> str:
     """What a picture of these measurements shows."""
     return f"One training step, {work.batch} × {work.sequence} tokens, against autodiff with unrolled layers"
@@ -86,3 +130,47 @@ def draw(rows: Sequence[Row], path: Path, title: str) -> None:
         time.invert_yaxis()
         memory.barh(labels, [row.temporaries_ratio or 0 for row in bars], color=figures.GREEN)
         memory.set_xlabel("temporaries / autodiff's (compiled)")
+
+
+def draw_sweep(axis: str, points: Sequence[Point], path: Path) -> None:
+    """Seconds of a step, temporaries and seconds to compile against the axis, a line a contender."""
+    names = [row.name for row in points[0].rows]
+    values = [point.value for point in points]
+    panels = (
+        ("seconds a step", lambda row: row.seconds),
+        ("temporaries (MB)", lambda row: (row.temporaries or 0) / 1e6),
+        ("seconds to compile", lambda row: row.compile or 0.0),
+    )
+    alt = f"Against {axis} {values[0]} to {values[-1]}: " + "; ".join(
+        f"{row.label} {row.seconds:.2f} s a step and {row.compile or 0:.1f} s to compile at {values[-1]}"
+        for row in points[-1].rows
+    )
+    shown = f"A training step against {axis}"
+    with figures.draw(path, shown, alt, size=(11, 4), columns=3) as axes:
+        for one, (label, value) in zip(axes, panels, strict=True):
+            for n, name in enumerate(names):
+                rows = [next(row for row in point.rows if row.name == name) for point in points]
+                one.plot(values, [value(row) for row in rows], label=rows[0].label, **figures.series(n))
+            one.set(xlabel=axis, ylabel=label, ylim=(0, None))
+        figures.legend_below(axes[1])
+
+
+def draw_lengths(rows: Sequence[PartRow], path: Path) -> None:
+    """Seconds and temporaries of each part against the length, a line a set of rules; both axes logarithmic."""
+    parts, rules = (list(dict.fromkeys(getattr(row, of) for row in rows)) for of in ("part", "rules"))
+    alt = "; ".join(
+        f"{row.part} at {row.sequence}, {row.rules}: {row.temporaries / 1e6:,.0f} MB"
+        + (f", {row.seconds:.2f} s" if row.seconds is not None else ", not run")
+        for row in rows
+    )
+    shown = "Forward and backward of one sequence against its length"
+    with figures.draw(path, shown, alt, size=(10, 3.4 * len(parts)), rows=len(parts), columns=2, squeeze=False) as axes:
+        for (time, memory), part in zip(axes, parts, strict=True):
+            for n, name in enumerate(rules):
+                mine = [row for row in rows if (row.part, row.rules) == (part, name)]
+                run = [row for row in mine if row.seconds is not None]
+                time.plot([row.sequence for row in run], [row.seconds for row in run], label=name, **figures.series(n))
+                memory.plot([r.sequence for r in mine], [r.temporaries / 1e6 for r in mine], **figures.series(n))
+            for one, label in ((time, "seconds"), (memory, "temporaries (MB)")):
+                one.set(xlabel="length (tokens)", ylabel=label, xscale="log", yscale="log", title=part)
+            time.legend()

@@ -1,0 +1,137 @@
+"""The model's parts by themselves: forward and backward of each under every set of rules, side by side.
+
+A part is timed in one process, its rules in turn, each call after one that is discarded; what does not fit into the
+memory that is free is compiled, so that its temporaries are known, and not run.
+"""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from refgrad import cost
+from refgrad.bench.contenders import Work
+from refgrad.bench.machine import memory
+from refgrad.bench.process import Process
+from refgrad.models import gpt2
+from refgrad.models._composition import QUERIES, composition
+from refgrad.ops import RULES, operations
+
+Arrays = tuple[Any, ...]
+PARTS = ("layer_norm", "linear", "gelu", "attention", "block", "head and loss")
+BASELINE = "autodiff"
+
+
+@dataclasses.dataclass(frozen=True)
+class PartRow:
+    """One part under one set of rules, at one length. Bytes; seconds of forward and backward, None if not run."""
+
+    part: str
+    rules: str
+    batch: int
+    sequence: int
+    seconds: float | None
+    ratio: float | None
+    """Median seconds over autodiff's."""
+    temporaries: int
+    residuals: int
+    """Bytes kept from the forward to the backward pass."""
+
+
+def part(name: str, work: Work, rules: str) -> tuple[Callable[..., jax.Array], Arrays]:
+    """The part as a function of its arrays, and their shapes: the stream is (batch, sequence, n_embd).
+
+    Raises ValueError for a part that there is none of.
+    """
+    config, o = work.config, operations(rules)
+    h, V, heads = config.n_embd, config.vocab_size, config.n_head
+    x = _shape(work.batch, work.sequence, h)
+    if name == "layer_norm":
+        return lambda x, g, b: o.layer_norm(x, g, b, config.layer_norm_epsilon), (x, _shape(h), _shape(h))
+    if name == "linear":
+        return o.linear, (x, _shape(h, 4 * h), _shape(4 * h))
+    if name == "gelu":
+        return o.gelu, (_shape(work.batch, work.sequence, 4 * h),)
+    if name == "attention":
+        return _attention(o), (_shape(work.batch, heads, work.sequence, h // heads),) * 3
+    if name == "block":
+        layer = gpt2.shapes(dataclasses.replace(config, n_layer=1))["h"][0]
+        return lambda layer, x: gpt2.block(layer, x, config, rules), (layer, x)
+    if name == "head and loss":
+        targets = jnp.zeros((work.batch, work.sequence), jnp.int32)
+        return lambda x, E: composition(rules).loss(x, E, targets), (x, _shape(V, h))
+    raise ValueError(f"part is {name!r}, but must be one of {', '.join(map(repr, PARTS))}")
+
+
+def _shape(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def _attention(o: Any) -> Callable[..., jax.Array]:
+    """q, k, v → o under the causal mask: fused, or as the document composes it."""
+    if hasattr(o, "attention"):
+        return lambda q, k, v: o.attention(q, k, v, QUERIES)
+    return lambda q, k, v: o.attn_value(o.causal_softmax(o.attention_scaling(o.query_key(q, k), q.shape[-1])), v)
+
+
+def measure_here(name: str, work: Work, rounds: int) -> list[dict[str, Any]]:
+    """Every set of rules on one part, in this process: rows as plain data."""
+    compiled, rows = {}, []
+    for rules in RULES:
+        f, shapes = part(name, work, rules)
+        out = jax.eval_shape(f, *shapes)
+
+        def both(arrays: Arrays, ct: jax.Array, f: Callable[..., jax.Array] = f) -> Any:
+            value, pullback = jax.vjp(f, *arrays)
+            return value, pullback(ct)
+
+        program = jax.jit(both).lower(shapes, out).compile()
+        plan: Any = program.memory_analysis()
+        needed = plan.temp_size_in_bytes + 2 * plan.output_size_in_bytes + plan.argument_size_in_bytes
+        compiled[rules] = program if needed < memory()[1] else None
+        rows.append([rules, plan.temp_size_in_bytes, cost.residuals(f, *shapes).bytes, out, shapes])
+    seconds = _interleaved(compiled, rows[0][4], rows[0][3], rounds)
+    base = seconds[BASELINE]
+    return [
+        dataclasses.asdict(PartRow(name, rules, work.batch, work.sequence, taken, ratio, temporaries, residuals))
+        for rules, temporaries, residuals, _, _ in rows
+        for taken in [seconds[rules]]
+        for ratio in [taken / base if base and taken else None]
+    ]
+
+
+def _interleaved(compiled: dict[str, Any], shapes: Arrays, out: Any, rounds: int) -> dict[str, float | None]:
+    """Median seconds of each program that fits, in turns."""
+
+    def fill(shape: jax.ShapeDtypeStruct, seed: int) -> jax.Array:
+        return jax.random.normal(jax.random.key(seed), shape.shape, shape.dtype)
+
+    leaves, tree = jax.tree.flatten(shapes)
+    arrays = jax.tree.unflatten(tree, [0.5 * fill(leaf, n) for n, leaf in enumerate(leaves)])
+    ct = fill(out, len(leaves))
+    taken: dict[str, list[float]] = {rules: [] for rules, program in compiled.items() if program is not None}
+    for turn in range(rounds):
+        for rules in list(taken)[:: 1 if turn % 2 == 0 else -1]:
+            for _ in range(2):
+                start = time.perf_counter()
+                jax.block_until_ready(compiled[rules](arrays, ct))
+                last = time.perf_counter() - start
+            taken[rules].append(last)
+    return {rules: statistics.median(taken[rules]) if rules in taken else None for rules in compiled}
+
+
+def measure(
+    work: Work, names: Sequence[str], rounds: int, keep_temporaries: bool, report: Callable[[str], None]
+) -> list[PartRow]:
+    """Each named part in a process of its own. Raises ChildProcessError where one fails."""
+    rows = []
+    for name in names:
+        report(f"{name}, {work.batch} × {work.sequence}")
+        sent = {**work.data(), "part": name, "rounds": rounds, "keep_temporaries": keep_temporaries}
+        with Process(name) as process:
+            rows += [PartRow(**row) for row in process.ask({"measure": sent})["rows"]]
+    return rows
