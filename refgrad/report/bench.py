@@ -151,13 +151,14 @@ def draw_sweep(axis: str, points: Sequence[Point], path: Path) -> None:
             for n, name in enumerate(names):
                 rows = [next(row for row in point.rows if row.name == name) for point in points]
                 one.plot(values, [value(row) for row in rows], label=rows[0].label, **figures.series(n))
-            one.set(xlabel=axis, ylabel=label, ylim=(0, None))
+            one.set(xlabel=axis, ylabel=label, ylim=(0, None), xticks=values)
         figures.legend_below(axes[1])
 
 
 def draw_lengths(rows: Sequence[PartRow], path: Path) -> None:
     """Seconds and temporaries of each part against the length, a line a set of rules; both axes logarithmic."""
     parts, rules = (list(dict.fromkeys(getattr(row, of) for row in rows)) for of in ("part", "rules"))
+    lengths = sorted({row.sequence for row in rows})
     alt = "; ".join(
         f"{row.part} at {row.sequence}, {row.rules}: {row.temporaries / 1e6:,.0f} MB"
         + (f", {row.seconds:.2f} s" if row.seconds is not None else ", not run")
@@ -172,5 +173,7 @@ def draw_lengths(rows: Sequence[PartRow], path: Path) -> None:
                 time.plot([row.sequence for row in run], [row.seconds for row in run], label=name, **figures.series(n))
                 memory.plot([r.sequence for r in mine], [r.temporaries / 1e6 for r in mine], **figures.series(n))
             for one, label in ((time, "seconds"), (memory, "temporaries (MB)")):
-                one.set(xlabel="length (tokens)", ylabel=label, xscale="log", yscale="log", title=part)
+                one.set(xlabel="length (tokens)", ylabel=label, yscale="log", title=part)
+                one.set_xscale("log", base=2)
+                one.set_xticks(lengths, map(str, lengths))
             time.legend()
