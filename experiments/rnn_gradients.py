@@ -86,13 +86,13 @@ def measure(params: rnn.Params, x: jax.Array, targets: jax.Array) -> dict[str, j
     h = rnn.states(params, x)
 
     def step(before: jax.Array, x_t: jax.Array) -> jax.Array:
-        return jnp.tanh(x_t @ params["W_x"] + before @ params["W_h"] + params["b_h"])
+        return jnp.tanh(x_t @ params["W_x"] + before @ params["W_h"] + params["b_h"][None])
 
     def back(g: jax.Array, at: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         (g,) = jax.vjp(lambda before: step(before, at[1]), at[0])[1](g)
         return g, jnp.linalg.norm(g)
 
-    end = lambda last: jnp.mean(jnp.square(last @ params["W_y"] + params["b_y"] - targets))  # noqa: E731
+    end = lambda last: jnp.mean(jnp.square(last @ params["W_y"] + params["b_y"][None] - targets))  # noqa: E731
     g_s = jax.grad(end)(h[:, -1])
     later = jnp.swapaxes(h, 0, 1)[:-1], jnp.swapaxes(x, 0, 1)[1:]
     _, norms = jax.lax.scan(back, g_s, later, reverse=True)
