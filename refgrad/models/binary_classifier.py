@@ -64,6 +64,6 @@ def exact(input_gradient: bool = True) -> Mapping[str, Cost]:
         priced("relu", i=h),
         priced("linear", i=h, o=1),
         priced("sigmoid", i=1),
-        priced("binary_cross_entropy"),
+        priced("binary_cross_entropy", i=1),
     ]
     return total(parts, 0 if input_gradient else 2 * B * D * h)

@@ -27,7 +27,7 @@ from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, wide
 from refgrad.ops._row import Cost, Row, Special
-from refgrad.symbols import b, s, w
+from refgrad.symbols import b, i, s, w
 
 
 class Residuals(NamedTuple):
@@ -70,14 +70,14 @@ binary_cross_entropy.defvjp(_fwd, _bwd)
 ROW = Row(
     op=binary_cross_entropy,
     source="D4, Gradient Calculations",
-    arguments={"p": "b s", "y": "b s < 2"},
+    arguments={"p": "b s i", "y": "b s i < 2"},
     domain={"p": lambda x: 1 / (1 + np.exp(-x))},
     # two comparisons, three selections, a negation, the sum of the logarithms, its mean; the mean's negation
-    forward=Cost(8 * b * s + 1, 2 * b * s),
-    backward=Cost(7 * b * s + 1),
+    forward=Cost(8 * b * s * i + 1, 2 * b * s * i),
+    backward=Cost(7 * b * s * i + 1),
     document=0,
-    causes={"(dL/N) / q, not counted": 7 * b * s + 1},
-    residuals=w * b * s + 4 * b * s,
+    causes={"(dL/N) / q, not counted": 7 * b * s * i + 1},
+    residuals=w * b * s * i + 4 * b * s * i,
     special={
         "surely right": Special(values={"p": np.zeros_like, "y": np.zeros_like}),
         "one label throughout": Special(values={"y": np.ones_like}),

@@ -26,7 +26,7 @@ from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, wide, wide_dtype
 from refgrad.ops._row import Cost, Row, Special
-from refgrad.symbols import b, s, w
+from refgrad.symbols import b, i, s, w
 
 
 class Residuals(NamedTuple):
@@ -78,13 +78,13 @@ binary_cross_entropy_with_logits.defvjp(_fwd, _bwd)
 ROW = Row(
     op=binary_cross_entropy_with_logits,
     source="D4, Gradient Calculations",
-    arguments={"z": "b s", "y": "b s < 2"},
+    arguments={"z": "b s i", "y": "b s i < 2"},
     # two comparisons and two selections for c, c z, softplus (five and two), the mean
-    forward=Cost(11 * b * s, 2 * b * s),
-    backward=Cost(10 * b * s + 1, b * s),
+    forward=Cost(11 * b * s * i, 2 * b * s * i),
+    backward=Cost(10 * b * s * i + 1, b * s * i),
     document=0,
-    causes={"(dL/N) c σ(c z), not counted": 10 * b * s + 1},
-    residuals=w * b * s + 4 * b * s,
+    causes={"(dL/N) c σ(c z), not counted": 10 * b * s * i + 1},
+    residuals=w * b * s * i + 4 * b * s * i,
     special={
         "large logits": Special(values={"z": lambda z: np.where(z > 0, 800, -800)}),
         "zero": Special(values={"z": np.zeros_like}),
