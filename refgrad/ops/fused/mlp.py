@@ -27,7 +27,7 @@ from refgrad.ops.fused.gelu import gelu, value_and_slope
 from refgrad.ops.fused.linear import ROW as LINEAR
 from refgrad.ops.fused.linear import Residuals as Linear
 from refgrad.ops.fused.linear import input_gradient, linear, parameter_gradients
-from refgrad.symbols import b, h, i, o, s, w
+from refgrad.symbols import b, i, o, s, w
 
 
 class Residuals(NamedTuple):

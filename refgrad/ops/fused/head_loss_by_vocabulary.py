@@ -1,0 +1,149 @@
+"""Head and cross-entropy as one, by chunks of the vocabulary: L = (1/n) Σ_r ℓ(x_r Eᵀ, t_r), n rows that count.
+
+Derivation. Loss and gradients are those of `head_loss`; what differs is which part of the logits is alive. A row's L
+needs all of its logits, so that there are two passes over E, c of its rows at a time. The first gathers each chunk's
+M_k and S_k, and the target's logit as x_r · E_t; with M = max_k M_k they add up to S = Σ_k S_k e^(M_k − M). The second
+makes the chunk's logits again and with them its share of the gradients, for dL/n = 1 as there:
+
+    g = ∂ℓ/∂logits of the chunk        dx̃ = Σ_chunks g E_chunk        dẼ_chunk = gᵀ x
+    backward:        dx = (dL/n) dx̃        dE = (dL/n) dẼ
+
+dE's rows are written once and not summed, and b·s rows of c logits alone are alive, at the price of 2bshV FLOPs more.
+
+Kept: dx̃ and dẼ in the dtype of sums, and n. A chunk longer than the vocabulary is the vocabulary; V need be no multiple
+of it: the last chunk is shorter and comes first, and the rest are walked by a loop, in which a compiler cannot take the
+first pass's logits for the second's. If every target is ignored the loss is 0, and so are its gradients.
+Cost: that of `head_loss` in the backward pass; the logits made again count in the rule's forward pass.
+Source: as `head_loss`; Wijmans et al., Cut Your Losses (2024).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import sympy
+from jax import Array
+
+from refgrad._jax import custom_vjp
+from refgrad.ops._numerics import Like, lift, product, rows, wide
+from refgrad.ops._row import Cost, Row
+from refgrad.ops.fused._rows_of_logits import Rows, Terms, check, flat, losses, number, slopes, sums
+from refgrad.ops.fused.head_loss import ROW as BY_POSITIONS
+from refgrad.ops.fused.head_loss import Residuals
+from refgrad.ops.fused.head_loss import head_loss as by_positions
+from refgrad.ops.token_embedding import token_embedding
+from refgrad.symbols import V, b, c, h, s
+
+
+def _starts(V: int, chunk: int) -> tuple[np.ndarray, int]:
+    """Where each whole chunk begins, and where the last, of 1 … `chunk` rows, does."""
+    last = (V - 1) // chunk * chunk
+    return np.arange(0, last, chunk, dtype=np.int32), last
+
+
+def _rows_from(E: Array, start: Array, chunk: int) -> Array:
+    """`chunk` rows of E (V, h) from a traced `start`, which lies inside."""
+    return jax.lax.dynamic_slice(E, (start, np.int32(0)), (chunk, E.shape[1]), allow_negative_indices=False)
+
+
+def _row_sums(x: Array, E: Array, chunk: int, terms: Terms) -> tuple[Array, Array, Array | None]:
+    """M and S of each row's logits (r,), and where labels are smoothed their mean: the first pass."""
+
+    def of(part: Array) -> tuple[Array, ...]:
+        logits = product("rh,vh->rv", x, part)
+        return (*sums(logits), *([jnp.sum(logits, axis=-1)] if terms.smoothing else []))
+
+    starts, last = _starts(E.shape[0], chunk)
+    found = tuple(part[None] for part in of(E[last:]))  # (chunks, r) each
+    if starts.size:
+        _, more = jax.lax.scan(lambda _, start: (None, of(_rows_from(E, start, chunk))), None, starts)
+        found = tuple(jnp.concatenate(parts) for parts in zip(more, found, strict=True))
+    tops, totals, *whole = found
+    top = jnp.max(tops, axis=0)
+    total = jnp.sum(totals * jnp.exp(tops - lift(top, 2)), axis=0)
+    return top, total, jnp.sum(whole[0], axis=0) / E.shape[0] if whole else None
+
+
+def _loss(x: Array, E: Array, found: Rows, sums_: tuple[Array, Array, Array | None], terms: Terms) -> Array:
+    """Σ ℓ over the rows x (r, h) that count."""
+    top, total, mean = sums_
+    picked = jnp.sum(wide(x) * wide(token_embedding.fun(E, found.targets)), axis=-1)
+    return jnp.sum(found.counts * losses(top, total, picked, mean, terms))
+
+
+def _gradients(x: Array, E: Array, found: Rows, top: Array, total: Array, chunk: int, terms: Terms):
+    """∂(nL)/∂x (r, h) and ∂(nL)/∂E (V, h), in the dtype of sums: the second pass."""
+    V, sharding = E.shape[0], Like.of(E).sharding
+
+    def of(part: Array, start: Array | int) -> tuple[Array, Array]:
+        logits = product("rh,vh->rv", x, part)
+        hot = lift(jax.lax.iota("int32", part.shape[0]), 2) == (found.targets.astype("int32") - start)[:, None]
+        g = slopes(logits, top, total, hot, found.counts, V, terms).astype(x.dtype)
+        return product("rv,vh->rh", g, part), product("rv,rh->vh", g, x, sharding)
+
+    def step(carry: tuple[Array, Array], start: Array) -> tuple[tuple[Array, Array], None]:
+        dx, dE = carry
+        more, rows_of_dE = of(_rows_from(E, start, chunk), start)
+        dE = jax.lax.dynamic_update_slice(dE, rows_of_dE, (start, np.int32(0)), allow_negative_indices=False)
+        return (dx + more, dE), None
+
+    starts, last = _starts(V, chunk)
+    dx, rows_of_dE = of(E[last:], last)
+    dE = jax.lax.pad(rows_of_dE, jnp.zeros((), rows_of_dE.dtype), ((last, 0, 0), (0, 0, 0)))
+    if starts.size:
+        (dx, dE), _ = jax.lax.scan(step, (dx, dE), starts)
+    return dx, dE
+
+
+@custom_vjp(nondiff_argnums=(4, 5, 6))
+@jax.named_scope("head_loss_by_vocabulary")
+def head_loss_by_vocabulary(
+    x: Array, E: Array, targets: Array, mask: Array, chunk: int, smoothing: float = 0.0, z_loss: float = 0.0
+) -> Array:
+    """x (..., s, h), E (V, h), ids (..., s) in [0, V), mask (..., s) of 0 (ignored) or 1 → the mean loss, a scalar.
+
+    The result is in float32 at least, NaN for an id outside [0, V) that counts. `chunk` ≥ 1 rows of E are taken at a
+    time. Raises ValueError or TypeError for arguments that do not agree, and ValueError for an empty batch.
+    """
+    terms = Terms(smoothing, z_loss)
+    check("fused.head_loss_by_vocabulary", x, E, targets, mask, chunk, terms)
+    found, x_rows = flat(targets, mask, x), rows(x)
+    return _loss(x_rows, E, found, _row_sums(x_rows, E, chunk, terms), terms) / number(mask, x)
+
+
+@jax.named_scope("head_loss_by_vocabulary")
+def _fwd(
+    x: Array, E: Array, targets: Array, mask: Array, chunk: int, smoothing: float, z_loss: float
+) -> tuple[Array, Residuals]:
+    terms = Terms(smoothing, z_loss)
+    check("fused.head_loss_by_vocabulary", x, E, targets, mask, chunk, terms)
+    found, x_rows, n = flat(targets, mask, x), rows(x), number(mask, x)
+    top, total, mean = _row_sums(x_rows, E, chunk, terms)
+    loss = _loss(x_rows, E, found, (top, total, mean), terms) / n
+    dx, dE = _gradients(x_rows, E, found, top, total, chunk, terms)
+    return loss, Residuals(dx.reshape(x.shape), dE, n, Like.of(x), Like.of(E))
+
+
+@jax.named_scope("head_loss_by_vocabulary")
+def _bwd(chunk: int, smoothing: float, z_loss: float, kept: Residuals, dL: Array) -> tuple[Array, Array, None, None]:
+    return by_positions.bwd(chunk, smoothing, z_loss, kept, dL)
+
+
+head_loss_by_vocabulary.defvjp(_fwd, _bwd)
+
+N = b * s
+CHUNKS = sympy.ceiling(V / c)
+
+ROW = Row(
+    op=head_loss_by_vocabulary,
+    source=BY_POSITIONS.source,
+    arguments=BY_POSITIONS.arguments,
+    statics=BY_POSITIONS.statics,
+    scale=BY_POSITIONS.scale,
+    # as by positions, but for the chunks' sums being put together and the target's logit, a product of its own
+    forward=Cost(2 * N * h * V + 3 * N * V + 2 * N * CHUNKS + 3 * N * h + 10 * N, N * V + N * CHUNKS + N),
+    backward=BY_POSITIONS.backward,
+    document=BY_POSITIONS.document,
+    causes=BY_POSITIONS.causes,
+    residuals=BY_POSITIONS.residuals,
+    special=BY_POSITIONS.special,
+)
