@@ -9,7 +9,10 @@ __all__ = ["NotMathematics", "display", "inline", "polynomial"]
 
 
 def inline(text: str) -> str:
-    """A formula that stands in a sentence, as a `<math>` element. Raises NotMathematics where a word is in it."""
+    """A formula that stands in a sentence, as `<math>` elements between which a line may end.
+
+    Raises NotMathematics where a word is in it.
+    """
     return f"<math>{_row(text, words=False)}</math>"
 
 

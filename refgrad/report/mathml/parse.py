@@ -8,17 +8,12 @@ after `_` are indices side by side (`y_id` is y with i and d).
 from html import escape
 from typing import NamedTuple
 
-from refgrad.report.mathml.tokens import ACCENTS, BIG, CLOSING, NotMathematics, Token, letters, tokens, word_set
+from refgrad.report.mathml.tokens import BIG, CLOSING, NotMathematics, Token, letters, tokens
+from refgrad.report.mathml.words import FUNCTIONS, INDEX_WORDS, NAMES, is_gradient, is_name, is_product, letter
 
-FUNCTIONS = word_set(
-    "log exp ln sin cos tan tanh sinh cosh erf sign sgn max min argmax argmin mean sum var std softmax relu elu "
-    "silu gelu sigmoid diag det tr rank mod round floor ceil clip where vec conv rot flip"
-)
-NAMES = word_set("rstd bias logits gamma beta eps keep mask scale rate loss pre out NaN ReLU GELU SiLU ELU")
-INDEX_WORDS = word_set("in out max min up down qkv proj fc pos neg new old top keep dec enc acc ref bias")
-DIMENSIONS = (frozenset("bshV"), frozenset("BCDNMHKTV"))  # letters that stand side by side as a product, as in bsh
 THIN = '<mspace width="0.17em"/>'
 SLASH = '<mo lspace="0" rspace="0">/</mo>'
+BREAK = "</mrow></math><wbr><math><mrow>"  # in a sentence, a line may end before an operator outside brackets
 SYMBOLS = {"½": ("1", "2"), "⅓": ("1", "3"), "¼": ("1", "4")}
 
 
@@ -62,15 +57,21 @@ class Parser:
         token = self.peek()
         if token.kind in ("relation", "binary", "punctuation"):
             self.at += 1
-            sign = {"-": "−", "·": "⋅", "*": "⋅"}.get(token.text, token.text)
-            unary = sign in "−+±" and (not before or before[-1].kind not in ("atom", "text"))
-            form = ' form="prefix"' if unary else ""
-            wide = '<mspace width="0.3em"/>' if sign in ",;" and not self.depth else ""
-            return Item(f"<mo{form}>{escape(sign)}</mo>{wide}", "operator", token.spaced)
+            return self._operator(token, before)
         if token.kind == "bar" and token.spaced and self.peek(1).spaced:
             self.at += 1
             return Item(f"<mo>{'∣' if token.text == '|' else '∥'}</mo>", "operator", True)
         return self.atom()
+
+    def _operator(self, token: Token, before: list[Item]) -> Item:
+        sign = {"-": "−", "·": "⋅", "*": "⋅"}.get(token.text, token.text)
+        binary = bool(before) and before[-1].kind in ("atom", "text")
+        joint = token.kind == "relation" or sign in "+−"
+        inside = self.words or self.depth > 0  # of a displayed formula or of brackets
+        mark = BREAK if joint and binary and not inside else ""
+        form = ' form="infix"' if mark else ' form="prefix"' if sign in "+−±" and not binary else ""
+        space = '<mspace width="0.3em"/>' if sign in ",;" and not self.depth else ""
+        return Item(f"{mark}<mo{form}>{escape(sign)}</mo>{space}", "operator", token.spaced)
 
     def fraction(self, items: list[Item]) -> None:
         """Replace the last factors by their fraction over the next ones."""
@@ -91,7 +92,7 @@ class Parser:
 
     def _is_factor(self) -> bool:
         token = self.peek()
-        named = token.kind == "word" and (_is_name(token.text) or not self.words)
+        named = token.kind == "word" and (is_name(token.text) or not self.words)
         return named or token.kind in ("number", "symbol", "big", "open", "√") or self._called()
 
     def _glued(self, below: list[Item]) -> bool:
@@ -155,7 +156,7 @@ class Parser:
                 return f"<mo>{BIG[token.text]}</mo>", ""
             case "√":
                 item = self.atom()
-                return f"<msqrt>{item.bare or item.xml}</msqrt>", ""
+                return f"<msqrt><mrow>{item.bare or item.xml}</mrow></msqrt>", ""
             case "open":
                 self.depth += 1
                 inner = self.row(CLOSING)
@@ -165,7 +166,9 @@ class Parser:
                 xml = f'<mrow><mo form="prefix">{escape(token.text)}</mo>{inner}<mo form="postfix">{close}</mo></mrow>'
                 return xml, inner if token.text == "(" else ""
             case "bar":
+                self.depth += 1
                 inner = self.row(token.text)
+                self.depth -= 1
                 self.at += 1
                 fences = (f'<mo form="{form}" stretchy="false">{token.text}</mo>' for form in ("prefix", "postfix"))
                 return f"<mrow>{next(fences)}{inner}{next(fences)}</mrow>", ""
@@ -175,7 +178,7 @@ class Parser:
         """Words that name nothing: allowed between formulas, one item for a run of them."""
         spaced, run = self.peek().spaced, []
         while (token := self.peek()).kind in ("word", "code") and not self.script:
-            if self._called() or (token.kind == "word" and _is_name(token.text)):
+            if self._called() or (token.kind == "word" and is_name(token.text)):
                 break
             self.at += 1
             run.append(token.text)
@@ -190,14 +193,14 @@ class Parser:
         parts = letters(token.text)
         after_number = self.at > 1 and not token.spaced and self.tokens[self.at - 2].kind == "number"
         if len(parts) == 1:
-            return _letter(parts[0])
+            return letter(parts[0])
         if (self.script and token.text in INDEX_WORDS) or token.text in FUNCTIONS | NAMES:
             return f"<mi>{escape(token.text)}</mi>"
-        if _is_product(parts) or (self.script and len(parts) <= 3) or (after_number and len(parts) <= 4):
-            return f"<mrow>{''.join(map(_letter, parts))}</mrow>"
-        if _is_gradient(parts):
+        if is_product(parts) or (self.script and len(parts) <= 3) or (after_number and len(parts) <= 4):
+            return f"<mrow>{''.join(map(letter, parts))}</mrow>"
+        if is_gradient(parts):
             name = "".join(parts[1:])
-            what = _letter(name) if len(parts) == 2 else f"<mi>{escape(name)}</mi>"
+            what = letter(name) if len(parts) == 2 else f"<mi>{escape(name)}</mi>"
             return f'<mrow><mi mathvariant="normal">d</mi>{what}</mrow>'
         return f"<mi>{escape(token.text)}</mi>"
 
@@ -245,28 +248,3 @@ def _joined(items: list[Item]) -> str:
         else:
             parts.append(item.xml)
     return "".join(parts)
-
-
-def _letter(part: str) -> str:
-    """One letter, its marks above it."""
-    base, marks = part[0], part[1:]
-    xml = f"<mi>{escape(base)}</mi>"
-    for mark in marks:
-        if mark not in ACCENTS:
-            raise NotMathematics(f"{part} has a mark that the notation does not have")
-        xml = f'<mover accent="true">{xml}<mo stretchy="false">{ACCENTS[mark]}</mo></mover>'
-    return xml
-
-
-def _is_name(word: str) -> bool:
-    parts = letters(word)
-    return len(parts) == 1 or word in FUNCTIONS | NAMES or _is_product(parts) or _is_gradient(parts)
-
-
-def _is_product(parts: list[str]) -> bool:
-    greek = not "".join(parts).isascii() and parts[0] != "d"  # αx
-    return 2 <= len(parts) <= 4 and (greek or any(set(parts) <= allowed for allowed in DIMENSIONS))
-
-
-def _is_gradient(parts: list[str]) -> bool:
-    return parts[0] == "d" and (len(parts) == 2 or "".join(parts[1:]) in NAMES)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 from markupsafe import Markup, escape
 
 from refgrad.report.mathml import display, inline
-from refgrad.report.mathml.parse import FUNCTIONS
 from refgrad.report.mathml.tokens import CLOSING, OPENING, NotMathematics, is_script, word_set
+from refgrad.report.mathml.words import FUNCTIONS
 
 LABEL = re.compile(r"(?:(?<=^)|(?<=\. )|(?<=\n))(Forward|Derivation|Backward)\. |(?<!\w)(Kept|Cost|Source|Contract): ")
 CONDITION = re.compile(r"(for|where|if|else|elsewhere|which|when|with|and|or|over|at|of|so|in)\b|[=≤≥<>≈]")
@@ -16,7 +16,7 @@ EMPHASIS = re.compile(r"(?<!\S)\*(\w+)\*")
 CODE = re.compile(r"`([^`]+)`")
 SIGNS = set("=≈≠≤≥<>∈→−+·×√∂Σ∏∞½^⊙ᵀ/|‖∇")
 OPERATORS = set("=≈≠≤≥<>∈→+·×⊙/−")
-FAMILIAR = FUNCTIONS - word_set("where round keep sum mask conv flip sign floor ceil rank clip diag")
+FAMILIAR = FUNCTIONS - word_set("round keep sum mask conv flip sign floor ceil rank clip diag")
 QUANTITY = re.compile(
     r"(?:[\d.]+|(?:d?[^\W\d]|[^\W\d]{2}|d?bias)_\S+|dbias|d[A-Za-z]|\d*b?[bs][shV]{1,2}|[BCDN]{2,3}|\d+[A-Za-z])$"
     r"|\w+[′']?\(|[A-Za-z]\[|.*[α-ωΓ-Ω]"
@@ -83,7 +83,7 @@ def _displayed(text: str) -> Block:
     try:
         return Block("formula", Markup(display(text)))
     except NotMathematics:
-        return Block("plain", escape(text))
+        return Block("text", sentence(text)) if text.endswith(":") else Block("plain", escape(text))
 
 
 def _words(text: str) -> Markup:
@@ -158,10 +158,11 @@ def _formula(text: str) -> Markup | None:
     if re.fullmatch(r"[\d.,() ]+", plain) or core.rpartition(" ")[2] in FAMILIAR:
         return None
     try:
-        formula = escape(before) + Markup(inline(core)) + escape(after)
+        head, joint, last = inline(core).rpartition("<wbr>")
     except NotMathematics:
         return None
-    return Markup('<span class="glued">{}</span>').format(formula) if before or after else formula
+    last = f'<span class="glued">{last}{escape(after)}</span>' if after else last
+    return escape(before) + Markup(head + joint + last)
 
 
 def _unmatched(text: str, bracket: str) -> bool:
