@@ -1,0 +1,114 @@
+"""Every experiment, found by its file: one command leaves data, figure and card; planted faults turn its answer."""
+
+import csv
+import dataclasses
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NAMES = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py"))
+
+
+def test_there_are_experiments():
+    assert len(NAMES) >= 7
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_docstring_asks_and_config_answers(name):
+    about = (importlib.import_module(name).__doc__ or "").strip()
+    assert about.split("\n\n")[0].rstrip().endswith("?")
+    assert f"python experiments/{name}.py" in about
+    settings = tomllib.loads((ROOT / f"configs/experiments/{name}.toml").read_text())
+    assert set(settings.pop("quick")) <= set(settings)
+    assert set(settings) == {field.name for field in dataclasses.fields(importlib.import_module(name).Settings)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_one_command_leaves_everything(name, tmp_path):
+    command = [sys.executable, f"experiments/{name}.py", "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "COLUMNS": "80"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    card = json.loads((tmp_path / f"{name}.json").read_text())
+    assert card["holds"] and card["answer"] and card["question"].endswith("?")
+    assert all(line in done.stdout for line in card["answer"])
+    with (tmp_path / card["data"]).open() as file:
+        header, *rows = csv.reader(file)
+    assert rows and all(len(row) == len(header) for row in rows)
+    assert card["figures"]
+    for figure in card["figures"]:
+        text = (tmp_path / figure["file"]).read_text()
+        assert figure["alt"].strip() and "<desc" in text and "currentColor" in text
+
+
+def quick(name: str, **changes):
+    """(the experiment's module, its settings for a quick run with these changes)."""
+    from _common import CONFIGS, load
+
+    module = importlib.import_module(name)
+    settings = load(module.Settings, CONFIGS / f"{name}.toml", None, [], quick=True)
+    return module, dataclasses.replace(settings, **changes)
+
+
+def test_a_wrong_polynomial_turns_backward_over_forward(monkeypatch):
+    module, settings = quick("backward_over_forward", sizes=["tiny"], powers=[0])
+    assert not module.run(settings).failures
+    right = module.tally.forward
+    monkeypatch.setattr(module.tally, "forward", lambda: right()._replace(flops=right().flops + 1))
+    assert "derived" in module.run(settings).failures[0]
+
+
+def test_a_use_left_out_turns_where_it_goes(monkeypatch):
+    module, settings = quick("where_it_goes")
+    parts = module.counted(settings)
+    assert not module.unlike(settings, parts)
+    monkeypatch.setattr(module.tally, "LAYER", module.tally.LAYER[:-2])
+    assert [line.split(":")[0] for line in module.unlike(settings, parts)] == ["linear", "residual"]
+
+
+def test_a_jacobian_not_transposed_turns_explicit_jacobian(monkeypatch):
+    module, settings = quick("explicit_jacobian", sizes=[8, 128], rounds=1)
+    assert not module.run(settings).failures
+    assert module.run(settings).table.rows[1][3] is None  # 128 does not fit: never made
+    right = module.explicit
+    monkeypatch.setattr(module, "explicit", lambda w, dy: right(w.T, dy))
+    assert "differs from the rule's" in module.run(settings).failures[0]
+
+
+def test_a_step_too_large_turns_finite_differences():
+    module, settings = quick("finite_differences", widths=[2])
+    assert not module.run(settings).failures
+    assert "the differences are off" in module.run(dataclasses.replace(settings, step=3.0)).failures[0]
+
+
+def test_derived_bytes_are_those_kept_at_checkpoints():
+    module, settings = quick("checkpointing", n_layer=4, groups=[1, 2])
+    arguments = module.parameters(settings), module.jax.numpy.ones((settings.batch, settings.sequence, settings.n_embd))
+    kept = {}
+    for k in settings.groups:
+        loss = module.partial(module.loss, module.Way("", k), settings.config)
+        kept[k] = module.cost.residuals(loss, module.grouped(arguments[0], module.Way("", k)), arguments[1]).bytes
+    measured = {k: module.Measured(bytes_kept, 0, 0, 0, 0.0) for k, bytes_kept in kept.items()}
+    block_input = 4 * settings.batch * settings.sequence * settings.n_embd
+    assert not module.unlike(settings, measured, block_input)
+    assert len(module.unlike(settings, measured, block_input + 1)) == 2
+
+
+def test_a_microbatch_forgotten_turns_less_memory():
+    module, settings = quick("less_memory")
+    assert module.apart([module.np.ones(3)], [module.np.ones(3)]) == 0
+    assert module.apart([0.75 * module.np.ones(3)], [module.np.ones(3)]) == pytest.approx(0.25)
+    found = dict.fromkeys(module.WAYS, module.Measured(1, 1, 1, 1.0, 0.0))
+    found["smaller batches"] = module.Measured(1, 1, 1, 1.0, 0.25)
+    module.measure, right = lambda _: found, module.measure
+    try:
+        assert module.run(settings).failures == ["smaller batches: the gradient's error is 2.5e-01, but may be 1e-05"]
+    finally:
+        module.measure = right
