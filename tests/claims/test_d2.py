@@ -10,6 +10,7 @@ from refgrad import cost
 from refgrad.claims import LEDGER, run_claim
 from refgrad.claims.d2 import _cases, elementwise
 from refgrad.claims.d2._systems import LENGTHS
+from refgrad.ops import TABLE
 from refgrad.symbols import evaluate
 
 ROWS = [id for id in LEDGER if id.startswith("D2.")]
@@ -45,6 +46,8 @@ def test_every_row_of_the_document_is_there():
     numbers = {id.split(".")[1] for id in ROWS}
     assert numbers == {*map(str, range(1, 27)), "10b"}
     assert sum(id.startswith("D2.25.") for id in ROWS) == 11
+    named = {LEDGER[id].more.rpartition("--op ")[2] for id in ROWS if "--op " in LEDGER[id].more}
+    assert named | {op for id in ROWS for op in LEDGER[id].ops} <= set(TABLE)
     assert {see for id in ROWS for see in LEDGER[id].see if see.startswith("D2.")} <= set(ROWS)
 
 

@@ -118,10 +118,9 @@ def settings(
     printed: str,
     measure: Callable[[int, Collection[str]], int],
     needs: Mapping[str, Condition] | None = None,
-    corrected: str = "",
 ) -> Check:
-    """A figure that needs these conditions, each of them: measured at every size with all of them, with
-    all but each one, and with none. `measure` takes the size's number and the conditions that are met."""
+    """A figure that needs these conditions, each of them: measured at every size with all of them, with all but each
+    one, and with none. `measure` takes the size's number and the conditions that are met."""
     needs = needs or {}
     tried = dict.fromkeys([tuple(needs), *(tuple(n for n in needs if n != left) for left in needs), ()])
 
@@ -130,13 +129,14 @@ def settings(
             for met in tried:
                 values = {**dims, **{name: name in met for name in needs}}
                 unmet = [condition.unmet for name, condition in needs.items() if name not in met]
-                yield Case("; ".join([at(dims), *unmet]), values, measure(n, met))
+                where = f"{at(dims)} ({', '.join(unmet)})" if unmet else at(dims)
+                yield Case(where, values, measure(n, met))
 
     words = ", and ".join(condition.words for condition in needs.values())
-    return Check(says, printed, cases, corrected, when=" and ".join(needs), condition=words)
+    return Check(says, printed, cases, when=" and ".join(needs), condition=words)
 
 
-def line(claim: str, *conventions: str, says: str = "FLOPs") -> Check:
+def line(claim: str, *conventions: str) -> Check:
     """The check of one line of D2's tally: its printed polynomial against the traced backward pass."""
     use = PRINTED[claim].use
 
@@ -145,4 +145,4 @@ def line(claim: str, *conventions: str, says: str = "FLOPs") -> Check:
         counted, largest = backward(use.op, n, tuple((name, sizes[name]) for name in ("i", "o")))
         return by(counted, largest, met)
 
-    return settings(says, str(PRINTED[claim].flops), measure, {name: CONVENTIONS[name] for name in conventions})
+    return settings("FLOPs", str(PRINTED[claim].flops), measure, {name: CONVENTIONS[name] for name in conventions})

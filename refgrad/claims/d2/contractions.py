@@ -90,7 +90,7 @@ def _both() -> Iterator[Case]:
     for dims, counted in _scalar_by_scalar():
         for sums in (True, False):
             flops = by(counted, 0, ("sums",) if sums else ())
-            where = at(dims, *dims) + ("" if sums else f"; {CONVENTIONS['sums'].unmet}")
+            where = at(dims, *dims) + ("" if sums else f" ({CONVENTIONS['sums'].unmet})")
             yield Case(where, {**dims, "sums": sums}, flops)
 
 
@@ -130,7 +130,7 @@ def _weight(claim: str, name: str) -> Claim:
         COUNTED,
         (_line(claim),),
         see=("D2.3", "D2.23"),
-        more="refgrad cost --op linear",
+        more="refgrad verify --op linear",
         ops=("linear", "matmul"),
     )
 
@@ -203,7 +203,7 @@ CLAIMS = (
         COUNTED,
         (_plain("D2.6"),),
         see=("D2.3", "D2.22"),
-        more="refgrad cost --op lm_head",
+        more="refgrad verify --op lm_head",
         ops=("lm_head",),
     ),
     _weight("D2.7", "mlp_down"),
@@ -220,7 +220,7 @@ CLAIMS = (
             _plain("D2.10"),
         ),
         see=("D2.4",),
-        more="refgrad cost --op attn_value",
+        more="refgrad verify --op attn_value",
         ops=("attn_value",),
     ),
     Claim(
@@ -241,7 +241,7 @@ CLAIMS = (
             _plain("D2.10b"),
         ),
         see=("D2.4",),
-        more="refgrad cost --op query_key",
+        more="refgrad verify --op query_key",
         ops=("query_key",),
     ),
     _weight("D2.11", "qkv_proj"),

@@ -100,7 +100,7 @@ def _stream(term: str) -> Callable[[], Iterator[Case]]:
             yield Case(at(dims, "b", "s", "h"), {**values, "alone": True}, {"x": dx, "F": df}[term])
             if term == "x":
                 both = gradients(lambda x, dy=dy, W=W: (OPS.residual(x, OPS.matmul(x, W)) * dy).sum(), x)
-                yield Case(f"{at(dims, 'b', 's', 'h')}; {ALONE.unmet}", {**values, "alone": False}, both[0])
+                yield Case(f"{at(dims, 'b', 's', 'h')} ({ALONE.unmet})", {**values, "alone": False}, both[0])
 
     return cases
 
@@ -131,7 +131,7 @@ CLAIMS = (
             settings("FLOPs of the listing", str(PRINTED["D2.15"].flops), _listed, LISTED),
         ),
         see=("D2.26.39",),
-        more="refgrad cost --op gelu",
+        more="refgrad verify --op gelu",
         ops=("gelu",),
     ),
     Claim(
@@ -140,7 +140,7 @@ CLAIMS = (
         "The gradient of x/√d is the upstream gradient over √d; b·n_h·s² FLOPs.",
         "autodiff of the plain forward and the derived rule, in float64; the FLOPs of the traced backward pass",
         (Check("∂L/∂x", "dy / sqrt(d)", gradient("attention_scaling", "x")), line("D2.16")),
-        more="refgrad cost --op attention_scaling",
+        more="refgrad verify --op attention_scaling",
         ops=("attention_scaling",),
     ),
     Claim(
@@ -154,7 +154,7 @@ CLAIMS = (
             settings("FLOPs", str(PRINTED["D2.17"].flops), _meeting, {"alone": ALONE}),
         ),
         see=("D3.6", "D2.23"),
-        more="refgrad cost --op residual",
+        more="refgrad verify --op residual",
         ops=("residual",),
     ),
 )

@@ -118,7 +118,7 @@ CLAIMS = (
             Check("negligible", "additions <= negligible * backward", _negligible),
         ),
         see=("D2.23",),
-        more="refgrad cost --op token_embedding",
+        more="refgrad verify --op token_embedding",
         ops=("token_embedding",),
     ),
     Claim(
@@ -133,7 +133,7 @@ CLAIMS = (
             line("D2.19"),
         ),
         see=("D2.12",),
-        more="refgrad cost --op position_embedding",
+        more="refgrad verify --op position_embedding",
         ops=("position_embedding",),
     ),
     Claim(
@@ -146,7 +146,7 @@ CLAIMS = (
             line("D2.20", "rows"),
         ),
         see=("D2.13", "D2.22"),
-        more="refgrad cost --op nll",
+        more="refgrad verify --op nll",
         ops=("nll",),
     ),
 )

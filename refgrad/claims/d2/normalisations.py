@@ -110,7 +110,7 @@ CLAIMS = (
             line("D2.12", "sums"),
         ),
         see=("D2.26.10",),
-        more="refgrad cost --op softmax",
+        more="refgrad verify --op softmax",
         ops=("softmax", "causal_softmax"),
     ),
     Claim(
@@ -123,7 +123,7 @@ CLAIMS = (
             line("D2.13", "sums", "transcendentals"),
         ),
         see=("D2.22", "D2.26.16"),
-        more="refgrad cost --op log_softmax",
+        more="refgrad verify --op log_softmax",
         ops=("log_softmax",),
     ),
     Claim(
@@ -142,7 +142,7 @@ CLAIMS = (
             settings("FLOPs of ∂L/∂β", "b * s * h", _gains("beta"), {"sums": CONVENTIONS["sums"]}),
         ),
         see=("D2.23", "D2.25.10", "D2.26.36"),
-        more="refgrad cost --op layer_norm",
+        more="refgrad verify --op layer_norm",
         ops=("layer_norm",),
     ),
 )
