@@ -146,8 +146,8 @@ CLAIMS = (
         "Token and position embeddings; layers of multi-head attention and a feed-forward network, each after a layer "
         "norm and with a residual connection; a final layer norm, a linear head, the mean cross-entropy. (The causal "
         "mask, the biases and the tied head are GPT-2's own.)",
-        "the architecture in NumPy, with one layer, against the model's loss; each parameter's gradient by the derived rules against "
-        "autodiff of the same program",
+        "the architecture in NumPy, with one layer, against the model's loss; each parameter's gradient by the derived "
+        "rules against autodiff of the same program",
         (
             Check("the loss", LISTING, losses),
             Check("the gradient of every parameter", "gap <= allowed", gradient_gaps),
