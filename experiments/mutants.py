@@ -1,28 +1,26 @@
-"""Does `refgrad.verify` catch wrong rules? Every mutant of every operation and argument, in four dtypes and two sizes.
+"""Does `refgrad.verify` catch wrong rules: every mutant of every operation and argument, in four dtypes and two sizes?
 
-Prints, for each argument, generated / equivalent / caught: a mutant that changes no cotangent beyond its allowance at
-three random inputs is equivalent (and named below the table); every other one must be caught.
+A mutant that changes no cotangent beyond its allowance at three random inputs is equivalent; every other one must be
+caught, and every argument must have one that is. Cells: generated/equivalent/caught.
 
-    python experiments/mutants.py --size small --out mutants_small
+    python experiments/mutants.py
+    python experiments/mutants.py --set size=large
 
-writes mutants_small.csv, a line per operation, dtype and argument, as it goes. `--size large` takes arguments of a
-million elements and more. Exit code 1 where a mutant survives or an argument has none.
+The large size takes arguments of a million elements and more, and longer.
 """
 
-import argparse
-import csv
+import dataclasses
 import sys
 from collections import Counter
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from rich.console import Console
-from rich.progress import track
+from _common import Figure, Result, Table, main, track
 
 from refgrad import verify
-from refgrad._text import table
+from refgrad._text import nearest
 from refgrad.ops import TABLE, Row
+from refgrad.report.figures import BLUE, ORANGE, VERMILLION
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 SMALL = {"b": 2, "s": 6, "h": 12, "n_h": 3, "d": 4, "V": 11, "i": 4, "o": 7, "H": 5, "W": 4, "k": 3, "l": 2}
@@ -49,42 +47,90 @@ def verdicts(row: Row, dims: dict[str, int], dtype: str) -> dict[str, str]:
     return verify.tally(row.op, *row.sample(0, dims, jnp.dtype(dtype)), *row.static_values(dims))
 
 
-def main() -> int:
-    """Make every mutant, put it before the verifier, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=("small", "large"), default="small")
-    parser.add_argument("--op", action="append", choices=list(TABLE), help="this operation alone (may be repeated)")
-    parser.add_argument("--dtype", action="append", choices=DTYPES, help="this dtype alone (may be repeated)")
-    parser.add_argument("--out", type=Path, default=Path("mutants"), help="path of the CSV file, without suffix")
-    options = parser.parse_args()
-    dtypes = options.dtype or DTYPES
-    cells: dict[tuple[str, str], dict[str, str]] = {}
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The arguments' size, the operations (or "all"), the dtypes."""
+
+    size: str
+    operations: list[str]
+    dtypes: list[str]
+
+    def __post_init__(self) -> None:
+        known = {"size": ("small", "large"), "operations": ("all", *TABLE), "dtypes": DTYPES}
+        for key, values in (("size", [self.size]), ("operations", self.operations), ("dtypes", self.dtypes)):
+            for value in values:
+                if value not in known[key]:
+                    raise ValueError(f"{key}: {value!r} is unknown: {nearest(value, known[key])}")
+
+    @property
+    def names(self) -> list[str]:
+        """The operations."""
+        return list(TABLE) if "all" in self.operations else self.operations
+
+
+def run(settings: Settings) -> Result:
+    """Make every mutant and put it before the verifier."""
+    rows: list[list[str | int]] = []
     named: list[str] = []
-    total: Counter[str] = Counter()
-    work = [(name, dtype) for name in options.op or TABLE for dtype in dtypes]
-    with options.out.with_suffix(".csv").open("w", newline="") as file, jax.enable_x64(True):
-        lines = csv.writer(file)
-        lines.writerow(["operation", "argument", "dtype", "size", "generated", "equivalent", "caught"])
-        for name, dtype in track(work, "mutants", console=Console(stderr=True), transient=True):
+    work = [(name, dtype) for name in settings.names for dtype in settings.dtypes]
+    with jax.enable_x64(True):
+        for name, dtype in track(work, "mutants"):
             row = TABLE[name]
-            found = verdicts(row, dimensions(row, options.size), dtype)
+            found = verdicts(row, dimensions(row, settings.size), dtype)
+            named += [f"{verdict}: {name} {dtype} {mutant}" for mutant, verdict in found.items() if verdict != "caught"]
             for argument in row.differentiable:
                 own = Counter(verdict for mutant, verdict in found.items() if mutant.startswith(f"{argument}: "))
-                counts = (own.total(), own["equivalent"], own["caught"])
-                cells.setdefault((name, argument), {})[dtype] = "/".join(map(str, counts))
-                lines.writerow([name, argument, dtype, options.size, *counts])
-                total.update(own)
-                total["without a mutant caught"] += not own["caught"]
-            file.flush()
-            named += [f"{verdict}: {name} {dtype} {mutant}" for mutant, verdict in found.items() if verdict != "caught"]
-    print("generated/equivalent/caught\n")
-    rows = [[*key, *(by_dtype.get(dtype, "") for dtype in dtypes)] for key, by_dtype in cells.items()]
-    print(table(["operation", "argument", *dtypes], rows))
-    print("\n".join(["", *named]) if named else "")
-    generated = total["caught"] + total["equivalent"] + total["survived"]
-    print(f"{options.size}: {generated} generated, {total['equivalent']} equivalent, {total['caught']} caught")
-    return 1 if total["survived"] or total["without a mutant caught"] else 0
+                rows.append([name, argument, dtype, own.total(), own["equivalent"], own["caught"]])
+    return result(settings, rows, named)
+
+
+def result(settings: Settings, rows: list[list], named: list[str]) -> Result:
+    """The verdicts as a table by argument and dtype, sums, and what survived."""
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for name, argument, dtype, *counts in rows:
+        cells.setdefault((name, argument), {})[dtype] = "/".join(map(str, counts))
+    generated, equivalent, caught = (sum(row[n] for row in rows) for n in (3, 4, 5))
+    answer = [
+        f"{settings.size}: {generated} generated, {equivalent} equivalent, {caught} caught, "
+        f"{generated - equivalent - caught} survived.",
+        *(line for line in named if line.startswith("equivalent")),
+    ]
+    failures = [line for line in named if line.startswith("survived")]
+    failures += [f"{name} {argument} {dtype}: no mutant caught" for name, argument, dtype, *_, own in rows if not own]
+    header = ["operation", "argument", "dtype", "generated", "equivalent", "caught"]
+    table = Table(
+        ["operation", "argument", *settings.dtypes],
+        [[*key, *(by_dtype[dtype] for dtype in settings.dtypes)] for key, by_dtype in cells.items()],
+    )
+    return Result(answer, table, [figure(settings, rows)], data=Table(header, rows), failures=failures)
+
+
+def figure(settings: Settings, rows: list[list]) -> Figure:
+    """A bar an operation: its mutants by verdict, over all arguments and dtypes."""
+    names = settings.names
+    sums = {name: [sum(row[n] for row in rows if row[0] == name) for n in (3, 4, 5)] for name in names}
+    parts = {
+        "caught": (BLUE, [sums[name][2] for name in names]),
+        "equivalent": (ORANGE, [sums[name][1] for name in names]),
+        "survived": (VERMILLION, [sums[name][0] - sums[name][1] - sums[name][2] for name in names]),
+    }
+
+    def paint(axes) -> None:
+        left = [0] * len(names)
+        for verdict, (color, counts) in parts.items():
+            axes.barh(names, counts, left=left, color=color, label=verdict)
+            left = [a + b for a, b in zip(left, counts, strict=True)]
+        axes.invert_yaxis()
+        axes.margins(y=0.01)
+        axes.grid(axis="y", visible=False)
+        axes.set(xlabel="mutants", ylabel="operation")
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+
+    alt = f"A bar for each of {len(names)} operations; in sum " + ", ".join(
+        f"{sum(counts)} {verdict}" for verdict, (_, counts) in parts.items()
+    )
+    return Figure("Wrong rules caught", alt + ".", paint, options={"size": (7, 1.6 + 0.22 * len(names))})
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__file__, __doc__, Settings, run))
