@@ -14,8 +14,6 @@ from refgrad.ops.gelu import A, C
 
 LENGTHS = (5, 3, 8)
 EPS = 1e-5
-
-
 System = tuple[dict[str, Any], Any]  # names and their values, and a Jacobian
 
 
