@@ -41,6 +41,19 @@ class OperationResult:
         return tuple(row for row in rows if row.verdict != "ok" or (row.property == "accuracy" and _share(row) > 1))
 
     @property
+    def complaints(self) -> tuple[str, ...]:
+        """A line for each of the failures, with its dtype and figures."""
+        failures = self.failures
+        return tuple(
+            f"{self.row.name} in {dtype}: {row.argument} {row.property} {row.verdict}"
+            + (f": error {row.error:.3g}, allowed {row.allowed:.3g}" if row.error and row.allowed else "")
+            + (f" ({row.note})" if row.note else "")
+            for dtype, report in self.reports.items()
+            for row in report.rows
+            if row in failures
+        )
+
+    @property
     def unexplained(self) -> int:
         """FLOPs and transcendentals over, summed in absolute value over the asserted steps."""
         return sum(abs(step.unexplained) for step in self.reconciliation.steps if step.asserted)

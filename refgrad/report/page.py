@@ -16,8 +16,10 @@ def assemble(sections: Sequence[Section], command: str) -> str:
     """The page, its sections grouped in the order given; `command` is the one that makes it."""
     groups = [(name, list(members)) for name, members in itertools.groupby(sections, key=lambda one: one.group)]
     commands = [[s.title, s.command, f"{s.seconds:.1f}", "ok" if s.ok else "FAIL"] for s in sections]
+    ledger = {row["id"] for section in sections if section.name == "ledger" for row in section.data.get("rows", ())}
     page = _environment().get_template("page.html.j2")
-    return page.render(groups=groups, rows_of_commands=commands, command=command, ok=all(s.ok for s in sections))
+    ok = all(section.ok for section in sections)
+    return page.render(groups=groups, rows_of_commands=commands, command=command, ok=ok, ledger=ledger)
 
 
 def verdict(cell: object) -> str:

@@ -1,6 +1,5 @@
 """A page of real parts that are quick to gather: derivations, totals, D0's claims, two figures."""
 
-import dataclasses
 from functools import partial
 
 from refgrad._text import Table
@@ -18,7 +17,7 @@ def table():
 
 
 def ledger():
-    rows = [run_claim(LEDGER[name]).data() | {"see": []} for name in KNOWN]
+    rows = [run_claim(LEDGER[name]).data() for name in KNOWN]
     return Section("Claims", {"rows": rows, "kinds": KINDS}, "ledger.html.j2")
 
 
@@ -56,12 +55,4 @@ def sample(folder):
         Task("broken", "Experiments", "python experiments/broken.py", broken),
     ]
     sections = [gather(task) for task in found]
-    sections[1] = dataclasses.replace(sections[1], data=_only(sections[1].data))
     return page.assemble(sections, "refgrad report --quick"), sections
-
-
-def _only(data):
-    """The derivations with links to the rows that are there."""
-    cards = [{**card, "claims": [c for c in card["claims"] if c in KNOWN]} for card in data["cards"]]
-    places = [{**place, "claims": [c for c in place["claims"] if c in KNOWN]} for place in data["documents"]]
-    return {"cards": cards, "documents": places}

@@ -64,9 +64,7 @@ def test_a_planted_fault_is_seen(fault, started, tmp_path, html):
 
 def test_the_command_builds_the_page(started, tmp_path, monkeypatch, capsys):
     """End to end with the quicker sections: two processes, an experiment run by its script, the file written whole."""
-    quick = [
-        task for task in sections.tasks(quick=True) if task.name in ("tallies", "ledger", "derivations", "count_time")
-    ]
+    quick = [task for task in sections.tasks(quick=True) if task.name in QUICKER]
     monkeypatch.setattr(sections, "tasks", lambda *given: quick)
     path = tmp_path / "report.html"
     assert main(["report", "--quick", "--out", str(path)]) == 0, capsys.readouterr()

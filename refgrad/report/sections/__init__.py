@@ -31,7 +31,9 @@ def tasks(quick: bool, bench: Path | None = None) -> list[Task]:
     """Every section's task in the page's order; each can be sent to another process."""
     verify = "refgrad verify" + " --dtype float32" * quick
     found = [
-        Task("rules", "Verification", verify, partial(verification.rules, quick)),
+        Task("rules", "Verification", verify, partial(verification.rules, "document", quick)),
+        Task("fused", "Verification", f"{verify} --rules fused", partial(verification.rules, "fused", quick)),
+        Task("networks", "Verification", verify, partial(verification.small_networks, quick)),
         Task("parameters", "Verification", verify, partial(verification.parameters, quick)),
         Task("derivations", "Derivations", "refgrad verify --op NAME", derivations.derivations),
         Task("tree", "Costs", COST, costs.tree),

@@ -1,8 +1,9 @@
 """What `refgrad verify` finds: every rule's errors and costs, and every parameter's gradient in a small GPT-2."""
 
 from refgrad.models import gpt2
+from refgrad.models.networks import NETWORKS
 from refgrad.ops import TABLE
-from refgrad.report import model, operations
+from refgrad.report import model, networks, operations
 from refgrad.report.sections.section import Section, Shown, anchor, mapped, mathematics
 from refgrad.report.text import standard_library_ids
 
@@ -10,17 +11,18 @@ BATCH, SEQUENCE = 2, 24
 DTYPES = {False: ("float64", "float32", "bfloat16", "float16"), True: ("float32",)}
 
 
-def rules(quick: bool) -> Section:
-    """Every operation's cotangents against float64 truth and autodiff, and its FLOPs from the document to XLA."""
+def rules(kind: str, quick: bool) -> Section:
+    """The cotangents of the "document" or "fused" operations against truth and autodiff, and their FLOPs to XLA's."""
     config = gpt2.Config()
     dims = operations.dimensions(config, BATCH, SEQUENCE)
-    results = [operations.verify_operation(row, dims, DTYPES[quick]) for row in TABLE.values()]
-    failures = [report.summary() for result in results for report in result.reports.values() if not report.ok]
+    chosen = [row for name, row in TABLE.items() if name.startswith("fused.") == (kind == "fused")]
+    results = [operations.verify_operation(row, dims, DTYPES[quick]) for row in chosen]
+    failures = [line for result in results for line in result.complaints]
     accuracy = mapped(operations.accuracy_table(results), operation=anchor)
     costs = mapped(operations.cost_table(results), operation=anchor, **{"document's_formula": mathematics})
     at = ", ".join(f"{name}={value}" for name, value in dims.items())
     return Section(
-        "The rule of every operation",
+        "The rule of every operation" if kind == "document" else "Fused rules: fewer bytes, less time",
         data={
             "shown": [
                 Shown("Largest error of each cotangent over its allowance: at most 1 holds", accuracy),
@@ -32,6 +34,16 @@ def rules(quick: bool) -> Section:
         "inside; the allowance grows with the rounding error of the dtype and the longest sum that feeds a result.",
         ok=all(result.ok for result in results),
     )
+
+
+def small_networks(quick: bool) -> Section:
+    """The documents' small networks: every gradient, and both passes from their operations' rows to XLA."""
+    compared = [dtype for dtype in DTYPES[quick] if dtype in model.BOUNDS]
+    results = [networks.verify_network(name, network, compared) for name, network in NETWORKS.items()]
+    shown = Shown("Largest relative difference of a gradient to autodiff's, and FLOPs", networks.network_table(results))
+    ways = [f"{one.name}\n{way}" for one in results for way in one.passes.values() if not way.ok]
+    ok = all(result.ok for result in results)
+    return Section("The documents' small networks", {"shown": [shown], "texts": ways}, ok=ok)
 
 
 def parameters(quick: bool) -> Section:
