@@ -26,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common(parser)
     parser.add_argument("target", nargs="?", metavar="module.py:function", help="check this function of yours instead")
     parser.add_argument("--args", metavar='"f32[4,8] …"', help="the function's arguments, for module.py:function")
+    parser.add_argument(
+        "--rules", choices=("document", "fused"), default="document", help="check these rules and the model under them"
+    )
     parser.add_argument("--op", action="append", metavar="NAME", help="check this operation alone (may be repeated)")
     parser.add_argument("--dtype", action="append", choices=DTYPES, help="check in this dtype alone (may be repeated)")
     parser.add_argument("--device", metavar="PLATFORM", help="cpu, gpu or tpu, with :INDEX for one of several")
@@ -48,9 +51,11 @@ def run(options: argparse.Namespace) -> int:
         print("float64 is left out: a TPU has none; truth is computed on the CPU")
         dtypes.remove("float64")
     with jax.default_device(where), jax.enable_x64(True):
-        found = _operations(config, sizes, options.op or list(TABLE), dtypes)
+        names = [name for name in TABLE if name.startswith("fused.") == (options.rules == "fused")]
+        found = _operations(config, sizes, options.op or names, dtypes)
         if options.op is None:
-            found |= _networks(dtypes) | _model(config, sizes, dtypes)
+            found |= _networks(dtypes) if options.rules == "document" else {}
+            found |= _model(config, sizes, dtypes, options.rules)
     ok = all(part["ok"] for part in found.values())
     print("\nEverything holds." if ok else "\nNOT everything holds: look for FAIL and for unexplained other than 0.")
     if options.json:
@@ -109,23 +114,23 @@ def _networks(dtypes: Sequence[str]) -> dict[str, Any]:
     return {"networks": {"ok": all(result.ok for result in results), "rows": [result.data() for result in results]}}
 
 
-def _model(config: gpt2.Config, sizes: Mapping[str, int], dtypes: Sequence[str]) -> dict[str, Any]:
+def _model(config: gpt2.Config, sizes: Mapping[str, int], dtypes: Sequence[str], rules: str) -> dict[str, Any]:
     """The whole model on real text: every parameter's gradient, and its cost from the document to XLA."""
     batch, sequence = sizes["batch"], sizes["sequence"]
     ids = standard_library_ids(batch, sequence)
     compared = [dtype for dtype in dtypes if dtype in model.BOUNDS]
-    errors = {dtype: model.gradient_errors(config, *ids, dtype) for dtype in track(compared, "model")}
+    errors = {dtype: model.gradient_errors(config, *ids, dtype, rules) for dtype in track(compared, "model")}
     parameters = model.parameter_results(config, errors)
     _show("Model: gradient of each parameter by the rules, relative difference to autodiff")
     print(f"{config}\ninput: {batch} × {sequence} bytes of the Python standard library's source\n")
     print(model.parameter_table(parameters))
     _show("Model: backward pass, from the document's total to XLA's count of the lowered module")
-    reconciliation = model.reconcile_model(config, batch, sequence)
+    reconciliation = model.reconcile_model(config, batch, sequence, rules)
     print(reconciliation)
     _show("The tally as polynomials")
-    print(model.polynomial_text(config))
+    print(model.polynomial_text(config, rules))
     _show("Totals for one sequence of 1024 tokens, from abstract values")
-    totals = [model.total(name, gpt2.SIZES[name]) for name in track(list(gpt2.SIZES), "totals")]
+    totals = [model.total(name, gpt2.SIZES[name], rules) for name in track(list(gpt2.SIZES), "totals")]
     print(model.total_table(totals))
     return {
         "parameters": {"ok": all(p.ok for p in parameters), "rows": [p.data() for p in parameters]},

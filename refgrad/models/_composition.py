@@ -14,9 +14,11 @@ from refgrad.ops import operations
 from refgrad.ops._numerics import wide
 from refgrad.ops.multi_head_attention import attend
 
-# Fused rules: rows of a block of queries; rows whose logits are alive at once, as near as whole positions come to it.
+# Fused rules: rows of a block of queries; rows whose logits are alive at once, as near as whole positions come to it;
+# or into how many chunks the vocabulary is cut.
 QUERIES = 128
 ROWS_OF_LOGITS = 512
+CHUNKS_OF_VOCABULARY = 8
 
 Layer = Mapping[str, Any]
 
@@ -51,6 +53,11 @@ def chunk_of_positions(leading: tuple[int, ...]) -> int:
     return max(1, ROWS_OF_LOGITS // max(1, math.prod(leading)))
 
 
+def block_sizes(batch: int) -> dict[str, int]:
+    """The symbols of fused rules by name: m rows of a block of queries, c positions of a chunk of logits."""
+    return {"m": QUERIES, "c": chunk_of_positions((batch,))}
+
+
 def _block(o: SimpleNamespace, x: Array, layer: Layer, n_head: int, eps: float, recompute: bool = False) -> Array:
     """Each module reads the normalised stream and adds to it."""
 
@@ -81,16 +88,24 @@ def _fused_block(o: SimpleNamespace, x: Array, layer: Layer, n_head: int, eps: f
     return o.block(x, gamma_1, beta_1, *attn, gamma_2, beta_2, *mlp, n_head, eps, QUERIES, recompute)
 
 
-def _loss(o: SimpleNamespace, x: Array, E: Array, targets: Array) -> Array:
+def _loss(o: SimpleNamespace, x: Array, E: Array, targets: Array, chunks: str = "positions") -> Array:
     """Logits of every position, then their mean cross-entropy."""
+    if chunks != "positions":
+        raise ValueError(
+            f"chunks is {chunks!r}, but only rules='fused' has a head by chunks: take them, or leave it out"
+        )
     with jax.named_scope("lm_head"):
         logits = o.lm_head(x, E)
     with jax.named_scope("loss"):
         return o.cross_entropy(wide(logits), targets)
 
 
-def _fused_loss(o: SimpleNamespace, x: Array, E: Array, targets: Array) -> Array:
+def _fused_loss(o: SimpleNamespace, x: Array, E: Array, targets: Array, chunks: str = "positions") -> Array:
     """Head and cross-entropy as one; every target counts."""
+    if chunks not in ("positions", "vocabulary"):
+        raise ValueError(f"chunks is {chunks!r}, but must be 'positions' or 'vocabulary'")
     with jax.named_scope("loss"):
         mask = jnp.ones_like(targets)
+        if chunks == "vocabulary":
+            return o.head_loss_by_vocabulary(x, E, targets, mask, -(-E.shape[0] // CHUNKS_OF_VOCABULARY))
         return o.head_loss(x, E, targets, mask, chunk_of_positions(targets.shape[:-1]))

@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from refgrad._text import nearest
-from refgrad.models._composition import composition
+from refgrad.models._composition import block_sizes, composition
 from refgrad.models._inputs import check_ids, check_params
 from refgrad.ops import operations
 
@@ -74,6 +74,10 @@ class Config:
         """The documents' symbols at this model's sizes, by name."""
         h, n_h = self.n_embd, self.n_head
         return {"b": batch, "s": sequence, "h": h, "n_h": n_h, "d": h // n_h, "V": self.vocab_size, "n_L": self.n_layer}
+
+    def fused_dims(self, batch: int, sequence: int) -> dict[str, int]:
+        """`dims`, and what fused rules add: m rows of a block of queries, c positions of a chunk of logits."""
+        return {**self.dims(batch, sequence), **block_sizes(batch)}
 
 
 SIZES: dict[str, Config] = {
@@ -216,10 +220,16 @@ def block(layer: Params, x: Array, config: Config, rules: str = "document", reco
     return composition(rules).block(x, layer, config.n_head, config.layer_norm_epsilon, recompute)
 
 
-def head_loss(params: Params, x: Array, targets: Array, config: Config, rules: str = "document") -> Array:
-    """The stream after the last layer (..., s, n_embd), ids (..., s) → the mean loss, a scalar."""
+def head_loss(
+    params: Params, x: Array, targets: Array, config: Config, rules: str = "document", chunks: str = "positions"
+) -> Array:
+    """The stream after the last layer (..., s, n_embd), ids (..., s) → the mean loss, a scalar.
+
+    Fused rules hold the logits of one of `chunks` at a time: of "positions", or of the "vocabulary", which takes less
+    memory and more time. Raises ValueError for other chunks, and under other rules for any but "positions".
+    """
     x = _final_norm(params, x, config, rules)
-    return composition(rules).loss(x, _head(params, config), targets)
+    return composition(rules).loss(x, _head(params, config), targets, chunks)
 
 
 def _final_norm(params: Params, x: Array, config: Config, rules: str) -> Array:

@@ -54,6 +54,18 @@ ENDS = (
     Use("lm_head", "lm_head"),
     Use("loss", "cross_entropy"),
 )
+# The same model by fused rules: a layer is one operation, head and loss are another.
+FUSED_LAYER = (Use("", "fused.block"),)
+FUSED_ENDS = (
+    Use("wte", "token_embedding"),
+    Use("wpe", "position_embedding"),
+    Use("ln_f", "fused.layer_norm"),
+    Use("loss", "fused.head_loss"),
+)
+USES: Mapping[str, tuple[tuple[Use, ...], tuple[Use, ...]]] = {
+    "document": (LAYER, ENDS),
+    "fused": (FUSED_LAYER, FUSED_ENDS),
+}
 # The document leaves the embeddings' gradients out of its tally, in words.
 EXCLUDED = ("token_embedding", "position_embedding")
 
@@ -116,26 +128,36 @@ def document_total() -> sympy.Expr:
     return sympy.expand(n_L * document_layer() + _sum(ends, lambda row: row.document))
 
 
-def fan_in(tied: bool) -> dict[str, sympy.Expr]:
+def fan_in(tied: bool, rules: str = "document") -> dict[str, sympy.Expr]:
     """The additions outside every rule, where two gradients of one value meet."""
-    terms = {"residual fan-in": 2 * n_L * b * s * h}  # the stream feeds two modules a layer, and itself
+    terms = {}
+    if rules == "document":  # the stream feeds two modules a layer, and itself; the fused layer adds them up itself
+        terms["residual fan-in"] = 2 * n_L * b * s * h
     if tied:
         terms["tied weights' fan-in"] = V * h
     return terms
 
 
-def forward() -> Cost:
+def forward(rules: str = "document") -> Cost:
     """The loss's forward pass in XLA's convention."""
-    return Cost(*(_whole(lambda row, part=part: row.forward[part]) for part in (0, 1)))
+    return Cost(*(_whole(lambda row, part=part: row.forward[part], rules) for part in (0, 1)))
 
 
-def backward(tied: bool = True) -> Cost:
-    """The backward pass in XLA's convention, exact: the operations' rules and the fan-in between them."""
-    flops, transcendentals = (_whole(lambda row, part=part: row.backward[part]) for part in (0, 1))
-    return Cost(sympy.expand(flops + sympy.Add(*fan_in(tied).values())), transcendentals)
+def ahead(rules: str = "document") -> Cost:
+    """What the rules' forward pass does beyond the forward, in the backward pass's place."""
+    return Cost(*(_whole(lambda row, part=part: row.ahead[part], rules) for part in (0, 1)))
 
 
-def differences(tied: bool = True) -> dict[str, sympy.Expr]:
+def backward(tied: bool = True, rules: str = "document") -> Cost:
+    """The backward pass in XLA's convention, exact: the operations' rules and the fan-in between them.
+
+    Fused rules have the symbols m and c beside the document's: see `Config.fused_dims`.
+    """
+    flops, transcendentals = (_whole(lambda row, part=part: row.backward[part], rules) for part in (0, 1))
+    return Cost(sympy.expand(flops + sympy.Add(*fan_in(tied, rules).values())), transcendentals)
+
+
+def differences(tied: bool = True, rules: str = "document") -> dict[str, sympy.Expr]:
     """Every named term by which the exact FLOPs exceed the document's printed total (D2.22); they leave nothing over.
 
     What a tally by the document's own rows adds to its printed total comes first, as the term that its last line lost.
@@ -144,17 +166,18 @@ def differences(tied: bool = True) -> dict[str, sympy.Expr]:
         "cross-entropy, lost from D2.22's last line": sympy.expand(document_total() - PRINTED_TOTAL),
         "position embedding, excluded in words": sympy.sympify(TABLE["position_embedding"].document),
     }
-    for uses, times in ((LAYER, n_L), (ENDS, 1)):
+    for uses, times in zip(USES[rules], (n_L, 1), strict=True):
         for use in uses:
             for cause in TABLE[use.op].causes:
                 term = times * use.cost(lambda row, cause=cause: row.causes[cause])
                 causes[cause] = sympy.expand(causes.get(cause, sympy.Integer(0)) + term)
-    return causes | fan_in(tied)
+    return causes | fan_in(tied, rules)
 
 
-def _whole(part: Callable[[Row], sympy.Expr | int]) -> sympy.Expr:
+def _whole(part: Callable[[Row], sympy.Expr | int], rules: str) -> sympy.Expr:
     """A part of the rows, summed over the whole model."""
-    return sympy.expand(n_L * _sum(LAYER, part) + _sum(ENDS, part))
+    layer, ends = USES[rules]
+    return sympy.expand(n_L * _sum(layer, part) + _sum(ends, part))
 
 
 def products() -> sympy.Expr:

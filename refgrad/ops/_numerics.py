@@ -40,8 +40,8 @@ def vary_with(x: Array, *others: Array) -> Array:
 def after(cotangent: Array, x: Array) -> Array:
     """`x`, but not before `cotangent`, of the same shape, exists: x + 0·cotangent.
 
-    What a backward pass makes again depends on the forward's values alone, so that a compiler may make it early, or find
-    it among what the forward made, and keep it in between: the memory that was to be saved. XLA on CPU drops an
+    What a backward pass makes again depends on the forward's values alone, so that a compiler may make it early, or
+    find it among what the forward made, and keep it in between: the memory that was to be saved. XLA on CPU drops an
     `optimization_barrier`; a sum it cannot drop, since 0·∞ is not 0.
     """
     return x + 0.0 * cotangent.astype(x.dtype)

@@ -27,6 +27,9 @@ class Cost(NamedTuple):
     transcendentals: sympy.Expr | int = 0
 
 
+NOTHING = Cost(0)
+
+
 class Special(NamedTuple):
     """An example worth its own name: dimensions other than the usual, values made from the usual ones, in NumPy."""
 
@@ -43,7 +46,8 @@ class Row:
     its value: an expression in the dimensions, a float or a string. `scale` is a factor on a standard normal sample,
     for arguments that the operation meets at another size, and `domain` carries such a sample to where an argument
     lives. `document` is the backward pass as the document counts it, `backward.flops` is `document + Σ causes`, and
-    `residuals` the bytes that the rule keeps, w for an element of the arguments and a for an accumulated one.
+    `residuals` the bytes that the rule keeps, w for an element of the arguments and a for an accumulated one. `ahead`
+    is what the rule's forward pass does beyond the forward, in the backward pass's place.
     """
 
     op: Any  # a jax.custom_vjp; its __call__ has no static type
@@ -54,6 +58,7 @@ class Row:
     document: sympy.Expr | int
     causes: Mapping[str, sympy.Expr | int]
     residuals: sympy.Expr | int
+    ahead: Cost = NOTHING
     statics: Mapping[str, sympy.Expr | float | str] = dataclasses.field(default_factory=dict)
     scale: Mapping[str, sympy.Expr] = dataclasses.field(default_factory=dict)
     domain: Mapping[str, Callable[[np.ndarray], np.ndarray]] = dataclasses.field(default_factory=dict)

@@ -40,10 +40,12 @@ class ParameterResult:
         return {"parameter": self.name, "shape": list(self.shape), "errors": dict(self.errors), "ok": self.ok}
 
 
-def gradient_errors(config: gpt2.Config, tokens: np.ndarray, targets: np.ndarray, dtype: str) -> dict[str, float]:
+def gradient_errors(
+    config: gpt2.Config, tokens: np.ndarray, targets: np.ndarray, dtype: str, rules: str = "document"
+) -> dict[str, float]:
     """Parameter → relative difference of its gradient by the rules to autodiff's of the same program without them."""
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), gpt2.init(jax.random.key(0), config))
-    loss = partial(gpt2.loss, tokens=tokens, targets=targets, config=config)
+    loss = partial(gpt2.loss, tokens=tokens, targets=targets, config=config, rules=rules)
     with jax.default_matmul_precision("highest"):
         got = jax.jit(jax.grad(loss))(params)
         want = jax.jit(jax.grad(verify.without_rules(loss)))(params)
@@ -84,17 +86,18 @@ def parameter_table(results: Sequence[ParameterResult]) -> Table:
     return Table(header, rows)
 
 
-def reconcile_model(config: gpt2.Config, batch: int, sequence: int) -> cost.Reconciliation:
+def reconcile_model(config: gpt2.Config, batch: int, sequence: int, rules: str = "document") -> cost.Reconciliation:
     """From the document's total (D2.22) to XLA's count of the whole backward pass, at this model's sizes.
 
     A remainder stands in the result instead of being raised. Layers are unrolled, since XLA counts a loop's body once.
     """
-    dims = config.dims(batch, sequence)
-    exact, named = tally.backward(config.tie_word_embeddings), tally.differences(config.tie_word_embeddings)
+    dims = config.fused_dims(batch, sequence)
+    tied = config.tie_word_embeddings
+    exact, named = tally.backward(tied, rules), tally.differences(tied, rules)
     try:
         with jax.enable_x64(False):
             return cost.reconcile(
-                *_loss_of_params(config, batch, sequence, scan=False),
+                *_loss_of_params(config, batch, sequence, rules=rules),
                 derived=(evaluate(exact.flops, dims), evaluate(exact.transcendentals, dims)),
                 document=evaluate(tally.PRINTED_TOTAL, dims),
                 causes={cause: evaluate(term, dims) for cause, term in named.items()},
@@ -126,7 +129,7 @@ def recomputation(config: gpt2.Config, batch: int, sequence: int) -> dict[str, t
     return dict(zip(("FLOPs", "transcendentals"), zip(derived, counted, strict=True), strict=True))
 
 
-def _loss_of_params(config: gpt2.Config, batch: int, sequence: int, **how: bool) -> tuple[Any, ...]:
+def _loss_of_params(config: gpt2.Config, batch: int, sequence: int, **how: Any) -> tuple[Any, ...]:
     """The loss as a function of parameters and ids, and its abstract arguments: nothing is allocated."""
     params = gpt2.shapes(config)
     ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
@@ -135,11 +138,15 @@ def _loss_of_params(config: gpt2.Config, batch: int, sequence: int, **how: bool)
 
 @dataclasses.dataclass(frozen=True)
 class Total:
-    """One size of GPT-2: FLOPs by the document, by the exact polynomials, and counted from the traced program."""
+    """One size of GPT-2: FLOPs by the document, by the exact polynomials, and counted from the traced program.
+
+    `ahead` are those that the rules spend in their forward pass on the gradients.
+    """
 
     name: str
     document: int
     forward: int
+    ahead: int
     backward: int
     transcendentals: int
     counted: tuple[int, int]
@@ -155,16 +162,17 @@ class Total:
         return dataclasses.asdict(self) | {"unexplained": self.unexplained}
 
 
-def total(name: str, config: gpt2.Config, batch: int = 1, sequence: int = 1024) -> Total:
+def total(name: str, config: gpt2.Config, rules: str = "document", batch: int = 1, sequence: int = 1024) -> Total:
     """One size's backward pass, from abstract values: layers scanned, so that tracing does not grow with depth."""
-    dims = config.dims(batch, sequence)
-    exact = tally.backward(config.tie_word_embeddings)
+    dims = config.fused_dims(batch, sequence)
+    exact = tally.backward(config.tie_word_embeddings, rules)
     with jax.enable_x64(False):
-        counted = cost.count_backward(*_loss_of_params(config, batch, sequence, scan=True))
+        counted = cost.count_backward(*_loss_of_params(config, batch, sequence, rules=rules, scan=True))
     return Total(
         name,
         evaluate(tally.PRINTED_TOTAL, dims),
-        evaluate(tally.forward().flops, dims),
+        evaluate(tally.forward(rules).flops, dims),
+        evaluate(tally.ahead(rules).flops, dims),
         evaluate(exact.flops, dims),
         evaluate(exact.transcendentals, dims),
         (counted.flops, counted.transcendental),
@@ -179,7 +187,7 @@ def total_table(results: Sequence[Total]) -> Table:
         "exact backward",
         "exact/document",
         "forward",
-        "backward/forward",
+        *(["gradients made ahead"] if any(t.ahead for t in results) else ["backward/forward"]),
         "unexplained",
     ]
     rows = [
@@ -189,7 +197,7 @@ def total_table(results: Sequence[Total]) -> Table:
             f"{t.backward:,}",
             f"{t.backward / t.document:.4f}",
             f"{t.forward:,}",
-            f"{t.backward / t.forward:.4f}",
+            f"{t.ahead:,}" if any(t.ahead for t in results) else f"{t.backward / t.forward:.4f}",
             str(t.unexplained),
         ]
         for t in results
@@ -197,10 +205,10 @@ def total_table(results: Sequence[Total]) -> Table:
     return Table(header, rows)
 
 
-def polynomial_text(config: gpt2.Config) -> str:
+def polynomial_text(config: gpt2.Config, rules: str = "document") -> str:
     """The tally as polynomials: the document's printed lines, what its operations add up to, and the exact one."""
     lost = sympy.expand(tally.document_total() - tally.PRINTED_TOTAL)
-    exact = tally.backward(config.tie_word_embeddings)
+    exact = tally.backward(config.tie_word_embeddings, rules)
     layer_holds = sympy.expand(tally.document_layer() - tally.PRINTED_LAYER) == 0
     lines = [
         f"document, one layer (D2.21)  {tally.PRINTED_LAYER}",
@@ -211,7 +219,7 @@ def polynomial_text(config: gpt2.Config) -> str:
         f"  transcendentals            {exact.transcendentals}",
         "  FLOPs = D2.22 plus",
     ]
-    differences = tally.differences(config.tie_word_embeddings)
+    differences = tally.differences(config.tie_word_embeddings, rules)
     rows = [(f"    {cause}", str(term)) for cause, term in differences.items() if term != 0]
     width = max(len(cause) for cause, _ in rows)
     return "\n".join([*lines, *(f"{cause.ljust(width)}  {term}" for cause, term in rows)])

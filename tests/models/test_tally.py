@@ -8,7 +8,7 @@ import pytest
 import sympy
 
 from refgrad import cost
-from refgrad.models import gpt2, tally
+from refgrad.models import _composition, gpt2, tally
 from refgrad.report import model
 from refgrad.symbols import V, b, evaluate, s
 
@@ -62,9 +62,35 @@ def test_totals_agree_with_the_traced_programs_at_every_size():
         assert model.total(name, config).unexplained == 0
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_fused_differences_leave_nothing_over(tied):
+    exact = tally.PRINTED_TOTAL + sum(tally.differences(tied, "fused").values())
+    assert sympy.expand(exact - tally.backward(tied, "fused").flops) == 0
+
+
+@pytest.mark.parametrize("name", ["tied", "untied"])
+def test_fused_equals_xla_to_the_last_flop(name, monkeypatch):
+    monkeypatch.setattr(_composition, "QUERIES", 2)  # several blocks, the last of them shorter
+    monkeypatch.setattr(_composition, "ROWS_OF_LOGITS", 6)
+    config, batch, sequence = MODELS[name]
+    assert model.reconcile_model(config, batch, sequence, "fused").ok
+    program = model._loss_of_params(config, batch, sequence, rules="fused")
+    made = cost.count(lambda *a: jax.vjp(program[0], *a), *program[1:])
+    dims = config.fused_dims(batch, sequence)
+    for part, counted in zip(range(2), (made.flops, made.transcendental), strict=True):
+        assert counted == evaluate(tally.forward("fused")[part] + tally.ahead("fused")[part], dims)
+
+
+def test_fused_totals_agree_with_the_traced_programs_at_every_size():
+    for name, config in gpt2.SIZES.items():
+        total = model.total(name, config, "fused")
+        assert total.unexplained == 0 < total.ahead
+        assert total.backward + total.ahead < model.total(name, config).backward  # the masked half outweighs the rest
+
+
 def test_a_planted_flop_is_unexplained(monkeypatch):
     exact = tally.backward(True)
-    monkeypatch.setattr(tally, "backward", lambda tied: exact._replace(flops=exact.flops + 1))
+    monkeypatch.setattr(tally, "backward", lambda tied, rules: exact._replace(flops=exact.flops + 1))
     config, batch, sequence = MODELS["tied"]
     assert not model.reconcile_model(config, batch, sequence).ok
     assert model.total("124M", gpt2.SIZES["124M"]).unexplained == 1

@@ -109,4 +109,4 @@ def test_is_named(call, error, message):
 
 def test_every_operation_is_tried():
     tried = {name for call, _, _ in BAD for name in call.__code__.co_names}
-    assert set(ops.TABLE) <= tried
+    assert {name for name in ops.TABLE if not name.startswith("fused.")} <= tried  # those are in test_fused

@@ -8,6 +8,9 @@ with ε the label smoothing and ζ the z-loss, which holds L near 0. ∂L/∂x_v
 
     ∂ℓ/∂x_v = (1 + 2ζL) p_v − (1−ε) δ(v, t) − ε/V
 
+A target's slope is nearly −1 where the others' are nearly 0: it is taken apart, in the dtype of sums, so that neither
+the products of the small ones nor their sums are rounded at its size.
+
 L is kept as its two parts, the maximum M and S = Σ_v e^(x_v − M): their sum would round away the last digits of log S.
 Source: D2, "Log-softmax Gradients"; label smoothing: Szegedy et al. (2016); z-loss: Chowdhery et al., PaLM (2022).
 """
@@ -20,7 +23,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.ops._agree import agree
-from refgrad.ops._numerics import wide_dtype
+from refgrad.ops._numerics import Like, wide, wide_dtype
+from refgrad.ops.token_embedding import token_embedding
 
 
 class Terms(NamedTuple):
@@ -81,11 +85,29 @@ def losses(top: Array, total: Array, picked: Array, mean: Array | None, terms: T
 
 
 def slopes(x: Array, top: Array, total: Array, hot: Array, counts: Array, V: int, terms: Terms) -> Array:
-    """∂ℓ/∂x of some columns x (r, v) of the rows' V, 0 in rows that do not count; `hot` (r, v) marks the targets."""
-    factor = counts / total
-    if terms.z_loss:
-        factor = factor * (1 + 2 * terms.z_loss * (top + jnp.log(total)))
-    slope = jnp.exp(x - top[:, None]) * factor[:, None]
+    """∂ℓ/∂x of some columns x (r, v) of V: 0 at the targets, which `hot` (r, v) marks, and in rows ignored."""
+    slope = jnp.exp(x - top[:, None]) * _factor(top, total, counts, terms)[:, None]
     if terms.smoothing:
         slope = slope - (terms.smoothing / V * counts)[:, None]
-    return jnp.where(hot, slope - ((1 - terms.smoothing) * counts)[:, None], slope)
+    return jnp.where(hot, 0.0, slope)
+
+
+def target_slopes(picked: Array, top: Array, total: Array, counts: Array, V: int, terms: Terms) -> Array:
+    """∂ℓ/∂x at the targets, whose logits are `picked` (r,); 0 in rows ignored."""
+    share = (1 - terms.smoothing) + terms.smoothing / V
+    return jnp.exp(picked - top) * _factor(top, total, counts, terms) - share * counts
+
+
+def _factor(top: Array, total: Array, counts: Array, terms: Terms) -> Array:
+    """What turns e^(x − M) into (1 + 2ζL) p, 0 in rows ignored."""
+    factor = counts / total
+    return factor * (1 + 2 * terms.z_loss * (top + jnp.log(total))) if terms.z_loss else factor
+
+
+def add_targets(dx: Array, dE: Array, x: Array, E: Array, targets: Array, slope: Array) -> tuple[Array, Array]:
+    """dx (r, h) and dE (V, h) with the targets' part: slope_r E_t and, into row t, slope_r x_r."""
+    at_target = wide(token_embedding.fun(E, targets))
+    more = (slope[:, None] * wide(x)).astype(dE.dtype)
+    sharding = Like.of(dE).sharding
+    dE = dE.at[targets].add(more, mode="drop", wrap_negative_indices=False, out_sharding=sharding)
+    return dx + slope[:, None] * at_target, dE

@@ -113,8 +113,9 @@ def _fwd(q: Array, k: Array, v: Array, block: int) -> tuple[Array, Residuals]:
 def _bwd(block: int, kept: Residuals, do: Array) -> tuple[Array, Array, Array]:
     k, v, q = kept.k, kept.v, _scaled(after(do, kept.q))
     g = wide(do) / kept.total
-    column = jnp.sum(g * wide(kept.o), axis=-1)[..., None, :]  # g·o, a number for each query
-    top, g = jnp.swapaxes(kept.top, -1, -2), g.astype(v.dtype)
+    column = jnp.sum(wide(do) * wide(kept.o), axis=-1, keepdims=True) / kept.total  # g·o, a number for each query
+    top, column = (jnp.swapaxes(part, -1, -2) for part in (kept.top, column))
+    g = g.astype(v.dtype)
     s = q.shape[-2]
     dq, dk, dv = None, [], []
     for keys in reversed(_blocks(s, block)):
@@ -149,14 +150,14 @@ ROW = Row(
     # two products; a selection, the maximum and the sum with n − 1 a row, the shift; scaling and division; the mask
     forward=Cost(HEADS * (4 * AREA * d + 4 * AREA - 2 * s + 2 * s * d) + AREA, HEADS * AREA),
     backward=Cost(
-        HEADS * (10 * AREA * d + 4 * AREA + 7 * s * d - s + SUMMED * d) + AREA,
+        HEADS * (10 * AREA * d + 4 * AREA + 7 * s * d + SUMMED * d) + AREA,
         HEADS * AREA,
     ),
     document=HEADS * s**2 * (8 * d + 5),
     causes={
         "masked blocks skipped": HEADS * (AREA - s**2) * (8 * d + 5),
         "scores recomputed": HEADS * (AREA * (2 * d + 2) + 3 * s * d) + AREA,
-        "scaling, division and row sums a column, not a score": HEADS * (4 * s * d - s - 3 * AREA),
+        "scaling, division and row sums a column, not a score": HEADS * (4 * s * d - 3 * AREA),
         "dq summed over the blocks": HEADS * SUMMED * d,
     },
     residuals=HEADS * s * (4 * w * d + 2 * a),

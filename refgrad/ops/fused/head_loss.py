@@ -29,7 +29,18 @@ from jax import Array
 from refgrad._jax import custom_vjp
 from refgrad.ops._numerics import Like, lift, product, rows
 from refgrad.ops._row import Cost, Row, Special
-from refgrad.ops.fused._rows_of_logits import Rows, Terms, check, flat, losses, number, slopes, sums
+from refgrad.ops.fused._rows_of_logits import (
+    Rows,
+    Terms,
+    add_targets,
+    check,
+    flat,
+    losses,
+    number,
+    slopes,
+    sums,
+    target_slopes,
+)
 from refgrad.ops.nll import pick
 from refgrad.symbols import V, a, b, c, h, s
 
@@ -48,10 +59,10 @@ def _chunks(length: int, chunk: int) -> list[slice]:
     return [slice(start, min(start + chunk, length)) for start in range(0, length, chunk)]
 
 
-def _chunk_loss(logits: Array, top: Array, total: Array, chunk: Rows, terms: Terms) -> Array:
+def _chunk_loss(logits: Array, top: Array, total: Array, picked: Array, chunk: Rows, terms: Terms) -> Array:
     """Σ ℓ over the rows of a chunk that count."""
     mean = jnp.mean(logits, axis=-1) if terms.smoothing else None
-    return jnp.sum(chunk.counts * losses(top, total, pick(logits, chunk.targets), mean, terms))
+    return jnp.sum(chunk.counts * losses(top, total, picked, mean, terms))
 
 
 def _chunk(x: Array, E: Array, targets: Array, mask: Array, part: slice) -> tuple[Array, Array, Rows]:
@@ -75,7 +86,7 @@ def head_loss(
     loss = []
     for part in _chunks(x.shape[-2], chunk):
         _, logits, found = _chunk(x, E, targets, mask, part)
-        loss.append(_chunk_loss(logits, *sums(logits), found, terms))
+        loss.append(_chunk_loss(logits, *sums(logits), pick(logits, found.targets), found, terms))
     return reduce(add, loss) / number(mask, x)
 
 
@@ -89,12 +100,15 @@ def _fwd(
     for part in _chunks(x.shape[-2], chunk):
         x_rows, logits, found = _chunk(x, E, targets, mask, part)
         top, total = sums(logits)
-        loss.append(_chunk_loss(logits, top, total, found, terms))
+        picked = pick(logits, found.targets)
+        loss.append(_chunk_loss(logits, top, total, picked, found, terms))
         hot = lift(jax.lax.iota(found.targets.dtype, E.shape[0]), 2) == found.targets[:, None]
         g = slopes(logits, top, total, hot, found.counts, E.shape[0], terms).astype(x.dtype)
-        dx.append(product("rv,vh->rh", g, E).reshape(x[..., part, :].shape))
-        part_dE = product("rv,rh->vh", g, x_rows, like_E.sharding)
-        dE = part_dE if dE is None else dE + part_dE  # not in a list: one of its size alive at a time
+        slope = target_slopes(picked, top, total, found.counts, E.shape[0], terms)
+        more = product("rv,rh->vh", g, x_rows, like_E.sharding)
+        dE = more if dE is None else dE + more  # not in a list: one of its size alive at a time
+        part_dx, dE = add_targets(product("rv,vh->rh", g, E), dE, x_rows, E, found.targets, slope)
+        dx.append(part_dx.reshape(x[..., part, :].shape))
     n = number(mask, x)
     return reduce(add, loss) / n, Residuals(jnp.concatenate(dx, axis=-2), dE, n, Like.of(x), like_E)
 
@@ -119,6 +133,8 @@ ROW = Row(
     # the product; maximum and sum with n − 1 each, the shift; a row's mask, target, pick and sums; the mean
     forward=Cost(2 * N * h * V + 3 * N * V + 12 * N, N * V + N),
     backward=Cost(N * h + V * h + 1),
+    # the gradients' products and their sums; shift, factor, comparison, selection; the targets' part
+    ahead=Cost(4 * N * h * V + (CHUNKS - 1) * V * h + 4 * N * V + 5 * N * h + 9 * N, N * V + N),
     document=4 * N * h * V + 4 * N * V,
     causes={
         "gradient made in the forward": -4 * N * h * V - 4 * N * V,

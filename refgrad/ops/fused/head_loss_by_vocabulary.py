@@ -26,7 +26,18 @@ from jax import Array
 from refgrad._jax import custom_vjp
 from refgrad.ops._numerics import Like, lift, product, rows, wide
 from refgrad.ops._row import Cost, Row
-from refgrad.ops.fused._rows_of_logits import Rows, Terms, check, flat, losses, number, slopes, sums
+from refgrad.ops.fused._rows_of_logits import (
+    Rows,
+    Terms,
+    add_targets,
+    check,
+    flat,
+    losses,
+    number,
+    slopes,
+    sums,
+    target_slopes,
+)
 from refgrad.ops.fused.head_loss import ROW as BY_POSITIONS
 from refgrad.ops.fused.head_loss import Residuals
 from refgrad.ops.fused.head_loss import head_loss as by_positions
@@ -63,15 +74,13 @@ def _row_sums(x: Array, E: Array, chunk: int, terms: Terms) -> tuple[Array, Arra
     return top, total, jnp.sum(whole[0], axis=0) / E.shape[0] if whole else None
 
 
-def _loss(x: Array, E: Array, found: Rows, sums_: tuple[Array, Array, Array | None], terms: Terms) -> Array:
-    """Σ ℓ over the rows x (r, h) that count."""
-    top, total, mean = sums_
-    picked = jnp.sum(wide(x) * wide(token_embedding.fun(E, found.targets)), axis=-1)
-    return jnp.sum(found.counts * losses(top, total, picked, mean, terms))
+def _pick(x: Array, E: Array, targets: Array) -> Array:
+    """The targets' logits (r,), NaN for an id outside [0, V)."""
+    return jnp.sum(wide(x) * wide(token_embedding.fun(E, targets)), axis=-1)
 
 
 def _gradients(x: Array, E: Array, found: Rows, top: Array, total: Array, chunk: int, terms: Terms):
-    """∂(nL)/∂x (r, h) and ∂(nL)/∂E (V, h), in the dtype of sums: the second pass."""
+    """∂(nL)/∂x (r, h) and ∂(nL)/∂E (V, h) but for the targets' part, in the dtype of sums: the second pass."""
     V, sharding = E.shape[0], Like.of(E).sharding
 
     def of(part: Array, start: Array | int) -> tuple[Array, Array]:
@@ -107,7 +116,9 @@ def head_loss_by_vocabulary(
     terms = Terms(smoothing, z_loss)
     check("fused.head_loss_by_vocabulary", x, E, targets, mask, chunk, terms)
     found, x_rows = flat(targets, mask, x), rows(x)
-    return _loss(x_rows, E, found, _row_sums(x_rows, E, chunk, terms), terms) / number(mask, x)
+    top, total, mean = _row_sums(x_rows, E, chunk, terms)
+    loss = losses(top, total, _pick(x_rows, E, found.targets), mean, terms)
+    return jnp.sum(found.counts * loss) / number(mask, x)
 
 
 @jax.named_scope("head_loss_by_vocabulary")
@@ -118,9 +129,12 @@ def _fwd(
     check("fused.head_loss_by_vocabulary", x, E, targets, mask, chunk, terms)
     found, x_rows, n = flat(targets, mask, x), rows(x), number(mask, x)
     top, total, mean = _row_sums(x_rows, E, chunk, terms)
-    loss = _loss(x_rows, E, found, (top, total, mean), terms) / n
+    picked = _pick(x_rows, E, found.targets)
+    loss = jnp.sum(found.counts * losses(top, total, picked, mean, terms))
     dx, dE = _gradients(x_rows, E, found, top, total, chunk, terms)
-    return loss, Residuals(dx.reshape(x.shape), dE, n, Like.of(x), Like.of(E))
+    slope = target_slopes(picked, top, total, found.counts, E.shape[0], terms)
+    dx, dE = add_targets(dx, dE, x_rows, E, found.targets, slope)
+    return loss / n, Residuals(dx.reshape(x.shape), dE, n, Like.of(x), Like.of(E))
 
 
 @jax.named_scope("head_loss_by_vocabulary")
@@ -142,6 +156,8 @@ ROW = Row(
     # as by positions, but for the chunks' sums being put together and the target's logit, a product of its own
     forward=Cost(2 * N * h * V + 3 * N * V + 2 * N * CHUNKS + 3 * N * h + 10 * N, N * V + N * CHUNKS + N),
     backward=BY_POSITIONS.backward,
+    # the logits again; as by positions, but for dx's sums, the factor and the targets' places chunk by chunk
+    ahead=Cost(6 * N * h * V + (CHUNKS - 1) * N * h + 4 * N * V + 2 * N * CHUNKS + 5 * N * h + 8 * N, N * V + N),
     document=BY_POSITIONS.document,
     causes=BY_POSITIONS.causes,
     residuals=BY_POSITIONS.residuals,
