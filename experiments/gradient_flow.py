@@ -133,8 +133,9 @@ def transformer(settings: Settings, residual: bool, norm: bool) -> np.ndarray:
         def add(x: jax.Array, f: jax.Array) -> jax.Array:
             return OPS.residual(x, f) if residual else f
 
-        weights = [p["attn"][name][part] for name in ("c_attn", "c_proj") for part in ("weight", "bias")]
-        x = add(x, attend(OPS, read("ln_1", x), *weights, config.n_head))
+        qkv, out = p["attn"]["c_attn"], p["attn"]["c_proj"]
+        attended = attend(OPS, read("ln_1", x), qkv["weight"], qkv["bias"], out["weight"], out["bias"], config.n_head)
+        x = add(x, attended)
         fc, proj = p["mlp"]["c_fc"], p["mlp"]["c_proj"]
         hidden = OPS.gelu(OPS.linear(read("ln_2", x), fc["weight"], fc["bias"]))
         return add(x, OPS.linear(hidden, proj["weight"], proj["bias"]))

@@ -4,6 +4,7 @@ Each contender runs in a process of its own, so that neither compiled code nor a
 its peak memory is its own.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -29,10 +30,11 @@ class Process:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                pipe.close()
-        self._process.kill()
+                with contextlib.suppress(BrokenPipeError):  # of a request that a dead worker has not read
+                    pipe.close()
         self._process.wait()
         self._log.close()
 
