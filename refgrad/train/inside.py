@@ -1,11 +1,14 @@
 """A training step with the optimiser's update inside the backward pass, over a list of layers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 from jax import Array
 
+from refgrad.models import gpt2
+from refgrad.train.clip import norm_by_list, scaled
 from refgrad.train.optimiser import State
 from refgrad.train.separate import Separate
 from refgrad.train.walk import Pieces, apart, runtime_one
@@ -18,14 +21,15 @@ class Leaves:
 
     def __init__(self, state: State, separate: Separate, tokens: Array) -> None:
         self.separate, self.one = separate, runtime_one(tokens)
+        self.scale: Callable[[Any], Any] = lambda grads: grads
         self.params, self._params = jax.tree.flatten(state.params)
         self.opt_state, self._opt_state = jax.tree.flatten(state.opt_state)
         self._new: Mine = list(self.params), list(self.opt_state)
         self.places = jax.tree.unflatten(self._params, range(len(self.params)))
 
     def consume(self, group: Any, grads: Any, after: Any) -> Any:
-        """Update the leaves at the places `group`, a tree, by their gradients; returns `after` once that is done."""
-        places = jax.tree.leaves(group)
+        """Update those leaves at the places `group`, a mapping, that have gradients; returns `after` when it is done."""
+        places = jax.tree.leaves({key: group[key] for key in grads})
         owned = self.separate.owned(places)
 
         def body(grads: list[Array], mine: Mine) -> Mine:
@@ -42,7 +46,7 @@ class Leaves:
     ) -> Mine:
         """What becomes of `mine`, the parameters at `places` and the state leaves `owned`, by these gradients."""
         params, opt_state = _put(self.params, places, mine[0]), _put(self.opt_state, owned, mine[1])
-        return separate.update(dict(zip(places, grads, strict=True)), params, opt_state)
+        return separate.update(dict(zip(places, self.scale(grads), strict=True)), params, opt_state)
 
     def replace(self, places: Sequence[int], owned: Sequence[int], mine: Mine) -> None:
         """Enter new leaves."""
@@ -62,7 +66,9 @@ def _put(leaves: Sequence[Array], places: Sequence[int], new: Sequence[Array]) -
     return [given.get(i, leaf) for i, leaf in enumerate(leaves)]
 
 
-def step(pieces: Pieces, separate: Separate, state: State, tokens: Array, targets: Array) -> tuple[State, Array]:
+def step(
+    pieces: Pieces, separate: Separate, clip_norm: float | None, state: State, tokens: Array, targets: Array
+) -> tuple[State, Array]:
     """The state after one step and the loss before it; `state.params["h"]` is a list."""
     leaves = Leaves(state, separate, tokens)
     params, places = state.params, leaves.places
@@ -73,12 +79,17 @@ def step(pieces: Pieces, separate: Separate, state: State, tokens: Array, target
             x, keeps = pieces.keep(layer, x)
         kept.append(keeps)
     loss, from_head, dx = pieces.head(params, x, targets)
-    head = {key: places[key] for key in pieces.head_keys if key != "wte"}
-    dx, now = leaves.consume(head, {key: from_head[key] for key in head}, (dx, kept.pop()))
+
+    def ends(dx: Array) -> gpt2.Params:
+        return pieces.add(from_head, pull_embed(dx))
+
+    if clip_norm is not None:
+        norm, kept = norm_by_list(pieces, leaves.one, params["h"], kept, dx, ends)
+        leaves.scale = partial(scaled, norm=norm, limit=clip_norm)
+    dx, now = leaves.consume(places, pieces.only_head(from_head), (dx, kept.pop()))
     for n in reversed(range(len(params["h"]))):
         with jax.named_scope(f"h.{n}"):
             grads, dx = pieces.pull(params["h"][n], now, dx)
             dx, now = leaves.consume(places["h"][n], grads, (dx, kept.pop() if kept else ()))
-    grads = pieces.add(from_head, pull_embed(dx))
-    leaves.consume({key: places[key] for key in grads}, grads, ())
+    leaves.consume(places, pieces.only_embed(ends(dx)), ())
     return leaves.finish(), loss

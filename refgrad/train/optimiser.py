@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from refgrad.models._inputs import path_name
 from refgrad.models.gpt2 import Params
 
 try:
@@ -39,4 +40,18 @@ def update(tx: optax.GradientTransformation, grads: Params, state: State) -> Sta
     """
     with jax.numpy_dtype_promotion("standard"):
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        return State(optax.apply_updates(state.params, updates), opt_state)
+        params: Any = optax.apply_updates(state.params, updates)
+        return State(params, opt_state)
+
+
+def decay_mask(params: Params) -> Params:
+    """Which leaves weight decay is for, as optax's `mask`: weights, but no biases and no gains of norms.
+
+    By name, so that it is the same for stacked layers, whose biases have two axes.
+    """
+
+    def decays(path: tuple[Any, ...], _: Any) -> bool:
+        name = path_name(path)
+        return name.endswith(".weight") and not name.split(".")[-2].startswith("ln_")
+
+    return jax.tree_util.tree_map_with_path(decays, params)

@@ -6,13 +6,16 @@ along axis 0, which `layerwise` proves or refuses.
 """
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from refgrad.models import gpt2
 from refgrad.models._inputs import path_name
+from refgrad.train.clip import norm_by_scan, scaled
 from refgrad.train.inside import Leaves
 from refgrad.train.layerwise import EACH, OTHER, SAME, alike, kinds
 from refgrad.train.optimiser import State, init_state
@@ -67,7 +70,9 @@ def _one_layer(params: Any) -> Any:
     }
 
 
-def step(pieces: Pieces, parts: Layerwise, state: State, tokens: Array, targets: Array) -> tuple[State, Array]:
+def step(
+    pieces: Pieces, parts: Layerwise, clip_norm: float | None, state: State, tokens: Array, targets: Array
+) -> tuple[State, Array]:
     """The state after one step and the loss before it; `state.params["h"]` is stacked."""
     leaves = Leaves(state, parts.whole, tokens)
     params, places = state.params, leaves.places
@@ -75,12 +80,17 @@ def step(pieces: Pieces, parts: Layerwise, state: State, tokens: Array, targets:
     with jax.named_scope("h"):
         x, kept = lax.scan(lambda x, layer: pieces.keep(layer, x), x, params["h"])
     loss, from_head, dx = pieces.head(params, x, targets)
-    head = {key: places[key] for key in pieces.head_keys if key != "wte"}
-    dx = leaves.consume(head, {key: from_head[key] for key in head}, dx)
+
+    def ends(dx: Array) -> gpt2.Params:
+        return pieces.add(from_head, pull_embed(dx))
+
+    if clip_norm is not None:
+        norm = norm_by_scan(pieces, params["h"], kept, dx, ends)
+        leaves.scale = partial(scaled, norm=norm, limit=clip_norm)
+    dx = leaves.consume(places, pieces.only_head(from_head), dx)
     with jax.named_scope("h"):
         dx = _backward(pieces, parts, leaves, kept, dx)
-    grads = pieces.add(from_head, pull_embed(dx))
-    leaves.consume({key: places[key] for key in grads}, grads, ())
+    leaves.consume(places, pieces.only_embed(ends(dx)), ())
     return leaves.finish(), loss
 
 

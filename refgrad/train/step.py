@@ -1,6 +1,7 @@
 """One training step of GPT-2: gradients by the derived rules, any optax transformation, the state donated."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,14 +9,16 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.models import gpt2
+from refgrad.models._inputs import check_ids, check_params
 from refgrad.ops import operations
 from refgrad.train import inside, scanned
-from refgrad.train.optimiser import State, check_transformation, update
+from refgrad.train.clip import scaled, squares
+from refgrad.train.optimiser import State, check_transformation, init_state, update
 from refgrad.train.separate import separate
 from refgrad.train.walk import Pieces, cast
 
 MEMORY = ("plain", "fast", "small")
-WAY_OUT = "take memory='plain'"
+WAY_OUT = "take memory='plain', or clip_norm=… in place of optax.clip_by_global_norm"
 
 
 def make_step(
@@ -27,14 +30,16 @@ def make_step(
     scan: bool = False,
     remat: bool = False,
     compute_dtype: Any = None,
+    clip_norm: float | None = None,
 ) -> Callable[[State, Array, Array], tuple[State, Array]]:
     """A jitted step: (state, tokens (b, s), targets (b, s)) → (new state, loss before the step); state is donated.
 
     `rules` as in `gpt2.loss`. `memory` is "plain", all gradients and then the update; "fast", the update inside the
     backward pass, a layer's gradients dying as soon as its parameters are updated; or "small", the same with blocks
-    recomputed. `scan` walks the layers by `lax.scan`, stacked or (plain) a list; `remat` recomputes blocks
-    in a plain step. `compute_dtype` casts the parameters for the forward and backward pass, such as `jnp.bfloat16`;
-    parameters and update keep the state's dtype.
+    recomputed and, by fused rules, the head in chunks of the vocabulary. `scan` walks stacked layers by `lax.scan`,
+    else they are a list; `remat` recomputes blocks in a plain step. `compute_dtype` casts the parameters for the
+    forward and backward pass, such as `jnp.bfloat16`; parameters and update keep the state's dtype. `clip_norm` clips
+    all gradients by their global norm before `tx`; with the update inside that takes two backward passes (`clip.py`).
 
     Raises TypeError where `tx` is no optax transformation or `compute_dtype` is not floating, and ValueError for
     unknown names. The step raises ValueError before it is compiled: for a state that is not this config's, an empty
@@ -48,36 +53,46 @@ def make_step(
         raise ValueError(f"remat is for memory='plain', but memory is {memory!r}: 'small' recomputes blocks")
     if compute_dtype is not None and not jnp.issubdtype(compute_dtype, jnp.floating):
         raise TypeError(f"compute_dtype is {compute_dtype!r}, but must be a floating dtype, such as jnp.bfloat16")
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f"clip_norm is {clip_norm}, but must be above 0, or None for no clipping")
     pieces = Pieces(config, rules, memory == "small", compute_dtype)
 
+    def plain(state: State, tokens: Array, targets: Array) -> tuple[State, Array]:
+        def loss(params: gpt2.Params) -> Array:
+            return gpt2.loss(cast(params, compute_dtype), tokens, targets, config, rules, scan, remat)
+
+        value, grads = jax.value_and_grad(loss)(state.params)
+        if clip_norm is not None:
+            grads = scaled(grads, jnp.sqrt(squares(grads)), clip_norm)
+        with jax.named_scope("update"):
+            return update(tx, grads, state), value
+
     def step(state: State, tokens: Array, targets: Array) -> tuple[State, Array]:
-        check(state, tokens, targets, config, tx)
+        check(state, tokens, targets, config, tx, scan)
         if memory == "plain":
-            return _plain(config, tx, rules, scan, remat, compute_dtype, state, tokens, targets)
+            return plain(state, tokens, targets)
         if scan:
-            return scanned.step(pieces, scanned.layerwise(tx, state, WAY_OUT), state, tokens, targets)
-        return inside.step(pieces, separate(tx, state, WAY_OUT), state, tokens, targets)
+            return scanned.step(pieces, scanned.layerwise(tx, state, WAY_OUT), clip_norm, state, tokens, targets)
+        return inside.step(pieces, separate(tx, state, WAY_OUT), clip_norm, state, tokens, targets)
 
     options = scanned.CPU_OPTIONS if scan and jax.default_backend() == "cpu" else None
     return jax.jit(step, donate_argnums=0, compiler_options=options)
 
 
-def _plain(config, tx, rules, scan, remat, dtype, state, tokens, targets) -> tuple[State, Array]:
-    """All gradients, then the update."""
-
-    def loss(params: gpt2.Params) -> Array:
-        return gpt2.loss(cast(params, dtype), tokens, targets, config, rules, scan, remat)
-
-    value, grads = jax.value_and_grad(loss)(state.params)
-    with jax.named_scope("update"):
-        return update(tx, grads, state), value
-
-
-def check(state: State, tokens: Array, targets: Array, config: gpt2.Config, tx: Any) -> None:
-    """Raises ValueError where the batch is empty or the optimiser's state is not what `tx` makes of the parameters."""
+def check(state: State, tokens: Array, targets: Array, config: gpt2.Config, tx: Any, scan: bool) -> None:
+    """Raises ValueError or TypeError where the batch is empty or no batch of this config's, where the parameters are
+    not this config's, or where the optimiser's state is not what `tx` makes of them."""
+    check_params(state.params, gpt2.shapes(config))
+    check_ids("tokens", tokens, config.vocab_size, config.n_positions)
+    check_ids("targets", targets, config.vocab_size, config.n_positions)
     if not jnp.size(tokens):
         raise ValueError(f"tokens has shape {jnp.shape(tokens)}, but a mean loss needs one token at least")
-    expected = jax.eval_shape(tx.init, state.params)
+    if jnp.shape(targets) != jnp.shape(tokens):
+        raise ValueError(f"targets has shape {jnp.shape(targets)}, but tokens has {jnp.shape(tokens)}: one a token")
+    if scan != isinstance(state.params["h"], Mapping):
+        stacked, needs = ("a list of", "stack") if scan else ("stacked", "unstack")
+        raise ValueError(f"state.params has {stacked} layers, but scan is {scan}: make them by gpt2.{needs}")
+    expected = jax.eval_shape(partial(init_state, tx=tx), state.params).opt_state
     same = jax.tree.structure(expected) == jax.tree.structure(state.opt_state) and all(
         one.shape == jnp.shape(other)
         for one, other in zip(jax.tree.leaves(expected), jax.tree.leaves(state.opt_state), strict=True)

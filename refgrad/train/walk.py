@@ -25,6 +25,8 @@ from jax import Array, lax
 
 from refgrad.models import gpt2
 
+EMBEDDINGS = ("wte", "wpe")
+
 
 def cast(params: Any, dtype: Any) -> Any:
     """The leaves in `dtype`, as they are where it is None. Its transpose casts the gradients back."""
@@ -86,7 +88,7 @@ class Pieces:
 
     def embed(self, params: gpt2.Params, tokens: Array) -> tuple[Array, Callable]:
         """The first block's stream, and its pullback to wte and wpe."""
-        read = {key: params[key] for key in ("wte", "wpe")}
+        read = {key: params[key] for key in EMBEDDINGS}
         x, pull = jax.vjp(lambda p: gpt2.embed(cast(p, self.dtype), tokens, self.config, self.rules), read)
         return x, lambda dx: pull(dx)[0]
 
@@ -95,17 +97,28 @@ class Pieces:
         read = {key: params[key] for key in self.head_keys}
 
         def loss(read: gpt2.Params, x: Array) -> Array:
-            return gpt2.head_loss(cast(read, self.dtype), x, targets, self.config, self.rules)
+            chunks = "vocabulary" if self.recompute and self.rules == "fused" else "positions"
+            return gpt2.head_loss(cast(read, self.dtype), x, targets, self.config, self.rules, chunks)
 
         value, (dread, dx) = jax.value_and_grad(loss, argnums=(0, 1))(read, x)
         return value, dread, dx
 
     def add(self, from_head: gpt2.Params, from_embed: gpt2.Params) -> gpt2.Params:
-        """The embeddings' gradients: a tied table has one from each end."""
+        """The gradients of all but the layers: a tied table has one from each end."""
+        both = from_head.keys() & from_embed.keys()
         return {
-            key: jax.tree.map(jnp.add, from_head[key], grads) if key in from_head else grads
-            for key, grads in from_embed.items()
+            **from_head,
+            **from_embed,
+            **{key: jax.tree.map(jnp.add, from_head[key], from_embed[key]) for key in both},
         }
+
+    def only_head(self, grads: gpt2.Params) -> gpt2.Params:
+        """Those that the head alone makes."""
+        return {key: grads[key] for key in grads if key not in EMBEDDINGS}
+
+    def only_embed(self, grads: gpt2.Params) -> gpt2.Params:
+        """Those that the embeddings make, or help to make."""
+        return {key: grads[key] for key in EMBEDDINGS}
 
     def _vjp(self, layer: gpt2.Params, x: Array) -> tuple[Array, Any]:
         return jax.vjp(lambda layer, x: gpt2.block(layer, x, self.config, self.rules), layer, x)

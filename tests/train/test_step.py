@@ -1,0 +1,197 @@
+"""The step: the same parameters with the update inside the backward pass as with all gradients first, and bad input."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from refgrad.models import gpt2
+from refgrad.report.text import standard_library_ids
+from refgrad.train import inside
+from refgrad.train.optimiser import decay_mask, init_state, update
+from refgrad.train.step import make_step
+
+CONFIG = gpt2.Config(n_layer=2, n_head=2, n_embd=16, n_positions=16, vocab_size=256)
+IDS = standard_library_ids(2, 16)
+STEPS = 3
+
+
+def start(tx, scan=False, config=CONFIG):
+    params = gpt2.init(jax.random.key(0), config)
+    return init_state(gpt2.stack(params) if scan else params, tx)
+
+
+def gradients_as_state():
+    """A transformation that changes no parameter and whose state is the last gradients."""
+
+    def update(grads, state, params=None):
+        return jax.tree.map(jnp.zeros_like, grads), grads
+
+    return optax.GradientTransformation(lambda params: jax.tree.map(jnp.zeros_like, params), update)
+
+
+def run(step, state, steps=STEPS):
+    losses = []
+    for _ in range(steps):
+        state, loss = step(state, *IDS)
+        losses.append(float(loss))
+    return state, losses
+
+
+def as_two_programs(tx, scan, config=CONFIG, **how):
+    """The same gradients, then the same update, each compiled alone."""
+    grads = make_step(config, gradients_as_state(), scan=scan, **how)
+    apply = jax.jit(lambda grads, state: update(tx, grads, state))
+    state = start(tx, scan, config)
+    for _ in range(STEPS):
+        copied = jax.tree.map(jnp.array, state.params)
+        state = apply(grads(init_state(copied, gradients_as_state()), *IDS)[0].opt_state, state)
+    return state
+
+
+def adamw():
+    schedule = optax.warmup_cosine_decay_schedule(1e-4, 1e-3, 2, 10)
+    return optax.adamw(schedule, weight_decay=0.1, mask=decay_mask)
+
+
+def multi():
+    def labels(params):
+        return jax.tree.map(lambda decays: "matrix" if decays else "rest", decay_mask(params))
+
+    return optax.multi_transform({"matrix": optax.adamw(1e-3), "rest": optax.sgd(1e-2, momentum=0.9)}, labels)
+
+
+TRANSFORMATIONS = {
+    "adamw": adamw,
+    "lion": lambda: optax.lion(1e-3),
+    "sgd": lambda: optax.sgd(1e-2, momentum=0.9, nesterov=True),
+    "MultiSteps": lambda: optax.MultiSteps(optax.adam(1e-3), 2),
+    "multi_transform": multi,
+    "inject_hyperparams": lambda: optax.inject_hyperparams(optax.adamw)(optax.linear_schedule(1e-3, 0.0, 9)),
+    "adafactor": lambda: optax.adafactor(1e-3),
+    "lamb": lambda: optax.lamb(1e-3),
+}
+ACROSS_LAYERS = ("adafactor", "lamb")
+
+FORMS = [
+    {"memory": memory, "scan": scan, "rules": rules}
+    for memory, scan, rules in (("fast", False, "fused"), ("fast", True, "document"), ("small", True, "fused"))
+]
+
+
+@pytest.mark.parametrize("how", FORMS, ids=lambda how: "-".join(map(str, how.values())))
+def test_bit_for_bit_the_same_as_two_programs(how):
+    got, _ = run(make_step(CONFIG, adamw(), **how), start(adamw(), how["scan"]))
+    chex.assert_trees_all_equal(got, as_two_programs(adamw(), **how))
+
+
+@pytest.mark.parametrize("name", [name for name in TRANSFORMATIONS if name != "adamw"])
+def test_every_transformation_that_keeps_leaves_apart(name):
+    tx = TRANSFORMATIONS[name]()
+    got, _ = run(make_step(CONFIG, tx, memory="fast"), start(tx))
+    chex.assert_trees_all_equal(got, as_two_programs(tx, False, memory="fast"))
+
+
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+def test_scanned_where_layers_are_kept_apart_too(name):
+    tx = TRANSFORMATIONS[name]()
+    step = make_step(CONFIG, tx, memory="fast", scan=True)
+    if name in ACROSS_LAYERS:
+        with pytest.raises(ValueError, match=r"the new params\.h\.\S+ across the layers.*memory='plain'"):
+            step.trace(start(tx, scan=True), *IDS)
+    else:
+        got, _ = run(step, start(tx, scan=True), 2)
+        want, _ = run(make_step(CONFIG, tx, scan=True), start(tx, scan=True), 2)
+        chex.assert_trees_all_close(got.params, want.params, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16], ids=["float32", "bfloat16"])
+def test_near_the_ordinary_step(tied, dtype):
+    config = dataclasses.replace(CONFIG, tie_word_embeddings=tied)
+    tx = optax.sgd(0.1, momentum=0.9)
+    want, losses = run(make_step(config, tx, rules="fused", compute_dtype=dtype), start(tx, config=config))
+    assert losses[-1] < losses[0] - 0.1
+    for memory in ("fast", "small"):
+        step = make_step(config, tx, rules="fused", memory=memory, compute_dtype=dtype)
+        got, _ = run(step, start(tx, config=config))
+        assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {jnp.dtype("float32")}
+        chex.assert_trees_all_close(got.params, want.params, rtol=0, atol=1e-6 if dtype is None else 2e-3)
+
+
+def test_a_layer_updated_by_stale_gradients_is_seen(monkeypatch):
+    tx = optax.sgd(0.1)
+    want = as_two_programs(tx, False, memory="fast")
+    right, seen = inside.Leaves.consume, []
+
+    def stale(self, group, grads, after):
+        seen.append(grads)
+        late = seen[-2] if len(seen) > 2 and "attn" in grads else grads
+        return right(self, group, late if jax.tree.structure(late) == jax.tree.structure(grads) else grads, after)
+
+    monkeypatch.setattr(inside.Leaves, "consume", stale)
+    got, _ = run(make_step(CONFIG, tx, memory="fast"), start(tx))
+    assert not np.array_equal(got.params["h"][0]["mlp"]["c_fc"]["weight"], want.params["h"][0]["mlp"]["c_fc"]["weight"])
+
+
+def test_temporaries_shrink():
+    config = dataclasses.replace(CONFIG, n_layer=6, n_embd=64, n_positions=128)
+    tx = optax.adamw(1e-3)
+    ids = jax.ShapeDtypeStruct((1, 128), jnp.int32)
+    temporaries = {}
+    for memory in ("plain", "fast", "small"):
+        state = jax.eval_shape(lambda: start(tx, config=config))
+        compiled = make_step(config, tx, rules="fused", memory=memory).lower(state, ids, ids).compile()
+        plan = compiled.memory_analysis()
+        assert plan.alias_size_in_bytes >= 0.99 * plan.output_size_in_bytes  # donated
+        temporaries[memory] = plan.temp_size_in_bytes
+    assert temporaries["fast"] < 0.7 * temporaries["plain"]
+    assert temporaries["small"] < 0.8 * temporaries["fast"]
+
+
+def test_decays_by_name_stacked_or_not():
+    params = gpt2.init(jax.random.key(0), CONFIG)
+    for tree in (params, gpt2.stack(params)):
+        mask = {jax.tree_util.keystr(path): m for path, m in jax.tree_util.tree_leaves_with_path(decay_mask(tree))}
+        assert all(decays == ("weight" in path and "ln_" not in path) for path, decays in mask.items())
+
+
+BAD = {
+    "memory": (dict(memory="tiny"), ValueError, "memory is 'tiny', but must be one of 'plain', 'fast', 'small'"),
+    "rules": (dict(rules="fast"), ValueError, "rules is 'fast'"),
+    "remat": (dict(memory="fast", remat=True), ValueError, "remat is for memory='plain'"),
+    "dtype": (dict(compute_dtype=jnp.int32), TypeError, "must be a floating dtype"),
+    "clip": (dict(clip_norm=0.0), ValueError, "clip_norm is 0.0, but must be above 0"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_choices(name):
+    how, error, message = BAD[name]
+    with pytest.raises(error, match=message):
+        make_step(CONFIG, optax.sgd(0.1), **how)
+
+
+def test_not_a_transformation():
+    with pytest.raises(TypeError, match="must be an optax transformation"):
+        make_step(CONFIG, lambda params: params)
+
+
+@pytest.mark.parametrize("memory", ["plain", "fast"])
+def test_states_and_batches_that_do_not_fit(memory):
+    tx = optax.adam(1e-3)
+    step = make_step(CONFIG, tx, memory=memory)
+    state = start(tx)
+    with pytest.raises(ValueError, match=r"tokens has shape \(0, 16\)"):
+        step(state, IDS[0][:0], IDS[1][:0])
+    with pytest.raises(ValueError, match="make it by init_state"):
+        step(state._replace(opt_state=()), *IDS)
+    with pytest.raises(ValueError, match=r"but this config means \(48,\)"):
+        wider = dataclasses.replace(CONFIG, n_embd=32)
+        step(start(tx, config=wider), *IDS)
+    with pytest.raises(ValueError, match="targets has shape"):
+        step(state, IDS[0], IDS[1][:1])
