@@ -38,13 +38,19 @@ def vary_with(x: Array, *others: Array) -> Array:
 
 
 def after(cotangent: Array, x: Array) -> Array:
-    """`x`, but not before `cotangent`, of the same shape, exists: x + 0·cotangent.
+    """`x`, but not before `cotangent`, of the same shape or of lengths one, exists: x + 0·cotangent.
 
     What a backward pass makes again depends on the forward's values alone, so that a compiler may make it early, or
     find it among what the forward made, and keep it in between: the memory that was to be saved. XLA on CPU drops an
-    `optimization_barrier`; a sum it cannot drop, since 0·∞ is not 0.
+    `optimization_barrier`; a sum it cannot drop, since 0·∞ is not 0. The blocks of one operation wait for each other in
+    the same way, or they would all be alive at once.
     """
     return x + 0.0 * cotangent.astype(x.dtype)
+
+
+def corner(x: Array) -> Array:
+    """The first entry of each matrix of `x` (..., n, k), as (..., 1, 1): something to wait for."""
+    return x[..., :1, :1]
 
 
 def rows(x: Array) -> Array:

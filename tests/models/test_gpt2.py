@@ -46,6 +46,10 @@ FORMS = [
     {"rules": "document", "remat": True},
     {"rules": "document", "scan": True, "remat": True},
     {"rules": "autodiff", "scan": True, "remat": True},
+    {"rules": "fused", "scan": True},
+    {"rules": "fused", "remat": True},
+    {"rules": "fused", "scan": True, "remat": True},
+    {"rules": "fused"},
 ]
 
 
@@ -54,7 +58,7 @@ def test_every_form_gives_the_same_values_and_gradients(tied, x64):
     config = dataclasses.replace(CONFIG, tie_word_embeddings=tied)
     p = params(config)
     want = gradient(p, config, rules="autodiff")
-    for form in FORMS if tied else FORMS[:2]:
+    for form in FORMS if tied else (*FORMS[:2], FORMS[-1]):
         assert_close(gradient(p, config, **form), want, 1e-11)
     stacked = gradient(gpt2.stack(p), config, scan=True)
     assert_close((stacked[0], gpt2.unstack(stacked[1])), want, 1e-11)
@@ -67,8 +71,9 @@ def test_every_leaf_against_autodiff_without_rules(dtype, bound, x64):
     assert_close(jax.jit(jax.grad(loss))(p), jax.jit(jax.grad(verify.without_rules(loss)))(p), bound)
 
 
-def test_loss_is_float32_and_finite_in_half_precision():
-    loss, grads = gradient(params(dtype=jnp.bfloat16))
+@pytest.mark.parametrize("rules", ["document", "fused"])
+def test_loss_is_float32_and_finite_in_half_precision(rules):
+    loss, grads = gradient(params(dtype=jnp.bfloat16), rules=rules)
     assert loss.dtype == jnp.float32
     chex.assert_tree_all_finite(grads)
     assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype(jnp.bfloat16)}

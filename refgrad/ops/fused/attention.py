@@ -18,8 +18,8 @@ dk and dv of a block are then finished at once, and dq alone is summed over the 
 Kept: q, k, v, o, and M and S, which together are the log-sum-exp M + log S; apart they keep its last digits.
 A block longer than the sequence is the sequence. Cost: with A = Σ over the blocks of rows × prefix, which is s²/2 and
 half a block more a row, against the operations that it replaces: the masked blocks are not there; the scores are made
-again, once the cotangent exists (see `after`); scaling, division and row sums act on s·d entries of a head and not on
-its s².
+again, once the cotangent exists and the block before is done (see `after`); scaling, division and row sums act on the
+s·d entries of a head and not on its s².
 Source: D2, "Activation-to-Activation Multiplications", "Softmax", and its remark that half of the scores is masked;
 Dao et al., FlashAttention (2022), for the log-sum-exp in the probabilities' place.
 """
@@ -33,7 +33,7 @@ from jax import Array
 
 from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, after, lift, product, wide
+from refgrad.ops._numerics import Like, after, corner, lift, product, wide
 from refgrad.ops._row import Cost, Row, Special
 from refgrad.symbols import a, b, d, m, n_h, s, w
 
@@ -72,12 +72,15 @@ def _attend(q: Array, k: Array, v: Array, block: int) -> tuple[Array, Array, Arr
     q, parts = _scaled(q), []
     for rows in _blocks(q.shape[-2], block):
         prefix = slice(0, rows.stop)
-        x = product("...id,...jd->...ij", q[..., rows, :], k[..., prefix, :])
+        keys, values = (x[..., prefix, :] for x in (k, v))
+        if parts:
+            keys, values = (after(corner(parts[-1][0]), x) for x in (keys, values))
+        x = product("...id,...jd->...ij", q[..., rows, :], keys)
         x = _open(x, rows, prefix)
         top = jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
         e = jnp.exp(x - top)
         total = jnp.sum(e, axis=-1, keepdims=True)
-        o = product("...ij,...jd->...id", e.astype(v.dtype), v[..., prefix, :]) / total
+        o = product("...ij,...jd->...id", e.astype(v.dtype), values) / total
         parts.append((o.astype(v.dtype), top, total))
     o, top, total = (jnp.concatenate(part, axis=-2) for part in zip(*parts, strict=True))
     return o, top, total
@@ -120,16 +123,19 @@ def _bwd(block: int, kept: Residuals, do: Array) -> tuple[Array, Array, Array]:
     dq, dk, dv = None, [], []
     for keys in reversed(_blocks(s, block)):
         rest = slice(keys.start, s)  # the queries that see these keys
-        x = product("...jd,...id->...ji", k[..., keys, :], q[..., rest, :])
+        q_rest, g_rest = (x[..., rest, :] for x in (q, g))
+        if dk:
+            done = corner(dq) + corner(dk[-1]) + corner(dv[-1])
+            q_rest, g_rest = (after(done, x) for x in (q_rest, g_rest))
+        x = product("...jd,...id->...ji", k[..., keys, :], q_rest)
         e = jnp.exp(_open(x, rest, keys, transposed=True) - top[..., rest])
-        dp = product("...jd,...id->...ji", v[..., keys, :], g[..., rest, :])
+        dp = product("...jd,...id->...ji", v[..., keys, :], g_rest)
         dx = (e * (dp - column[..., rest])).astype(k.dtype)
-        dv.append(product("...ji,...id->...jd", e.astype(v.dtype), g[..., rest, :]))
-        dk.append(product("...ji,...id->...jd", dx, q[..., rest, :]))
+        dv.append(product("...ji,...id->...jd", e.astype(v.dtype), g_rest))
+        dk.append(product("...ji,...id->...jd", dx, q_rest))
         part = product("...ji,...jd->...id", dx, k[..., keys, :])
         if dq is not None:
-            own = keys.stop - keys.start
-            part = jnp.concatenate([part[..., :own, :], part[..., own:, :] + dq], axis=-2)
+            part = jnp.concatenate([part[..., :block, :], part[..., block:, :] + dq], axis=-2)
         dq = part
     dk, dv = (jnp.concatenate(parts[::-1], axis=-2) for parts in (dk, dv))
     return Like.of(kept.q)(dq * q.shape[-1] ** -0.5), Like.of(k)(dk), Like.of(v)(dv)
@@ -141,6 +147,9 @@ WHOLE = sympy.floor(s / m)  # blocks of m rows; what is left are s − m·WHOLE
 AREA = m**2 * WHOLE * (WHOLE + 1) / 2 + (s - m * WHOLE) * s  # Σ over the blocks of queries: rows × prefix
 SUMMED = s * WHOLE - m * WHOLE * (WHOLE - 1) / 2 + (s - m * WHOLE) - s  # Σ over the later blocks of keys: queries
 HEADS = b * n_h
+LATER = sympy.ceiling(s / m) - 1  # blocks that wait for another …
+PREFIXES = m * WHOLE * (WHOLE + 1) / 2 + (LATER + 1 - WHOLE) * s - sympy.Min(m, s)  # … their keys, forward
+RESTS = SUMMED + LATER * m  # … their queries, backward
 
 ROW = Row(
     op=attention,
@@ -148,9 +157,11 @@ ROW = Row(
     arguments={"q": "b n_h s d", "k": "b n_h s d", "v": "b n_h s d"},
     statics={"block": m},
     # two products; a selection, the maximum and the sum with n − 1 a row, the shift; scaling and division; the mask
-    forward=Cost(HEADS * (4 * AREA * d + 4 * AREA - 2 * s + 2 * s * d) + AREA, HEADS * AREA),
+    forward=Cost(
+        HEADS * (4 * AREA * d + 4 * AREA - 2 * s + 2 * s * d + 2 * LATER + 2 * PREFIXES * d) + AREA, HEADS * AREA
+    ),
     backward=Cost(
-        HEADS * (10 * AREA * d + 4 * AREA + 7 * s * d + SUMMED * d) + AREA,
+        HEADS * (10 * AREA * d + 4 * AREA + 7 * s * d + SUMMED * d + 4 * LATER + 2 * RESTS * d) + AREA,
         HEADS * AREA,
     ),
     document=HEADS * s**2 * (8 * d + 5),
@@ -159,6 +170,7 @@ ROW = Row(
         "scores recomputed": HEADS * (AREA * (2 * d + 2) + 3 * s * d) + AREA,
         "scaling, division and row sums a column, not a score": HEADS * (4 * s * d - 3 * AREA),
         "dq summed over the blocks": HEADS * SUMMED * d,
+        "blocks await each other": HEADS * (4 * LATER + 2 * RESTS * d),
     },
     residuals=HEADS * s * (4 * w * d + 2 * a),
     special={

@@ -27,7 +27,7 @@ import sympy
 from jax import Array
 
 from refgrad._jax import custom_vjp
-from refgrad.ops._numerics import Like, lift, product, rows
+from refgrad.ops._numerics import Like, after, corner, lift, product, rows
 from refgrad.ops._row import Cost, Row, Special
 from refgrad.ops.fused._rows_of_logits import (
     Rows,
@@ -65,9 +65,15 @@ def _chunk_loss(logits: Array, top: Array, total: Array, picked: Array, chunk: R
     return jnp.sum(chunk.counts * losses(top, total, picked, mean, terms))
 
 
-def _chunk(x: Array, E: Array, targets: Array, mask: Array, part: slice) -> tuple[Array, Array, Rows]:
-    """The chunk's rows of x (r, h), their logits (r, V) in the dtype of sums, and their targets."""
+def _chunk(
+    x: Array, E: Array, targets: Array, mask: Array, part: slice, before: Array | None
+) -> tuple[Array, Array, Rows]:
+    """The chunk's rows of x (r, h), their logits (r, V) in the dtype of sums, and their targets.
+
+    It waits for the chunk before, of which `before` (1, 1) is something.
+    """
     x_rows = rows(x[..., part, :])
+    x_rows = x_rows if before is None else after(before, x_rows)
     return x_rows, product("rh,vh->rv", x_rows, E), flat(targets[..., part], mask[..., part], x)
 
 
@@ -85,7 +91,7 @@ def head_loss(
     check("fused.head_loss", x, E, targets, mask, chunk, terms)
     loss = []
     for part in _chunks(x.shape[-2], chunk):
-        _, logits, found = _chunk(x, E, targets, mask, part)
+        _, logits, found = _chunk(x, E, targets, mask, part, lift(loss[-1], 2) if loss else None)
         loss.append(_chunk_loss(logits, *sums(logits), pick(logits, found.targets), found, terms))
     return reduce(add, loss) / number(mask, x)
 
@@ -98,7 +104,8 @@ def _fwd(
     check("fused.head_loss", x, E, targets, mask, chunk, terms)
     loss, dx, dE, like_E = [], [], None, Like.of(E)
     for part in _chunks(x.shape[-2], chunk):
-        x_rows, logits, found = _chunk(x, E, targets, mask, part)
+        before = corner(dE) + corner(rows(dx[-1])) if dx else None
+        x_rows, logits, found = _chunk(x, E, targets, mask, part, before)
         top, total = sums(logits)
         picked = pick(logits, found.targets)
         loss.append(_chunk_loss(logits, top, total, picked, found, terms))
@@ -123,6 +130,7 @@ head_loss.defvjp(_fwd, _bwd)
 
 CHUNKS = sympy.ceiling(s / c)
 N = b * s
+WAIT = CHUNKS - 1 + b * (s - sympy.Min(c, s)) * h  # for the chunk before
 
 ROW = Row(
     op=head_loss,
@@ -131,10 +139,10 @@ ROW = Row(
     statics={"chunk": c},
     scale={"x": 1 / sympy.sqrt(h)},
     # the product; maximum and sum with n − 1 each, the shift; a row's mask, target, pick and sums; the mean
-    forward=Cost(2 * N * h * V + 3 * N * V + 12 * N, N * V + N),
+    forward=Cost(2 * N * h * V + 3 * N * V + 12 * N + WAIT, N * V + N),
     backward=Cost(N * h + V * h + 1),
     # the gradients' products and their sums; shift, factor, comparison, selection; the targets' part
-    ahead=Cost(4 * N * h * V + (CHUNKS - 1) * V * h + 4 * N * V + 5 * N * h + 9 * N, N * V + N),
+    ahead=Cost(4 * N * h * V + (CHUNKS - 1) * (V * h + 1) + 4 * N * V + 5 * N * h + 9 * N, N * V + N),
     document=4 * N * h * V + 4 * N * V,
     causes={
         "gradient made in the forward": -4 * N * h * V - 4 * N * V,

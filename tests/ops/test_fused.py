@@ -1,0 +1,212 @@
+"""What is special about the fused operations: blocks that are skipped, arrays that never exist, targets ignored."""
+
+import operator
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import jaxprs_in_params
+
+from refgrad import cost, ops, verify
+from refgrad.ops import TABLE, fused
+from refgrad.ops.multi_head_attention import _plain, attend
+from refgrad.symbols import evaluate
+from tests.ops.cases import DIMS, NAMES, relative_error, weighted
+
+F32, I32 = jnp.float32, jnp.int32
+FUSED = [name for name in NAMES if name.startswith("fused.")]
+HEADS = ("head_loss", "head_loss_by_vocabulary")
+
+
+def z(*shape, dtype=F32):
+    return jnp.zeros(shape, dtype)
+
+
+def layer(h=6):
+    return [z(*struct.shape) for struct in TABLE["fused.block"].shapes({**DIMS[0], "h": h}, F32)]
+
+
+def head(x=(2, 3, 4), E=(7, 4), targets=(2, 3), dtype=I32):
+    return z(*x), z(*E), z(*targets, dtype=dtype), z(*targets, dtype=I32)
+
+
+BAD = {
+    "attention, block": (lambda: fused.attention(*3 * [z(2, 3, 4)], 0), ValueError, "block is 0, but must be at least"),
+    "attention, negative": (lambda: fused.attention(*3 * [z(2, 3, 4)], -8), ValueError, "block is -8, but must be"),
+    "attention, empty": (
+        lambda: fused.attention(*3 * [z(2, 0, 4)], 2),
+        ValueError,
+        r"shape \(2, 0, 4\), but needs one",
+    ),
+    "attention, shape": (lambda: fused.attention(z(3, 4), z(5, 4), z(3, 4), 2), ValueError, "k has shape .* s = 3"),
+    "block, heads": (lambda: fused.block(*layer(), 4, 1e-5, 2), ValueError, "n_head is 4, but must divide h = 6"),
+    "block, block": (lambda: fused.block(*layer(), 2, 1e-5, 0), ValueError, "fused.block: block is 0"),
+    "block, eps": (lambda: fused.block(*layer(), 2, 0.0, 2), ValueError, r"eps is 0\.0, but must be above 0"),
+    "gelu": (lambda: fused.gelu(z(2, dtype=I32)), TypeError, "gelu: x is int32"),
+    "head_loss, chunk": (lambda: fused.head_loss(*head(), 0), ValueError, "chunk is 0, but must be at least 1"),
+    "head_loss, empty": (lambda: fused.head_loss(*head((0, 3, 4), (7, 4), (0, 3)), 2), ValueError, "needs one row"),
+    "head_loss, ids": (lambda: fused.head_loss(*head(dtype=F32), 2), TypeError, "targets is float32, but ids are int"),
+    "head_loss, rows": (lambda: fused.head_loss(*head(targets=(2, 5)), 2), ValueError, r"targets has shape \(2, 5\)"),
+    "head_loss, smoothing": (lambda: fused.head_loss(*head(), 2, 1.0), ValueError, r"smoothing is 1\.0, but must be"),
+    "head_loss, z": (lambda: fused.head_loss(*head(), 2, 0.0, -1.0), ValueError, r"z_loss is -1\.0, but must be"),
+    "head_loss_by_vocabulary, chunk": (
+        lambda: fused.head_loss_by_vocabulary(*head(), -1),
+        ValueError,
+        "chunk is -1, but must be at least 1",
+    ),
+    "layer_norm": (lambda: fused.layer_norm(z(2, 3), z(3), z(3), 0.0), ValueError, r"eps is 0\.0, but must be above 0"),
+    "linear": (lambda: fused.linear(z(2, 3), z(4, 5), z(5)), ValueError, "w has shape .* where i is 4, but i = 3"),
+    "mlp": (lambda: fused.mlp(z(2, 3), z(3, 5), z(5), z(4, 3), z(3)), ValueError, "w_2 has shape .* o is 4, but o = 5"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_named(what):
+    call, error, message = BAD[what]
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_every_fused_operation_is_tried():
+    assert {what.partition(",")[0] for what in BAD} == {name.removeprefix("fused.") for name in FUSED}
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_the_forward_of_the_rule_costs_what_it_says(name):
+    row = TABLE[name]
+    for dims in DIMS:
+        counted = cost.count(lambda *a, dims=dims: jax.vjp(row.bound(dims), *a), *row.shapes(dims, F32))
+        for part, found in zip(range(2), (counted.flops, counted.transcendental), strict=True):
+            assert found == evaluate(row.forward[part] + row.ahead[part], dims)
+
+
+@pytest.mark.parametrize("s", [1, 2, 4, 5, 9])
+def test_attention_equals_the_documents_at_every_length(s, x64):
+    rng = np.random.default_rng(s)
+    q, k, v = (jnp.asarray(rng.standard_normal((2, 3, s, 5))) for _ in range(3))
+
+    def document(q, k, v):
+        scores = ops.attention_scaling.fun(ops.query_key.fun(q, k), q.shape[-1])
+        return ops.attn_value.fun(ops.causal_softmax.fun(scores), v)
+
+    both = (partial(fused.attention, block=4), document)
+    got, want = jax.jit(lambda *a: [jax.value_and_grad(weighted(f), (0, 1, 2))(*a) for f in both])(q, k, v)
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert relative_error(one, other) <= 1e-13
+
+
+def test_masked_blocks_are_neither_computed_nor_counted():
+    shapes = [jax.ShapeDtypeStruct((1, 1, 8, 3), F32)] * 3
+    for block, area in ((1, 36), (2, 40), (4, 48), (8, 64), (100, 64)):
+        counted = cost.count(partial(fused.attention, block=block), *shapes)
+        backward = cost.count_backward(partial(fused.attention, block=block), *shapes)
+        assert counted.matmul == 4 * area * 3 and backward.matmul == 10 * area * 3
+        assert counted.transcendental == backward.transcendental == area
+
+
+def test_attentions_temporaries_grow_linearly():
+    def temporaries(s):
+        shapes = [jax.ShapeDtypeStruct((1, 2, s, 16), F32)] * 4
+        step = lambda q, k, v, ct: jax.vjp(partial(fused.attention, block=64), q, k, v)[1](ct)  # noqa: E731
+        return jax.jit(step).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+
+    short, middle, long = (temporaries(s) for s in (256, 512, 1024))
+    assert middle < 2.5 * short and long < 2.5 * middle  # 4 where they are quadratic
+    assert long < 4 * 2 * 1024**2 / 2  # half of one array of scores
+
+
+def arrays(jaxpr):
+    """Every array that a traced program makes, at any depth."""
+    for eqn in jaxpr.eqns:
+        yield from (v.aval for v in eqn.outvars)
+        for inner in jaxprs_in_params(eqn.params):
+            yield from arrays(inner)
+
+
+@pytest.mark.parametrize(
+    ("name", "chunk", "largest"), [("head_loss", 3, 2 * 3 * 101), ("head_loss_by_vocabulary", 30, 2 * 11 * 30)]
+)
+def test_no_logits_beyond_a_chunk(name, chunk, largest):
+    """3 of 11 positions or 30 of 101 rows of E at a time; E's own gradient is (101, 4)."""
+    shapes = (jax.ShapeDtypeStruct((2, 11, 4), F32), jax.ShapeDtypeStruct((101, 4), F32))
+    ids = jax.ShapeDtypeStruct((2, 11), I32)
+    loss = partial(getattr(fused, name), chunk=chunk)
+    jaxpr = jax.make_jaxpr(jax.value_and_grad(loss, (0, 1)))(*shapes, ids, ids)
+    sizes = {aval.size for aval in arrays(jaxpr.jaxpr) if aval.dtype == F32 and aval.shape != (101, 4)}
+    assert max(sizes) == largest < 2 * 11 * 101
+
+
+def plain_loss(x, E, targets, mask, smoothing, z_loss):
+    """The loss in the words of its definition."""
+    logits = x @ E.T
+    total = jax.nn.logsumexp(logits, axis=-1)
+    picked = jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
+    losses = total - (1 - smoothing) * picked - smoothing * jnp.mean(logits, axis=-1) + z_loss * total**2
+    mask = mask.astype(losses.dtype)
+    return jnp.sum(losses * mask) / jnp.maximum(jnp.sum(mask), 1)
+
+
+@pytest.mark.parametrize("terms", [(0.0, 0.0), (0.1, 0.0), (0.0, 0.01), (0.2, 0.03)], ids=str)
+@pytest.mark.parametrize("name", HEADS)
+def test_smoothing_z_loss_and_ignored_targets(name, terms, x64):
+    row = TABLE[f"fused.{name}"]
+    x, E, targets, mask = row.sample(3, DIMS[1], jnp.float64)
+    assert 0 < jnp.sum(mask) < mask.size
+    by_rule = partial(getattr(fused, name), chunk=4, smoothing=terms[0], z_loss=terms[1])
+    got = jax.jit(jax.value_and_grad(by_rule, (0, 1)))(x, E, jnp.where(mask, targets, -100), mask)
+    want = jax.jit(jax.value_and_grad(lambda *a: plain_loss(*a, targets, mask, *terms), (0, 1)))(x, E)
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        assert relative_error(one, other) <= 1e-13
+    if terms == (0.2, 0.03):
+        single = row.sample(3, DIMS[1], F32)
+        verify.assert_ok(by_rule, *single, properties=("structure", "accuracy", "second_order"))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_no_target_counts(name):
+    x, E, targets, mask = TABLE[f"fused.{name}"].sample(0, DIMS[0], F32)
+    loss, grads = jax.value_and_grad(partial(getattr(fused, name), chunk=2), (0, 1))(x, E, targets, 0 * mask)
+    assert loss == 0 and not any(map(jnp.any, grads))
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_an_id_outside_the_vocabulary_is_nan_only_where_it_counts(name):
+    x, E, targets, mask = TABLE[f"fused.{name}"].sample(0, DIMS[0], F32)
+    loss = jax.jit(partial(getattr(fused, name), chunk=2))
+    for bad in (-1, E.shape[0], 2**31 - 1):
+        wrong = targets.at[1, 1].set(bad)
+        assert jnp.isnan(loss(x, E, wrong, mask.at[1, 1].set(1)))
+        assert jnp.isfinite(loss(x, E, wrong, mask.at[1, 1].set(0)))
+
+
+@pytest.mark.parametrize("name", ["attention", *HEADS])
+def test_a_block_or_chunk_larger_than_its_axis_is_the_axis(name):
+    row, dims = TABLE[f"fused.{name}"], DIMS[1]
+    axis = dims["V" if name == "head_loss_by_vocabulary" else "s"]
+    arrays_ = row.sample(0, dims, F32)
+    f = operator.attrgetter(name)(fused)
+    chex.assert_trees_all_equal(f(*arrays_, axis), f(*arrays_, axis + 1), f(*arrays_, 10**6))
+
+
+def test_a_block_that_recomputes_keeps_its_input_alone(x64):
+    row, dims = TABLE["fused.block"], DIMS[1]
+    arrays_ = row.sample(0, dims, jnp.float64)
+    statics = row.static_values(dims)[:-1]
+    calls = [lambda *a, again=again: fused.block(*a, *statics, again) for again in (False, True)]
+    keep, again = (jax.jit(jax.grad(weighted(f), range(13)))(*arrays_) for f in calls)
+    for one, other in zip(keep, again, strict=True):
+        assert relative_error(one, other) <= 1e-13
+    kept = jax.eval_shape(lambda *a: jax.vjp(calls[1], *a)[1], *row.shapes(dims, F32))
+    assert sum(leaf.size for leaf in jax.tree.leaves(kept)) == sum(a.size for a in arrays_)
+
+
+def test_the_blocks_forward_is_the_documents(x64):
+    row, dims = TABLE["fused.block"], DIMS[1]
+    x, *p = row.sample(0, dims, jnp.float64)
+    one = x + attend(_plain(), ops.layer_norm.fun(x, *p[:2], 1e-5), *p[2:6], dims["n_h"])
+    inner = ops.gelu.fun(ops.linear.fun(ops.layer_norm.fun(one, *p[6:8], 1e-5), *p[8:10]))
+    want = one + ops.linear.fun(inner, *p[10:])
+    assert relative_error(fused.block(x, *p, *row.static_values(dims)), want) <= 1e-13
