@@ -59,6 +59,10 @@ BAD = {
     ),
     "layer_norm": (lambda: fused.layer_norm(z(2, 3), z(3), z(3), 0.0), ValueError, r"eps is 0\.0, but must be above 0"),
     "linear": (lambda: fused.linear(z(2, 3), z(4, 5), z(5)), ValueError, "w has shape .* where i is 4, but i = 3"),
+    "rms_norm": (lambda: fused.rms_norm(z(2, 3), z(3), 0.0), ValueError, r"eps is 0\.0, but must be above 0"),
+    "rotary": (lambda: fused.rotary(z(2, 3), 1e4), ValueError, "x has 3 columns a head, but they are turned in pairs"),
+    "rotary, base": (lambda: fused.rotary(z(2, 4), 0.0), ValueError, r"base is 0\.0, but must be above 0"),
+    "swiglu": (lambda: fused.swiglu(z(2, 3), z(2, 4)), ValueError, r"swiglu: u has shape \(2, 4\)"),
     "mlp": (lambda: fused.mlp(z(2, 3), z(3, 5), z(5), z(4, 3), z(3)), ValueError, "w_2 has shape .* o is 4, but o = 5"),
 }
 
@@ -210,3 +214,15 @@ def test_the_blocks_forward_is_the_documents(x64):
     inner = ops.gelu.fun(ops.linear.fun(ops.layer_norm.fun(one, *p[6:8], 1e-5), *p[8:10]))
     want = one + ops.linear.fun(inner, *p[10:])
     assert relative_error(fused.block(x, *p, *row.static_values(dims)), want) <= 1e-13
+
+
+def test_rotary_turns_scores_by_the_distance_alone(x64):
+    """Scores of turned queries and keys depend on how far apart they stand, and turning keeps every length."""
+    rng = np.random.default_rng(0)
+    q, k = (jnp.broadcast_to(jnp.asarray(rng.standard_normal((1, 8))), (6, 8)) for _ in range(2))
+    turned_q, turned_k = fused.rotary(q, 100.0), fused.rotary(k, 100.0)
+    scores = turned_q @ turned_k.T
+    for distance in range(-5, 6):
+        along = jnp.diagonal(scores, distance)
+        assert relative_error(along, jnp.broadcast_to(along[0], along.shape)) <= 1e-13
+    assert relative_error(jnp.linalg.norm(turned_q, axis=-1), jnp.linalg.norm(q, axis=-1)) <= 1e-14

@@ -1,0 +1,83 @@
+"""Root-mean-square normalisation over the last axis: y = γ x̂, x̂ = x rrms, rrms = (mean(x²) + ε)^(−1/2).
+
+Derivation. That of `layer_norm` without the mean: with v = dy γ and ∂rrms/∂x_i = −rrms³ x_i / h,
+
+    ∂x̂_j/∂x_i = rrms δ(i, j) − x_j rrms³ x_i / h = rrms (δ(i, j) − x̂_j x̂_i / h)
+
+so that the sum over j has one mean in the place of two. γ is shared by every row r:
+
+    x̂ = x rrms        v = dy γ        dx = rrms (v − x̂ mean(v x̂))        dγ = Σ_r dy x̂
+
+Kept: x and rrms, and γ: x̂ is one product away, and made again once dy exists (see `after`).
+Cost: γ's product; v x̂ and its mean, x̂ mean, the difference, rrms; dy x̂ and its sum over the rows; x̂ again, 3bsh.
+Source: Zhang and Sennrich, Root Mean Square Layer Normalization (2019); LLaMA's norm; D2's "Layer Normalization" by
+leaving out the mean and β.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from refgrad._jax import custom_vjp
+from refgrad.ops._agree import agree
+from refgrad.ops._numerics import Like, after, lift, rows, wide
+from refgrad.ops._row import Cost, Row, Special
+from refgrad.symbols import a, b, h, s, w
+
+
+class Residuals(NamedTuple):
+    """x (..., h), rrms (..., 1) and γ (h,)."""
+
+    x: Array
+    rrms: Array
+    gamma: Array
+
+
+@custom_vjp(nondiff_argnums=(2,))
+@jax.named_scope("rms_norm")
+def rms_norm(x: Array, gamma: Array, eps: float) -> Array:
+    """x (..., h), γ (h,), ε > 0 → (..., h). Raises ValueError or TypeError where they do not agree."""
+    return _fwd(x, gamma, eps)[0]
+
+
+@jax.named_scope("rms_norm")
+def _fwd(x: Array, gamma: Array, eps: float) -> tuple[Array, Residuals]:
+    agree("fused.rms_norm", x=(x, "... h"), gamma=(gamma, "h"))
+    if not eps > 0:
+        raise ValueError(f"fused.rms_norm: eps is {eps}, but must be above 0, or a row of zeros divides by 0")
+    x_wide = wide(x)
+    rrms = jax.lax.rsqrt(jnp.mean(x_wide * x_wide, axis=-1, keepdims=True) + eps)
+    y = lift(wide(gamma), x.ndim) * (x_wide * rrms)
+    return y.astype(x.dtype), Residuals(x, rrms, gamma)
+
+
+@jax.named_scope("rms_norm")
+def _bwd(eps: float, kept: Residuals, dy: Array) -> tuple[Array, Array]:
+    x_hat, dy = wide(after(dy, kept.x)) * kept.rrms, wide(dy)
+    v = dy * lift(wide(kept.gamma), dy.ndim)
+    dx = kept.rrms * (v - x_hat * jnp.mean(v * x_hat, axis=-1, keepdims=True))
+    return Like.of(kept.x)(dx), Like.of(kept.gamma)(jnp.sum(rows(dy * x_hat), axis=0))
+
+
+rms_norm.defvjp(_fwd, _bwd)
+
+ROW = Row(
+    op=rms_norm,
+    source="Zhang and Sennrich (2019)",
+    arguments={"x": "b s h", "gamma": "h"},
+    statics={"eps": 1e-5},
+    # the square and its mean (n), x̂, γ x̂; + ε and rsqrt once a row
+    forward=Cost(4 * b * s * h + b * s, b * s),
+    backward=Cost(11 * b * s * h - h),
+    document=8 * b * s * h,
+    causes={"n−1 additions": -h, "x̂ recomputed": 3 * b * s * h},
+    residuals=w * (b * s * h + h) + a * b * s,
+    special={
+        "rows of zeros": Special(values={"x": np.zeros_like}),
+        "rows of one element": Special(dims={"h": 1}),
+        "rows far from zero": Special(values={"x": lambda x: x + 100}),
+    },
+)
