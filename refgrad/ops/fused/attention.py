@@ -6,10 +6,9 @@ each against its own prefix of keys and no others: what lies above the block's l
 
 Derivation. `attn_value`, `softmax` and `query_key` in turn give dv_j = Σ_i p_ij do_i, dp_ij = do_i·v_j,
 dx_ij = p_ij (dp_ij − Σ_k p_ik dp_ik), dq̃_i = Σ_j dx_ij k_j, dk_j = Σ_i dx_ij q̃_i. The sum over k is
-do_i · Σ_k p_ik v_k = do_i · o_i, and p_ij = e_ij / S_i: with g_i = do_i / S_i the division leaves the s² entries for
-the heads' columns, and the probabilities come again from M:
+do_i · Σ_k p_ik v_k = do_i · o_i, a number for each query, and the probabilities come again from M and S:
 
-    e_ij = e^(x_ij − M_i)        dv_j = Σ_i e_ij g_i        dx_ij = e_ij (g_i·v_j − g_i·o_i)
+    p_ij = e^(x_ij − M_i) / S_i        dv_j = Σ_i p_ij do_i        dx_ij = p_ij (do_i·v_j − do_i·o_i)
     dk_j = Σ_i dx_ij q̃_i        dq_i = (Σ_j dx_ij k_j) / √d
 
 The backward pass takes the *keys* in blocks, each against the queries from its first position on, as (keys × queries):
@@ -18,8 +17,8 @@ dk and dv of a block are then finished at once, and dq alone is summed over the 
 Kept: q, k, v, o, and M and S, which together are the log-sum-exp M + log S; apart they keep its last digits.
 A block longer than the sequence is the sequence. Cost: with A = Σ over the blocks of rows × prefix, which is s²/2 and
 half a block more a row, against the operations that it replaces: the masked blocks are not there; the scores are made
-again, once the cotangent exists and the block before is done (see `after`); scaling, division and row sums act on the
-s·d entries of a head and not on its s².
+again, once the cotangent exists and the block before is done (see `after`); scaling and row sums act on the s·d entries
+of a head and not on its s².
 Source: D2, "Activation-to-Activation Multiplications", "Softmax", and its remark that half of the scores is masked;
 Dao et al., FlashAttention (2022), for the log-sum-exp in the probabilities' place.
 """
@@ -115,23 +114,21 @@ def _fwd(q: Array, k: Array, v: Array, block: int) -> tuple[Array, Residuals]:
 @jax.named_scope("attention")
 def _bwd(block: int, kept: Residuals, do: Array) -> tuple[Array, Array, Array]:
     k, v, q = kept.k, kept.v, _scaled(after(do, kept.q))
-    g = wide(do) / kept.total
-    column = jnp.sum(wide(do) * wide(kept.o), axis=-1, keepdims=True) / kept.total  # g·o, a number for each query
-    top, column = (jnp.swapaxes(part, -1, -2) for part in (kept.top, column))
-    g = g.astype(v.dtype)
+    column = jnp.sum(wide(do) * wide(kept.o), axis=-1, keepdims=True)  # do·o, a number for each query
+    top, share, column = (jnp.swapaxes(part, -1, -2) for part in (kept.top, 1 / kept.total, column))
     s = q.shape[-2]
     dq, dk, dv = None, [], []
     for keys in reversed(_blocks(s, block)):
         rest = slice(keys.start, s)  # the queries that see these keys
-        q_rest, g_rest = (x[..., rest, :] for x in (q, g))
+        q_rest, do_rest = (x[..., rest, :] for x in (q, do))
         if dk:
             done = corner(dq) + corner(dk[-1]) + corner(dv[-1])
-            q_rest, g_rest = (after(done, x) for x in (q_rest, g_rest))
+            q_rest, do_rest = (after(done, x) for x in (q_rest, do_rest))
         x = product("...jd,...id->...ji", k[..., keys, :], q_rest)
-        e = jnp.exp(_open(x, rest, keys, transposed=True) - top[..., rest])
-        dp = product("...jd,...id->...ji", v[..., keys, :], g_rest)
-        dx = (e * (dp - column[..., rest])).astype(k.dtype)
-        dv.append(product("...ji,...id->...jd", e.astype(v.dtype), g_rest))
+        p = jnp.exp(_open(x, rest, keys, transposed=True) - top[..., rest]) * share[..., rest]
+        dp = product("...jd,...id->...ji", v[..., keys, :], do_rest)
+        dx = (p * (dp - column[..., rest])).astype(k.dtype)
+        dv.append(product("...ji,...id->...jd", p.astype(v.dtype), do_rest))
         dk.append(product("...ji,...id->...jd", dx, q_rest))
         part = product("...ji,...jd->...id", dx, k[..., keys, :])
         if dq is not None:
@@ -161,14 +158,14 @@ ROW = Row(
         HEADS * (4 * AREA * d + 4 * AREA - 2 * s + 2 * s * d + 2 * LATER + 2 * PREFIXES * d) + AREA, HEADS * AREA
     ),
     backward=Cost(
-        HEADS * (10 * AREA * d + 4 * AREA + 7 * s * d + SUMMED * d + 4 * LATER + 2 * RESTS * d) + AREA,
+        HEADS * (10 * AREA * d + 5 * AREA + 6 * s * d + SUMMED * d + 4 * LATER + 2 * RESTS * d) + AREA,
         HEADS * AREA,
     ),
     document=HEADS * s**2 * (8 * d + 5),
     causes={
         "masked blocks skipped": HEADS * (AREA - s**2) * (8 * d + 5),
-        "scores recomputed": HEADS * (AREA * (2 * d + 2) + 3 * s * d) + AREA,
-        "scaling, division and row sums a column, not a score": HEADS * (4 * s * d - 3 * AREA),
+        "scores recomputed": HEADS * (AREA * (2 * d + 3) + 3 * s * d) + AREA,
+        "scaling and row sums a column, not a score": HEADS * 3 * (s * d - AREA),
         "dq summed over the blocks": HEADS * SUMMED * d,
         "blocks await each other": HEADS * (4 * LATER + 2 * RESTS * d),
     },

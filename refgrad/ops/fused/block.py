@@ -104,8 +104,21 @@ def _run(x: Array, p: Params, n_head: int, eps: float, block: int) -> tuple[Arra
     x_1 = residual.fun(x, linear.fun(merged, p.w_out, p.b_out))
     n_2, norm_2 = layer_norm.fwd(x_1, p.gamma_2, p.beta_2, eps)
     z, inner = mlp.fwd(n_2, p.w_fc, p.b_fc, p.w_proj, p.b_proj)
-    norms = (norm_1.mean, norm_1.rstd), (norm_2.mean, norm_2.rstd)
-    kept = Residuals(x, *norms[0], *attended[:3], attended.top, attended.total, merged, x_1, *norms[1], inner.u)
+    kept = Residuals(
+        x=x,
+        mean_1=norm_1.mean,
+        rstd_1=norm_1.rstd,
+        q=attended.q,
+        k=attended.k,
+        v=attended.v,
+        top=attended.top,
+        total=attended.total,
+        o=merged,
+        x_1=x_1,
+        mean_2=norm_2.mean,
+        rstd_2=norm_2.rstd,
+        u=inner.u,
+    )
     return residual.fun(x_1, z), kept
 
 
@@ -174,19 +187,18 @@ def _bwd(n_head: int, eps: float, block: int, recompute: bool, all_kept: Any, dy
     p, kept = all_kept
     if recompute:
         _, kept = _run(after(dy, kept), p, n_head, eps, block)
-    like = Params(*map(Like.of, p))
-    norm_1 = Norm(kept.x, kept.mean_1, kept.rstd_1, p.gamma_1, like.beta_1)
-    norm_2 = Norm(kept.x_1, kept.mean_2, kept.rstd_2, p.gamma_2, like.beta_2)
-    inner = Mlp(_normed(dy, norm_2, p.beta_2), kept.u, p.w_fc, p.w_proj, like.b_fc, like.b_proj)
+    norm_1 = Norm(kept.x, kept.mean_1, kept.rstd_1, p.gamma_1, Like.of(p.beta_1))
+    norm_2 = Norm(kept.x_1, kept.mean_2, kept.rstd_2, p.gamma_2, Like.of(p.beta_2))
+    inner = Mlp(_normed(dy, norm_2, p.beta_2), kept.u, p.w_fc, p.w_proj, Like.of(p.b_fc), Like.of(p.b_proj))
     dn_2, dw_fc, db_fc, dw_proj, db_proj = mlp.bwd(inner, dy)
     dx_1, dgamma_2, dbeta_2 = layer_norm.bwd(eps, norm_2, dn_2)
     dx_1 = residual.fun(dy, dx_1)
-    do, dw_out, db_out = linear.bwd(Linear(kept.o, p.w_out, like.b_out), dx_1)
+    do, dw_out, db_out = linear.bwd(Linear(kept.o, p.w_out, Like.of(p.b_out)), dx_1)
     o = split_heads(after(do, kept.o), n_head)
     attended = Attention(kept.q, kept.k, kept.v, o, kept.top, kept.total)
     dheads = attention.bwd(block, attended, split_heads(do, n_head))
     dqkv = jnp.concatenate([merge_heads(part) for part in dheads], axis=-1)
-    dn_1, dw_qkv, db_qkv = linear.bwd(Linear(_normed(dx_1, norm_1, p.beta_1), p.w_qkv, like.b_qkv), dqkv)
+    dn_1, dw_qkv, db_qkv = linear.bwd(Linear(_normed(dx_1, norm_1, p.beta_1), p.w_qkv, Like.of(p.b_qkv)), dqkv)
     dx, dgamma_1, dbeta_1 = layer_norm.bwd(eps, norm_1, dn_1)
     attn = (dgamma_1, dbeta_1, dw_qkv, db_qkv, dw_out, db_out)
     return residual.fun(dx_1, dx), *attn, dgamma_2, dbeta_2, dw_fc, db_fc, dw_proj, db_proj

@@ -18,7 +18,7 @@ Source: D2, "Tensor Contractions", "Negative Log Likelihood Loss"; Liger-Kernel'
 
 from functools import reduce
 from operator import add
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +102,8 @@ def _fwd(
 ) -> tuple[Array, Residuals]:
     terms = Terms(smoothing, z_loss)
     check("fused.head_loss", x, E, targets, mask, chunk, terms)
-    loss, dx, dE, like_E = [], [], None, Like.of(E)
+    loss, dx, like_E = [], [], Like.of(E)
+    dE: Any = None  # not a list: one array of its size is alive at a time
     for part in _chunks(x.shape[-2], chunk):
         before = corner(dE) + corner(rows(dx[-1])) if dx else None
         x_rows, logits, found = _chunk(x, E, targets, mask, part, before)
@@ -113,7 +114,7 @@ def _fwd(
         g = slopes(logits, top, total, hot, found.counts, E.shape[0], terms).astype(x.dtype)
         slope = target_slopes(picked, top, total, found.counts, E.shape[0], terms)
         more = product("rv,rh->vh", g, x_rows, like_E.sharding)
-        dE = more if dE is None else dE + more  # not in a list: one of its size alive at a time
+        dE = dE + more if dx else more
         part_dx, dE = add_targets(product("rv,vh->rh", g, E), dE, x_rows, E, found.targets, slope)
         dx.append(part_dx.reshape(x[..., part, :].shape))
     n = number(mask, x)

@@ -45,10 +45,10 @@ from refgrad.ops.token_embedding import token_embedding
 from refgrad.symbols import V, b, c, h, s
 
 
-def _starts(V: int, chunk: int) -> tuple[np.ndarray, int]:
+def _starts(V: int, chunk: int) -> tuple[Array, int]:
     """Where each whole chunk begins, and where the last, of 1 … `chunk` rows, does."""
     last = (V - 1) // chunk * chunk
-    return np.arange(0, last, chunk, dtype=np.int32), last
+    return jnp.asarray(np.arange(0, last, chunk, dtype=np.int32)), last
 
 
 def _rows_from(E: Array, start: Array, chunk: int) -> Array:

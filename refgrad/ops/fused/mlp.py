@@ -89,7 +89,7 @@ ROW = Row(
     document=_sum(lambda row: row.document),
     causes={
         "bias": _sum(lambda row: row.causes.get("bias", 0)),
-        "transcendental split": GELU.causes["transcendental split"].subs(i, o),
+        "transcendental split": sympy.sympify(GELU.causes["transcendental split"]).subs(i, o),
         "GELU's value recomputed": AGAIN,
     },
     residuals=w * (b * s * i + b * s * o + 2 * i * o),
