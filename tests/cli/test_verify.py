@@ -24,6 +24,16 @@ def test_the_main_job_holds_and_says_so(capsys, tmp_path):
     assert [row["unexplained"] for row in found["totals"]["rows"]] == [0, 0, 0, 0]
 
 
+@pytest.mark.slow
+def test_the_fused_rules_hold(capsys, tmp_path):
+    assert main(["verify", "--rules", "fused", "--json", str(tmp_path / "found.json")]) == 0
+    assert "FAIL" not in capsys.readouterr().out
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert all(row["operation"].startswith("fused.") for row in found["operations"]["rows"])
+    assert found["parameters"]["ok"] and found["model"]["ok"]
+    assert [row["unexplained"] for row in found["totals"]["rows"]] == [0, 0, 0, 0]
+
+
 def test_one_operation_in_one_dtype(capsys, tmp_path):
     config = tmp_path / "small.toml"
     config.write_text("[model]\nn_embd = 12\nn_head = 3\n[input]\nbatch = 3\n")

@@ -23,7 +23,7 @@ Source: D2, "Activation-to-Activation Multiplications", "Softmax", and its remar
 Dao et al., FlashAttention (2022), for the log-sum-exp in the probabilities' place.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -117,7 +117,8 @@ def _bwd(block: int, kept: Residuals, do: Array) -> tuple[Array, Array, Array]:
     column = jnp.sum(wide(do) * wide(kept.o), axis=-1, keepdims=True)  # do·o, a number for each query
     top, share, column = (jnp.swapaxes(part, -1, -2) for part in (kept.top, 1 / kept.total, column))
     s = q.shape[-2]
-    dq, dk, dv = None, [], []
+    dq: Any = None
+    dk, dv = [], []
     for keys in reversed(_blocks(s, block)):
         rest = slice(keys.start, s)  # the queries that see these keys
         q_rest, do_rest = (x[..., rest, :] for x in (q, do))
