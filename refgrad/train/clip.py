@@ -50,8 +50,8 @@ def norm_by_scan(pieces: Pieces, layers: Any, kept: Any, dx: Array, ends: Callab
     """‖g‖ of stacked layers; `ends(dx)` are the gradients of all but the layers."""
 
     def iteration(carry: tuple[Array, Array], x: Any) -> tuple[tuple[Array, Array], None]:
-        dx, total = carry
-        grads, dx = pieces.pull(*x, dx)
+        (dx, total), (layer, kept) = carry, x
+        grads, dx = pieces.pull(layer, kept, dx)
         return (dx, total + squares(grads)), None
 
     (dx, total), _ = lax.scan(iteration, (dx, jnp.zeros((), jnp.float32)), (layers, kept), reverse=True)

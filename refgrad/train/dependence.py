@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from refgrad.cost.primitives.rule import dtype_of, shape_of
+
 # Calls without meaning of their own to a program that is not differentiated, by where they keep what they call.
 CALLS = {
     "jit": "jaxpr",
@@ -139,7 +141,7 @@ def _run(eqn: JaxprEqn, values: list[Any], outs: list[bool]) -> Sequence[Any]:
     """One equation's outputs: calls in place, branches with the wanted outputs alone, everything else as it is."""
     if inner := called(eqn):
         return evaluate(inner, values, outs)
-    whole = [jnp.zeros(v.aval.shape, v.aval.dtype) if x is None else x for v, x in zip(eqn.invars, values, strict=True)]
+    whole = [jnp.zeros(shape_of(v), dtype_of(v)) if x is None else x for v, x in zip(eqn.invars, values, strict=True)]
     if eqn.primitive.name == "cond":
         reads = _reads(eqn, outs)[1:]
 

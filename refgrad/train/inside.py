@@ -28,7 +28,7 @@ class Leaves:
         self.places = jax.tree.unflatten(self._params, range(len(self.params)))
 
     def consume(self, group: Any, grads: Any, after: Any) -> Any:
-        """Update those leaves at the places `group`, a mapping, that have gradients; returns `after` when it is done."""
+        """Update the leaves at those places of `group`, a mapping, that have gradients; returns `after` then."""
         places = jax.tree.leaves({key: group[key] for key in grads})
         owned = self.separate.owned(places)
 

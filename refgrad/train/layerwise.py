@@ -13,6 +13,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from refgrad.cost.primitives.elementwise import RULES as ELEMENTWISE
+from refgrad.cost.primitives.rule import shape_of
 from refgrad.train.dependence import called
 
 EACH, SAME, OTHER, MIXED = "each", "same", "other", "mixed"
@@ -45,7 +46,7 @@ def _equation(eqn: JaxprEqn, given: list[str]) -> Sequence[str]:
     if name == "broadcast_in_dim":
         return [_broadcast(eqn, given[0])]
     if name in ALIKE:
-        shapes = [v.aval.shape for v in eqn.invars]
+        shapes = [shape_of(v) for v in eqn.invars]
         return [_together([k for k, shape in zip(given, shapes, strict=True) if shape])] * len(eqn.outvars)
     if EACH in given:
         return [EACH if len(given) == 1 and _keeps_first_axis(name, eqn) else MIXED] * len(eqn.outvars)
@@ -62,7 +63,7 @@ def _together(found: Sequence[str]) -> str:
 
 
 def _broadcast(eqn: JaxprEqn, kind: str) -> str:
-    into, shape = eqn.params["broadcast_dimensions"], eqn.invars[0].aval.shape
+    into, shape = eqn.params["broadcast_dimensions"], shape_of(eqn.invars[0])
     if kind == OTHER:
         return OTHER if 0 in into and shape[into.index(0)] > 1 else SAME
     kept = bool(into) and into[0] == 0 and shape[0] == eqn.params["shape"][0]
@@ -71,7 +72,7 @@ def _broadcast(eqn: JaxprEqn, kind: str) -> str:
 
 def _keeps_first_axis(name: str, eqn: JaxprEqn) -> bool:
     """Whether the result's n-th slice along axis 0 is made from the operand's n-th."""
-    p, operand, result = eqn.params, eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    p, operand, result = eqn.params, shape_of(eqn.invars[0]), shape_of(eqn.outvars[0])
     if name in REDUCTIONS:
         return 0 not in p["axes"]
     if name == "reshape":
@@ -86,10 +87,10 @@ def alike(stacked: ClosedJaxpr, sliced: ClosedJaxpr) -> bool:
     for one, other in zip_longest(stacked.jaxpr.eqns, sliced.jaxpr.eqns):
         if one is None or other is None or one.primitive is not other.primitive:
             return False
-        pairs = zip_longest(one.invars, other.invars)
-        if any(isinstance(a, Literal) and not np.array_equal(a.val, getattr(b, "val", None)) for a, b in pairs):
+        numbers = ([v.val if isinstance(v, Literal) else np.nan for v in eqn.invars] for eqn in (one, other))
+        if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip_longest(*numbers, fillvalue=np.inf)):
             return False
-        inner = called(one), called(other)
-        if inner[0] and not alike(*inner):
+        inside = called(one), called(other)
+        if inside[0] and inside[1] and not alike(inside[0], inside[1]):
             return False
     return all(np.array_equal(a, b) for a, b in zip_longest(stacked.consts, sliced.consts))

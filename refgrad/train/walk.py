@@ -50,7 +50,7 @@ def apart(one: Array, body: Callable[[Any, Any], Any], given: Any, carry: Any, a
     def iteration(n: Array, carried: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
         given, carry, after = carried
         carry = body(given, carry)
-        done = sum(leaf.ravel()[0].astype(jnp.float32) for leaf in jax.tree.leaves(carry))
+        done = jnp.stack([leaf.ravel()[0].astype(jnp.float32) for leaf in jax.tree.leaves(carry)]).sum()
         given = jax.tree.map(lambda x: _first(x).set(done.astype(x.dtype)), given)
         return given, carry, jax.tree.map(lambda x: _first(x).set(jnp.where(n < one, x[(0,) * x.ndim], 0)), after)
 

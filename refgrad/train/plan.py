@@ -1,0 +1,86 @@
+"""What a training step needs of memory, before anything is allocated: derived from shapes, and as XLA plans it."""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from refgrad import cost
+from refgrad._text import table
+from refgrad.models import gpt2
+from refgrad.train.optimiser import State, init_state
+from refgrad.train.step import make_step
+from refgrad.train.walk import EMBEDDINGS, Pieces, cast
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Bytes that a step needs, and the FLOPs that clipping makes it compute again."""
+
+    state: int
+    """Parameters and the transformation's state, in place throughout."""
+    kept: int
+    """From the forward pass to the backward pass, beside the parameters."""
+    gradients: int
+    """Alive at once: all of them, or those of the embeddings (a tied table's are made first and completed last) and of
+    one layer."""
+    temporaries: int
+    """XLA's plan for everything beside the state, after fusion and reuse."""
+    recomputed: int
+    """FLOPs of the backward pass that clipping runs twice; 0 without it."""
+
+    def __str__(self) -> str:
+        rows = [
+            ["state: parameters and optimiser", f"{self.state:,}"],
+            ["kept from forward to backward, derived", f"{self.kept:,}"],
+            ["gradients alive at once, derived", f"{self.gradients:,}"],
+            ["XLA's temporaries, compiled", f"{self.temporaries:,}"],
+        ]
+        again = f"\nclipping by the global norm computes {self.recomputed:,} FLOPs again" if self.recomputed else ""
+        return table(["memory of a step", "bytes"], rows) + again
+
+
+def nbytes(tree: Any) -> int:
+    """Bytes of a tree's leaves, which may be abstract."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def memory_plan(config: gpt2.Config, tx: Any, batch: int, sequence: int, **choices: Any) -> Plan:
+    """The plan of the step that `make_step(config, tx, **choices)` makes, for float32 parameters. Compiles that step.
+
+    Raises as `make_step` and its step do, and RuntimeError where the backend has no memory analysis.
+    """
+    step, scan = make_step(config, tx, **choices), choices.get("scan", False)
+    params = gpt2.shapes(config)
+    params = jax.eval_shape(gpt2.stack, params) if scan else params
+    state = jax.eval_shape(partial(init_state, tx=tx), params)
+    ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
+    plan = step.lower(state, ids, ids).compile().memory_analysis()
+    if plan is None:
+        raise RuntimeError(f"the {jax.default_backend()} backend has no memory analysis")
+    kept, gradients, recomputed = _derived(config, state, ids, choices)
+    return Plan(nbytes(state), kept, gradients, plan.temp_size_in_bytes, recomputed)
+
+
+def _derived(config: gpt2.Config, state: State, ids: Any, choices: dict[str, Any]) -> tuple[int, int, int]:
+    """Bytes kept, bytes of gradients alive at once, FLOPs computed again."""
+    rules, memory = choices.get("rules", "document"), choices.get("memory", "plain")
+    dtype = choices.get("compute_dtype")
+    if memory == "plain":
+        how = {key: choices.get(key, False) for key in ("scan", "remat")}
+
+        def loss(params: Any, tokens: Any, targets: Any) -> jax.Array:
+            return gpt2.loss(cast(params, dtype), tokens, targets, config, rules, **how)
+
+        return cost.residuals(loss, state.params, ids, ids).bytes, nbytes(state.params), 0
+    pieces = Pieces(config, rules, memory == "small", dtype)
+    layer = gpt2.shapes(config)["h"][0]
+    x = jax.ShapeDtypeStruct((*ids.shape, config.n_embd), dtype or jnp.float32)
+    _, kept = jax.eval_shape(pieces.keep, layer, x)
+    gradients = nbytes(layer) + sum(nbytes(state.params[key]) for key in EMBEDDINGS)
+    recomputed = 0
+    if choices.get("clip_norm") is not None:
+        recomputed = config.n_layer * cost.count(pieces.pull, layer, kept, x).flops
+    return config.n_layer * nbytes(kept), gradients, recomputed

@@ -1,0 +1,74 @@
+"""The plan of a step's memory, derived and compiled; the allocator's settings, seen in page faults."""
+
+import dataclasses
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from refgrad import cost
+from refgrad.models import gpt2
+from refgrad.models.tally import BLOCK_RESIDUALS
+from refgrad.symbols import evaluate
+from refgrad.train.plan import memory_plan, nbytes
+
+CONFIG = gpt2.Config(n_layer=4, n_head=2, n_embd=32, n_positions=64, vocab_size=256)
+TX = optax.adam(1e-3)
+
+
+def plans(**choices):
+    return {m: memory_plan(CONFIG, TX, 2, 64, memory=m, **choices) for m in ("plain", "fast", "small")}
+
+
+def test_each_choice_needs_less():
+    found = plans(rules="fused")
+    assert found["fast"].temporaries < 0.9 * found["plain"].temporaries
+    assert found["small"].temporaries < 0.6 * found["fast"].temporaries
+    params = gpt2.shapes(CONFIG)
+    assert {plan.state for plan in found.values()} == {3 * nbytes(params) + 4}
+    assert found["plain"].gradients == nbytes(params)
+    assert found["fast"].gradients == nbytes((params["wte"], params["wpe"], params["h"][0]))
+    assert "kept from forward to backward" in str(found["fast"])
+
+
+def test_bytes_kept_are_the_rows():
+    plan = memory_plan(CONFIG, TX, 2, 64, memory="small", scan=True)
+    assert plan.kept == CONFIG.n_layer * evaluate(BLOCK_RESIDUALS["remat"], CONFIG.dims(2, 64))
+
+
+def test_clipping_is_costed():
+    plan = memory_plan(CONFIG, TX, 2, 64, memory="fast", scan=True, clip_norm=1.0)
+    x = jax.ShapeDtypeStruct((2, 64, CONFIG.n_embd), jnp.float32)
+    layer = gpt2.shapes(CONFIG)["h"][0]
+    backward = cost.count_backward(lambda layer, x: gpt2.block(layer, x, CONFIG), layer, x).flops
+    assert plan.recomputed == CONFIG.n_layer * backward
+    assert f"{plan.recomputed:,} FLOPs again" in str(plan)
+    assert memory_plan(dataclasses.replace(CONFIG, n_layer=1), TX, 1, 8, memory="fast").recomputed == 0
+
+
+FAULTS = """
+import sys
+from refgrad.train import allocator
+if sys.argv[1] == "keep" and not allocator.keep_temporaries():
+    sys.exit(3)
+import jax, jax.numpy as jnp
+f = jax.jit(lambda x: jnp.sort(x * 2).sum())
+x = jnp.ones(30_000_000)
+for _ in range(3):
+    before = allocator.page_faults()
+    f(x).block_until_ready()
+print(allocator.page_faults() - before)
+"""
+
+
+def test_kept_temporaries_fault_no_pages():
+    def faults(how):
+        done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True)
+        if done.returncode == 3:
+            pytest.skip("not glibc")
+        return int(done.stdout)
+
+    assert faults("keep") * 20 < faults("leave")
