@@ -70,10 +70,10 @@ def _chunk(
 ) -> tuple[Array, Array, Rows]:
     """The chunk's rows of x (r, h), their logits (r, V) in the dtype of sums, and their targets.
 
-    It waits for the chunk before, of which `before` (1, 1) is something.
+    It waits for the chunk before, of which `before` (lengths of one, but for the examples') is something.
     """
-    x_rows = rows(x[..., part, :])
-    x_rows = x_rows if before is None else after(before, x_rows)
+    x_part = x[..., part, :]
+    x_rows = rows(x_part if before is None else after(before, x_part))
     return x_rows, product("rh,vh->rv", x_rows, E), flat(targets[..., part], mask[..., part], x)
 
 
@@ -91,7 +91,7 @@ def head_loss(
     check("fused.head_loss", x, E, targets, mask, chunk, terms)
     loss = []
     for part in _chunks(x.shape[-2], chunk):
-        _, logits, found = _chunk(x, E, targets, mask, part, lift(loss[-1], 2) if loss else None)
+        _, logits, found = _chunk(x, E, targets, mask, part, lift(loss[-1], x.ndim) if loss else None)
         loss.append(_chunk_loss(logits, *sums(logits), pick(logits, found.targets), found, terms))
     return reduce(add, loss) / number(mask, x)
 
@@ -105,7 +105,7 @@ def _fwd(
     loss, dx, like_E = [], [], Like.of(E)
     dE: Any = None  # not a list: one array of its size is alive at a time
     for part in _chunks(x.shape[-2], chunk):
-        before = corner(dE) + corner(rows(dx[-1])) if dx else None
+        before = lift(corner(dE), x.ndim) + corner(dx[-1]) if dx else None
         x_rows, logits, found = _chunk(x, E, targets, mask, part, before)
         top, total = sums(logits)
         picked = pick(logits, found.targets)
@@ -143,7 +143,7 @@ ROW = Row(
     forward=Cost(2 * N * h * V + 3 * N * V + 12 * N + WAIT, N * V + N),
     backward=Cost(N * h + V * h + 1),
     # the gradients' products and their sums; shift, factor, comparison, selection; the targets' part
-    ahead=Cost(4 * N * h * V + (CHUNKS - 1) * (V * h + 1) + 4 * N * V + 5 * N * h + 9 * N, N * V + N),
+    ahead=Cost(4 * N * h * V + (CHUNKS - 1) * (V * h + 2 * b - 1) + 4 * N * V + 5 * N * h + 9 * N, N * V + N),
     document=4 * N * h * V + 4 * N * V,
     causes={
         "gradient made in the forward": -4 * N * h * V - 4 * N * V,
