@@ -16,6 +16,8 @@ COMPOSITES = {
     "causal_softmax": {"softmax"},
     "cross_entropy": {"log_softmax", "nll"},
     "multi_head_attention": {part.__name__ for part in PARTS} | {"softmax"},
+    "fused.block": {"fused.attention", "fused.mlp"},
+    "fused.mlp": {"fused.linear"},
 }
 
 
@@ -56,7 +58,12 @@ def failing(name):
     return {row.argument for row in verify_operation(TABLE[name], DIMS, ["float64"]).failures}
 
 
-@pytest.mark.parametrize("name", NAMES)
+LONG = {"fused.block"}  # thirteen arguments; its parts are tried one by one
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in NAMES]
+)
 def test_is_found_at_its_operation_and_argument(name, x64):
     for argument, fault in zip(TABLE[name].differentiable, [*FAULTS.values()] * 2, strict=False):
         with planted(name, argument, fault):
