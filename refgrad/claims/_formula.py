@@ -112,10 +112,13 @@ def names(text: str) -> list[str]:
 
 
 def compared(text: str) -> list[str]:
-    """The expressions that a statement compares, bare names and constants left out."""
+    """The quotients and calls that a statement compares: figures that its names alone do not show."""
     sides = [side for node in ast.walk(_parsed(text)) if isinstance(node, ast.Compare) for side in _sides(node)]
-    shown = [side for side in sides if any(isinstance(part, ast.Name) for part in ast.walk(side))]
-    return [ast.unparse(side) for side in shown if not isinstance(side, ast.Name)]
+    return [ast.unparse(side) for side in sides if any(map(_telling, ast.walk(side)))]
+
+
+def _telling(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) or (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div))
 
 
 def _sides(node: ast.Compare) -> list[ast.expr]:

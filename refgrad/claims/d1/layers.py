@@ -9,6 +9,7 @@ import numpy as np
 
 from refgrad.claims._ledger import Case, Check, Claim
 from refgrad.claims._oracle import at, gradients, normal, weighted
+from refgrad.models import one_hidden_layer
 from refgrad.ops import operations
 
 OPS = operations("document")
@@ -21,7 +22,7 @@ BOUNDS = {"near": 0.01, "small": 0.01, "vanished": 1e-6}
 
 def _network_loss(W1: Any, b1: Any, W2: Any, b2: Any, x: Any, y: Any) -> Any:
     """D1's network with weights stored out × in and the mean squared error."""
-    return OPS.squared_error_mean(OPS.dense(OPS.sigmoid(OPS.dense(x, W1, b1)), W2, b2), y)
+    return one_hidden_layer.loss({"W1": W1, "b1": b1, "W2": W2, "b2": b2}, x, y)
 
 
 @cache
@@ -33,7 +34,9 @@ def _networks() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
         x, y = normal(0, B, D), normal(1, B, O)
         W1, b1, W2, b2 = normal(2, H, D), normal(3, H), normal(4, O, H), normal(5, O)
         names = ("W1", "b1", "W2", "b2", "x")
-        truth = dict(zip(names, gradients(lambda *p, y=y: _network_loss(*p, y=y), W1, b1, W2, b2, x), strict=True))
+        truth: dict[str, Any] = dict(
+            zip(names, gradients(lambda *p, y=y: _network_loss(*p, y=y), W1, b1, W2, b2, x), strict=True)
+        )
         h = x @ W1.T + b1
         a = 1 / (1 + np.exp(-h))
         o = a @ W2.T + b2
@@ -89,7 +92,7 @@ def _linear(name: str) -> Callable[[], Iterator[Case]]:
         for sizes in LINEAR:
             B, d, h = sizes.values()
             X, W, b, dY = normal(0, B, d), normal(1, h, d), normal(2, h), normal(3, B, h)
-            truth = dict(zip("XWb", gradients(weighted(OPS.dense, dY), X, W, b), strict=True))
+            truth: dict[str, Any] = dict(zip("XWb", gradients(weighted(OPS.dense, dY), X, W, b), strict=True))
             truth["Y"] = np.asarray(OPS.dense(X, W, b))
             yield Case(at(sizes), {"X": X, "W": W, "b": b, "dY": dY}, truth[name])
 
@@ -152,9 +155,9 @@ def _batch(name: str) -> Callable[[], Iterator[Case]]:
             def loss(W1: Any, b1: Any, W2: Any, b2: Any, x: Any = x, y: Any = y) -> Any:
                 return _network_loss(W1, b1, W2, b2, x, y)
 
-            truth = dict(zip(("W1", "b1", "W2", "b2"), gradients(loss, *params), strict=True))
+            truth: dict[str, Any] = dict(zip(("W1", "b1", "W2", "b2"), gradients(loss, *params), strict=True))
             one = [jax.grad(_network_loss, (0, 1, 2, 3))(*params, x[i : i + 1], y[i : i + 1]) for i in range(B)]
-            each = dict(zip(truth, (np.stack(leaf) for leaf in zip(*one, strict=True)), strict=True))
+            each: dict[str, Any] = dict(zip(truth, (np.stack(leaf) for leaf in zip(*one, strict=True)), strict=True))
             yield Case(at(sizes), {"each": each[name], "B": B}, truth[name])
 
     return cases

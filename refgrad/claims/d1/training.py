@@ -25,6 +25,11 @@ def _loss(W1: Any, W2: Any, x: Any, y: Any, cut: Callable[[Any], Any] = lambda h
     return OPS.squared_error_mean(OPS.matmul(hidden, W2), y)
 
 
+def _gradients(W1: Any, W2: Any, x: Any, y: Any) -> Any:
+    """Those of W₁ and W₂, by the oracle."""
+    return gradients(lambda *weights: _loss(*weights, x=x, y=y), W1, W2)
+
+
 @cache
 def _problems() -> tuple[tuple[str, tuple[Any, ...]], ...]:
     """For each size: where, and (W1, W2, x, y)."""
@@ -38,9 +43,9 @@ def _problems() -> tuple[tuple[str, tuple[Any, ...]], ...]:
 def _steps() -> Iterator[Case]:
     """One step θ − η∇L: by how much the loss falls, against η‖∇L‖²."""
     for where, (W1, W2, x, y) in _problems():
-        grads = gradients(lambda W1, W2, x=x, y=y: _loss(W1, W2, x, y), W1, W2)
-        stepped = [theta - ETA * g for theta, g in zip((W1, W2), grads, strict=True)]
-        values = {"before": float(_loss(W1, W2, x, y)), "after": float(_loss(*stepped, x, y)), "eta": ETA}
+        grads = _gradients(W1, W2, x, y)
+        stepped = W1 - ETA * grads[0], W2 - ETA * grads[1]
+        values = {"before": float(_loss(W1, W2, x, y)), "after": float(_loss(*stepped, x=x, y=y)), "eta": ETA}
         yield Case(where, {**values, **BOUNDS, "square": float(sum((g**2).sum() for g in grads))})
 
 
@@ -113,7 +118,7 @@ def _detached(argument: int) -> Callable[[], Iterator[Case]]:
 
     def cases() -> Iterator[Case]:
         for where, (W1, W2, x, y) in _problems():
-            whole = gradients(lambda W1, W2, x=x, y=y: _loss(W1, W2, x, y), W1, W2)[argument]
+            whole = _gradients(W1, W2, x, y)[argument]
             cut = jax.grad(_loss, argument)(W1, W2, x, y, jax.lax.stop_gradient)
             yield Case(where, {"attached": whole}, np.asarray(cut))
 
