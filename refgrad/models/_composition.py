@@ -65,7 +65,8 @@ def _block(o: SimpleNamespace, x: Array, layer: Layer, n_head: int, eps: float, 
         with jax.named_scope("ln_1"):
             normed = o.layer_norm(x, layer["ln_1"]["weight"], layer["ln_1"]["bias"], eps)
         with jax.named_scope("attn"):
-            x = o.residual(x, attend(o, normed, *_projections(layer["attn"], "c_attn"), n_head))
+            w_qkv, b_qkv, w_out, b_out = _projections(layer["attn"], "c_attn")
+            x = o.residual(x, attend(o, normed, w_qkv, b_qkv, w_out, b_out, n_head))
         with jax.named_scope("ln_2"):
             normed = o.layer_norm(x, layer["ln_2"]["weight"], layer["ln_2"]["bias"], eps)
         with jax.named_scope("mlp"):

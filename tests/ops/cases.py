@@ -3,10 +3,14 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from refgrad.ops import TABLE
 
+# Composites of many arguments, whose parts are tried one by one: their own turn is in the slow lane.
+LONG = {"fused.block", "fused.mlp", "fused.head_loss", "fused.head_loss_by_vocabulary"}
 NAMES = tuple(TABLE)
+EACH = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in NAMES]
 AXES = ("b", "s", "h", "n_h", "d", "V", "i", "o", "m", "c", "H", "W", "k", "l")
 DIMS = tuple(
     dict(zip(AXES, lengths, strict=True))

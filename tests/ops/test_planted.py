@@ -9,7 +9,7 @@ from refgrad.cli import main
 from refgrad.ops import TABLE
 from refgrad.ops.multi_head_attention import PARTS
 from refgrad.report.operations import verify_operation
-from tests.ops.cases import DIMS, NAMES
+from tests.ops.cases import DIMS, EACH
 
 DIMS = DIMS[1]
 COMPOSITES = {
@@ -58,12 +58,7 @@ def failing(name):
     return {row.argument for row in verify_operation(TABLE[name], DIMS, ["float64"]).failures}
 
 
-LONG = {"fused.block"}  # thirteen arguments; its parts are tried one by one
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in NAMES]
-)
+@pytest.mark.parametrize("name", EACH)
 def test_is_found_at_its_operation_and_argument(name, x64):
     for argument, fault in zip(TABLE[name].differentiable, [*FAULTS.values()] * 2, strict=False):
         with planted(name, argument, fault):

@@ -139,7 +139,7 @@ def _sequences(what: str) -> Callable[[], Iterator[Case]]:
             def last(x: Any, h_0: Any, W_x: Any, W_h: Any, b: Any) -> Any:
                 return OPS.rnn(x, h_0, W_x, W_h, b)[-1]
 
-            grads = dict(
+            grads: dict[str, Any] = dict(
                 zip(("x", "h_0", "W_x", "W_h", "b"), gradients(weighted(last, ct), x, h_0, W_x, W_h, b), strict=True)
             )
             states = np.concatenate([h_0[None], np.asarray(OPS.rnn(x, h_0, W_x, W_h, b))])
