@@ -74,7 +74,7 @@ def test_the_tiny_model(capsys, tmp_path):
 
 def test_a_flop_too_many_fails(capsys, monkeypatch):
     exact = tally.backward(True)
-    monkeypatch.setattr(tally, "backward", lambda tied=True: exact._replace(flops=exact.flops + 1))
+    monkeypatch.setattr(tally, "backward", lambda tied=True, rules="document": exact._replace(flops=exact.flops + 1))
     assert main(["cost", *SMALL]) == 1
     out = capsys.readouterr().out
     assert "UNEXPLAINED" in out and "Every FLOP" not in out
