@@ -31,6 +31,7 @@ import numpy as np
 from refgrad.claims._formula import evaluate
 from refgrad.claims._results import Case, Figures, Result, figures
 
+Cases = Callable[[], Iterable[Case]]
 Kind = Literal["holds", "holds when", "is wrong", "undecided"]
 KINDS: tuple[Kind, ...] = ("holds", "holds when", "is wrong", "undecided")
 DOCUMENTS = {
@@ -48,7 +49,7 @@ class Check:
 
     says: str
     printed: str
-    cases: Callable[[], Iterable[Case]]
+    cases: Cases
     corrected: str = ""
     when: str = ""
     condition: str = ""
@@ -75,10 +76,13 @@ class Check:
         marks = [bool(np.all(evaluate(self.when, result.case.values))) for result in results]
         return any(marks) and marks == [result.holds for result in results]
 
-    def run(self) -> "Finding":
-        """Make the cases and judge; an error in either is an undecided finding."""
+    def run(self, made: dict[Cases, list[Case]] | None = None) -> "Finding":
+        """Make the cases, or take them from `made`, and judge; an error in either is an undecided finding."""
+        made = {} if made is None else made
         try:
-            return self.judge(list(self.cases()))
+            if self.cases not in made:
+                made[self.cases] = list(self.cases())
+            return self.judge(made[self.cases])
         except Exception as error:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
@@ -104,8 +108,9 @@ class Claim:
         return self.id.partition(".")[0]
 
     def run(self) -> "Outcome":
-        """Every check of the row."""
-        return Outcome(self, tuple(check.run() for check in self.checks))
+        """Every check of the row; cases that several share are made once."""
+        made: dict[Cases, list[Case]] = {}
+        return Outcome(self, tuple(check.run(made) for check in self.checks))
 
     def __str__(self) -> str:
         return self.id

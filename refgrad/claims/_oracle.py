@@ -42,6 +42,11 @@ def gradients(f: Callable[..., Any], *args: Any) -> Any:
     return jax.tree.map(np.asarray, truth)
 
 
+def value(f: Callable[..., Any], *args: Any) -> Any:
+    """f(*args) as NumPy arrays, compiled as one program: operation by operation, each would be compiled alone."""
+    return jax.tree.map(np.asarray, once(f)(*args))
+
+
 @cache
 def normal(seed: int, *shape: int) -> Any:
     """Standard normal float64 values of `shape`, the same for the same seed. Do not write into it."""

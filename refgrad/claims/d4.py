@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from refgrad.claims._ledger import Case, Check, Claim
-from refgrad.claims._oracle import at, gradients, normal, weighted
+from refgrad.claims._oracle import at, gradients, normal, value, weighted
 from refgrad.ops import operations
 
 OPS = operations("document")
@@ -62,16 +62,16 @@ def _bias_jacobian() -> Iterator[Case]:
     """∂z/∂b, entry by entry."""
     for where, values, _ in _classifiers():
         hw = values["h"] @ values["w2"]
-        yield Case(where, values, np.asarray(jax.jacobian(lambda b, hw=hw: hw + b.reshape(1, 1))(values["b"])[..., 0]))
+        yield Case(where, values, value(jax.jacobian(lambda b, hw=hw: hw + b.reshape(1, 1)), values["b"])[..., 0])
 
 
 def _at_the_edge() -> Iterator[Case]:
     """The loss as printed, with probabilities inside (0, 1) and with some that have reached their label."""
     for where, values, _ in _classifiers():
         p, y = values["p"], values["y"]
-        yield Case(f"{where}, p inside", {"p": p, "y": y}, float(OPS.binary_cross_entropy(p, y)))
+        yield Case(f"{where}, p inside", {"p": p, "y": y}, float(value(OPS.binary_cross_entropy, p, y)))
         reached = np.where(np.arange(p.size)[:, None] == 0, y.astype(float), p)
-        yield Case(f"{where}, p₁ = y₁", {"p": reached, "y": y}, float(OPS.binary_cross_entropy(reached, y)))
+        yield Case(f"{where}, p₁ = y₁", {"p": reached, "y": y}, float(value(OPS.binary_cross_entropy, reached, y)))
 
 
 def _wrong_for_certain() -> Iterator[Case]:
@@ -90,7 +90,7 @@ def _products() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
         N, Dx, Dy = sizes.values()
         X, W, dY = normal(0, N, Dx), normal(1, Dx, Dy), normal(2, N, Dy)
         dX, dW = gradients(weighted(OPS.matmul, dY), X, W)
-        JX, JW = map(np.asarray, jax.jacobian(OPS.matmul, (0, 1))(X, W))
+        JX, JW = value(jax.jacobian(OPS.matmul, (0, 1)), X, W)
         truth = {"X": dX, "W": dW, "JX": JX, "JW": JW}
         found.append((at(sizes), {**sizes, "X": X, "W": W, "dY": dY}, truth))
     return tuple(found)

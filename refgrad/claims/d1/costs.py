@@ -30,7 +30,13 @@ def _shape(*shape: int) -> Any:
 def gpt2_program(config: gpt2.Config, batch: int, sequence: int, **how: Any) -> tuple[Any, ...]:
     """GPT-2's loss with its layers scanned, and its abstract arguments."""
     ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
-    return partial(gpt2.loss, config=config, scan=True, **how), gpt2.shapes(config), ids, ids
+    return partial(gpt2.loss, config=config, scan=True, **how), _parameters(config), ids, ids
+
+
+@cache
+def _parameters(config: gpt2.Config) -> Any:
+    """GPT-2's abstract parameters, layers stacked: traced once, and as one layer."""
+    return jax.eval_shape(gpt2.stack, gpt2.shapes(config))
 
 
 def _network(W1: Any, b1: Any, W2: Any, b2: Any, x: Any, y: Any) -> Any:

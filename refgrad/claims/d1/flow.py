@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad.claims._ledger import Case, Check, Claim
-from refgrad.claims._oracle import at, gradients, normal, once, weighted
+from refgrad.claims._oracle import at, gradients, normal, once, value, weighted
 from refgrad.ops import operations
 
 OPS = operations("document")
@@ -28,24 +28,34 @@ def _orthogonal(seed: int, n: int) -> Any:
     return np.linalg.qr(normal(seed, n, n))[0]
 
 
-def _linear_stack() -> Iterator[Case]:
+@cache
+def _linear_stacks() -> tuple[Case, ...]:
     """The gradient's norm over the one sent, through linear layers whose every derivative is one factor."""
+    found = []
     for depth in DISTANCES:
-        for factor in FACTORS:
-            W = factor * _orthogonal(0, WIDTH)
+        ct = normal(1, BATCH, WIDTH)
 
-            def network(x: Any, W: Any = W, depth: int = depth) -> Any:
-                return jax.lax.scan(lambda x, _: (OPS.matmul(x, W), None), x, None, length=depth)[0]
+        def network(x: Any, W: Any, depth: int = depth) -> Any:
+            return jax.lax.scan(lambda x, _: (OPS.matmul(x, W), None), x, None, length=depth)[0]
 
-            ct = normal(1, BATCH, WIDTH)
-            (dx,) = gradients(weighted(network, ct), normal(2, BATCH, WIDTH))
-            ratio = float(np.linalg.norm(dx) / np.linalg.norm(ct))
+        def every(x: Any, W: Any, network: Any = network, ct: Any = ct) -> Any:
+            return sum(weighted(network, ct)(x[i], W[i]) for i in range(len(FACTORS)))
+
+        W = np.stack([factor * _orthogonal(0, WIDTH) for factor in FACTORS])
+        dx, _ = gradients(every, normal(2, len(FACTORS), BATCH, WIDTH), W)
+        for factor, sent_back in zip(FACTORS, dx, strict=True):
+            ratio = float(np.linalg.norm(sent_back) / np.linalg.norm(ct))
             values = {"factor": factor, "depth": depth, "ratio": ratio, **BOUNDS}
-            yield Case(f"{depth} layers of {factor}", values, np.asarray(ratio))
+            found.append(Case(f"{depth} layers of {factor}", values, np.asarray(ratio)))
+    return tuple(found)
+
+
+def _linear_stack() -> Iterator[Case]:
+    yield from _linear_stacks()
 
 
 def _deep_enough() -> Iterator[Case]:
-    for case in _linear_stack():
+    for case in _linear_stacks():
         if case.values["depth"] == max(DISTANCES):
             yield Case(case.at, case.values)
 
@@ -127,24 +137,32 @@ NEARER = "abs(log(remedied)) <= half * abs(log(plain))"
 TIMES = ({"s": 4, "i": 3, "h": 5}, {"s": 4, "i": 2, "h": 3}, {"s": 4, "i": 5, "h": 2})
 
 
-def _sequences(what: str) -> Callable[[], Iterator[Case]]:
-    """Each step's Jacobian J₁ … J₄; the truth is the pullback to h₀ of the derived backpropagation through time."""
+@cache
+def _recurrences() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
+    """Four steps in time: each one's Jacobian, and the gradients by the derived backpropagation through time."""
+    found = []
+    for sizes in TIMES:
+        s, i, h = sizes.values()
+        x, h_0, W_x, W_h, b = normal(0, s, i), normal(1, h), normal(2, i, h), normal(3, h, h), normal(4, h)
+        ct = normal(5, h)
+
+        def last(x: Any, h_0: Any, W_x: Any, W_h: Any, b: Any) -> Any:
+            return OPS.rnn(x, h_0, W_x, W_h, b)[-1]
+
+        pulled = gradients(weighted(last, ct), x, h_0, W_x, W_h, b)
+        states = np.concatenate([h_0[None], value(OPS.rnn, x, h_0, W_x, W_h, b)])
+        J = {f"J{t}": np.diag(1 - states[t] ** 2) @ W_h.T for t in range(1, s + 1)}
+        values = {**J, "ct": ct, "states": states, "W_h": W_h}
+        found.append((at(sizes), values, {"h_0": pulled[1], "W_h": pulled[3]}))
+    return tuple(found)
+
+
+def _sequences(name: str) -> Callable[[], Iterator[Case]]:
+    """Cases whose truth is the gradient of h₀ or of W_h."""
 
     def cases() -> Iterator[Case]:
-        for sizes in TIMES:
-            s, i, h = sizes.values()
-            x, h_0, W_x, W_h, b = normal(0, s, i), normal(1, h), normal(2, i, h), normal(3, h, h), normal(4, h)
-            ct = normal(5, h)
-
-            def last(x: Any, h_0: Any, W_x: Any, W_h: Any, b: Any) -> Any:
-                return OPS.rnn(x, h_0, W_x, W_h, b)[-1]
-
-            grads: dict[str, Any] = dict(
-                zip(("x", "h_0", "W_x", "W_h", "b"), gradients(weighted(last, ct), x, h_0, W_x, W_h, b), strict=True)
-            )
-            states = np.concatenate([h_0[None], np.asarray(OPS.rnn(x, h_0, W_x, W_h, b))])
-            J = {f"J{t}": np.diag(1 - states[t] ** 2) @ W_h.T for t in range(1, s + 1)}
-            yield Case(at(sizes), {**J, "ct": ct, "x": x, "states": states, "W_h": W_h}, grads[what])
+        for where, values, truth in _recurrences():
+            yield Case(where, values, truth[name])
 
     return cases
 
@@ -152,11 +170,14 @@ def _sequences(what: str) -> Callable[[], Iterator[Case]]:
 def _through_time() -> Iterator[Case]:
     """The gradient of h₀ over the one sent to h_T, where tanh is nearly linear, by the recurrence's spectral radius."""
     s, i, h = 40, 2, 6
+    ct, nothing = normal(2, h), np.zeros(h)
+
+    def last(h_0: Any, W_h: Any) -> Any:
+        return OPS.rnn(np.zeros((s, i)), h_0, normal(0, i, h), W_h, nothing)[-1] @ ct
+
+    sent_back = once(jax.grad(last))
     for radius in (0.5, 0.8, 1.0, 1.25, 1.5):
-        arguments = np.zeros((s, i)), np.zeros(h), normal(0, i, h), radius * _orthogonal(1, h), np.zeros(h)
-        ct = normal(2, h)
-        dh_0 = once(jax.grad(lambda h_0, a=arguments, ct=ct: OPS.rnn(a[0], h_0, *a[2:])[-1] @ ct))(arguments[1])
-        ratio = float(np.linalg.norm(dh_0) / np.linalg.norm(ct))
+        ratio = float(np.linalg.norm(sent_back(nothing, radius * _orthogonal(1, h))) / np.linalg.norm(ct))
         yield Case(f"radius {radius}, {s} steps", {**BOUNDS, "radius": radius, "T": s, "ratio": ratio})
 
 
@@ -224,7 +245,7 @@ CLAIMS = (
             ),
         ),
         see=("D1.12",),
-        more="experiments/through_time.py",
+        more="experiments/rnn_gradients.py",
         ops=("rnn",),
     ),
 )

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from refgrad.claims._ledger import Case, Check, Claim
-from refgrad.claims._oracle import at, gradients, normal, weighted
+from refgrad.claims._oracle import at, gradients, normal, value, weighted
 from refgrad.models import one_hidden_layer
 from refgrad.ops import operations
 
@@ -93,7 +93,7 @@ def _linear(name: str) -> Callable[[], Iterator[Case]]:
             B, d, h = sizes.values()
             X, W, b, dY = normal(0, B, d), normal(1, h, d), normal(2, h), normal(3, B, h)
             truth: dict[str, Any] = dict(zip("XWb", gradients(weighted(OPS.dense, dY), X, W, b), strict=True))
-            truth["Y"] = np.asarray(OPS.dense(X, W, b))
+            truth["Y"] = value(OPS.dense, X, W, b)
             yield Case(at(sizes), {"X": X, "W": W, "b": b, "dY": dY}, truth[name])
 
     return cases
@@ -111,7 +111,7 @@ def _relu_example() -> Iterator[Case]:
 
 def _relu_at_zero() -> Iterator[Case]:
     """The rule at 0, and the slopes on both sides of it."""
-    below, at_zero, above = (jax.grad(OPS.relu)(np.float64(x)) for x in (-1e-9, 0.0, 1e-9))
+    below, at_zero, above = value(jax.vmap(jax.grad(OPS.relu)), np.array([-1e-9, 0.0, 1e-9]))
     yield Case("", {"below": float(below), "at_zero": float(at_zero), "above": float(above)})
 
 
@@ -123,9 +123,9 @@ def _sigmoid() -> Iterator[Case]:
 
 def _saturated() -> Iterator[Case]:
     """σ and its slope by the rule, on both sides and between."""
-    for x in (-20.0, -6.0, 5.0, 12.0):
-        values = {"sigma": float(OPS.sigmoid(np.float64(x))), "slope": float(jax.grad(OPS.sigmoid)(np.float64(x)))}
-        yield Case(f"x={x:g}", {**BOUNDS, **values})
+    x = np.array([-20.0, -6.0, 5.0, 12.0])
+    for point, sigma, slope in zip(x, *value(jax.vmap(jax.value_and_grad(OPS.sigmoid)), x), strict=True):
+        yield Case(f"x={point:g}", {**BOUNDS, "sigma": float(sigma), "slope": float(slope)})
 
 
 def _repeated() -> Iterator[Case]:
@@ -140,25 +140,34 @@ def _slope(depth: int) -> float:
     def chain(x: Any) -> Any:
         return jax.lax.scan(lambda x, _: (OPS.sigmoid(x), None), x, None, length=depth)[0]
 
-    return float(jax.grad(chain)(np.float64(0.5)))
+    return float(value(jax.grad(chain), np.float64(0.5)))
+
+
+@cache
+def _batches() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
+    """For each size: where, every example's gradients alone (by `jax.vmap`), and those of the mean over the batch."""
+    found = []
+    for sizes in NETWORKS:
+        B, D, H, O = sizes.values()
+        x, y = normal(0, B, D), normal(1, B, O)
+        params = (normal(2, H, D), normal(3, H), normal(4, O, H), normal(5, O))
+
+        def loss(W1: Any, b1: Any, W2: Any, b2: Any, x: Any = x, y: Any = y) -> Any:
+            return _network_loss(W1, b1, W2, b2, x, y)
+
+        truth: dict[str, Any] = dict(zip(("W1", "b1", "W2", "b2"), gradients(loss, *params), strict=True))
+        alone = jax.vmap(jax.grad(_network_loss, (0, 1, 2, 3)), (None, None, None, None, 0, 0))
+        each = dict(zip(truth, value(alone, *params, x[:, None], y[:, None]), strict=True))
+        found.append((at(sizes), each, truth))
+    return tuple(found)
 
 
 def _batch(name: str) -> Callable[[], Iterator[Case]]:
     """Cases with the gradient of each example alone, whose truth is that of the mean over the batch."""
 
     def cases() -> Iterator[Case]:
-        for sizes in NETWORKS:
-            B, D, H, O = sizes.values()
-            x, y = normal(0, B, D), normal(1, B, O)
-            params = (normal(2, H, D), normal(3, H), normal(4, O, H), normal(5, O))
-
-            def loss(W1: Any, b1: Any, W2: Any, b2: Any, x: Any = x, y: Any = y) -> Any:
-                return _network_loss(W1, b1, W2, b2, x, y)
-
-            truth: dict[str, Any] = dict(zip(("W1", "b1", "W2", "b2"), gradients(loss, *params), strict=True))
-            one = [jax.grad(_network_loss, (0, 1, 2, 3))(*params, x[i : i + 1], y[i : i + 1]) for i in range(B)]
-            each: dict[str, Any] = dict(zip(truth, (np.stack(leaf) for leaf in zip(*one, strict=True)), strict=True))
-            yield Case(at(sizes), {"each": each[name], "B": B}, truth[name])
+        for where, each, truth in _batches():
+            yield Case(where, {"each": each[name]}, truth[name])
 
     return cases
 

@@ -1,7 +1,7 @@
 """D1's training step (D1.14), and its four mistakes as they come out in pure functions (D1.15 to D1.18)."""
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad.claims._ledger import Case, Check, Claim
-from refgrad.claims._oracle import at, gradients, normal
+from refgrad.claims._oracle import at, gradients, normal, value
 from refgrad.ops import operations
 
 OPS = operations("document")
@@ -25,11 +25,6 @@ def _loss(W1: Any, W2: Any, x: Any, y: Any, cut: Callable[[Any], Any] = lambda h
     return OPS.squared_error_mean(OPS.matmul(hidden, W2), y)
 
 
-def _gradients(W1: Any, W2: Any, x: Any, y: Any) -> Any:
-    """Those of W₁ and W₂, by the oracle."""
-    return gradients(lambda *weights: _loss(*weights, x=x, y=y), W1, W2)
-
-
 @cache
 def _problems() -> tuple[tuple[str, tuple[Any, ...]], ...]:
     """For each size: where, and (W1, W2, x, y)."""
@@ -40,12 +35,19 @@ def _problems() -> tuple[tuple[str, tuple[Any, ...]], ...]:
     return tuple(found)
 
 
+@cache
+def _gradients() -> tuple[Any, ...]:
+    """For each problem, the gradients of W₁ and W₂ by the oracle."""
+    return tuple(
+        gradients(lambda *weights, x=x, y=y: _loss(*weights, x=x, y=y), W1, W2) for _, (W1, W2, x, y) in _problems()
+    )
+
+
 def _steps() -> Iterator[Case]:
     """One step θ − η∇L: by how much the loss falls, against η‖∇L‖²."""
-    for where, (W1, W2, x, y) in _problems():
-        grads = _gradients(W1, W2, x, y)
+    for (where, (W1, W2, x, y)), grads in zip(_problems(), _gradients(), strict=True):
         stepped = W1 - ETA * grads[0], W2 - ETA * grads[1]
-        values = {"before": float(_loss(W1, W2, x, y)), "after": float(_loss(*stepped, x=x, y=y)), "eta": ETA}
+        values = {"before": float(value(_loss, W1, W2, x, y)), "after": float(value(_loss, *stepped, x, y)), "eta": ETA}
         yield Case(where, {**values, **BOUNDS, "square": float(sum((g**2).sum() for g in grads))})
 
 
@@ -53,7 +55,7 @@ def _twice() -> Iterator[Case]:
     """A second gradient at the same point: as jax.grad gives it, and with the first carried along by the program."""
     for where, (W1, W2, x, y) in _problems():
         grad = jax.grad(_loss)
-        first, second = (np.asarray(grad(W1, W2, x, y)) for _ in range(2))
+        first, second = (value(grad, W1, W2, x, y) for _ in range(2))
         yield Case(f"{where}, a pure function", {"first": first, "second": second, "carried": 0})
         yield Case(f"{where}, the sum carried", {"first": first, "second": first + second, "carried": 1})
 
@@ -117,10 +119,9 @@ def _detached(argument: int) -> Callable[[], Iterator[Case]]:
     """The gradient of the encoder (0) or the decoder (1) with `stop_gradient` between them, and what it is without."""
 
     def cases() -> Iterator[Case]:
-        for where, (W1, W2, x, y) in _problems():
-            whole = _gradients(W1, W2, x, y)[argument]
-            cut = jax.grad(_loss, argument)(W1, W2, x, y, jax.lax.stop_gradient)
-            yield Case(where, {"attached": whole}, np.asarray(cut))
+        for (where, problem), whole in zip(_problems(), _gradients(), strict=True):
+            detached = partial(_loss, cut=jax.lax.stop_gradient)
+            yield Case(where, {"attached": whole[argument]}, value(jax.grad(detached, argument), *problem))
 
     return cases
 

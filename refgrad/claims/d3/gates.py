@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from refgrad.claims._ledger import Case, Check, Claim
-from refgrad.claims._oracle import gradients, normal, weighted
+from refgrad.claims._oracle import gradients, normal, value, weighted
 from refgrad.ops import operations
 
 OPS = operations("document")
@@ -17,14 +17,22 @@ SHAPES = ((3,), (2, 5), (4, 1, 3))
 NEURON = {"w0": 2.0, "x0": -1.0, "w1": -3.0, "x1": -2.0, "w2": -3.0}
 
 
+@cache
+def _pulled(op: Any) -> tuple[tuple[str, dict[str, Any], Any], ...]:
+    """For each shape: where, a gate's two inputs and what it receives, and both gradients by the oracle."""
+    found = []
+    for shape in SHAPES:
+        x, y, dz = (normal(seed, *shape) for seed in range(3))
+        found.append(("×".join(map(str, shape)), {"x": x, "y": y, "dz": dz}, gradients(weighted(op, dz), x, y)))
+    return tuple(found)
+
+
 def _gate(op: Any, argument: int) -> Callable[[], Iterator[Case]]:
     """Cases whose truth is the gradient of one argument of a gate with two."""
 
     def cases() -> Iterator[Case]:
-        for shape in SHAPES:
-            x, y, dz = (normal(seed, *shape) for seed in range(3))
-            truth = gradients(weighted(op, dz), x, y)[argument]
-            yield Case("×".join(map(str, shape)), {"x": x, "y": y, "dz": dz}, truth)
+        for where, values, truth in _pulled(op):
+            yield Case(where, values, truth[argument])
 
     return cases
 
@@ -56,12 +64,18 @@ def _numbers(name: str) -> Callable[[], Iterator[Case]]:
     """f or one of its gradients at (−2, 5, −4)."""
 
     def cases() -> Iterator[Case]:
-        point = {"x": np.float64(-2), "y": np.float64(5), "z": np.float64(-4)}
-        truth = dict(zip(point, gradients(_product_of_sum, *point.values()), strict=True))
-        truth["f"] = np.asarray(_product_of_sum(*point.values()))
+        point, truth = _worked_example()
         yield Case("", point, truth[name])
 
     return cases
+
+
+@cache
+def _worked_example() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The inputs of D3's example, and f with its gradients."""
+    point = {"x": np.float64(-2), "y": np.float64(5), "z": np.float64(-4)}
+    truth = dict(zip(point, gradients(_product_of_sum, *point.values()), strict=True))
+    return point, truth | {"f": value(_product_of_sum, *point.values())}
 
 
 def _argument(w0: Any, x0: Any, w1: Any, x1: Any, w2: Any) -> Any:
@@ -88,7 +102,7 @@ def _neurons() -> tuple[tuple[str, dict[str, Any]], ...]:
         leaves = [np.float64(value) for value in point.values()]
         names = [f"d{name}" for name in point]
         single = np.array(gradients(_single, *leaves))
-        values = {**point, "L": float(_single(*leaves)), "argument": float(_argument(*leaves))}
+        values = {**point, "L": float(value(_single, *leaves)), "argument": float(value(_argument, *leaves))}
         values |= {"single": single, "chain": np.array(gradients(_chain, *leaves))}
         values |= dict(zip(names, single, strict=True))
         found.append(("w = [2, −3, −3], x = [−1, −2], chosen here" if i == 0 else f"draw {i}", values))

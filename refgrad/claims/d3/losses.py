@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
-import jax
 import numpy as np
 
 from refgrad.claims._ledger import Case, Check, Claim
-from refgrad.claims._oracle import at, gradients, normal
+from refgrad.claims._oracle import at, gradients, normal, value
 from refgrad.ops import operations
 
 OPS = operations("document")
@@ -36,7 +35,7 @@ def _classifiers() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
 
         s = X @ W.T
         (ds,) = gradients(lambda s, y=y: OPS.hinge(s, y, MARGIN), s)
-        truth = {"hinge": np.asarray(hinge(W)), "total": np.asarray(total(W)), "s": ds, "W": gradients(total, W)[0]}
+        truth = {"hinge": value(hinge, W), "total": value(total, W), "s": ds, "W": gradients(total, W)[0]}
         target = np.arange(C)[None, :] == y[:, None]
         values = {**sizes, "X": X, "W": W, "Wy": W[y], "s": s, "s_y": s[np.arange(N), y][:, None], "target": target}
         values |= {"ds": ds, "lam": STRENGTH, "path_hinge": gradients(hinge, W)[0], "path_L2": gradients(penalty, W)[0]}
@@ -52,27 +51,34 @@ def _linear(name: str) -> Callable[[], Iterator[Case]]:
     return cases
 
 
+@cache
+def _networks() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
+    """W₂ max(0, W₁ x) with both penalties: values hold the data's own loss and gradients, truth those of the total."""
+    found = []
+    for where, values, _ in _classifiers():
+        X, C = values["X"], values["C"]
+        W1, W2 = normal(3, HIDDEN, X.shape[1]), normal(4, C, HIDDEN)
+        y = np.argmax(values["target"], 1).astype(np.int32)
+
+        def data(W1: Any, W2: Any, X: Any = X, y: Any = y) -> Any:
+            return OPS.hinge(OPS.matmul(OPS.relu(OPS.matmul(X, W1.T)), W2.T), y, MARGIN)
+
+        def total(W1: Any, W2: Any, data: Any = data) -> Any:
+            return data(W1, W2) + OPS.l2_penalty(W1, STRENGTH) + OPS.l2_penalty(W2, STRENGTH)
+
+        known = {"W1": W1, "W2": W2, "lam": STRENGTH, "mean_loss": float(value(data, W1, W2))}
+        known |= dict(zip(("data1", "data2"), gradients(data, W1, W2), strict=True))
+        truth = dict(zip(("W1", "W2"), gradients(total, W1, W2), strict=True))
+        found.append((where, known, truth | {"loss": value(total, W1, W2)}))
+    return tuple(found)
+
+
 def _two_layers(name: str) -> Callable[[], Iterator[Case]]:
-    """The loss of W₂ max(0, W₁ x) with both penalties, or a gradient of it; values hold the data's own gradients."""
+    """Cases whose truth is the two-layer network's total loss or a gradient of it."""
 
     def cases() -> Iterator[Case]:
-        for where, values, _ in _classifiers():
-            X, C = values["X"], values["C"]
-            W1, W2 = normal(3, HIDDEN, X.shape[1]), normal(4, C, HIDDEN)
-            y = np.argmax(values["target"], 1).astype(np.int32)
-
-            def data(W1: Any, W2: Any, X: Any = X, y: Any = y) -> Any:
-                return OPS.hinge(OPS.matmul(OPS.relu(OPS.matmul(X, W1.T)), W2.T), y, MARGIN)
-
-            def total(W1: Any, W2: Any, data: Any = data) -> Any:
-                return data(W1, W2) + OPS.l2_penalty(W1, STRENGTH) + OPS.l2_penalty(W2, STRENGTH)
-
-            dW1, dW2 = gradients(total, W1, W2)
-            data1, data2 = gradients(data, W1, W2)
-            truth = {"loss": np.asarray(total(W1, W2)), "W1": dW1, "W2": dW2}
-            mean = float(jax.jit(data)(W1, W2))
-            known = {"W1": W1, "W2": W2, "data1": data1, "data2": data2, "lam": STRENGTH, "mean_loss": mean}
-            yield Case(where, known, truth[name])
+        for where, values, truth in _networks():
+            yield Case(where, values, truth[name])
 
     return cases
 

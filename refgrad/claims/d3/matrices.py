@@ -10,7 +10,7 @@ import numpy as np
 
 from refgrad import cost
 from refgrad.claims._ledger import Case, Check, Claim
-from refgrad.claims._oracle import at, gradients, normal, weighted
+from refgrad.claims._oracle import at, gradients, normal, value, weighted
 from refgrad.ops import operations
 
 OPS = operations("document")
@@ -25,7 +25,7 @@ def _product(N: int, D: int, M: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Values of y = x w with an upstream gradient, and the truth about them."""
     x, w, dy = normal(0, N, D), normal(1, D, M), normal(2, N, M)
     dx, dw = gradients(weighted(OPS.matmul, dy), x, w)
-    Jx = np.asarray(jax.jacobian(OPS.matmul)(x, w))  # (N, M, N, D)
+    Jx = value(jax.jacobian(OPS.matmul), x, w)  # (N, M, N, D)
     n, d = N // 2, D // 2
     values = {"N": N, "D": D, "M": M, "x": x, "w": w, "dy": dy, "n": n, "d": d}
     values |= {"dL_dx": dx[n, d], "dy_dx": Jx[:, :, n, d]}
@@ -102,10 +102,10 @@ def _vectors(what: str) -> Callable[[], Iterator[Case]]:
             def f(x: Any, A: Any = A) -> Any:
                 return jax.numpy.tanh(A @ x)
 
-            J = np.asarray(jax.jacobian(f)(x))  # row m, column n
-            gradient = np.asarray(jax.grad(lambda x, f=f: f(x).sum())(x))
+            J = value(jax.jacobian(f), x)  # row m, column n
+            gradient = value(jax.grad(lambda x, f=f: f(x).sum()), x)
             entries = np.array([[J[m, n] for m in range(M)] for n in range(N)])  # [n, m]
-            pulled = np.asarray(jax.vjp(f, x)[1](dz)[0])
+            pulled = value(lambda x, dz, f=f: jax.vjp(f, x)[1](dz)[0], x, dz)
             truth = {"layout": entries, "pullback": pulled, "components": gradient.size}[what]
             yield Case(f"N={N}, M={M}", {"J_row_m_column_n": J, "J": entries, "dz": dz, "N": N}, truth)
 

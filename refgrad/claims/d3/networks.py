@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad.claims._ledger import Case, Check, Claim
-from refgrad.claims._oracle import at, gradients, normal, weighted
+from refgrad.claims._oracle import at, gradients, normal, value, weighted
 from refgrad.claims.d3.capacity import CAPACITY
 from refgrad.ops import operations
 
@@ -39,7 +39,7 @@ def _layers(n: int) -> Callable[[], Iterator[Case]]:
 
             gradients(weighted(network, normal(9, N, C)), *weights)  # the rules agree with autodiff
             names = {f"W{i + 1}": W for i, W in enumerate(weights)}
-            yield Case(at(sizes), {"X": X, **names}, np.asarray(network(*weights)))
+            yield Case(at(sizes), {"X": X, **names}, value(network, *weights))
 
     return cases
 
@@ -49,8 +49,8 @@ def _collapse() -> Iterator[Case]:
     for seed in range(3):
         X, W1, W2 = normal(seed, 200, 3), normal(seed + 10, 6, 3), normal(seed + 20, 4, 6)
         shares = {}
-        for name, hidden in (("linear", OPS.matmul(X, W1.T)), ("relu", OPS.relu(OPS.matmul(X, W1.T)))):
-            out = np.asarray(OPS.matmul(hidden, W2.T))
+        for name, between in (("linear", lambda h: h), ("relu", OPS.relu)):
+            out = value(lambda X, W1, W2, f=between: OPS.matmul(f(OPS.matmul(X, W1.T)), W2.T), X, W1, W2)
             fit = np.linalg.lstsq(X, out, rcond=None)[0]
             shares[name] = float(np.linalg.norm(out - X @ fit) / np.linalg.norm(out))
         yield Case(f"draw {seed}", {**BOUNDS, **shares})
@@ -72,7 +72,7 @@ def _three_sigmoid() -> Iterator[Case]:
 
         leaves = list(values.values())[1:]
         gradients(weighted(network, normal(8, 1, widths[-1])), x.T, *leaves)
-        yield Case("→".join(map(str, widths)), values, np.asarray(network(x.T, *leaves)).T)
+        yield Case("→".join(map(str, widths)), values, value(network, x.T, *leaves).T)
 
 
 def _ring(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +106,7 @@ def _two_layers_separate() -> Iterator[Case]:
     W1 = np.stack([np.cos(angles), np.sin(angles)], 1)
     W2 = np.ones((1, DIRECTIONS))
     for seed in range(3):
-        red, blue = (np.asarray(OPS.matmul(OPS.relu(OPS.matmul(p, W1.T)), W2.T)) for p in _ring(seed))
+        red, blue = (value(lambda p: OPS.matmul(OPS.relu(OPS.matmul(p, W1.T)), W2.T), p) for p in _ring(seed))
         yield Case(f"draw {seed}", {"largest_score_red": float(red.max()), "smallest_score_blue": float(blue.min())})
 
 
@@ -148,18 +148,27 @@ def _imports() -> Iterator[Case]:
     yield Case("", {"called": next(name for name, negative in draws.items() if negative)})
 
 
+@cache
+def _biases() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
+    """For each size: where, a dense layer with its bias absorbed and the gradients of that, and dense's own."""
+    found = []
+    for sizes in SIZES:
+        N, D, H, _ = sizes.values()
+        x, W, b, dy = normal(0, N, D), normal(1, H, D), normal(2, H), normal(3, N, H)
+        dx, dW, db = gradients(weighted(OPS.dense, dy), x, W, b)
+        one, Wb = np.concatenate([x, np.ones((N, 1))], 1), np.concatenate([W, b[:, None]], 1)
+        d_one, dWb = gradients(weighted(lambda x, W: OPS.matmul(x, W.T), dy), one, Wb)
+        values = {"x": x, "W": W, "b": b, "N": N, "D": D, "H": H, "dWb": dWb, "d_one": d_one}
+        found.append((at(sizes), values, {"y": value(OPS.dense, x, W, b), "x": dx, "W": dW, "b": db}))
+    return tuple(found)
+
+
 def _absorbed(name: str) -> Callable[[], Iterator[Case]]:
     """Cases whose truth is dense's value ("y"), or the gradient of its input, weight or bias."""
 
     def cases() -> Iterator[Case]:
-        for sizes in SIZES:
-            N, D, H, _ = sizes.values()
-            x, W, b, dy = normal(0, N, D), normal(1, H, D), normal(2, H), normal(3, N, H)
-            dx, dW, db = gradients(weighted(OPS.dense, dy), x, W, b)
-            one, Wb = np.concatenate([x, np.ones((N, 1))], 1), np.concatenate([W, b[:, None]], 1)
-            d_one, dWb = gradients(weighted(lambda x, W: OPS.matmul(x, W.T), dy), one, Wb)
-            values = {"x": x, "W": W, "b": b, "N": N, "D": D, "H": H, "dWb": dWb, "d_one": d_one}
-            yield Case(at(sizes), values, {"y": np.asarray(OPS.dense(x, W, b)), "x": dx, "W": dW, "b": db}[name])
+        for where, values, truth in _biases():
+            yield Case(where, values, truth[name])
 
     return cases
 
