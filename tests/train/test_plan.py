@@ -1,6 +1,5 @@
 """The plan of a step's memory, derived and compiled; the allocator's settings, seen in page faults."""
 
-import dataclasses
 import subprocess
 import sys
 
@@ -15,20 +14,17 @@ from refgrad.models.tally import BLOCK_RESIDUALS
 from refgrad.symbols import evaluate
 from refgrad.train.plan import memory_plan, nbytes
 
-CONFIG = gpt2.Config(n_layer=4, n_head=2, n_embd=32, n_positions=64, vocab_size=256)
-TX = optax.adam(1e-3)
-
-
-def plans(**choices):
-    return {m: memory_plan(CONFIG, TX, 2, 64, memory=m, **choices) for m in ("plain", "fast", "small")}
+CONFIG = gpt2.Config(n_layer=12, n_head=2, n_embd=32, n_positions=64, vocab_size=256)
+TX = optax.sgd(1e-3, momentum=0.9)
 
 
 def test_each_choice_needs_less():
-    found = plans(rules="fused")
-    assert found["fast"].temporaries < 0.9 * found["plain"].temporaries
-    assert found["small"].temporaries < 0.6 * found["fast"].temporaries
+    choices = ("plain", "fast", "small")
+    found = {memory: memory_plan(CONFIG, TX, 1, 16, memory=memory, rules="fused", scan=True) for memory in choices}
+    assert found["fast"].temporaries < 0.8 * found["plain"].temporaries
+    assert found["small"].temporaries < 0.8 * found["fast"].temporaries
     params = gpt2.shapes(CONFIG)
-    assert {plan.state for plan in found.values()} == {3 * nbytes(params) + 4}
+    assert {plan.state for plan in found.values()} == {2 * nbytes(params)}
     assert found["plain"].gradients == nbytes(params)
     assert found["fast"].gradients == nbytes((params["wte"], params["wpe"], params["h"][0]))
     assert "kept from forward to backward" in str(found["fast"])
@@ -40,13 +36,12 @@ def test_bytes_kept_are_the_rows():
 
 
 def test_clipping_is_costed():
-    plan = memory_plan(CONFIG, TX, 2, 64, memory="fast", scan=True, clip_norm=1.0)
+    plan = memory_plan(CONFIG, optax.sgd(0.1), 2, 64, memory="fast", scan=True, clip_norm=1.0)
     x = jax.ShapeDtypeStruct((2, 64, CONFIG.n_embd), jnp.float32)
     layer = gpt2.shapes(CONFIG)["h"][0]
     backward = cost.count_backward(lambda layer, x: gpt2.block(layer, x, CONFIG), layer, x).flops
     assert plan.recomputed == CONFIG.n_layer * backward
     assert f"{plan.recomputed:,} FLOPs again" in str(plan)
-    assert memory_plan(dataclasses.replace(CONFIG, n_layer=1), TX, 1, 8, memory="fast").recomputed == 0
 
 
 FAULTS = """
@@ -55,7 +50,7 @@ from refgrad.train import allocator
 if sys.argv[1] == "keep" and not allocator.keep_temporaries():
     sys.exit(3)
 import jax, jax.numpy as jnp
-f, x, faults = jax.jit(lambda x: 2 * x), jnp.ones(20_000_000), []
+f, x, faults = jax.jit(lambda x: (x @ x.T).max()), jnp.ones((5000, 8)), []  # a product of 100 MB between
 for _ in range(5):
     before = allocator.page_faults()
     f(x).block_until_ready()
