@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import multiprocessing
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -24,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
     parser.add_argument("--quick", action="store_true", help="float32 alone and small experiments: under 2 minutes")
     parser.add_argument("--out", metavar="FILE", default="report.html", help="the page (default: %(default)s)")
-    parser.add_argument("--bench", metavar="FILE", help="show this run of `refgrad bench --json FILE` too")
+    more = "show this run of `refgrad bench --json FILE` too (may be repeated)"
+    parser.add_argument("--bench", metavar="FILE", action="append", default=[], help=more)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -34,18 +36,17 @@ def run(options: argparse.Namespace) -> int:
     """
     try:
         from refgrad.report import figures, page
-        from refgrad.report.sections import tasks
+        from refgrad.report.sections import bench, tasks
 
         figures.require()
     except ModuleNotFoundError as missing:
         raise ValueError(f"{missing.name} is not installed: pip install 'refgrad[report]'") from missing
-    out, bench = Path(options.out), options.bench and Path(options.bench)
+    out = Path(options.out)
     if not out.absolute().parent.is_dir():
         raise ValueError(f"--out {out}: {out.absolute().parent} is no folder")
-    if bench and not bench.is_file():
-        raise ValueError(f"--bench {bench}: no such file; `refgrad bench --json {bench}` writes it")
+    runs = {path: bench.read(Path(path)) for path in options.bench}
     start = time.perf_counter()
-    sections = gather_all(tasks(options.quick, bench))
+    sections = gather_all(tasks(options.quick, runs), options.quick)
     command = "refgrad report" + " --quick" * options.quick
     write_text(out, page.assemble(sections, command))
     failed = [section.title for section in sections if not section.ok]
@@ -54,12 +55,13 @@ def run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def gather_all(wanted: "list[Task]") -> "list[Section]":
+def gather_all(wanted: "list[Task]", quick: bool) -> "list[Section]":
     """Every section, two processes side by side; a line for each on standard error as it is done."""
     from refgrad.report.sections import failed, gather
 
     context = multiprocessing.get_context("spawn")
-    with _progress(len(wanted)) as progress, ProcessPoolExecutor(WORKERS, mp_context=context) as pool:
+    prepare = _compile_little if quick else None
+    with _progress(len(wanted)) as progress, ProcessPoolExecutor(WORKERS, context, prepare) as pool:
         futures: dict[Future, Task] = {pool.submit(gather, task): task for task in wanted}
         found: dict[str, Section] = {}
         for future in as_completed(futures):
@@ -68,6 +70,13 @@ def gather_all(wanted: "list[Task]") -> "list[Section]":
             progress.console.print(f"{section.seconds:6.1f} s  {'ok  ' if section.ok else 'FAIL'}  {section.title}")
             progress.advance(progress.task_ids[0])
     return [found[task.name] for task in wanted]
+
+
+def _compile_little() -> None:
+    """In a fresh process: XLA compiles faster and optimises less, since what is gathered runs once."""
+    from refgrad.report.sections.experiments import LITTLE
+
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {LITTLE}".strip()
 
 
 @contextlib.contextmanager

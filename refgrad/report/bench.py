@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from refgrad._text import table
+from refgrad._text import Table
 from refgrad.bench.contenders import Work
 from refgrad.bench.parts import PartRow
 from refgrad.bench.run import Row
@@ -19,7 +19,7 @@ temp.: temporaries in XLA's plan, and their ratio to the baseline's; peak: resid
 faults: minor page faults of a step, the price of memory that the allocator had given back"""
 
 
-def contender_table(rows: Sequence[Row]) -> str:
+def contender_table(rows: Sequence[Row]) -> Table:
     """One line a contender. Memory in MB (10⁶ bytes), rates in tokens and 10⁹ FLOPs a second."""
     header = [
         "contender",
@@ -36,7 +36,7 @@ def contender_table(rows: Sequence[Row]) -> str:
         "compile s",
         "faults",
     ]
-    return table(header, [_line(row) for row in rows])
+    return Table(header, [_line(row) for row in rows])
 
 
 def _line(row: Row) -> list[str]:
@@ -58,10 +58,10 @@ def _line(row: Row) -> list[str]:
     ]
 
 
-def part_table(rows: Sequence[PartRow]) -> str:
+def part_table(rows: Sequence[PartRow]) -> Table:
     """One line a part and set of rules: forward and backward. Memory in MB (10⁶ bytes)."""
     header = ["part", "tokens", "rules", "ms", "time / autodiff's", "temp. MB", "kept MB"]
-    return table(
+    return Table(
         header,
         [
             [
@@ -78,7 +78,7 @@ def part_table(rows: Sequence[PartRow]) -> str:
     )
 
 
-def sweep_table(axis: str, points: Sequence[Point]) -> str:
+def sweep_table(axis: str, points: Sequence[Point]) -> Table:
     """One line a point and contender."""
     header = [axis, "contender", "time", "s/step", "temp. MB", "trace s", "compile s", "compile / autodiff's"]
     lines = []
@@ -97,7 +97,7 @@ def sweep_table(axis: str, points: Sequence[Point]) -> str:
             ]
             for row in point.rows
         ]
-    return table(header, lines)
+    return Table(header, lines)
 
 
 def title(work: Work) -> str:

@@ -1,11 +1,15 @@
 """A page of real parts that are quick to gather: derivations, totals, D0's claims, two figures."""
 
+import dataclasses
 from functools import partial
 
 from refgrad._text import Table
+from refgrad.bench.contenders import Work
+from refgrad.bench.run import Row
 from refgrad.claims import KINDS, LEDGER, run_claim
+from refgrad.models import gpt2
 from refgrad.report import figures, page
-from refgrad.report.sections import Section, Task, derivations, experiments, gather
+from refgrad.report.sections import Section, Task, bench, derivations, experiments, gather
 from refgrad.report.sections.section import Shown
 
 KNOWN = ("D0.1", "D0.4", "D0.6")
@@ -40,6 +44,15 @@ def experiment(name, folder):
     return experiments.shown(card, folder, True)
 
 
+def measured():
+    """A run of the bench, as `refgrad bench --json` writes it."""
+    row = Row("autodiff", "autodiff", "float32", 1.0, (0.9, 1.1), 0.5, 128.0, 1e9, 10**6, 1.0, 10**8, 0.1, 0.2, 5, None)
+    fused = dataclasses.replace(row, name="fused", label="fused rules", ratio=0.8, temporaries_ratio=0.5)
+    machine = {"processor": "a processor", "cores": 2, "versions": {"jax": "0.10.2"}}
+    rows = [dataclasses.asdict(one) for one in (row, fused)]
+    return bench.measured({"machine": machine, "work": Work(gpt2.Config(), 1, 64).data(), "rounds": 1, "rows": rows})
+
+
 def broken():
     raise RuntimeError("this one's source failed: <b>")
 
@@ -52,6 +65,7 @@ def sample(folder):
         Task("ledger", "Claims", "refgrad claims", ledger),
         Task("first", "Experiments", "python experiments/first.py", partial(experiment, "first", folder)),
         Task("second", "Experiments", "python experiments/second.py", partial(experiment, "second", folder)),
+        Task("bench-1", "Bench", "refgrad bench --json run.json", measured),
         Task("broken", "Experiments", "python experiments/broken.py", broken),
     ]
     sections = [gather(task) for task in found]

@@ -17,10 +17,10 @@ def sample(tmp_path_factory):
 
 def test_a_section_that_fails_shows_its_error_and_the_others_stand(sample):
     html, sections = sample
-    assert [section.ok for section in sections] == [True] * 5 + [False]
+    assert [section.ok for section in sections] == [True] * 6 + [False]
     assert "RuntimeError at pages.py:" in html and "source failed: &lt;b&gt;" in html
     assert "Not everything holds." in html
-    for section in sections[:5]:
+    for section in sections[:6]:
         assert not section.error and section.title in html
 
 
@@ -57,7 +57,8 @@ def test_a_file_names_its_operation(file):
 
 BAD = {
     "folder": (["--out", "no/such/folder/page.html"], "is no folder"),
-    "bench": (["--bench", "no_such.json"], "no such file; `refgrad bench --json no_such.json` writes it"),
+    "bench": (["--bench", "no_such.json"], "no_such.json"),
+    "bench's file": (["--bench", "pyproject.toml"], "--bench pyproject.toml is no JSON"),
 }
 
 

@@ -3,14 +3,14 @@
 import dataclasses
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
-from refgrad.report.sections import costs, derivations, experiments, ledger, verification, versions
+from refgrad.report.sections import bench, costs, derivations, experiments, ledger, verification, versions
 from refgrad.report.sections.section import Section
 
 __all__ = ["Section", "Task", "failed", "gather", "tasks"]
@@ -27,8 +27,11 @@ class Task(NamedTuple):
     gather: Callable[[], Section]
 
 
-def tasks(quick: bool, bench: Path | None = None) -> list[Task]:
-    """Every section's task in the page's order; each can be sent to another process."""
+def tasks(quick: bool, runs: Mapping[str, dict[str, Any]] | None = None) -> list[Task]:
+    """Every section's task in the page's order; each can be sent to another process.
+
+    `runs` maps the name of a bench's file to its data, as `bench.read` gives it.
+    """
     verify = "refgrad verify" + " --dtype float32" * quick
     found = [
         Task("rules", "Verification", verify, partial(verification.rules, "document", quick)),
@@ -42,11 +45,15 @@ def tasks(quick: bool, bench: Path | None = None) -> list[Task]:
         Task("ledger", "Claims", "refgrad claims", ledger.ledger),
     ]
     for script in experiments.scripts():
-        command = f"python experiments/{script.name}" + " --quick" * quick
-        found.append(Task(script.stem, "Experiments", command, partial(experiments.experiment, script, quick)))
+        command, large = f"python experiments/{script.name}", script.stem in experiments.LARGE
+        work = partial(experiments.named, script) if large else partial(experiments.experiment, script, quick)
+        found.append(Task(script.stem, "Experiments", command + " --quick" * (quick and not large), work))
     if not experiments.scripts():
         found.append(Task("experiments", "Experiments", "python experiments/NAME.py", experiments.absent))
-    return [*found, Task("versions", "Versions", "refgrad report" + " --quick" * quick, versions.versions)]
+    for n, (path, data) in enumerate((runs or {}).items(), 1):
+        found.append(Task(f"bench-{n}", "Bench", f"refgrad bench --json {path}", partial(bench.measured, data)))
+    command = "refgrad report" + " --quick" * quick
+    return [*found, Task("versions", "Versions", command, partial(versions.versions, quick))]
 
 
 def gather(task: Task) -> Section:

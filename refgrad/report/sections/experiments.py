@@ -1,6 +1,8 @@
 """The experiments: each script of the checkout run as its own process, and the card that it leaves."""
 
+import ast
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -9,23 +11,32 @@ from pathlib import Path
 from markupsafe import Markup
 
 import refgrad
+from refgrad._files import read_toml
 from refgrad._text import Table
 from refgrad.report.mathml.prose import sentence
 from refgrad.report.sections.section import Section, Shown
 
 CHECKOUT = Path(refgrad.__file__).parent.parent
+LARGE = frozenset(["train_1558m"])  # 24 GB and more than the page's ten minutes
+LITTLE = "--xla_backend_optimization_level=0"  # compiles faster what runs once; numbers are the same to rounding
 
 
 def scripts() -> list[Path]:
-    """The checkout's experiments, which are those with settings; none where the package is installed alone."""
-    settings = {path.stem for path in (CHECKOUT / "configs" / "experiments").glob("*.toml")}
-    return sorted(path for path in (CHECKOUT / "experiments").glob("[a-z]*.py") if path.stem in settings)
+    """The checkout's experiments; none where the package is installed alone."""
+    return sorted((CHECKOUT / "experiments").glob("[a-z]*.py"))
 
 
 def absent() -> Section:
     """What stands in the experiments' place where there is no checkout."""
     about = "The experiments are scripts of the repository, which is not here: the package alone is installed."
     return Section("Not run", about=about)
+
+
+def named(script: Path) -> Section:
+    """An experiment that is too large to be run for a page: its question."""
+    text = ast.get_docstring(ast.parse(script.read_text())) or ""
+    question, explanation, *_ = (" ".join(part.split()) for part in text.split("\n\n"))
+    return Section(question, about=f"Too large to be run for this page. {explanation}")
 
 
 def experiment(script: Path, quick: bool) -> Section:
@@ -36,7 +47,11 @@ def experiment(script: Path, quick: bool) -> Section:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         words = [sys.executable, str(script), *(["--quick"] if quick else []), "--out", str(out)]
-        ran = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True)
+        flags = os.environ.get("XLA_FLAGS", "")
+        if "rounds" in read_toml(CHECKOUT / "configs" / "experiments" / f"{script.stem}.toml"):
+            flags = flags.replace(LITTLE, "")  # it times itself
+        env = {**os.environ, "XLA_FLAGS": flags}
+        ran = subprocess.run(words, cwd=CHECKOUT, env=env, capture_output=True, text=True)
         path = out / f"{script.stem}.json"
         if not path.exists():
             end = "\n".join((ran.stderr or ran.stdout).strip().splitlines()[-8:])

@@ -15,12 +15,13 @@ from refgrad.report.sections.section import Section, Shown
 PACKAGES = ("refgrad", "jax", "jaxlib", "numpy", "sympy", "rich", "matplotlib", "jinja2", "pygments", "optax")
 
 
-def versions() -> Section:
+def versions(quick: bool) -> Section:
     """Packages, machine, commit and date."""
     facts = {
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        "compiled": "with little optimisation, experiments that time themselves excepted (--quick)" if quick else "",
         "device": jax.devices()[0].device_kind,
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
