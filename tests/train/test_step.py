@@ -42,7 +42,7 @@ def gradients_as_state():
 def run(step, state, steps=STEPS):
     losses = []
     for _ in range(steps):
-        before = jax.tree.leaves(state)
+        before = jax.tree.leaves(state.params)
         state, loss = step(state, *IDS)
         assert all(leaf.is_deleted() for leaf in before)  # donated
         losses.append(float(loss))
