@@ -28,7 +28,6 @@ IDS = """() => {
   return [...[...twice].map((id) => `the id ${id} stands twice`), ...[...lost].map((id) => `#${id} leads nowhere`)];
 }"""
 WIDE = """() => {
-  for (const fold of document.querySelectorAll('details')) fold.open = true;
   const over = document.documentElement.scrollWidth - document.documentElement.clientWidth;
   return over > 0 ? [`the page is ${over} px too wide`] : [];
 }"""
@@ -67,6 +66,7 @@ def problems(started, path):
     page.on("pageerror", lambda error: errors.append(("error", str(error))))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(path.as_uri())
+    page.evaluate("() => document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
     found = page.evaluate(FIGURES) + page.evaluate(IDS)
     found += [*_sorting(page), *_filtering(page), *_colours(page)]
     page.set_viewport_size(PHONE)

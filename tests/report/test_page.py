@@ -44,6 +44,11 @@ def test_every_operation_is_derived_and_linked_to_its_file_and_the_ledger(sample
     assert 'href="#code-mean_square"' in article and 'href="#claim-D0.' in article
 
 
+def test_an_experiments_answer_is_text_and_not_mathematics(sample):
+    html, _ = sample
+    assert '<p class="answer">It rises to y = 3.</p>' in html
+
+
 OPERATIONS = {
     "refgrad/ops/gelu.py": "gelu",
     "refgrad/ops/fused/gelu.py": "fused.gelu",

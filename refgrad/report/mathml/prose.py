@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Callable
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
@@ -51,9 +52,18 @@ def blocks(docstring: str) -> list[Block]:
 
 def sentence(text: str) -> Markup:
     """Text with its formulas set as mathematics and its `code` as code."""
+    return _coded(text, _words)
+
+
+def plain(text: str) -> Markup:
+    """Text as it stands, with its `code` as code: for sentences that are not in the derivations' notation."""
+    return _coded(text, escape)
+
+
+def _coded(text: str, outside: Callable[[str], Markup]) -> Markup:
     pieces = CODE.split(text)  # text and code by turns
     return Markup("").join(
-        _words(piece) if n % 2 == 0 else Markup("<code>{}</code>").format(piece) for n, piece in enumerate(pieces)
+        outside(piece) if n % 2 == 0 else Markup("<code>{}</code>").format(piece) for n, piece in enumerate(pieces)
     )
 
 

@@ -13,7 +13,7 @@ from markupsafe import Markup
 import refgrad
 from refgrad._files import read_toml
 from refgrad._text import Table
-from refgrad.report.mathml.prose import sentence
+from refgrad.report.mathml.prose import plain
 from refgrad.report.sections.section import Section, Shown
 
 CHECKOUT = Path(refgrad.__file__).parent.parent
@@ -36,7 +36,7 @@ def named(script: Path) -> Section:
     """An experiment that is too large to be run for a page: its question."""
     text = ast.get_docstring(ast.parse(script.read_text())) or ""
     question, explanation, *_ = (" ".join(part.split()) for part in text.split("\n\n"))
-    return Section(question, about=f"Too large to be run for this page. {explanation}")
+    return Section(plain(question), about=f"Too large to be run for this page. {explanation}")
 
 
 def experiment(script: Path, quick: bool) -> Section:
@@ -62,13 +62,13 @@ def experiment(script: Path, quick: bool) -> Section:
 def shown(card: dict, folder: Path, ok: bool) -> Section:
     """A card as a section; `folder` holds its figures."""
     figures = [{**figure, "svg": Markup((folder / figure["file"]).read_text())} for figure in card["figures"]]
-    explanation = [sentence(" ".join(part.split())) for part in card["explanation"].split("\n\n") if part.strip()]
+    explanation = [plain(" ".join(part.split())) for part in card["explanation"].split("\n\n") if part.strip()]
     table = Table(card["table"]["header"], card["table"]["rows"])
     data = {
         "card": card,
         "figures": figures,
-        "answer": [sentence(line) for line in card["answer"]],
+        "answer": [plain(line) for line in card["answer"]],
         "explanation": explanation,
         "shown": [Shown("What was measured", table)],
     }
-    return Section(card["question"], data, "experiment.html.j2", ok=ok and card["holds"])
+    return Section(plain(card["question"]), data, "experiment.html.j2", ok=ok and card["holds"])
