@@ -9,12 +9,10 @@ other, takes its steps on one and the same text, and compares the plan with the 
 """
 
 import dataclasses
-import resource
 import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +21,13 @@ from _common import Figure, Result, Table, main, temporaries, track
 
 from refgrad import cost
 from refgrad.bench import roofline
+from refgrad.bench.machine import peak_memory
 from refgrad.models import gpt2
 from refgrad.report.figures import BLUE, HATCHES, ORANGE, VERMILLION, legend_below
 from refgrad.report.text import standard_library_ids
 from refgrad.train import allocator
 from refgrad.train.optimiser import State, init_state
+from refgrad.train.plan import nbytes
 from refgrad.train.step import make_step
 
 SIZES = {"tiny": gpt2.Config(), **gpt2.SIZES}
@@ -82,11 +82,6 @@ def gb(size: float) -> str:
     return f"{size / 1e9:.3g} GB"
 
 
-def nbytes(tree: Any) -> int:
-    """Bytes of a tree's leaves, which may be abstract."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
 def autodiff_needs(settings: Settings, state: State, recompute: bool) -> Needs:
     """What `jax.value_and_grad` of the plain model needs: every gradient, and every residual, from shapes alone."""
     ids = jax.ShapeDtypeStruct((settings.batch, settings.sequence), jnp.int32)
@@ -113,11 +108,6 @@ def check_memory(needed: float, there: float) -> None:
         )
 
 
-def peak() -> float:
-    """The most memory that this process has held, in bytes."""
-    return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
 @dataclasses.dataclass(frozen=True)
 class Measured:
     """The steps' losses, seconds and page faults, XLA's temporaries, and the process's peak."""
@@ -126,7 +116,7 @@ class Measured:
     seconds: list[float]
     faults: list[int]
     temporaries: int
-    peak: float
+    peak: int
     floor: float
     """Seconds of the step's own products, each shape alone, and of AdamW's bytes: see `refgrad.bench.roofline`."""
 
@@ -151,7 +141,7 @@ def train(settings: Settings) -> Measured:
         seconds.append(time.perf_counter() - start)
         faults.append(allocator.page_faults() - before)
         losses.append(float(loss))
-    held = peak()
+    held = peak_memory()
     del state
     return Measured(losses, seconds, faults, temporaries(compiled), held, floor(settings))
 

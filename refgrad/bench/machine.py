@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,16 @@ def memory() -> tuple[int, int]:
         raise ImportError("the bench measures memory with psutil: pip install 'refgrad[bench]'") from error
     found = psutil.virtual_memory()
     return found.total, found.available
+
+
+def peak_memory() -> int:
+    """The largest resident memory that this process has had, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # the kernel's own mark; getrusage's can be the parent's
+        lines = (line.split() for line in status.read_text().splitlines())
+        return next(int(line[1]) * 1024 for line in lines if line[0] == "VmHWM:")
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from refgrad import cost
-from refgrad.bench.contenders import Work
+from refgrad.bench.contenders import BASELINE, Work
 from refgrad.bench.machine import memory
 from refgrad.bench.process import Process
 from refgrad.models import gpt2
@@ -23,7 +23,6 @@ from refgrad.ops import RULES, operations
 
 Arrays = tuple[Any, ...]
 PARTS = ("layer_norm", "linear", "gelu", "attention", "block", "head and loss")
-BASELINE = "autodiff"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,7 +64,7 @@ def step_flops(work: Work) -> int:
 def measure(
     work: Work, names: Sequence[str], rounds: int, keep_temporaries: bool, report: Callable[[str], None]
 ) -> list[Row]:
-    """Pair each named contender with the baseline, in turn. The roofline is measured wherever a contender needs it.
+    """Pair each named contender with the baseline, in turn; shares of the roofline need it among the named.
 
     Raises ChildProcessError where a contender fails, ValueError where it computes another loss than the baseline.
     """

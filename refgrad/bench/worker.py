@@ -6,21 +6,9 @@ Whatever the libraries print goes to standard error, so that standard output hol
 
 import json
 import os
-import resource
 import sys
 import time
-from pathlib import Path
 from typing import Any
-
-
-def peak_memory() -> int:
-    """The largest resident memory that this process has had, in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():  # the kernel's own mark; getrusage's can be the parent's
-        lines = (line.split() for line in status.read_text().splitlines())
-        return next(int(line[1]) * 1024 for line in lines if line[0] == "VmHWM:")
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
 
 
 def serve(answers: Any) -> None:
@@ -67,12 +55,15 @@ def _allocator(work: dict[str, Any]) -> bool:
 
 def _steps(runner: Any, steps: int) -> dict[str, Any]:
     """Seconds, page faults and losses of some steps, and the peak memory so far."""
+    from refgrad.bench.machine import peak_memory
+    from refgrad.train.allocator import page_faults
+
     seconds, faults, losses = [], [], []
     for _ in range(steps):
-        before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+        before, start = page_faults(), time.perf_counter()
         losses.append(runner.step())
         seconds.append(time.perf_counter() - start)
-        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before.ru_minflt)
+        faults.append(page_faults() - before)
     return {"seconds": seconds, "faults": faults, "losses": losses, "peak": peak_memory()}
 
 

@@ -101,7 +101,7 @@ def _parts(options: argparse.Namespace, work: Work, facts: dict[str, Any]) -> di
 
 
 def _names(options: argparse.Namespace) -> list[str]:
-    """The contenders to run: those asked for, or all; with the roofline of every precision among them.
+    """The contenders to run: those asked for, or all that can run here; what is left out is said.
 
     Raises ValueError where one that was asked for needs a module that is not installed.
     """

@@ -58,6 +58,11 @@ def rows(x: Array) -> Array:
     return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
+def blocks(length: int, size: int) -> list[slice]:
+    """An axis of `length` in blocks of `size`, the last as long as what is left."""
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Like:

@@ -6,7 +6,7 @@ Costs are polynomials in `refgrad.symbols`, twice: as the document counts, and a
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -126,3 +126,11 @@ class Row:
     def _factor(self, name: str, dims: Mapping[str, int]) -> float:
         scale = sympy.sympify(self.scale.get(name, 1))
         return float(scale.subs({SYMBOLS[symbol]: value for symbol, value in dims.items()}))
+
+
+Uses = Sequence[tuple[Row, Mapping[sympy.Symbol, sympy.Expr]]]  # a composite's parts and the widths they have in it
+
+
+def summed(uses: Uses, part: Callable[[Row], sympy.Expr | int]) -> sympy.Expr:
+    """One of the rows' polynomials, summed over a composite's parts."""
+    return sympy.Add(*(sympy.sympify(part(row)).subs(widths.items(), simultaneous=True) for row, widths in uses))

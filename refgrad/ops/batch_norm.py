@@ -29,6 +29,7 @@ from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, lift, wide
 from refgrad.ops._row import Cost, Row, Special
+from refgrad.ops.layer_norm import affine
 from refgrad.symbols import a, b, h, s, w
 
 
@@ -55,11 +56,6 @@ def _normalise(x: Array, eps: float) -> tuple[Array, Array]:
     return centred * lift(rstd, x.ndim), rstd
 
 
-def _affine(x_hat: Array, gamma: Array, beta: Array) -> Array:
-    """γ x̂ + β."""
-    return lift(wide(gamma), x_hat.ndim) * x_hat + lift(wide(beta), x_hat.ndim)
-
-
 @custom_vjp(nondiff_argnums=(3,))
 @jax.named_scope("batch_norm")
 def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> Array:
@@ -68,7 +64,7 @@ def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> Array:
     Raises ValueError or TypeError where they do not agree, and ValueError where there is no row.
     """
     _agree(x, gamma, beta, eps)
-    return _affine(_normalise(x, eps)[0], gamma, beta).astype(x.dtype)
+    return affine(_normalise(x, eps)[0], gamma, beta).astype(x.dtype)
 
 
 def _agree(x: Array, gamma: Array, beta: Array, eps: float) -> None:
@@ -83,7 +79,7 @@ def _agree(x: Array, gamma: Array, beta: Array, eps: float) -> None:
 def _fwd(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Residuals]:
     _agree(x, gamma, beta, eps)
     x_hat, rstd = _normalise(x, eps)
-    return _affine(x_hat, gamma, beta).astype(x.dtype), Residuals(x_hat, rstd, gamma, Like.of(x), Like.of(beta))
+    return affine(x_hat, gamma, beta).astype(x.dtype), Residuals(x_hat, rstd, gamma, Like.of(x), Like.of(beta))
 
 
 @jax.named_scope("batch_norm")

@@ -49,7 +49,7 @@ def _normalise(x: Array, eps: float) -> tuple[Array, Array]:
     return centred * rstd, rstd
 
 
-def _affine(x_hat: Array, gamma: Array, beta: Array) -> Array:
+def affine(x_hat: Array, gamma: Array, beta: Array) -> Array:
     """γ x̂ + β."""
     return lift(wide(gamma), x_hat.ndim) * x_hat + lift(wide(beta), x_hat.ndim)
 
@@ -59,7 +59,7 @@ def _affine(x_hat: Array, gamma: Array, beta: Array) -> Array:
 def layer_norm(x: Array, gamma: Array, beta: Array, eps: float) -> Array:
     """x (..., h), γ and β (h,), ε > 0 → (..., h). Raises ValueError or TypeError where they do not agree."""
     _agree(x, gamma, beta, eps)
-    return _affine(_normalise(x, eps)[0], gamma, beta).astype(x.dtype)
+    return affine(_normalise(x, eps)[0], gamma, beta).astype(x.dtype)
 
 
 def _agree(x: Array, gamma: Array, beta: Array, eps: float) -> None:
@@ -72,7 +72,7 @@ def _agree(x: Array, gamma: Array, beta: Array, eps: float) -> None:
 def _fwd(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Residuals]:
     _agree(x, gamma, beta, eps)
     x_hat, rstd = _normalise(x, eps)
-    return _affine(x_hat, gamma, beta).astype(x.dtype), Residuals(x_hat, rstd, gamma, Like.of(x), Like.of(beta))
+    return affine(x_hat, gamma, beta).astype(x.dtype), Residuals(x_hat, rstd, gamma, Like.of(x), Like.of(beta))
 
 
 @jax.named_scope("layer_norm")

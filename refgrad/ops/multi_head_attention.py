@@ -14,7 +14,7 @@ Kept: what the parts keep, x, q, k, v, p, the merged heads and both weights. Cos
 Source: D2, "Model Architecture Overview", "Final Tally" (qkv_proj to attn_out).
 """
 
-from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from jax import Array
 
 from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.ops._row import Cost, Row, Special, summed
 from refgrad.ops.attention_scaling import ROW as SCALING
 from refgrad.ops.attention_scaling import attention_scaling
 from refgrad.ops.attn_value import ROW as ATTN_VALUE
@@ -150,12 +150,7 @@ USES = (
     (ATTN_VALUE, {}),
     (LINEAR, {i: h, o: h}),
 )
-
-
-def _sum(cost: Callable[[Row], sympy.Expr | int]) -> sympy.Expr:
-    """One of the parts' costs, summed over their uses."""
-    return sympy.Add(*(sympy.sympify(cost(row)).subs(widths) for row, widths in USES))
-
+_sum = partial(summed, USES)
 
 ROW = Row(
     op=multi_head_attention,

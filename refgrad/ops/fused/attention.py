@@ -32,7 +32,7 @@ from jax import Array
 
 from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, after, corner, lift, product, wide
+from refgrad.ops._numerics import Like, after, blocks, corner, lift, product, wide
 from refgrad.ops._row import Cost, Row, Special
 from refgrad.symbols import a, b, d, m, n_h, s, w
 
@@ -46,11 +46,6 @@ class Residuals(NamedTuple):
     o: Array
     top: Array
     total: Array
-
-
-def _blocks(s: int, block: int) -> list[slice]:
-    """The sequence in blocks, the last as long as what is left."""
-    return [slice(start, min(start + block, s)) for start in range(0, s, block)]
 
 
 def _scaled(q: Array) -> Array:
@@ -69,7 +64,7 @@ def _open(scores: Array, queries: slice, keys: slice, transposed: bool = False) 
 def _attend(q: Array, k: Array, v: Array, block: int) -> tuple[Array, Array, Array]:
     """o, M and S, one block of queries after another."""
     q, parts = _scaled(q), []
-    for rows in _blocks(q.shape[-2], block):
+    for rows in blocks(q.shape[-2], block):
         prefix = slice(0, rows.stop)
         keys, values = (x[..., prefix, :] for x in (k, v))
         if parts:
@@ -119,7 +114,7 @@ def _bwd(block: int, kept: Residuals, do: Array) -> tuple[Array, Array, Array]:
     s = q.shape[-2]
     dq: Any = None
     dk, dv = [], []
-    for keys in reversed(_blocks(s, block)):
+    for keys in reversed(blocks(s, block)):
         rest = slice(keys.start, s)  # the queries that see these keys
         q_rest, do_rest = (x[..., rest, :] for x in (q, do))
         if dk:

@@ -19,6 +19,7 @@ Cost: that of the parts, both norms' output again, the two sums where gradients 
 Source: D2, "Model Architecture Overview", "Final Tally"; recomputation: Chen et al. (2016).
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -29,19 +30,20 @@ from jax import Array
 from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, after
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.ops._row import Cost, Row, Special, summed
 from refgrad.ops.fused.attention import ROW as ATTENTION
 from refgrad.ops.fused.attention import Residuals as Attention
 from refgrad.ops.fused.attention import attention
 from refgrad.ops.fused.layer_norm import ROW as LAYER_NORM
 from refgrad.ops.fused.layer_norm import Residuals as Norm
-from refgrad.ops.fused.layer_norm import affine, layer_norm, normalise
+from refgrad.ops.fused.layer_norm import layer_norm, normalise
 from refgrad.ops.fused.linear import ROW as LINEAR
 from refgrad.ops.fused.linear import Residuals as Linear
 from refgrad.ops.fused.linear import linear
 from refgrad.ops.fused.mlp import ROW as MLP
 from refgrad.ops.fused.mlp import Residuals as Mlp
 from refgrad.ops.fused.mlp import mlp
+from refgrad.ops.layer_norm import affine
 from refgrad.ops.multi_head_attention import merge_heads, split_heads
 from refgrad.ops.residual import residual
 from refgrad.symbols import a, b, h, i, m, n_h, o, s, w
@@ -215,12 +217,7 @@ USES = (
     (LAYER_NORM, {}),
     (MLP, {i: h, o: 4 * h}),
 )
-
-
-def _sum(cost) -> sympy.Expr:
-    """One of the parts' costs, summed over their uses."""
-    return sympy.Add(*(sympy.sympify(cost(row)).subs(widths, simultaneous=True) for row, widths in USES))
-
+_sum = partial(summed, USES)
 
 CAUSES = tuple(dict.fromkeys(cause for row, _ in USES for cause in row.causes))
 FAN_IN = WAIT = 2 * b * s * h
@@ -246,9 +243,13 @@ ROW = Row(
     },
     statics={"n_head": n_h, "eps": 1e-5, "block": m, "recompute": False},
     scale={name: 1 / sympy.sqrt(h) for name in ("w_qkv", "w_out", "w_fc", "w_proj")},
-    forward=Cost(_sum(lambda row: row.forward.flops) + 2 * b * s * h, _sum(lambda row: row.forward.transcendentals)),
+    forward=Cost(
+        _sum(lambda row: row.forward.flops) + 2 * b * s * h,
+        _sum(lambda row: row.forward.transcendentals),
+    ),
     backward=Cost(
-        _sum(lambda row: row.backward.flops) + FAN_IN + NORMS + WAIT, _sum(lambda row: row.backward.transcendentals)
+        _sum(lambda row: row.backward.flops) + FAN_IN + NORMS + WAIT,
+        _sum(lambda row: row.backward.transcendentals),
     ),
     document=_sum(lambda row: row.document),
     causes={

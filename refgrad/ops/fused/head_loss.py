@@ -27,7 +27,7 @@ import sympy
 from jax import Array
 
 from refgrad._jax import custom_vjp
-from refgrad.ops._numerics import Like, after, corner, lift, product, rows
+from refgrad.ops._numerics import Like, after, blocks, corner, lift, product, rows
 from refgrad.ops._row import Cost, Row, Special
 from refgrad.ops.fused._rows_of_logits import (
     Rows,
@@ -53,10 +53,6 @@ class Residuals(NamedTuple):
     number: Array
     x: Like
     E: Like
-
-
-def _chunks(length: int, chunk: int) -> list[slice]:
-    return [slice(start, min(start + chunk, length)) for start in range(0, length, chunk)]
 
 
 def _chunk_loss(logits: Array, top: Array, total: Array, picked: Array, chunk: Rows, terms: Terms) -> Array:
@@ -90,7 +86,7 @@ def head_loss(
     terms = Terms(smoothing, z_loss)
     check("fused.head_loss", x, E, targets, mask, chunk, terms)
     loss = []
-    for part in _chunks(x.shape[-2], chunk):
+    for part in blocks(x.shape[-2], chunk):
         _, logits, found = _chunk(x, E, targets, mask, part, lift(loss[-1], x.ndim) if loss else None)
         loss.append(_chunk_loss(logits, *sums(logits), pick(logits, found.targets), found, terms))
     return reduce(add, loss) / number(mask, x)
@@ -104,7 +100,7 @@ def _fwd(
     check("fused.head_loss", x, E, targets, mask, chunk, terms)
     loss, dx, like_E = [], [], Like.of(E)
     dE: Any = None  # not a list: one array of its size is alive at a time
-    for part in _chunks(x.shape[-2], chunk):
+    for part in blocks(x.shape[-2], chunk):
         before = lift(corner(dE), x.ndim) + corner(dx[-1]) if dx else None
         x_rows, logits, found = _chunk(x, E, targets, mask, part, before)
         top, total = sums(logits)

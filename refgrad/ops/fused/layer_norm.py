@@ -22,6 +22,7 @@ from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, after, lift, rows, wide
 from refgrad.ops._row import Cost, Row
 from refgrad.ops.layer_norm import ROW as PLAIN
+from refgrad.ops.layer_norm import affine
 from refgrad.symbols import a, b, h, s, w
 
 
@@ -46,11 +47,6 @@ def statistics(x: Array, eps: float) -> tuple[Array, Array, Array]:
 def normalise(x: Array, mean: Array, rstd: Array) -> Array:
     """x̂ (..., h), in the dtype of sums."""
     return (wide(x) - mean) * rstd
-
-
-def affine(x_hat: Array, gamma: Array, beta: Array) -> Array:
-    """γ x̂ + β."""
-    return lift(wide(gamma), x_hat.ndim) * x_hat + lift(wide(beta), x_hat.ndim)
 
 
 def _agree(x: Array, gamma: Array, beta: Array, eps: float) -> None:

@@ -12,6 +12,7 @@ Kept: x, u and both weights: a, as large as u, is not. Cost: that of the parts, 
 Source: D2, "Final Tally" (mlp_up, gelu, mlp_down).
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ from jax import Array
 from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, after
-from refgrad.ops._row import Cost, Row
+from refgrad.ops._row import Cost, Row, summed
 from refgrad.ops.fused.gelu import ROW as GELU
 from refgrad.ops.fused.gelu import gelu, value_and_slope
 from refgrad.ops.fused.linear import ROW as LINEAR
@@ -71,13 +72,8 @@ def _bwd(kept: Residuals, dy: Array) -> tuple[Array, Array, Array, Array, Array]
 mlp.defvjp(_fwd, _bwd)
 
 USES = ((LINEAR, {}), (GELU, {i: o}), (LINEAR, {i: o, o: i}))
+_sum = partial(summed, USES)
 AGAIN = 3 * b * s * o  # u + 0·da, u σ(z)
-
-
-def _sum(cost) -> sympy.Expr:
-    """One of the parts' costs, summed over their uses."""
-    return sympy.Add(*(sympy.sympify(cost(row)).subs(widths, simultaneous=True) for row, widths in USES))
-
 
 ROW = Row(
     op=mlp,
