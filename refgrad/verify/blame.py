@@ -136,7 +136,7 @@ def _judge(index: int, call: Call, cts: list) -> tuple[Verdict, list[str]]:
     ]
     kinks: list[Row] = []
     if any(e > a for e, a in zip(errors, allowed, strict=True)):
-        kinks = _kinks(errors, got, truth, diff, names)
+        kinks = _kinks(errors, allowed, got, truth, diff, names)
     worst = max(range(len(got)), key=lambda i: errors[i] / allowed[i])
     word = OK if errors[worst] <= allowed[worst] else WRONG
     note = "; ".join(row.note for row in kinks)
@@ -145,13 +145,15 @@ def _judge(index: int, call: Call, cts: list) -> tuple[Verdict, list[str]]:
     return verdict(names[worst], errors[worst], allowed[worst], word, note), truth.limits
 
 
-def _kinks(errors: list[float], got: Leaves, truth: "Truth", diff: list, names: list[str]) -> list[Row]:
+def _kinks(
+    errors: list[float], allowed: list[float], got: Leaves, truth: "Truth", diff: list, names: list[str]
+) -> list[Row]:
     """A row for each argument at a kink, whose entries there are left out of `errors`."""
     first = len(got) - len(diff)
     kinks = Kinks(diff, truth.cotangents, truth.leaves[first:], got[first:], generator(0, 4))
     rows = []
     for i, skip in enumerate(kinks.skip, start=first):
-        if (row := kinks.row(i - first, names[i], got[i], truth.leaves[i])) is not None:
+        if (row := kinks.row(i - first, names[i], got[i], truth.leaves[i], allowed[i])) is not None:
             errors[i] = difference(got[i], truth.leaves[i], skip).error
             rows.append(row)
     return rows

@@ -85,14 +85,17 @@ class Kinks:
             for side, found in zip(self.sides, sides, strict=True):
                 side[i][at] = found[i][at]
 
-    def row(self, i: int, name: str, got: np.ndarray, truth: np.ndarray) -> Row | None:
-        """The kink row of leaf `i`, or None where it has none: the rule's value and both one-sided derivatives."""
+    def row(self, i: int, name: str, got: np.ndarray, truth: np.ndarray, allowed: float) -> Row | None:
+        """The kink row of leaf `i`, or None where it has none: the rule's value and both one-sided derivatives.
+
+        `got` is rounded in its own dtype, and may be off by as much as is `allowed` anywhere else.
+        """
         mask = self.skip[i]
         if mask is None:
             return None
         below, above = self.sides[0][i], self.sides[1][i]
         low, high = np.fmin(below, above), np.fmax(below, above)
-        slack = JUMP * _scale(below, above)
+        slack = max(JUMP, allowed) * _scale(below, above)
         wrong = mask & ~_within(got, low, high, slack) & ~_close(got, truth, slack)
         for _ in range(TRIES if wrong.any() else 0):
             for side in self._sides([self._steps(x) for x in self.diff], STEP * CLOSER):

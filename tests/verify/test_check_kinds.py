@@ -63,6 +63,16 @@ def test_a_tie_that_only_float32_has():
     assert report.ok and [row.index for row in report.of("kinks")] == [(0,), (0,)], report
 
 
+@pytest.mark.parametrize(("rounded", "right"), [(1.0078125, True), (1.125, False)])
+def test_at_a_kink_a_rule_may_round_as_anywhere_else(rounded, right):
+    """One unit in bfloat16's last place above the larger one-sided derivative is rounding, sixteen are not."""
+    f = lambda x: jnp.maximum(x, 0)  # noqa: E731
+    slope = lambda x: jnp.where(x > 0, 1, jnp.where(x == 0, rounded, 0)).astype(jnp.bfloat16)  # noqa: E731
+    there = rule(f, lambda x: (f(x), x), lambda x, g: (slope(x) * g,))
+    report = check(there, jnp.array([-1, 0, 2], jnp.bfloat16), **ACCURACY)
+    assert report.of("kinks") and report.ok == right, report
+
+
 @pytest.mark.parametrize(("slope", "right"), [(0.0, True), (1.0, False), (float("nan"), False)])
 def test_rule_where_autodiff_is_not_finite(slope, right):
     """x·√x² at 0: its slope is 0, and autodiff of it is NaN."""

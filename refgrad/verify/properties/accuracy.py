@@ -40,7 +40,8 @@ def accuracy(case: Case) -> Iterator[Row]:
     kinks = case.kinks
     errors = measure(case, kinks.skip)
     for i, name in enumerate(case.subject.arguments):
-        if (kink := kinks.row(i, name, case.first.rule[i], case.first.truth[i])) is not None:
+        kink = kinks.row(i, name, case.first.rule[i], case.first.truth[i], case.allowed[i])
+        if kink is not None:
             yield kink
         rows = list(_rows(case, errors[i], i, name, kinks.skip[i]))
         if case.excuses and any(map(_off, rows)):
