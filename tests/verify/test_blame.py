@@ -259,10 +259,8 @@ def test_prints_as_a_table_and_as_json():
 CONFIG = gpt2.Config(n_layer=2, n_head=2, n_embd=8, n_positions=6, vocab_size=11)
 
 
-@pytest.mark.parametrize(
-    ("op", "looped"),
-    [pytest.param("gelu", {}, marks=pytest.mark.slow), ("layer_norm", {"scan": True, "remat": True})],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("op", "looped"), [("gelu", {}), ("layer_norm", {"scan": True, "remat": True})])
 def test_a_whole_gpt2(op, looped, monkeypatch):
     """A dozen calls of rules a layer; the backward of one operation is off by a thousandth."""
     right = getattr(ops, op)
