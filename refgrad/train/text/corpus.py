@@ -1,0 +1,84 @@
+"""Files and folders → an ordered list of documents. By default: the Python standard library's own source.
+
+A folder means all its files, by name in sorted order, but none that is hidden (`.git`) or compiled (`__pycache__`). The
+standard library means its `.py` files without its tests, which some distributions leave out, and without what a build
+of Python writes about its own machine: so that one version of Python is one corpus wherever it runs.
+"""
+
+import os
+import stat
+import sysconfig
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+NO_SOURCE = ("site-packages", "dist-packages", "test", "tests", "idle_test")
+
+
+class Document(NamedTuple):
+    """A file as it was when it was listed."""
+
+    path: Path
+    size: int
+    """Bytes."""
+    stamp: tuple[int, int, int]
+    """Size, and when contents (mtime) and inode (ctime) last changed, ns: what says that a file is unchanged."""
+
+    def __str__(self) -> str:
+        return self.path.name
+
+
+def documents(paths: Iterable[str | Path] | None = None) -> list[Document]:
+    """The files of `paths` in their order, folders walked; each once; without empty ones. None: the standard library.
+
+    Raises OSError where a path or a folder in it cannot be read, ValueError where one is no file, or where there is no
+    text at all.
+    """
+    if isinstance(paths, str | Path):
+        paths = [paths]
+    found = standard_library() if paths is None else [file for path in paths for file in files(Path(path))]
+    listed = [document(path) for path in dict.fromkeys(path.resolve() for path in found)]
+    kept = [each for each in listed if each.size]
+    if not kept:
+        where = "the standard library" if paths is None else ", ".join(map(str, paths)) or "the list of files"
+        raise ValueError(f"{where} holds no text ({len(listed)} files, all empty): name files or folders that do")
+    return kept
+
+
+def document(path: Path) -> Document:
+    """The file, as it is now. Raises OSError where it cannot be read, ValueError where it is no regular file."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is no regular file: leave it out")
+    if not os.access(path, os.R_OK):
+        raise PermissionError(f"{path} cannot be read: allow it (chmod +r), or leave it out")
+    return Document(path, status.st_size, (status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+
+
+def files(path: Path) -> Iterator[Path]:
+    """The file itself, or the folder's files, sorted, without hidden and compiled ones. OSError where unreadable."""
+    if not path.is_dir():
+        yield path
+        return
+
+    def failed(error: OSError) -> None:
+        raise error
+
+    for folder, folders, names in os.walk(path, onerror=failed):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__pycache__")
+        yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
+
+
+def standard_library() -> list[Path]:
+    """This Python's own source files, sorted. Raises ValueError where there are none, as in a zipped library."""
+    root = Path(sysconfig.get_path("stdlib"))
+    found = [
+        path
+        for path in files(root)
+        if path.suffix == ".py"
+        and not path.name.startswith("_sysconfigdata")
+        and not any(part in NO_SOURCE for part in path.relative_to(root).parts)
+    ]
+    if not found:
+        raise ValueError(f"this Python has no source in {root}: name text files or folders of your own")
+    return found

@@ -1,0 +1,145 @@
+"""Which text is for training and which for validation, written as token ids, a block at a time.
+
+A document goes whole to one split, by the hash of its contents: another file moves none, and of two equal files none is
+trained on while the other validates. A file above `WHOLE` bytes is divided: its end, of that share, from the beginning
+of a line, is for validation; so one large file is a corpus too. Every document, or part of one, ends with the
+tokenizer's separator.
+"""
+
+import contextlib
+import errno
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from refgrad._progress import track
+from refgrad.train.text.corpus import Document, document
+from refgrad.train.text.tokenizers import Tokenizer
+
+SPLITS = ("train", "validation")
+WHOLE = 256 * 2**10
+"""Bytes up to which a file goes whole to one split."""
+BLOCK = 2**20
+"""Bytes that are read at a time."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write(
+    folder: Path, found: Sequence[Document], tokenizer: Tokenizer, validation: float, progress: bool
+) -> dict[str, Any]:
+    """Write train.bin and validation.bin into `folder`; returns their facts, JSON-able.
+
+    Raises ValueError and OSError as `tokens.build` says.
+    """
+    dtype = np.min_scalar_type(tokenizer.vocab_size - 1).newbyteorder("<")
+    steps = [each for each in found for _ in range(0, each.size, BLOCK)]
+    bar = track(steps, "tokens") if progress else iter(steps)
+    corpus = hashlib.sha256()
+    with _space_for(folder), contextlib.ExitStack() as stack:
+        writers = {
+            split: Writer(stack.enter_context(open(folder / f"{split}.bin", "wb")), dtype, tokenizer)
+            for split in SPLITS
+        }
+        for each in found:
+            corpus.update(_write_document(each, validation, writers, bar))
+        next(bar, None)  # ends it
+    for split, writer in writers.items():
+        if not writer.documents:
+            raise ValueError(
+                f"none of {len(found)} documents fell to {split} at validation = {validation}: give more files, or one "
+                f"above {WHOLE:,} bytes, whose end is for validation"
+            )
+    return {
+        "documents": len(found),
+        "bytes": sum(each.size for each in found),
+        "corpus": corpus.hexdigest(),
+        "dtype": dtype.str,
+        "splits": {split: writer.facts() for split, writer in writers.items()},
+    }
+
+
+class Writer:
+    """A split's file of ids."""
+
+    def __init__(self, file: BinaryIO, dtype: np.dtype, tokenizer: Tokenizer) -> None:
+        self._file, self._dtype, self._tokenizer, self._hash = file, dtype, tokenizer, hashlib.sha256()
+        self.documents = self._tokens = 0
+
+    def add(self, text: Iterable[bytes]) -> None:
+        """Append a document. Raises ValueError where it is no text of the tokenizer's."""
+        for ids in self._tokenizer.stream(text):
+            self._write(ids)
+        self._write(np.array([self._tokenizer.separator]))
+        self.documents += 1
+
+    def facts(self) -> dict[str, Any]:
+        """How much it holds, and its SHA-256."""
+        return {"tokens": self._tokens, "documents": self.documents, "sha256": self._hash.hexdigest()}
+
+    def _write(self, ids: np.ndarray) -> None:
+        data = ids.astype(self._dtype, copy=False).tobytes()
+        self._file.write(data)
+        self._hash.update(data)
+        self._tokens += len(ids)
+
+
+def _write_document(each: Document, validation: float, writers: dict[str, Writer], bar: Iterator[Any]) -> bytes:
+    """The document's ids into its split's file, or into both; returns the hash of its contents."""
+    contents = hashlib.sha256()
+
+    def blocks(start: int, stop: int) -> Iterator[bytes]:
+        file.seek(start)
+        while start < stop:
+            if start % BLOCK == 0:
+                next(bar)
+            block = file.read(min(BLOCK - start % BLOCK, stop - start))
+            if not block:
+                return  # the file has shrunk: its stamp says so below
+            contents.update(block)
+            start += len(block)
+            yield block
+
+    with open(each.path, "rb") as file:
+        try:
+            if each.size > WHOLE:
+                middle = _line_after(file, each.size, validation)
+                writers["train"].add(blocks(0, middle))
+                writers["validation"].add(blocks(middle, each.size))
+            else:
+                text = b"".join(blocks(0, each.size))
+                lot = int.from_bytes(contents.digest()[:8]) / 2**64
+                writers["validation" if lot < validation else "train"].add([text])
+        except ValueError as error:
+            raise ValueError(f"{each.path}: {error}") from error
+    if document(each.path).stamp != each.stamp:
+        raise ValueError(f"{each.path} changed while it was read: run again when nothing writes to it")
+    return contents.digest()
+
+
+def _line_after(file: BinaryIO, size: int, validation: float) -> int:
+    """Where the last `validation` of a file begin: at the next line near by, or else at the next character."""
+    start = min(max(int(size * (1 - validation)), 1), size - 1)
+    file.seek(start)
+    near = file.read(2**16)
+    line = near.find(b"\n") + 1
+    if line and start + line < size:
+        return start + line
+    return start + next((n for n, byte in enumerate(near[:4]) if byte & 0xC0 != 0x80), 0)
+
+
+@contextlib.contextmanager
+def _space_for(folder: Path) -> Iterator[None]:
+    """A full disk's error says where, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise OSError(
+            error.errno,
+            f"no space left for token files ({error.strerror}): free some, or take a folder on another disk",
+            str(folder.parent),
+        ) from error

@@ -1,0 +1,205 @@
+"""Text ↔ token ids: bytes, which need nothing, and GPT-2's byte-pair encoding from its own two files.
+
+BPE first splits text into words by a pattern, then merges inside each word. So text is fed in chunks, in bounded memory,
+cut only where a word ends whatever stands around it (`CUT`); the ids are those of the text in one piece:
+
+    pattern   '(?:[sdmt]|ll|ve|re) | ?\\p{L}+ | ?\\p{N}+ | ?[^\\s\\p{L}\\p{N}]+ | \\s+(?!\\S) | \\s+
+
+- Between non-space c and white space w: in a word that has other characters, white space stands only at the beginning,
+  so no word holds c and then w. What comes before does not see w: only words of white space look ahead, and the last
+  word before the cut is none.
+- Between a letter or digit c and punctuation p: no word holds a letter or digit and then another kind (a contraction
+  begins with its apostrophe), and p begins the next word as it would begin a text.
+"""
+
+import codecs
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+END_OF_TEXT = "<|endoftext|>"
+PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+"""GPT-2's pattern as tiktoken writes it for its `gpt2` encoding: possessive, the same words."""
+CUT = re.compile(r".*(?:\S(?=\s)|[^\W_](?=[!-/:-@\[-`{-~、。，！？；：「」『』（）【】《》]))", re.DOTALL)
+"""From the beginning to the last place where text may be cut."""
+LONGEST = 16 * 2**20
+"""Characters without such a place that are still read as one piece."""
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back. Ids are 0 ≤ id < vocab_size."""
+
+    @property
+    def vocab_size(self) -> int:
+        """How many ids there are."""
+        ...
+
+    @property
+    def separator(self) -> int:
+        """The id that ends each document."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """The same for two tokenizers exactly if they give the same ids to every text."""
+        ...
+
+    def stream(self, blocks: Iterable[bytes]) -> Iterator[np.ndarray]:
+        """Ids of the text that the blocks make together, in bounded memory. ValueError where it is no text of its."""
+        ...
+
+    def encode(self, text: bytes | str) -> np.ndarray:
+        """Ids of the whole text, without a separator."""
+        ...
+
+    def decode(self, ids: Any) -> str:
+        """The text; bytes that are no UTF-8 become U+FFFD. ValueError for an id out of range."""
+        ...
+
+    def data(self) -> dict[str, Any]:
+        """What `from_data` makes it again from; JSON holds it."""
+        ...
+
+
+class Bytes:
+    """A byte is a token; documents end with a NUL, which text does not hold."""
+
+    vocab_size = 256
+    separator = 0
+    digest = "bytes"
+
+    def stream(self, blocks: Iterable[bytes]) -> Iterator[np.ndarray]:
+        """The bytes themselves, uint8."""
+        return (np.frombuffer(block, np.uint8) for block in blocks)
+
+    def encode(self, text: bytes | str) -> np.ndarray:
+        """The bytes, in UTF-8 where `text` is a str: (n,) uint8."""
+        return np.frombuffer(_as_bytes(text), np.uint8)
+
+    def decode(self, ids: Any) -> str:
+        """The text; bytes that are no UTF-8 become U+FFFD. ValueError for an id out of range."""
+        return _checked(ids, self.vocab_size).astype(np.uint8).tobytes().decode("utf-8", "replace")
+
+    def data(self) -> dict[str, Any]:
+        """The kind: there is nothing else to say."""
+        return {"kind": "bytes"}
+
+
+class BPE:
+    """GPT-2's byte-pair encoding from `vocab.json` and `merges.txt`, by tiktoken; `<|endoftext|>` ends documents.
+
+    `<|endoftext|>` within a text is text, not the separator.
+    """
+
+    def __init__(self, vocab: str | Path, merges: str | Path) -> None:
+        """Raises OSError where a file cannot be read, ValueError where the two are no vocabulary of GPT-2's kind, and
+        ImportError without tiktoken."""
+        try:
+            import tiktoken
+            from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+        except ImportError as error:
+            raise ImportError("BPE needs tiktoken: pip install 'refgrad[bpe]'") from error
+        self._paths = tuple(str(Path(path).resolve()) for path in (vocab, merges))
+        # By its hash, since tiktoken keeps copies of files by their names, and would not see that one has changed.
+        hashes = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in self._paths]
+        try:
+            ranks = data_gym_to_mergeable_bpe_ranks(self._paths[1], self._paths[0], hashes[1], hashes[0])
+        except (AssertionError, ValueError, KeyError, AttributeError) as error:
+            raise ValueError(
+                f"{vocab} and {merges} are no vocabulary of GPT-2's kind: ids must be those of 256 bytes, then of the "
+                f"merges in their order, which begin after a line with their version and end with a line's end"
+            ) from error
+        self._encoding = tiktoken.Encoding(
+            "gpt2", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: len(ranks)}
+        )
+        self.vocab_size = self._encoding.n_vocab
+        self.separator = self._encoding.eot_token
+        self.digest = hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+    def stream(self, blocks: Iterable[bytes]) -> Iterator[np.ndarray]:
+        """Ids, (n,) uint32 at a time.
+
+        Raises ValueError where the blocks are no UTF-8, with the byte, or cannot be cut for `LONGEST` characters.
+        """
+        kept = ""
+        for text in _decoded(blocks):
+            # What is kept had no cut but before its last character's successor, which only now can be seen.
+            found = CUT.match(kept + text)
+            kept += text
+            if found:
+                yield self._ids(kept[: found.end()])
+                kept = kept[found.end() :]
+            elif len(kept) > LONGEST:
+                raise ValueError(
+                    f"{len(kept)} characters beginning {kept[:20]!r} hold no white space or punctuation at which words "
+                    f"could end, and at most {LONGEST} are read in one piece: take bytes, or leave the file out"
+                )
+        if kept:
+            yield self._ids(kept)
+
+    def encode(self, text: bytes | str) -> np.ndarray:
+        """Ids (n,) uint32. Raises ValueError as `stream` does."""
+        data = _as_bytes(text)
+        pieces = [data[start : start + 2**20] for start in range(0, len(data), 2**20)]
+        return np.concatenate([np.empty(0, np.uint32), *self.stream(pieces)])
+
+    def decode(self, ids: Any) -> str:
+        """The text; bytes that are no UTF-8 become U+FFFD. ValueError for an id out of range."""
+        return self._encoding.decode(_checked(ids, self.vocab_size).tolist(), errors="replace")
+
+    def data(self) -> dict[str, Any]:
+        """The two files, and the digest that they must still have."""
+        return {"kind": "bpe", "vocab": self._paths[0], "merges": self._paths[1], "digest": self.digest}
+
+    def _ids(self, text: str) -> np.ndarray:
+        return self._encoding.encode_to_numpy(text, disallowed_special=())
+
+
+def from_data(data: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer that `data()` describes.
+
+    Raises ValueError where the kind is not known or the files have changed since, OSError where they are gone.
+    """
+    if data.get("kind") == "bytes":
+        return Bytes()
+    if data.get("kind") != "bpe":
+        raise ValueError(f"a tokenizer's kind is {data.get('kind')!r}, but must be 'bytes' or 'bpe'")
+    tokenizer = BPE(data["vocab"], data["merges"])
+    if tokenizer.digest != data["digest"]:
+        raise ValueError(
+            f"{data['vocab']} and {data['merges']} have changed: their digest is {tokenizer.digest}, but was "
+            f"{data['digest']}: put the files of then back"
+        )
+    return tokenizer
+
+
+def _as_bytes(text: bytes | str) -> bytes:
+    return text.encode() if isinstance(text, str) else bytes(text)
+
+
+def _checked(ids: Any, vocab_size: int) -> np.ndarray:
+    """`ids` as a flat array. Raises ValueError where one is out of range, TypeError where they are no integers."""
+    ids = np.asarray(ids).reshape(-1)
+    if ids.size and not np.issubdtype(ids.dtype, np.integer):
+        raise TypeError(f"ids are {ids.dtype}, but must be integers")
+    bad = ids[(ids < 0) | (ids >= vocab_size)]
+    if bad.size:
+        raise ValueError(f"id {bad[0]} is out of range: this tokenizer has ids from 0 to {vocab_size - 1}")
+    return ids.astype(np.int64)
+
+
+def _decoded(blocks: Iterable[bytes]) -> Iterator[str]:
+    """The blocks' text. Raises ValueError with the first byte that is no UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    position = 0
+    for block, last in (*((b, False) for b in blocks), (b"", True)):
+        pending = len(decoder.getstate()[0])
+        try:
+            yield decoder.decode(block, last)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"byte {position - pending + error.start} is no UTF-8 ({error.reason})") from error
+        position += len(block)
