@@ -120,14 +120,18 @@ class Pieces:
         """Those that the embeddings make, or help to make."""
         return {key: grads[key] for key in EMBEDDINGS}
 
+    def block(self, layer: gpt2.Params, x: Array) -> Array:
+        """One layer of the stream."""
+        return gpt2.block(layer, x, self.config, self.rules)
+
     def _vjp(self, layer: gpt2.Params, x: Array) -> tuple[Array, Any]:
-        return jax.vjp(lambda layer, x: gpt2.block(layer, x, self.config, self.rules), layer, x)
+        return jax.vjp(self.block, layer, x)
 
     def keep(self, layer: gpt2.Params, x: Array) -> tuple[Array, Kept | Array]:
         """A block's output, and what its backward pass needs: its residuals, or its input alone to recompute them."""
         layer = cast(layer, self.dtype)
         if self.recompute:
-            return gpt2.block(layer, x, self.config, self.rules), x
+            return self.block(layer, x), x
         y, pull = self._vjp(layer, x)
         leaves, structure = jax.tree.flatten(pull)
         own = {id(leaf): i for i, leaf in enumerate(jax.tree.leaves(layer))}

@@ -1,0 +1,137 @@
+"""Where each array lives: one table from a parameter's name to the mesh axes that split each of its dimensions.
+
+Three axes. `data` splits the batch alone. `fsdp` splits the batch too, and every matrix: a device gathers a layer's
+matrices when it needs them. `model` splits what a layer computes, heads and hidden columns, and the matrices with it.
+
+Two rules are not the usual ones. The checkpoint has c_attn's columns as q | k | v, each n_h heads side by side, so that
+a cut of its columns would fall across them: `model` cuts its rows, and an all-to-all turns those into the columns of a
+device's own heads. And no axis cuts the vocabulary, since 50,257 has no small divisor: the embeddings are cut along
+h, and the head's work along the sequence.
+
+Source: Rajbhandari et al. (2020), "ZeRO"; Shoeybi et al. (2019), "Megatron-LM"; tables of named rules: MaxText.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from refgrad.models import gpt2
+from refgrad.models._inputs import path_name
+
+AXES = ("data", "fsdp", "model")
+Entry = tuple[str, ...]
+
+NONE: Entry = ()
+BATCH: Entry = ("data", "fsdp")
+BOTH: Entry = ("model", "fsdp")
+FSDP: Entry = ("fsdp",)
+MODEL: Entry = ("model",)
+
+# The end of a parameter's name → for each dimension of one layer's array, the axes that split it.
+RULES: Mapping[str, tuple[Entry, ...]] = {
+    "wte.weight": (NONE, BOTH),  # (V, h)
+    "wpe.weight": (NONE, BOTH),  # (n_positions, h)
+    "lm_head.weight": (NONE, BOTH),  # (V, h)
+    "attn.c_attn.weight": (MODEL, FSDP),  # (h, 3h)
+    "attn.c_attn.bias": (NONE,),  # (3h,)
+    "attn.c_proj.weight": (MODEL, FSDP),  # (h, h)
+    "attn.c_proj.bias": (MODEL,),  # (h,)
+    "mlp.c_fc.weight": (FSDP, MODEL),  # (h, 4h)
+    "mlp.c_fc.bias": (MODEL,),  # (4h,)
+    "mlp.c_proj.weight": (MODEL, FSDP),  # (4h, h)
+    "mlp.c_proj.bias": (MODEL,),  # (h,)
+    "ln_1.weight": (NONE,),
+    "ln_1.bias": (NONE,),
+    "ln_2.weight": (NONE,),
+    "ln_2.bias": (NONE,),
+    "ln_f.weight": (NONE,),
+    "ln_f.bias": (NONE,),
+}
+# The activations: ids (b, s); the stream (b, s, h); heads (b, n_h, s, d); the hidden layer (b, s, 4h).
+ACTIVATIONS: Mapping[str, tuple[Entry, ...]] = {
+    "ids": (BATCH, NONE),
+    "stream": (BATCH, NONE, NONE),
+    "heads": (BATCH, MODEL, NONE, NONE),
+    "hidden": (BATCH, NONE, MODEL),
+    "head's stream": (BATCH, MODEL, NONE),
+}
+
+
+def rule(name: str) -> tuple[Entry, ...]:
+    """The table's row for a parameter. Raises ValueError for a name that no row ends."""
+    for end, entries in RULES.items():
+        if name == end or name.endswith(f".{end}"):
+            return entries
+    raise ValueError(f"{name} has no rule: give it a row in refgrad.train.sharding.RULES")
+
+
+def spec(entries: tuple[Entry, ...], mesh: Mesh, leading: int = 0) -> PartitionSpec:
+    """A row as JAX takes it, behind `leading` whole dimensions; axes that the mesh does not have drop out."""
+    parts = []
+    for entry in entries:
+        axes = tuple(axis for axis in entry if axis in mesh.shape)
+        parts.append(axes[0] if len(axes) == 1 else axes or None)
+    while parts and parts[-1] is None:
+        parts.pop()
+    return PartitionSpec(*[None] * leading if parts else (), *parts)
+
+
+def specs(params: gpt2.Params, mesh: Mesh) -> Any:
+    """A tree of PartitionSpecs like `params` (arrays or shapes, layers as a list or stacked)."""
+
+    def of(path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
+        entries = rule(path_name(path))
+        return spec(entries, mesh, len(leaf.shape) - len(entries))
+
+    return jax.tree_util.tree_map_with_path(of, params)
+
+
+def shardings(state: Any, mesh: Mesh) -> Any:
+    """A tree of NamedShardings like `state`, which holds parameters and what an optimiser keeps for each.
+
+    An array that stands under a parameter's name and has its dimensions is split as the parameter is, any other
+    (a count, a key, a factored moment) is whole on every device.
+    """
+
+    def of(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        try:
+            entries = rule(path_name(path))
+        except ValueError:
+            return NamedSharding(mesh, PartitionSpec())
+        leading = len(leaf.shape) - len(entries)
+        return NamedSharding(mesh, spec(entries, mesh, leading) if leading in (0, 1) else PartitionSpec())
+
+    return jax.tree_util.tree_map_with_path(of, state)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """That of token ids (b, s)."""
+    return NamedSharding(mesh, spec(ACTIVATIONS["ids"], mesh))
+
+
+def check(config: gpt2.Config, sizes: Mapping[str, int], batch: int, sequence: int) -> None:
+    """Hold a mesh, {axis: size}, against the model and a batch of `batch` × `sequence` ids of all devices together.
+
+    Raises ValueError for a dimension that its axes do not divide, naming both, the sizes and the way out.
+    """
+
+    def divides(what: str, size: int, axes: Entry, way_out: str) -> None:
+        by = math.prod(sizes.get(axis, 1) for axis in axes)
+        if size % by:
+            product = " × ".join(f"mesh.{axis} = {sizes[axis]}" for axis in axes if sizes.get(axis, 1) > 1)
+            raise ValueError(f"{what} is {size}, which {product} does not divide: {way_out}")
+
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gpt2.shapes(config)):
+        for n, (size, axes) in enumerate(zip(leaf.shape, rule(path_name(path)), strict=True)):
+            way_out = f"take another mesh, or a model.n_embd that is a multiple of {_product(sizes, axes)}"
+            divides(f"dimension {n} of {path_name(path)}", size, axes, way_out)
+    divides("model.n_head", config.n_head, MODEL, "a device has whole heads; take another mesh.model, or other heads")
+    divides("input.batch", batch, BATCH, f"take a multiple of {_product(sizes, BATCH)} as the batch")
+    divides("input.sequence", sequence, MODEL, "the head's work is cut along it; take another length or mesh.model")
+
+
+def _product(sizes: Mapping[str, int], axes: Entry) -> int:
+    return math.prod(sizes.get(axis, 1) for axis in axes)
