@@ -8,12 +8,13 @@ import importlib.util
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from refgrad.bench import machine
 from refgrad.models import gpt2
 
 BASELINE = "autodiff"
@@ -45,17 +46,24 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """A way of making the step: what it is called in tables, how it is built, and the modules that it needs."""
+    """A way of making the step: what it is called in tables, how it is built, and the modules and the kind of device
+    that it needs."""
 
     label: str
     make: Callable[[Work], Any]
     dtype: str = "float32"
     needs: tuple[str, ...] = ()
+    platform: str | None = None
 
     @property
-    def missing(self) -> tuple[str, ...]:
-        """The modules that are not installed."""
-        return tuple(module for module in self.needs if importlib.util.find_spec(module) is None)
+    def missing(self) -> str:
+        """What it needs and this machine has not, in words; "" where it can run."""
+        modules = [module for module in self.needs if importlib.util.find_spec(module) is None]
+        if modules:
+            return f"{', '.join(modules)} is not installed: pip install 'refgrad[peers]'"
+        if self.platform not in (None, jax.default_backend()):
+            return f"it runs on a {self.platform}, and JAX's device here is a {jax.default_backend()}"
+        return ""
 
 
 class Compiled:
@@ -81,6 +89,8 @@ class Compiled:
         jax.block_until_ready(self._state)
         return float(loss)
 
+    peak = staticmethod(machine.peak_memory)
+
 
 def _step(**choices: Any) -> Callable[[Work], Compiled]:
     """A contender made of `refgrad.train.step`."""
@@ -99,23 +109,32 @@ def _step(**choices: Any) -> Callable[[Work], Compiled]:
     return make
 
 
-def _library(work: Work) -> Compiled:
-    """jax.nn and optax, as `refgrad.bench.library` composes them."""
-    import optax
+def _library(kernel: Literal["xla", "cudnn"] | None = None, compute_dtype: Any = None) -> Callable[[Work], Compiled]:
+    """jax.nn and optax, as `refgrad.bench.library` composes them, attention by the kernel of that name."""
 
-    from refgrad.bench import library
+    def make(work: Work) -> Compiled:
+        import optax
 
-    tx = optax.adamw(ADAMW["lr"], weight_decay=ADAMW["weight_decay"])
-    params = gpt2.init(jax.random.key(0), work.config)
+        from refgrad.bench import library
+        from refgrad.train.walk import cast
 
-    @partial(jax.jit, donate_argnums=0)
-    def step(state: Any, tokens: jax.Array, targets: jax.Array):
-        params, inner = state
-        value, grads = jax.value_and_grad(library.loss)(params, tokens, targets, work.config)
-        updates, inner = tx.update(grads, inner, params)
-        return (optax.apply_updates(params, updates), inner), value
+        tx = optax.adamw(ADAMW["lr"], weight_decay=ADAMW["weight_decay"])
+        params = gpt2.init(jax.random.key(0), work.config)
 
-    return Compiled(step, (params, jax.jit(tx.init)(params)), *map(jnp.asarray, work.ids()))
+        @partial(jax.jit, donate_argnums=0)
+        def step(state: Any, tokens: jax.Array, targets: jax.Array):
+            params, inner = state
+
+            def loss(params: Any) -> jax.Array:
+                return library.loss(cast(params, compute_dtype), tokens, targets, work.config, kernel)
+
+            value, grads = jax.value_and_grad(loss)(params)
+            updates, inner = tx.update(grads, inner, params)
+            return (optax.apply_updates(params, updates), inner), value
+
+        return Compiled(step, (params, jax.jit(tx.init)(params)), *map(jnp.asarray, work.ids()))
+
+    return make
 
 
 def _torch(which: str, bf16: bool = False) -> Callable[[Work], Any]:
@@ -151,7 +170,7 @@ CONTENDERS: dict[str, Contender] = {
     "autodiff": Contender("autodiff, unrolled", _step(rules="autodiff")),
     "autodiff-scan": Contender("autodiff, scanned", _step(rules="autodiff", scan=True)),
     "autodiff-checkpoint": Contender("autodiff, jax.checkpoint", _step(rules="autodiff", remat=True)),
-    "library": Contender("jax.nn + optax", _library),
+    "library": Contender("jax.nn + optax", _library()),
     "document": Contender("document rules", _step(rules="document")),
     "fused": Contender("fused rules", _step(rules="fused")),
     "fused-scan": Contender("fused rules, scanned", _step(rules="fused", scan=True)),
@@ -163,9 +182,14 @@ CONTENDERS: dict[str, Contender] = {
     "transformers": Contender("transformers", _torch("transformers"), needs=("torch", "transformers")),
     "roofline": Contender("roofline", _roofline("float32")),
     "autodiff-bf16": Contender("autodiff, bf16", _step(rules="autodiff", compute_dtype=BF16), BF16),
+    "library-bf16": Contender("jax.nn + optax, bf16", _library(None, BF16), BF16),
+    "cudnn-bf16": Contender("jax.nn + optax, cuDNN attention, bf16", _library("cudnn", BF16), BF16, platform="gpu"),
     "fused-bf16": Contender("fused rules, bf16", _step(rules="fused", compute_dtype=BF16), BF16),
     "fast-bf16": Contender("fused, update inside, bf16", _step(rules="fused", memory="fast", compute_dtype=BF16), BF16),
     "torch-bf16": Contender("PyTorch autocast bf16", _torch("eager", bf16=True), BF16, needs=("torch",)),
+    "torch-compile-bf16": Contender(
+        "PyTorch compiled, autocast bf16", _torch("compile", bf16=True), BF16, needs=("torch",)
+    ),
     "roofline-bf16": Contender("roofline, bf16", _roofline(BF16), BF16),
 }
 

@@ -3,7 +3,7 @@
 The parameters are those of `refgrad.models.gpt2`, layers unrolled.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,13 @@ def _linear(x: Array, p: dict[str, Array]) -> Array:
     return x @ p["weight"] + p["bias"]
 
 
-def loss(params: gpt2.Params, tokens: Array, targets: Array, config: gpt2.Config) -> Array:
+def loss(
+    params: gpt2.Params,
+    tokens: Array,
+    targets: Array,
+    config: gpt2.Config,
+    kernel: Literal["xla", "cudnn"] | None = None,
+) -> Array:
     """Mean cross-entropy, as `gpt2.loss`, by jax.nn.dot_product_attention, jax.nn.gelu and optax's loss."""
     eps, heads = config.layer_norm_epsilon, config.n_head
     length = tokens.shape[-1]
@@ -29,7 +35,7 @@ def loss(params: gpt2.Params, tokens: Array, targets: Array, config: gpt2.Config
     for layer in gpt2.unstack(params)["h"]:
         qkv = _linear(_norm(x, layer["ln_1"], eps), layer["attn"]["c_attn"])
         q, k, v = (part.reshape(*x.shape[:-1], heads, -1) for part in jnp.split(qkv, 3, axis=-1))  # (b, s, n_h, d)
-        attended = jax.nn.dot_product_attention(q, k, v, is_causal=True).reshape(x.shape)
+        attended = jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation=kernel).reshape(x.shape)
         x = x + _linear(attended, layer["attn"]["c_proj"])
         hidden = jax.nn.gelu(_linear(_norm(x, layer["ln_2"], eps), layer["mlp"]["c_fc"]), approximate=True)
         x = x + _linear(hidden, layer["mlp"]["c_proj"])

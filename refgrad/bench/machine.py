@@ -12,7 +12,8 @@ PACKAGES = ("jax", "jaxlib", "numpy", "optax", "torch", "transformers")
 
 
 def facts() -> dict[str, Any]:
-    """Processor, logical cores, bytes of memory, and the versions of what is installed of `PACKAGES`."""
+    """Processor, accelerator (None without one), logical cores, bytes of memory, and the versions of what is installed
+    of `PACKAGES`."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -22,6 +23,7 @@ def facts() -> dict[str, Any]:
     return {
         "processor": processor(),
         "vector": vector(),
+        "accelerator": device.device_kind if (device := accelerator()) else None,
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "memory": memory()[0],
         "versions": versions,
@@ -44,10 +46,13 @@ def vector() -> str:
 
 
 def memory() -> tuple[int, int]:
-    """Bytes of memory: in all, and available now without swapping.
+    """Bytes of memory, the accelerator's where JAX computes on one: in all, and available now without swapping.
 
     Raises ImportError, naming the extra, where psutil is missing.
     """
+    if device := accelerator():
+        stats = device.memory_stats()
+        return stats["bytes_limit"], stats["bytes_limit"] - stats["bytes_in_use"]
     try:
         import psutil
     except ImportError as error:
@@ -56,7 +61,21 @@ def memory() -> tuple[int, int]:
     return found.total, found.available
 
 
+def accelerator() -> Any:
+    """The device that JAX computes on, None where it is the CPU."""
+    import jax  # not before a worker's allocator is set
+
+    return None if jax.default_backend() == "cpu" else jax.local_devices()[0]
+
+
 def peak_memory() -> int:
+    """The most memory that this process has had, in bytes: of JAX's accelerator where it has one, else resident."""
+    if device := accelerator():
+        return device.memory_stats()["peak_bytes_in_use"]
+    return peak_resident()
+
+
+def peak_resident() -> int:
     """The largest resident memory that this process has had, in bytes."""
     status = Path("/proc/self/status")
     if status.exists():  # the kernel's own mark; getrusage's can be the parent's

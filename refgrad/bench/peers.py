@@ -9,9 +9,20 @@ from typing import Any
 
 import numpy as np
 
+from refgrad.bench.machine import peak_memory
 from refgrad.models import gpt2
 
 Weights = Mapping[str, np.ndarray]
+
+
+def device() -> str:
+    """Where torch runs: on the GPU, if it sees one, its float32 products in TF32 as JAX's there."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu"
+    torch.set_float32_matmul_precision("high")
+    return "cuda"
 
 
 class Runner:
@@ -21,13 +32,17 @@ class Runner:
         import torch
 
         self._torch, self._loss, self._bf16 = torch, loss, bf16
-        self._optimizer = torch.optim.AdamW(parameters, **adamw, fused=True)
+        self._optimizer = torch.optim.AdamW(parameters, lr=adamw["lr"], weight_decay=adamw["weight_decay"], fused=True)
         self.built: dict[str, Any] = {"trace_s": None, "compile_s": None, "temporaries": None}
+
+    def peak(self) -> int:
+        """The most memory so far, in bytes: of the device, or of this process on a CPU."""
+        return self._torch.cuda.max_memory_allocated() if device() == "cuda" else peak_memory()
 
     def step(self) -> float:
         """Forward, backward, update; returns the loss before the update."""
         self._optimizer.zero_grad(set_to_none=True)
-        with self._torch.autocast("cpu", self._torch.bfloat16, enabled=self._bf16):
+        with self._torch.autocast(device(), self._torch.bfloat16, enabled=self._bf16):
             loss = self._loss()
         loss.backward()
         self._optimizer.step()
@@ -38,8 +53,8 @@ def plain(weights: Weights, config: gpt2.Config, tokens: np.ndarray, targets: np
     """(loss, parameters) of GPT-2 in plain torch functions."""
     import torch
 
-    p = {name: torch.nn.Parameter(torch.from_numpy(array.copy())) for name, array in weights.items()}
-    ids, goal = (torch.from_numpy(array.astype(np.int64)) for array in (tokens, targets))
+    p = {name: torch.nn.Parameter(torch.from_numpy(array.copy()).to(device())) for name, array in weights.items()}
+    ids, goal = (torch.from_numpy(array.astype(np.int64)).to(device()) for array in (tokens, targets))
 
     def norm(x: Any, name: str) -> Any:
         shape = (x.shape[-1],)
@@ -80,11 +95,12 @@ def transformers_model(weights: Weights, config: gpt2.Config, tokens: np.ndarray
     import transformers
 
     settings = {**dataclasses.asdict(config), "attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
-    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**settings, use_cache=False)).train()
+    model: Any = transformers.GPT2LMHeadModel(transformers.GPT2Config(**settings, use_cache=False))
+    model.train().to(device())
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.from_numpy(weights[name.removeprefix("transformer.")].copy()))
-    ids, goal = (torch.from_numpy(array.astype(np.int64)) for array in (tokens, targets))
+    ids, goal = (torch.from_numpy(array.astype(np.int64)).to(device()) for array in (tokens, targets))
 
     def loss() -> Any:
         logits = model(ids).logits

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from refgrad.bench.machine import peak_memory
 from refgrad.models import gpt2
 
 ADAMW_ARRAYS = 7  # 4 read, 3 written, float32 each
@@ -87,6 +88,8 @@ class Runner:
         for _ in range(self._updates[0]):
             self._arrays = self._updates[1](*self._arrays)
         jax.block_until_ready(self._arrays)
+
+    peak = staticmethod(peak_memory)
 
 
 def _compiled(product: Product, dtype: Any) -> tuple[Any, tuple[jax.Array, ...]]:

@@ -55,7 +55,6 @@ def _allocator(work: dict[str, Any]) -> bool:
 
 def _steps(runner: Any, steps: int) -> dict[str, Any]:
     """Seconds, page faults and losses of some steps, and the peak memory so far."""
-    from refgrad.bench.machine import peak_memory
     from refgrad.train.allocator import page_faults
 
     seconds, faults, losses = [], [], []
@@ -64,7 +63,7 @@ def _steps(runner: Any, steps: int) -> dict[str, Any]:
         losses.append(runner.step())
         seconds.append(time.perf_counter() - start)
         faults.append(page_faults() - before)
-    return {"seconds": seconds, "faults": faults, "losses": losses, "peak": peak_memory()}
+    return {"seconds": seconds, "faults": faults, "losses": losses, "peak": runner.peak()}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,7 @@ def run(options: argparse.Namespace) -> int:
     work = Work(config, sizes["batch"], sizes["sequence"])
     if options.points and (options.sweep is None or min(options.points) < 1):
         raise ValueError(f"--points {options.points}: give values of at least 1, for --sweep {'|'.join(sweep.POINTS)}")
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the accelerator's memory is for the contenders
     facts = machine.facts()
     if options.parts or options.sweep == "length":
         found = _parts(options, work, facts)
@@ -112,18 +114,19 @@ def _names(options: argparse.Namespace) -> list[str]:
         if not missing:
             names.append(name)
         elif options.contender:
-            raise ValueError(f"--contender {name} needs {', '.join(missing)}: pip install 'refgrad[peers]'")
+            raise ValueError(f"--contender {name}: {missing}")
         else:
-            print(f"{name} is left out: {', '.join(missing)} is not installed (the `peers` extra brings it)")
+            print(f"{name} is left out: {missing}")
     return names
 
 
 def _heading(work: Work, facts: dict[str, Any]) -> str:
     """What is measured, and on what."""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    device = f"{facts['accelerator']}, float32 products in TF32; " if facts["accelerator"] else ""
     return (
         f"refgrad bench: AdamW, batch {work.batch} × {work.sequence} tokens, {work.config}\n"
-        f"{facts['processor']}, {facts['vector'] or 'vector extensions unknown'}, {facts['cores']} cores, "
+        f"{device}{facts['processor']}, {facts['vector'] or 'vector extensions unknown'}, {facts['cores']} cores, "
         f"{facts['memory'] / 1e9:.1f} GB; {versions}"
     )
 
