@@ -8,7 +8,8 @@ each window comes once an epoch, and a batch may end one epoch and begin the nex
 
     (L, R) → (R, L ⊕ F(R, round key)),
 
-a permutation whatever F is, repeated while its result is ≥ n ("cycle walking"), which leaves one of 0 … n − 1. So it is the same under every version of NumPy, and takes as much memory as a batch has rows.
+a permutation whatever F is, repeated while its result is ≥ n ("cycle walking"), which leaves one of 0 … n − 1. So it is
+the same under every version of NumPy, and takes no more memory than the batch's rows.
 
 Sources: Luby & Rackoff, How to construct pseudorandom permutations (1988); Black & Rogaway, Ciphers with arbitrary
 finite domains (2002), method 2; F is the finaliser of SplitMix64 (Steele, Lea & Flood 2014).

@@ -8,11 +8,12 @@ of Python writes about its own machine: so that one version of Python is one cor
 import os
 import stat
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-NO_SOURCE = ("site-packages", "dist-packages", "test", "tests", "idle_test")
+COMPILED = ("__pycache__",)
+NO_SOURCE = ("site-packages", "dist-packages", "test", "tests", "idle_test", *COMPILED)
 
 
 class Document(NamedTuple):
@@ -55,8 +56,11 @@ def document(path: Path) -> Document:
     return Document(path, status.st_size, (status.st_size, status.st_mtime_ns, status.st_ctime_ns))
 
 
-def files(path: Path) -> Iterator[Path]:
-    """The file itself, or the folder's files, sorted, without hidden and compiled ones. OSError where unreadable."""
+def files(path: Path, without: Collection[str] = COMPILED) -> Iterator[Path]:
+    """The file itself, or the folder's files, sorted, but none that is hidden or in folders of the names `without`.
+
+    Raises OSError where a folder cannot be read.
+    """
     if not path.is_dir():
         yield path
         return
@@ -65,7 +69,7 @@ def files(path: Path) -> Iterator[Path]:
         raise error
 
     for folder, folders, names in os.walk(path, onerror=failed):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__pycache__")
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in without)
         yield from (Path(folder, name) for name in sorted(names) if not name.startswith("."))
 
 
@@ -73,11 +77,7 @@ def standard_library() -> list[Path]:
     """This Python's own source files, sorted. Raises ValueError where there are none, as in a zipped library."""
     root = Path(sysconfig.get_path("stdlib"))
     found = [
-        path
-        for path in files(root)
-        if path.suffix == ".py"
-        and not path.name.startswith("_sysconfigdata")
-        and not any(part in NO_SOURCE for part in path.relative_to(root).parts)
+        path for path in files(root, NO_SOURCE) if path.suffix == ".py" and not path.name.startswith("_sysconfigdata")
     ]
     if not found:
         raise ValueError(f"this Python has no source in {root}: name text files or folders of your own")

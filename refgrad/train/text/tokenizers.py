@@ -1,7 +1,7 @@
 """Text ↔ token ids: bytes, which need nothing, and GPT-2's byte-pair encoding from its own two files.
 
-BPE first splits text into words by a pattern, then merges inside each word. So text is fed in chunks, in bounded memory,
-cut only where a word ends whatever stands around it (`CUT`); the ids are those of the text in one piece:
+BPE first splits text into words by a pattern, then merges inside each word. So text is fed in chunks, in bounded
+memory, cut only where a word ends whatever stands around it (`CUT`); the ids are those of the text in one piece:
 
     pattern   '(?:[sdmt]|ll|ve|re) | ?\\p{L}+ | ?\\p{N}+ | ?[^\\s\\p{L}\\p{N}]+ | \\s+(?!\\S) | \\s+
 
@@ -26,7 +26,7 @@ PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\
 """GPT-2's pattern as tiktoken writes it for its `gpt2` encoding: possessive, the same words."""
 CUT = re.compile(r".*(?:\S(?=\s)|[^\W_](?=[!-/:-@\[-`{-~、。，！？；：「」『』（）【】《》]))", re.DOTALL)
 """From the beginning to the last place where text may be cut."""
-LONGEST = 16 * 2**20
+LONGEST = 2**20
 """Characters without such a place that are still read as one piece."""
 
 
