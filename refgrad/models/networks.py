@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from refgrad.models import binary_classifier, linear_classifier, linear_network, mlp, one_hidden_layer
+from refgrad.models import binary_classifier, linear_classifier, linear_network, mlp, one_hidden_layer, rnn
 from refgrad.ops import Cost
 
 
@@ -29,7 +29,7 @@ class Network:
     source: str
     loss: Callable[..., Array]
     init: Callable[[Array], dict[str, Array]]
-    x: tuple[int, int]
+    x: tuple[int, ...]
     targets: tuple[int, int] | int | None
     exact: Mapping[str, Cost]
     sizes: Mapping[str, int]
@@ -60,6 +60,16 @@ def _mlp(source: str, batch: int, sizes: tuple[int, ...], activation: str, bias:
     )
 
 
+def _absorbed(key: Array) -> dict[str, Array]:
+    """A linear classifier of 4 inputs and 3 classes, its bias absorbed."""
+    return linear_classifier.absorb_bias(linear_classifier.init(key, width=4, classes=3))
+
+
+def _absorbed_loss(params: dict[str, Array], x: Array, targets: Array, rules: str = "document") -> Array:
+    """The loss of x (B, 4) and a constant input 1."""
+    return linear_classifier.loss(params, linear_classifier.append_one(x), targets, 0.1, rules=rules)
+
+
 NETWORKS: Mapping[str, Network] = {
     "linear network": Network(
         "D0.2",
@@ -80,7 +90,8 @@ NETWORKS: Mapping[str, Network] = {
         {"B": 2, "D": 3, "h": 4, "C": 1},
     ),
     "two layers": _mlp("D3.1", 6, (5, 4, 3), "relu", False),
-    "three layers": _mlp("D3.4", 5, (3, 4, 4, 1), "sigmoid", True),
+    "three layers, ReLU": _mlp("D3.1", 4, (5, 4, 6, 3), "relu", False),
+    "three layers, sigmoid": _mlp("D3.4", 5, (3, 4, 4, 1), "sigmoid", True),
     "the 20 lines": _mlp("D3.5", 64, (1000, 100, 10), "sigmoid", False),
     "linear classifier": Network(
         "D3.16",
@@ -90,6 +101,18 @@ NETWORKS: Mapping[str, Network] = {
         3,
         linear_classifier.exact(),
         {"B": 6, "D": 5, "C": 3},
+    ),
+    "absorbed bias": Network(
+        "D3.15", _absorbed_loss, _absorbed, (6, 4), 3, linear_classifier.exact(bias=False), {"B": 6, "D": 5, "C": 3}
+    ),
+    "recurrent network": Network(
+        "D1.21",
+        rnn.loss,
+        partial(rnn.init, inputs=3, hidden=4, outputs=2, radius=0.9),
+        (2, 5, 3),
+        (2, 2),
+        rnn.exact(),
+        {"B": 2, "s": 5, "i": 3, "h": 4, "o": 2},
     ),
     "binary classifier": Network(
         "D4.1",

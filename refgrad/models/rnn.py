@@ -6,15 +6,18 @@ else: `gradient_norms` shows it vanish or explode.
 Source: D1, "Backpropagation Through Time".
 """
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import sympy
 from jax import Array
 
-from refgrad.ops import operations
+from refgrad.models._costs import priced, total
+from refgrad.ops import Cost, operations
 from refgrad.ops._numerics import product, wide
 from refgrad.ops.rnn import through_time
-from refgrad.symbols import a, b, h, i, o, s, w
+from refgrad.symbols import B, a, b, h, i, o, s, w
 
 Params = dict[str, Array]
 # Bytes kept for the backward pass: the sequence, h_0, every state and tanh's arguments, both weights; the last state
@@ -60,6 +63,15 @@ def apply(params: Params, x: Array, rules: str = "document") -> Array:
 def loss(params: Params, x: Array, targets: Array, rules: str = "document") -> Array:
     """Mean squared error of the answers against targets (..., o), a scalar. Raises as `states`."""
     return operations(rules).squared_error_mean(apply(params, x, rules), targets)
+
+
+def exact(input_gradient: bool = True) -> Mapping[str, Cost]:
+    """The network's costs over B sequences from the rows of its operations: "forward" and "backward".
+
+    The targets get no gradient; without the inputs' gradient its product, dx = δ W_xᵀ, does not run.
+    """
+    parts = [priced("rnn", s=s, i=i, h=h), priced("linear", i=h, o=o), priced("squared_error_mean", i=o)]
+    return total(parts, B * o + (0 if input_gradient else 2 * B * s * i * h))
 
 
 def gradient_norms(params: Params, x: Array, targets: Array) -> Array:

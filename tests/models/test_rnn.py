@@ -85,13 +85,16 @@ def test_residual_bytes_are_the_derived_ones(sizes, dtype):
     assert measured.bytes + measured.argument_bytes == evaluate(rnn.KEPT, {**sizes, "w": item, "a": 4})
 
 
-def test_flops_are_the_sum_of_the_rows():
-    sizes = SIZES[1]
-    rows = [("rnn", {}), ("linear", {"s": 1, "i": sizes["h"]}), ("squared_error_mean", {"s": 1, "i": sizes["o"]})]
-    for backward in (False, True):
-        costs = [(TABLE[n].backward if backward else TABLE[n].forward, {**sizes, **at}) for n, at in rows]
-        derived = [sum(evaluate(c[k], at) for c, at in costs) for k in range(2)]
-        assert cost.reconcile(rnn.loss, *example(sizes), derived=(derived[0], derived[1]), backward=backward).ok
+@pytest.mark.parametrize("input_gradient", [True, False])
+def test_flops_are_the_sum_of_the_rows(input_gradient):
+    params, x, targets = example(SIZES[1])
+    exact = rnn.exact(input_gradient)
+    loss, args = (lambda params, x: rnn.loss(params, x, targets)), (params, x)
+    if not input_gradient:
+        loss, args = (lambda params: rnn.loss(params, x, targets)), (params,)
+    for direction in ("forward", "backward"):
+        derived = tuple(evaluate(part, {**SIZES[1], "B": SIZES[1]["b"]}) for part in exact[direction])
+        assert cost.reconcile(loss, *args, derived=derived, backward=direction == "backward").ok
 
 
 def test_gradient_norms_are_those_of_the_sequence_cut_at_t(x64):
