@@ -1,0 +1,178 @@
+"""A GPT-2 folder → parameters and config.
+
+Every header is held against the config before the first tensor is read. The files are memory-mapped, and each tensor
+is copied once, by itself: two whole copies never exist.
+"""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from refgrad.models._inputs import path_name
+from refgrad.models.gpt2 import Config, Params, shapes
+from refgrad.weights.config_json import read_config, read_json
+from refgrad.weights.names import BUFFER, CONFIG, DTYPES, EMBEDDING, HEAD, INDEX, PREFIX, WEIGHTS, parameter_shapes
+
+try:
+    from safetensors import SafetensorError, safe_open
+except ImportError as error:
+    raise ImportError("refgrad.weights needs safetensors: pip install 'refgrad[train]'") from error
+
+
+class Stored(NamedTuple):
+    """A tensor in an open file: the file's path, its handle, the name there, what the header says of it."""
+
+    path: Path
+    handle: Any
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    def read(self) -> np.ndarray:
+        """Its values. Raises ValueError where the file cannot give them."""
+        try:
+            return self.handle.get_tensor(self.name)
+        except SafetensorError as error:
+            raise ValueError(f"{self.path}: {self.name} cannot be read ({error}): fetch the file again") from error
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.name}"
+
+
+def load(path: str | Path) -> tuple[Params, Config]:
+    """A local folder with `config.json` and `model.safetensors`, or its shards and their index → (params, config).
+
+    The parameters are those of `gpt2.init`, layers as a list, on JAX's default device, in the dtype that the file
+    stores (float32, bfloat16, float16; float64 where JAX has 64-bit types on), bit for bit. Names may have the prefix
+    "transformer." or not; masks stored as buffers are ignored, and so is a stored head that equals the tied embedding.
+
+    Raises ValueError naming the file and the tensor or key, its value and what was meant: for a missing or damaged
+    file, a missing, extra or misshapen tensor, one of another type, and a config that this model does not implement.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: give one with {CONFIG} and {WEIGHTS}")
+    config = read_config(folder / CONFIG)
+    with ExitStack() as opened:
+        tensors = _parameters(folder, opened)
+        if config.tie_word_embeddings and HEAD in tensors:
+            _check_tied(tensors.pop(HEAD), tensors.get(EMBEDDING))
+        _check_names(folder, tensors, parameter_shapes(config))
+        _check_types(tensors, parameter_shapes(config))
+        params = jax.tree_util.tree_map_with_path(
+            lambda path, _: jnp.asarray(tensors[path_name(path)].read()), shapes(config)
+        )
+    return params, config
+
+
+def _parameters(folder: Path, opened: ExitStack) -> dict[str, Stored]:
+    """Every tensor of the folder that is no buffer, by its name without prefix; its files stay open in `opened`."""
+    tensors: dict[str, Stored] = {}
+    for file, names in _files(folder).items():
+        handle = opened.enter_context(_open(file))
+        there = set(handle.keys())
+        for name in sorted(there if names is None else names ^ there):
+            if names is not None:
+                where = f"{folder / INDEX} does not place it there" if name in there else "it is not there"
+                raise ValueError(f"{file}: {name}: {where}: fetch the files and their index again, together")
+        for name in sorted(there):
+            plain = name.removeprefix(PREFIX)
+            if BUFFER.fullmatch(plain):
+                continue
+            header = handle.get_slice(name)
+            stored = Stored(file, handle, name, tuple(header.get_shape()), header.get_dtype())
+            if plain in tensors:
+                raise ValueError(f"{stored} and {tensors[plain]} are the same parameter: keep one of them")
+            tensors[plain] = stored
+    return tensors
+
+
+def _files(folder: Path) -> dict[Path, set[str] | None]:
+    """The files that hold tensors, each with the names that the index places there, or None without an index."""
+    if (folder / WEIGHTS).exists():
+        return {folder / WEIGHTS: None}
+    if not (folder / INDEX).exists():
+        others = sorted(file.name for file in folder.glob("*.bin"))
+        instead = f"; {others[0]} is a pickle: convert it by save_pretrained" if others else ""
+        raise ValueError(f"{folder} has neither {WEIGHTS} nor {INDEX}: fetch one of them{instead}")
+    places = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(places, dict) or not places or not all(isinstance(file, str) for file in places.values()):
+        raise ValueError(f"{folder / INDEX}: weight_map must map names of tensors to files: fetch it again")
+    files: dict[Path, set[str] | None] = {}
+    for file in sorted(set(places.values())):
+        if Path(file).name != file:
+            raise ValueError(f"{folder / INDEX}: weight_map names {file!r}, but shards lie in the folder itself")
+        files[folder / file] = {name for name, place in places.items() if place == file}
+    return files
+
+
+def _open(file: Path) -> Any:
+    """The file, memory-mapped. Raises ValueError where it is missing or no whole safetensors file."""
+    if not file.is_file():
+        raise ValueError(f"{file} is missing: fetch it, or the whole folder again")
+    try:
+        return safe_open(file, framework="np")
+    except SafetensorError as error:
+        raise ValueError(
+            f"{file} is cut short or no safetensors file ({error}; {file.stat().st_size} bytes): fetch it again"
+        ) from error
+
+
+def _check_tied(head: Stored, embedding: Stored | None) -> None:
+    """A stored head that the config calls tied must be the embedding, or it is not clear which of them is meant."""
+    if embedding is None:
+        return
+    same = head.shape == embedding.shape and head.dtype == embedding.dtype
+    if not (same and np.array_equal(head.read().view(np.uint8), embedding.read().view(np.uint8))):
+        raise ValueError(
+            f"{head} is not {embedding.name}, but {CONFIG} says tie_word_embeddings = true: set it to false to use "
+            "the stored head, or remove the head to use the embedding"
+        )
+
+
+def _check_names(folder: Path, tensors: Mapping[str, Stored], meant: Mapping[str, tuple[int, ...]]) -> None:
+    """Every parameter is there, and nothing else."""
+    missing, extra = ([name for name in a if name not in b] for a, b in ((meant, tensors), (tensors, meant)))
+    if missing:
+        tied = "; or set tie_word_embeddings to true, if it is the embedding" if missing == [HEAD] else ""
+        raise ValueError(
+            f"{folder} has no tensor {missing[0]} of shape {meant[missing[0]]}, which {CONFIG} means"
+            f"{_and_more(missing)}: fetch the files again, or correct {CONFIG}{tied}"
+        )
+    if extra:
+        raise ValueError(
+            f"{tensors[extra[0]]} of shape {tensors[extra[0]].shape} is no parameter of the model that {CONFIG} means"
+            f"{_and_more(extra)}: correct {CONFIG}, or remove the tensor"
+        )
+
+
+def _and_more(names: list[str]) -> str:
+    return f" (and {len(names) - 1} more like it)" if len(names) > 1 else ""
+
+
+def _check_types(tensors: Mapping[str, Stored], meant: Mapping[str, tuple[int, ...]]) -> None:
+    """Shapes are the config's, and all tensors have one dtype, a floating one that JAX can hold here."""
+    first = tensors[EMBEDDING]
+    for name, stored in tensors.items():
+        if stored.shape != meant[name]:
+            turned = ": transpose it, weights are stored in × out" if stored.shape == meant[name][::-1] else ""
+            raise ValueError(f"{stored} has shape {stored.shape}, but {CONFIG} means {meant[name]}{turned}")
+        if stored.dtype not in DTYPES:
+            raise ValueError(
+                f"{stored} is {stored.dtype}, but parameters are {', '.join(DTYPES)}: convert it to one of them"
+            )
+        if stored.dtype != first.dtype:
+            raise ValueError(
+                f"{stored} is {stored.dtype}, but {first.name} is {first.dtype}: convert all tensors to one of them"
+            )
+    dtype = np.dtype(DTYPES[first.dtype])
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise ValueError(
+            f"{first} is {first.dtype}, but JAX's 64-bit types are off: load it under jax.enable_x64(True), or convert "
+            "the tensors to F32"
+        )
