@@ -21,8 +21,13 @@ from refgrad.train.walk import Pieces, apart
 
 def squares(grads: Any) -> Array:
     """Σ g² over all leaves, in float32 at least."""
-    wide = (g.astype(jnp.promote_types(g.dtype, jnp.float32)) for g in jax.tree.leaves(grads))
-    return reduce(add, [jnp.sum(g * g) for g in wide], jnp.zeros((), jnp.float32))
+    return reduce(add, [square(g) for g in jax.tree.leaves(grads)], jnp.zeros((), jnp.float32))
+
+
+def square(g: Array, kept: int = 0) -> Array:
+    """Σ g² over all axes but the first `kept`, in float32 at least."""
+    wide = g.astype(jnp.promote_types(g.dtype, jnp.float32))
+    return jnp.sum(wide * wide, axis=range(kept, g.ndim))
 
 
 def scaled(grads: Any, norm: Array, limit: float) -> Any:

@@ -6,6 +6,7 @@ import jax
 
 from refgrad.models._inputs import path_name
 from refgrad.models.gpt2 import Params
+from refgrad.train.settings import Train
 
 try:
     import optax
@@ -55,3 +56,25 @@ def decay_mask(params: Params) -> Params:
         return name.endswith(".weight") and not name.split(".")[-2].startswith("ln_")
 
     return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def adamw(settings: Train) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """(AdamW with decay of matrices alone, its learning rate by step): linear warm-up, then half a cosine.
+
+    With n the step from 0, w of warm-up and N in all, r the highest rate and f its final share:
+    r (1 + n (w − 1)/w)/w for n < w, so that no step is lost, then r (f + (1 − f) (1 + cos(π (n − w)/(N − w)))/2).
+    """
+    rate = settings.learning_rate
+    start = rate / max(settings.warmup, 1)
+    schedule = optax.warmup_cosine_decay_schedule(
+        start, rate, settings.warmup, settings.steps, rate * settings.final_rate
+    )
+    tx = optax.adamw(
+        schedule,
+        settings.beta1,
+        settings.beta2,
+        settings.epsilon,
+        weight_decay=settings.weight_decay,
+        mask=decay_mask,
+    )
+    return tx, schedule

@@ -18,6 +18,7 @@ from refgrad.models._inputs import path_name
 from refgrad.train.clip import norm_by_scan, scaled
 from refgrad.train.inside import Leaves
 from refgrad.train.layerwise import EACH, OTHER, SAME, alike, kinds
+from refgrad.train.measures import Measures, unless_finite
 from refgrad.train.optimiser import State, init_state
 from refgrad.train.separate import Separate, separate
 from refgrad.train.walk import Pieces, apart
@@ -71,10 +72,16 @@ def _one_layer(params: Any) -> Any:
 
 
 def step(
-    pieces: Pieces, parts: Layerwise, clip_norm: float | None, state: State, tokens: Array, targets: Array
-) -> tuple[State, Array]:
-    """The state after one step and the loss before it; `state.params["h"]` is stacked."""
-    leaves = Leaves(state, parts.whole, tokens)
+    pieces: Pieces,
+    parts: Layerwise,
+    clip_norm: float | None,
+    measured: bool,
+    state: State,
+    tokens: Array,
+    targets: Array,
+) -> tuple[State, Array | Measures]:
+    """The state after one step and the loss before it, or all measures; `state.params["h"]` is stacked."""
+    leaves = Leaves(state, parts.whole, tokens, measured)
     params, places = state.params, leaves.places
     x, pull_embed = pieces.embed(params, tokens)
     with jax.named_scope("h"):
@@ -84,14 +91,17 @@ def step(
     def ends(dx: Array) -> gpt2.Params:
         return pieces.add(from_head, pull_embed(dx))
 
+    norm = None
     if clip_norm is not None:
         norm = norm_by_scan(pieces, params["h"], kept, dx, ends)
         leaves.scale = partial(scaled, norm=norm, limit=clip_norm)
+    if measured:
+        leaves.choose = unless_finite(loss if norm is None else loss + norm)
     dx = leaves.consume(places, pieces.only_head(from_head), dx)
     with jax.named_scope("h"):
         dx = _backward(pieces, parts, leaves, kept, dx)
     leaves.consume(places, pieces.only_embed(ends(dx)), ())
-    return leaves.finish(), loss
+    return leaves.finish(loss)
 
 
 def _backward(pieces: Pieces, parts: Layerwise, leaves: Leaves, kept: Any, dx: Array) -> Array:
@@ -99,7 +109,7 @@ def _backward(pieces: Pieces, parts: Layerwise, leaves: Leaves, kept: Any, dx: A
     places, structure = jax.tree.flatten(leaves.places["h"])
     owned = parts.whole.owned(places)
 
-    def iteration(carry: Any, x: Any) -> tuple[Any, None]:
+    def iteration(carry: Any, x: Any) -> tuple[Any, list[Array]]:
         (params, opt_state, dx), (n, kept) = carry, x
         now = [_slice(leaf, n) for leaf in params], [_slice(leaf, n) for leaf in opt_state]
         layer = jax.tree.unflatten(structure, [leaf[0] for leaf in now[0]])
@@ -114,12 +124,13 @@ def _backward(pieces: Pieces, parts: Layerwise, leaves: Leaves, kept: Any, dx: A
             [_put(leaf, n, s) for leaf, s in zip(*pair, strict=True)]
             for pair in zip((params, opt_state), new, strict=True)
         ]
-        return (*put, dx), None
+        return (*put, dx), leaves.measure(jax.tree.leaves(grads))
 
     carry = [leaves.params[i] for i in places], [leaves.opt_state[i] for i in owned], dx
     steps = jax.tree.leaves(kept)[0].shape[0]
-    (params, opt_state, dx), _ = lax.scan(iteration, carry, (jnp.arange(steps), kept), reverse=True)
+    (params, opt_state, dx), squares = lax.scan(iteration, carry, (jnp.arange(steps), kept), reverse=True)
     leaves.replace(places, owned, (params, opt_state))
+    leaves.note(places, squares)
     return dx
 
 

@@ -1,0 +1,188 @@
+"""The settings of a training run: sections [model], [data], [train], [checkpoint] and [mesh], with their defaults.
+
+The defaults are a run by themselves: a small GPT-2 that learns the bytes of the Python standard library's source in
+minutes. Everything is checked when the settings are made, before anything is compiled or written.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from refgrad._text import nearest
+from refgrad.models.gpt2 import Config
+from refgrad.train.fields import Checked, number, one_of
+
+RULES = ("document", "fused", "autodiff")
+MEMORY = ("plain", "fast", "small")
+DTYPES = ("float32", "bfloat16", "float16")
+SMALL = Config(n_layer=4, n_head=4, n_embd=128, n_positions=128, vocab_size=256)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(Checked):
+    """Which text, and as which tokens."""
+
+    section: ClassVar[str] = "data"
+    text: tuple[str, ...] = ()
+    """Files and folders of text; none: the source of this Python's standard library."""
+    tokenizer: str = one_of("bytes", ("bytes", "bpe"))
+    vocabulary: str = ""
+    """For "bpe": the folder of GPT-2's vocab.json and merges.txt."""
+    validation: float = number(0.1, above=0, below=1)
+    """The share of the text that is held out."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.tokenizer == "bpe") != bool(self.vocabulary):
+            raise ValueError(
+                f"data.vocabulary is {self.vocabulary!r}, but data.tokenizer is {self.tokenizer!r}: "
+                "'bpe' needs the folder of vocab.json and merges.txt, 'bytes' needs none"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Train(Checked):
+    """The optimisation, and how a step is computed."""
+
+    section: ClassVar[str] = "train"
+    steps: int = number(1000, least=1)
+    batch: int = number(32, least=1)
+    """Sequences a step."""
+    sequence: int = number(128, least=1)
+    """Tokens a sequence."""
+    accumulate: int = number(1, least=1)
+    """Parts of the batch whose gradients are summed one after another."""
+    learning_rate: float = number(3e-3, above=0)
+    """The highest, after warm-up."""
+    final_rate: float = number(0.1, least=0)
+    """What the cosine ends at, as a share of the highest."""
+    warmup: int = number(50, least=0)
+    """Steps of linear warm-up."""
+    weight_decay: float = number(0.1, least=0)
+    """Of matrices alone."""
+    beta1: float = number(0.9, least=0, below=1)
+    beta2: float = number(0.99, least=0, below=1)
+    epsilon: float = number(1e-8, above=0)
+    clip_norm: float = number(1.0, least=0)
+    """The global norm beyond which gradients are scaled down; 0: no clipping."""
+    rules: str = one_of("fused", RULES)
+    memory: str = one_of("plain", MEMORY)
+    remat: bool = False
+    scan: bool = False
+    dtype: str = one_of("float32", DTYPES)
+    """Of the computation; parameters and optimiser are float32."""
+    seed: int = number(0, least=0, below=2**32)
+    validate_every: int = number(200, least=1)
+    validation_batches: int = number(10, least=1)
+    """Batches of a validation on the way; at the end it is the whole held-out text."""
+    spike: float = number(2.0, least=0)
+    """Stop where the loss exceeds so many medians of the last hundred losses; 0: never."""
+    samples: int = number(8, least=0)
+    """Texts sampled at the end."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch % self.accumulate:
+            raise ValueError(f"train.accumulate is {self.accumulate}, but must divide train.batch = {self.batch}")
+        if self.accumulate > 1 and self.memory != "plain":
+            raise ValueError(
+                f"train.accumulate is {self.accumulate}, but train.memory is {self.memory!r}, which updates each layer "
+                "before the next gradients exist: take train.memory = 'plain' or train.accumulate = 1"
+            )
+        if self.remat and self.memory != "plain":
+            raise ValueError(
+                f"train.remat is for train.memory = 'plain', but that is {self.memory!r}: 'small' recomputes blocks"
+            )
+        if self.warmup >= self.steps:
+            raise ValueError(f"train.warmup is {self.warmup}, but must be below train.steps = {self.steps}")
+        if 0 < self.spike <= 1:
+            raise ValueError(f"train.spike is {self.spike}, but must be above 1, or 0 for never")
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint(Checked):
+    """When the state is written, and how much of it is kept."""
+
+    section: ClassVar[str] = "checkpoint"
+    every: int = number(200, least=1)
+    """Steps from one checkpoint to the next."""
+    keep: int = number(2, least=1)
+    """The newest so many stay on disk."""
+    asynchronous: bool = True
+    """Write while training goes on, holding the state a second time until it is written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh(Checked):
+    """How many devices share each of the three ways to divide the work."""
+
+    section: ClassVar[str] = "mesh"
+    data: int = number(1, least=1)
+    fsdp: int = number(1, least=1)
+    model: int = number(1, least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All that a run is told."""
+
+    model: Config = SMALL
+    data: Data = Data()
+    train: Train = Train()
+    checkpoint: Checkpoint = Checkpoint()
+    mesh: Mesh = Mesh()
+
+    def __post_init__(self) -> None:
+        if self.train.sequence > self.model.n_positions:
+            raise ValueError(
+                f"train.sequence is {self.train.sequence}, but model.n_positions = {self.model.n_positions}"
+            )
+        if self.data.tokenizer == "bytes" and self.model.vocab_size < 256:
+            raise ValueError(f"model.vocab_size is {self.model.vocab_size}, but there are 256 bytes")
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Mapping[str, Any]]) -> "Settings":
+        """Settings from sections of keys, such as a TOML file's, the rest by default.
+
+        Raises ValueError or TypeError for an unknown section or key, naming the nearest, and for a value that a key
+        cannot have.
+        """
+        for section in values:
+            if section not in SECTIONS:
+                raise ValueError(f"{section} is no section: {nearest(section, SECTIONS)}")
+        given = {section: values.get(section, {}) for section in SECTIONS}
+        model = {**dataclasses.asdict(SMALL), **given.pop("model")}
+        parts = {name: SECTIONS[name].from_mapping(content) for name, content in given.items()}
+        return cls(Config.from_mapping(model), **parts)
+
+    def as_mapping(self) -> dict[str, dict[str, Any]]:
+        """As plain data, which `from_mapping` reads again."""
+        return dataclasses.asdict(self)
+
+
+SECTIONS: dict[str, Any] = {"model": Config, "data": Data, "train": Train, "checkpoint": Checkpoint, "mesh": Mesh}
+FREE = ("checkpoint", "mesh")
+FIXED = ("batch", "sequence", "scan", "seed")
+
+
+def changed(before: Settings, now: Settings) -> list[str]:
+    """What a resumed run does otherwise than the one that it continues, one line a key, [checkpoint] and [mesh] aside.
+
+    Raises ValueError for a key that cannot change within a run: those of [model] and [data], and what decides which
+    tokens a step sees or how the state is laid out.
+    """
+    lines = []
+    for section, new in now.as_mapping().items():
+        if section in FREE:
+            continue
+        old = before.as_mapping()[section]
+        for key in new:
+            if new[key] == old[key]:
+                continue
+            if section != "train" or key in FIXED:
+                raise ValueError(
+                    f"{section}.{key} is {new[key]!r}, but the run began with {old[key]!r}, and that cannot change "
+                    "within a run: leave it as it was, or start another run with another --out"
+                )
+            lines.append(f"{section}.{key}: {old[key]!r} → {new[key]!r}")
+    return lines
