@@ -1,6 +1,6 @@
 """What newer versions of JAX change, behind one small file. Only public modules; jax >= 0.10.2."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -31,3 +31,14 @@ def explicit_sharding(x) -> jax.sharding.NamedSharding | None:
     sharding = jax.typeof(x).sharding
     explicit = jax.sharding.AxisType.Explicit
     return sharding if not sharding.mesh.empty and explicit in sharding.mesh.axis_types else None
+
+
+def scan_operands(params: Mapping[str, Any]) -> tuple[int, int]:
+    """How many operands of a `scan` equation are constants, and how many after them are carried; the rest are sliced.
+
+    JAX 0.10 writes both numbers among the equation's parameters, JAX 0.11 a tree of its operands.
+    """
+    if "num_carry" in params:
+        return params["num_consts"], params["num_carry"]
+    constants, carried, _ = params["ft_in"].unpack()
+    return len(constants), len(carried)

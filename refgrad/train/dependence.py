@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from refgrad._jax import scan_operands
 from refgrad.cost.primitives.rule import dtype_of, shape_of
 
 # Calls without meaning of their own to a program that is not differentiated, by where they keep what they call.
@@ -62,7 +63,7 @@ def _equation(eqn: JaxprEqn, sets: list[int]) -> Sequence[int]:
         branches = [dependence(branch, sets[1:]) for branch in p["branches"]]
         return [reduce(or_, outs, sets[0]) for outs in zip(*branches, strict=True)]
     if name == "scan":
-        fixed, carry = p["num_consts"], p["num_carry"]
+        fixed, carry = scan_operands(p)
 
         def body(carried: list[int]) -> list[int]:
             return dependence(p["jaxpr"], [*sets[:fixed], *carried, *sets[fixed + carry :]])

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 
+from refgrad._jax import scan_operands
+
 C = 4.0  # the one constant of the project
 
 
@@ -122,7 +124,8 @@ def _body(eqn: JaxprEqn) -> Jaxpr | None:
 def _scan(eqn: JaxprEqn, incoming: list[float], mesh: Mapping[str, int]) -> list[float]:
     """What the body adds to a carry counts once per trip, as the same sum does outside a loop."""
     body, trips = eqn.params["jaxpr"].jaxpr, eqn.params["length"]
-    carries = range(eqn.params["num_consts"], eqn.params["num_consts"] + eqn.params["num_carry"])
+    constants, carried = scan_operands(eqn.params)
+    carries = range(constants, constants + carried)
     own = _settle(body, [0.0] * len(incoming), carries, mesh)
     entering = [max(a, trips * b) for a, b in zip(incoming, own, strict=True)]
     return _flow(body, _settle(body, entering, carries, mesh), mesh)

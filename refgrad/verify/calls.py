@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import JaxprEqn
 
+from refgrad._jax import scan_operands
 from refgrad.verify.allowance import is_float
 from refgrad.verify.devices import Devices
 from refgrad.verify.interpret import inside, line
@@ -117,7 +118,7 @@ def call(rec: Recorder, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
 def scan(rec: Recorder, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
     """A scan, trip by trip."""
     p, body = eqn.params, rec.call(eqn.params["jaxpr"])
-    n_consts, n_carry = p["num_consts"], p["num_carry"]
+    n_consts, n_carry = scan_operands(p)
     consts, carry, slices = values[:n_consts], values[n_consts:][:n_carry], values[n_consts + n_carry :]
     trips = range(p["length"])
     stacked = [None] * p["length"]

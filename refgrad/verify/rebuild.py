@@ -14,6 +14,8 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
+from refgrad._jax import scan_operands
+
 if TYPE_CHECKING:
     from refgrad.verify.interpret import Interpreter
 
@@ -32,7 +34,7 @@ def jit(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any
 def scan(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
     """`lax.scan`: constants, carry and slices, in that order."""
     p, body = eqn.params, ip.call(eqn.params["jaxpr"])
-    n_consts, n_carry = p["num_consts"], p["num_carry"]
+    n_consts, n_carry = scan_operands(p)
     consts, carry, slices = values[:n_consts], values[n_consts:][:n_carry], values[n_consts + n_carry :]
 
     def step(carry, x):

@@ -5,6 +5,7 @@ import math
 import jax
 from jax.extend.core import JaxprEqn
 
+from refgrad._jax import scan_operands
 from refgrad.cost.primitives.rule import Bodies, Body, Rule, Work
 
 
@@ -21,13 +22,14 @@ def call(parameter: str) -> Rule:
 def scan(eqn: JaxprEqn) -> Bodies:
     """`length` runs; a carry is needed where any later trip or the caller needs it."""
     p = eqn.params
+    constants, carried = scan_operands(p)
     body = Body(
         p["jaxpr"],
         tuple(range(len(eqn.invars))),
         tuple(range(len(eqn.outvars))),
         trips=p["length"],
-        carry=p["num_carry"],
-        carry_start=p["num_consts"],
+        carry=carried,
+        carry_start=constants,
     )
     return Bodies((body,))
 
