@@ -1,7 +1,8 @@
 """What every sub-command takes: `--config FILE.toml`, `--set section.key=value`, `--json FILE`."""
 
 import argparse
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from refgrad._files import read_toml, toml_value
@@ -9,11 +10,14 @@ from refgrad._text import nearest
 from refgrad.models.gpt2 import Config
 
 INPUT = {"batch": 2, "sequence": 24}
+_WORD = re.compile(r"[A-Za-z/~][\w./~-]*")
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
-    """Add the options that every sub-command has."""
-    parser.add_argument("--config", metavar="FILE.toml", help="sections [model] and [input]; default: the tiny GPT-2")
+def add_common(
+    parser: argparse.ArgumentParser, config: str = "sections [model] and [input]; default: the tiny GPT-2"
+) -> None:
+    """Add the options that every sub-command has; `config` says what its file holds."""
+    parser.add_argument("--config", metavar="FILE.toml", help=config)
     parser.add_argument(
         "--set",
         metavar="section.key=value",
@@ -31,18 +35,7 @@ def load(path: str | None, changes: Sequence[str], whole_sequence: bool = False)
 
     Raises ValueError for a file that is no TOML, an unknown section or key, and values that no model can have.
     """
-    values: dict[str, dict[str, Any]] = {"model": {}, "input": {}}
-    if path is not None:
-        for section, content in read_toml(path).items():
-            if not isinstance(content, dict):
-                raise ValueError(f"{path}: {section} = {content!r} stands outside of a section: use [model] or [input]")
-            _section(values, section).update(content)
-    for change in changes:
-        name, equals, text = change.partition("=")
-        section, dot, key = name.partition(".")
-        if not (equals and dot):
-            raise ValueError(f"--set {change}: write section.key=value, such as model.n_layer=3")
-        _section(values, section)[key] = toml_value(text)
+    values = read(path, changes, ("model", "input"))
     config = Config.from_mapping(values["model"])
     default = {"batch": 1, "sequence": config.n_positions} if whole_sequence else INPUT
     sizes = {**default, "sequence": min(default["sequence"], config.n_positions)}
@@ -55,6 +48,31 @@ def load(path: str | None, changes: Sequence[str], whole_sequence: bool = False)
     if sizes["sequence"] > config.n_positions:
         raise ValueError(f"input.sequence is {sizes['sequence']}, but model.n_positions = {config.n_positions}")
     return config, sizes
+
+
+def read(
+    path: str | None, changes: Sequence[str], sections: Iterable[str], words: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Every one of these sections with the keys that the TOML file and then the `section.key=value` changes give it.
+
+    With `words`, a value that is a plain word needs no quotes in a change. Raises ValueError for a file that is no
+    TOML, a section that is not among them, naming the nearest, and a change of another form.
+    """
+    values: dict[str, dict[str, Any]] = {section: {} for section in sections}
+    if path is not None:
+        for section, content in read_toml(path).items():
+            if not isinstance(content, dict):
+                known = " or ".join(f"[{name}]" for name in values)
+                raise ValueError(f"{path}: {section} = {content!r} stands outside of a section: use {known}")
+            _section(values, section).update(content)
+    for change in changes:
+        name, equals, text = change.partition("=")
+        section, dot, key = name.partition(".")
+        if not (equals and dot):
+            raise ValueError(f"--set {change}: write section.key=value, such as model.n_layer=3")
+        plain = words and _WORD.fullmatch(text) and text not in ("true", "false", "inf", "nan")
+        _section(values, section)[key] = text if plain else toml_value(text)
+    return values
 
 
 def _section(values: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:

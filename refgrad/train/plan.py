@@ -57,15 +57,27 @@ def memory_plan(config: gpt2.Config, tx: Any, batch: int, sequence: int, **choic
     params = jax.eval_shape(gpt2.stack, params) if scan else params
     state = jax.eval_shape(partial(init_state, tx=tx), params)
     ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
-    plan = step.lower(state, ids, ids).compile().memory_analysis()
+    return plan_of(step.lower(state, ids, ids).compile(), config, state, batch, sequence, **choices)
+
+
+def plan_of(compiled: Any, config: gpt2.Config, state: State, batch: int, sequence: int, **choices: Any) -> Plan:
+    """The plan of that step, compiled already, for a state whose leaves may be abstract.
+
+    Raises RuntimeError where the backend has no memory analysis.
+    """
+    plan = compiled.memory_analysis()
     if plan is None:
         raise RuntimeError(f"the {jax.default_backend()} backend has no memory analysis")
-    kept, gradients, recomputed = _derived(config, state, ids, choices)
+    kept, gradients, recomputed = _derived(config, state, batch, sequence, choices)
     return Plan(nbytes(state), kept, gradients, plan.temp_size_in_bytes, recomputed)
 
 
-def _derived(config: gpt2.Config, state: State, ids: Any, choices: dict[str, Any]) -> tuple[int, int, int]:
+def _derived(
+    config: gpt2.Config, state: State, batch: int, sequence: int, choices: dict[str, Any]
+) -> tuple[int, int, int]:
     """Bytes kept, bytes of gradients alive at once, FLOPs computed again."""
+    parts = choices.get("accumulate", 1)
+    ids = jax.ShapeDtypeStruct((batch // parts, sequence), jnp.int32)
     rules, memory = choices.get("rules", "document"), choices.get("memory", "plain")
     dtype = choices.get("compute_dtype")
     if memory == "plain":
@@ -74,7 +86,8 @@ def _derived(config: gpt2.Config, state: State, ids: Any, choices: dict[str, Any
         def loss(params: Any, tokens: Any, targets: Any) -> jax.Array:
             return gpt2.loss(cast(params, dtype), tokens, targets, config, rules, **how)
 
-        return cost.residuals(loss, state.params, ids, ids).bytes, nbytes(state.params), 0
+        sets = 1 if parts == 1 else 2  # the sum, and those of the part under way
+        return cost.residuals(loss, state.params, ids, ids).bytes, sets * nbytes(state.params), 0
     pieces = Pieces(config, rules, memory == "small", dtype)
     layer = gpt2.shapes(config)["h"][0]
     x = jax.ShapeDtypeStruct((*ids.shape, config.n_embd), dtype or jnp.float32)

@@ -1,0 +1,64 @@
+"""How fast a run is: the FLOPs that a step needs, and the rate that they are held against.
+
+A step's FLOPs are those of the matrix products of the forward and backward pass by the document's rules, counted in the
+program (`refgrad.cost`): nothing recomputed, and attention as if no half of it were masked, as MFU is usually stated.
+Source: Chowdhery et al. (2022), "PaLM", appendix B.
+"""
+
+import time
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from refgrad import cost
+from refgrad.cost.peaks import PEAKS
+from refgrad.models import gpt2
+
+KINDS = (
+    ("H100 PCIe", "H100 PCIe"),
+    ("H100", "H100 SXM"),
+    ("H200", "H200"),
+    ("B200", "B200"),
+    ("A100", "A100"),
+    ("V100", "V100 SXM"),
+    ("T4", "T4"),
+    ("TPU v4", "TPU v4"),
+    ("TPU v5 lite", "TPU v5e"),
+    ("TPU v5", "TPU v5p"),
+    ("TPU v6 lite", "TPU v6e"),
+)
+"""What JAX calls a device → what the table of peaks calls it; the first that is part of the name."""
+SIZE, REPEATS = 1024, 3
+
+
+def step_flops(config: gpt2.Config, batch: int, sequence: int) -> int:
+    """FLOPs of a step's matrix products, from abstract values."""
+    params = jax.eval_shape(gpt2.stack, gpt2.shapes(config))
+    ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
+    loss = partial(gpt2.loss, config=config, scan=True)
+    return cost.count(loss, params, ids, ids).matmul + cost.count_backward(loss, params, ids, ids).matmul
+
+
+def peak_rate(dtype: str) -> tuple[float, str]:
+    """(FLOP/s of one device, where the figure comes from): the vendor's, or measured where none is known."""
+    kind = jax.devices()[0].device_kind
+    name = next((name for part, name in KINDS if part in kind), None)
+    for wanted in ("tf32", "float32") if dtype == "float32" else (dtype,):
+        for entry in PEAKS:
+            if (entry.device, entry.dtype) == (name, wanted):
+                return entry.flops_per_second, f"{entry.device}'s peak in {wanted} ({entry.source})"
+    return measured_rate(dtype), f"a product of {SIZE} × {SIZE} matrices in {dtype}, measured here"
+
+
+def measured_rate(dtype: str) -> float:
+    """FLOP/s of a square matrix product on one device, the best of a few."""
+    x = jnp.ones((SIZE, SIZE), dtype)
+    product = jax.jit(jnp.matmul)
+    jax.block_until_ready(product(x, x))
+    best = float("inf")
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        jax.block_until_ready(product(x, x))
+        best = min(best, time.perf_counter() - start)
+    return 2 * SIZE**3 / best
