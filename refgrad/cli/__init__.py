@@ -3,9 +3,9 @@
 import argparse
 import sys
 
-from refgrad.cli import bench, claims, cost, report, verify
+from refgrad.cli import bench, claims, cost, report, train, verify
 
-COMMANDS = {"verify": verify, "cost": cost, "claims": claims, "bench": bench, "report": report}
+COMMANDS = {"verify": verify, "cost": cost, "claims": claims, "bench": bench, "report": report, "train": train}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ loss.svg, samples.txt, result.json   written at the end
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from refgrad.models import gpt2
 from refgrad.train.checkpoints import named, newest
 from refgrad.train.settings import Settings
 
-RUN, CHECKPOINTS = "run.json", "checkpoints"
+RUN, METRICS, CHECKPOINTS = "run.json", "metrics.jsonl", "checkpoints"
 
 
 class Run(NamedTuple):
@@ -40,7 +40,7 @@ class Trained(NamedTuple):
     step: int
 
 
-def begin(folder: Path, run: Run, facts: Mapping[str, Any]) -> None:
+def begin(folder: Path, run: Run) -> None:
     """Make the folder of a new run. Raises ValueError where it holds a run already."""
     refuse(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def begin(folder: Path, run: Run, facts: Mapping[str, Any]) -> None:
     model = settings["model"]
     write_json(
         folder / RUN,
-        {"model": model, "tokenizer": run.tokenizer, "tokens": run.tokens, "settings": settings, **facts},
+        {"model": model, "tokenizer": run.tokenizer, "tokens": run.tokens, "settings": settings},
     )
 
 

@@ -80,6 +80,11 @@ class Train(Checked):
     samples: int = number(8, least=0)
     """Texts sampled at the end."""
 
+    @property
+    def compute_dtype(self) -> str | None:
+        """What `make_step` casts to; None where nothing is."""
+        return None if self.dtype == "float32" else self.dtype
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.batch % self.accumulate:
@@ -147,13 +152,15 @@ class Settings:
         Raises ValueError or TypeError for an unknown section or key, naming the nearest, and for a value that a key
         cannot have.
         """
+        return cls().updated(values)
+
+    def updated(self, values: Mapping[str, Mapping[str, Any]]) -> "Settings":
+        """These settings with other values for some keys. Raises as `from_mapping`."""
         for section in values:
             if section not in SECTIONS:
                 raise ValueError(f"{section} is no section: {nearest(section, SECTIONS)}")
-        given = {section: values.get(section, {}) for section in SECTIONS}
-        model = {**dataclasses.asdict(SMALL), **given.pop("model")}
-        parts = {name: SECTIONS[name].from_mapping(content) for name, content in given.items()}
-        return cls(Config.from_mapping(model), **parts)
+        now = self.as_mapping()
+        return Settings(**{s: SECTIONS[s].from_mapping({**now[s], **values.get(s, {})}) for s in SECTIONS})
 
     def as_mapping(self) -> dict[str, dict[str, Any]]:
         """As plain data, which `from_mapping` reads again."""

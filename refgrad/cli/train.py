@@ -1,0 +1,44 @@
+"""Train a GPT-2: text in, model out; with no options, a small one on the Python standard library's source."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from refgrad.cli.settings import add_common, read
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this sub-command's options."""
+    add_common(parser, "sections [model], [data], [train], [checkpoint], [mesh]; default: a run of a few minutes")
+    parser.add_argument("--out", metavar="DIR", default="out/train", help="the run's folder (default: %(default)s)")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest good checkpoint in --out")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train and show what was learnt; returns 0, or 1 where training stopped because something went wrong.
+
+    Raises ValueError, TypeError or OSError for bad settings, texts and folders, and ImportError without the extra.
+    """
+    from refgrad.train import allocator
+
+    allocator.keep_temporaries()
+    from refgrad.train import runs
+    from refgrad.train.checkpoints import CheckpointError
+    from refgrad.train.loop import train
+    from refgrad.train.settings import SECTIONS, Settings
+    from refgrad.train.watch import Stopped
+
+    out = Path(options.out)
+    before = runs.read(out).settings if options.resume else Settings()
+    settings = before.updated(read(options.config, options.set, SECTIONS, words=True))
+    try:
+        train(settings, out, options.resume, say)
+    except (Stopped, CheckpointError) as error:
+        print(f"refgrad train: stopped at {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def say(text: str) -> None:
+    """What happens on the way."""
+    print(text, file=sys.stderr)

@@ -1,0 +1,72 @@
+"""How training stands, on standard error: a line that is redrawn on a terminal, else one every few seconds."""
+
+import time
+from collections import deque
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from refgrad import cost
+
+RECENT = 20
+"""Steps whose mean a rate is."""
+UNITS = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6))
+EVERY = 10
+"""Seconds from line to line where there is no terminal."""
+
+
+class Display:
+    """Progress from step `done` to step `steps`; to be used as a context."""
+
+    def __init__(self, done: int, steps: int, tokens: int, flops: int, peak: float) -> None:
+        """`tokens` and `flops` are those of one step, `peak` the FLOP/s of all devices."""
+        self._first, self._steps, self._tokens, self._flops, self._peak = done, steps, tokens, flops, peak
+        self._seconds: deque[float] = deque(maxlen=RECENT)
+        self._waits: deque[float] = deque(maxlen=RECENT)
+        self._console = Console(stderr=True)
+        columns = (TextColumn("step"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
+        self._bar = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
+        self._task = self._bar.add_task("", total=steps, completed=done)
+        self._start = self._last = time.perf_counter()
+
+    def step(self, done: int, loss: float, norm: float, seconds: float, waited: float) -> None:
+        """Step `done` took so many seconds, of which it waited some for data."""
+        self._seconds.append(seconds)
+        self._waits.append(waited)
+        text = f"loss {loss:.4f}  ‖g‖ {norm:.3g}  {self.rates()}  {self._left(done)} left"
+        self._bar.update(self._task, completed=done, description=text)
+        if not self._console.is_terminal and (time.perf_counter() - self._last >= EVERY or done == self._steps):
+            self._last = time.perf_counter()
+            self.say(f"step {done:,} of {self._steps:,}  {text}")
+
+    def rates(self) -> str:
+        """Tokens, FLOPs, utilisation and waiting, over the recent steps."""
+        mean = sum(self._seconds) / len(self._seconds)
+        used = cost.mfu(mean, self._flops, self._peak)
+        waiting = sum(self._waits) / sum(self._seconds)
+        rate = self._flops / mean
+        unit, size = next(
+            (u, s) for u, s in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)) if rate >= s or u == "M"
+        )
+        return (
+            f"{self._tokens / mean:,.0f} tokens/s  {rate / size:.3g} {unit}FLOP/s  MFU {used:.0%}  "
+            f"waiting for data {waiting:.1%}"
+        )
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def _left(self, done: int) -> str:
+        seconds = (time.perf_counter() - self._start) / (done - self._first) * (self._steps - done)
+        minutes, seconds = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+    def __enter__(self) -> "Display":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._bar.stop()

@@ -1,0 +1,164 @@
+"""Training, from settings to a trained model: one compiled step, its data loaded ahead, its state written beside it.
+
+Nothing is compiled or written before the settings, the text and the folder are known to fit together.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from refgrad.models import gpt2
+from refgrad.train import machine, metrics, runs
+from refgrad.train.checkpoints import Checkpoints
+from refgrad.train.display import Display
+from refgrad.train.program import Program
+from refgrad.train.settings import Data, Settings, changed
+from refgrad.train.text import tokens
+from refgrad.train.text.batches import Batches
+from refgrad.train.text.loader import Loader
+from refgrad.train.text.tokenizers import BPE, Bytes, Tokenizer
+from refgrad.train.throughput import peak_rate, step_flops
+from refgrad.train.validation import Validation
+from refgrad.train.watch import Stopped, Watch, concerned
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A finished run, for what is made of it at the end."""
+
+    settings: Settings
+    params: gpt2.Params
+    text: tokens.TokenFile
+    tokenizer: Tokenizer
+    validation: Validation
+    program: Program
+
+
+def train(settings: Settings, out: Path, resume: bool, say: Say) -> Trained:
+    """Train in the folder `out`, from the beginning or from its newest good checkpoint.
+
+    `say` is told what is trained, on what, and what happens on the way. Raises ValueError or OSError for settings,
+    texts and folders that do not fit together, before anything is compiled; `Stopped` where training goes wrong;
+    CheckpointError where a checkpoint cannot be written, or none can be read.
+    """
+    before = runs.read(out) if resume else runs.refuse(out)
+    lines = changed(before.settings, settings) if before else []
+    tokenizer = make_tokenizer(settings.data)
+    if tokenizer.vocab_size > settings.model.vocab_size:
+        raise ValueError(
+            f"model.vocab_size is {settings.model.vocab_size}, but the tokenizer has {tokenizer.vocab_size} ids"
+        )
+    text = tokens.build(settings.data.text or None, tokenizer, out.parent / "tokens", settings.data.validation)
+    if before and before.tokens != text.digest:
+        raise ValueError(f"the text is not that of the run in {out}: put it back, or take another folder by --out")
+    batches = Batches(text.train, settings.train.batch, settings.train.sequence, settings.train.seed)
+    validation = Validation(settings, text.validation)
+    say(str(text))
+    program = Program(settings)
+    say(f"\n{program.plan}\n")
+    if not resume:
+        runs.begin(out, runs.Run(settings, tokenizer.data(), text.digest))
+    trainer = Trainer(settings, out, program, validation, say)
+    state = trainer.run(batches, resume, lines)
+    return Trained(settings, state.params, text, tokenizer, validation, program)
+
+
+def make_tokenizer(data: Data) -> Tokenizer:
+    """The tokenizer of these settings. Raises as `BPE` does."""
+    if data.tokenizer == "bytes":
+        return Bytes()
+    folder = Path(data.vocabulary)
+    return BPE(folder / "vocab.json", folder / "merges.txt")
+
+
+class Trainer:
+    """The loop over the steps."""
+
+    def __init__(self, settings: Settings, out: Path, program: Program, validation: Validation, say: Say) -> None:
+        self._settings, self._out, self._program, self._validation = settings, out, program, validation
+        self._say = say
+        self._key = jax.random.key(settings.train.seed)
+        self._facts = machine.facts(dataclasses.asdict(settings.mesh))
+        checkpoint = settings.checkpoint
+        self._checkpoints = Checkpoints(out / runs.CHECKPOINTS, checkpoint.keep, checkpoint.asynchronous)
+
+    def run(self, batches: Batches, resume: bool, changes: list[str]) -> Any:
+        """The state after the last step. Raises as `train` does."""
+        train = self._settings.train
+        state, start = self._begin(resume, changes)
+        log = metrics.Metrics(self._out / runs.METRICS, start)
+        losses = [line["loss"] for line in metrics.read(self._out / runs.METRICS) if "loss" in line]
+        watch = Watch(train.spike, losses)
+        flops = step_flops(self._settings.model, train.batch, train.sequence)
+        peak, source = peak_rate(train.dtype)
+        self._say(f"MFU is of {peak / 1e9:,.0f} GFLOP/s, {source}")
+        display = Display(start, train.steps, train.batch * train.sequence, flops, peak)
+        loader = Loader(lambda n: self._program.place(batches.at(n)), start)
+        with loader, display:
+            for done in range(start + 1, train.steps + 1):
+                began, waited = time.perf_counter(), loader.waited
+                tokens, targets = next(loader)
+                state, measures = self._program.step(state, tokens, targets)
+                loss, norm = float(measures.loss), float(measures.norm)
+                if wrong := watch.wrong(loss, norm):
+                    self._checkpoints.finish()
+                    raise Stopped(self._stopped(done, f"{wrong}; {concerned(state, measures)}"))
+                seconds, waited = time.perf_counter() - began, loader.waited - waited
+                rate = self._program.learning_rate(done - 1)
+                log.add(done, loss=loss, grad_norm=norm, learning_rate=rate, seconds=seconds, waited=waited)
+                display.step(done, loss, norm, seconds, waited)
+                self._checkpoints.poll()
+                if done % train.validate_every == 0 or done == train.steps:
+                    value = self._validation.few(state.params, self._program.place)
+                    log.add(done, validation_loss=value)
+                    display.say(f"step {done:,}  loss {loss:.4f}  validation {value:.4f}  {display.rates()}")
+                if done % self._settings.checkpoint.every == 0 or done == train.steps:
+                    self._checkpoints.save(done, state, self._about(done))
+            self._checkpoints.finish()
+        log.close()
+        return state
+
+    def _begin(self, resume: bool, changes: list[str]) -> tuple[Any, int]:
+        """The state to go on from, and its step."""
+        restored = self._checkpoints.restore(self._program.like, self._say) if resume else None
+        if restored is None:
+            if resume:
+                self._say("there is no checkpoint yet: from the beginning")
+            return self._program.first_state(self._key), 0
+        state, found = restored
+        if found.step > self._settings.train.steps:
+            raise ValueError(
+                f"train.steps is {self._settings.train.steps}, but the checkpoint is of step {found.step}: take more"
+            )
+        others = machine.differences(found.about["machine"], self._facts)
+        if not others and not changes:
+            self._say(f"resumed at step {found.step:,}: bit for bit as if it had never stopped")
+        if others:
+            self._say(f"resumed at step {found.step:,}, within rounding, since other than before: {'; '.join(others)}")
+        if changes:
+            self._say(f"resumed at step {found.step:,} with other settings: {'; '.join(changes)}")
+        return state, found.step
+
+    def _about(self, step: int) -> dict[str, Any]:
+        """What is written beside the state: where the data stands, the random key, and the machine."""
+        train = self._settings.train
+        return {
+            "position": step * train.batch * train.sequence,
+            "key": jax.random.key_data(self._key).tolist(),
+            "machine": self._facts,
+        }
+
+    def _stopped(self, step: int, what: str) -> str:
+        good = self._checkpoints.steps()
+        if not good:
+            return f"step {step:,}: {what}. There is no checkpoint yet: begin again, as with a lower learning rate"
+        return (
+            f"step {step:,}: {what}. The last good checkpoint is that of step {good[-1]:,}: go on from it by --resume, "
+            f"as with --set train.learning_rate={self._settings.train.learning_rate / 3:.1g}"
+        )
