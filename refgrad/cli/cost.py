@@ -15,9 +15,10 @@ from refgrad.cli.settings import add_common, load
 from refgrad.cli.target import arguments, bind, needs_x64
 from refgrad.cli.target import load as load_function
 from refgrad.models import gpt2, tally
-from refgrad.report import conventions, memory, model, shares, uses
+from refgrad.report import conventions, memory, mesh, model, shares, uses
 from refgrad.report.cost import Pass, csv_text, price, trap_text, tree_table
 from refgrad.symbols import evaluate
+from refgrad.train import devices
 
 DEPTH = {"model": 3, "function": 5}  # levels of scopes that the trees show
 WIDTH = 160
@@ -29,12 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", nargs="?", metavar="path/to/module.py:function", help="default: GPT-2's loss")
     parser.add_argument("--args", metavar='"f32[4,8] i32[3]"', help="the function's arguments, by dtype and shape")
     parser.add_argument("--csv", metavar="FILE", help="write the cost of each scope there as CSV")
+    parser.add_argument(
+        "--mesh", metavar="data=2,model=2", help="GPT-2 on so many devices: the bytes that they exchange"
+    )
     add_common(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Count, print and write; returns 0 if nothing is unexplained, else 1. Raises ValueError for bad options."""
-    if options.target is None:
+    if options.mesh is not None:
+        found, passes = _mesh(options), []
+    elif options.target is None:
         if options.args is not None:
             raise ValueError("--args are a function's: give path/to/module.py:function before it")
         found, passes = _model(options)
@@ -135,6 +141,27 @@ def _model(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
         "conventions": conventions.convention_data(conventions.dimensions(config, batch, sequence)),
     }
     return found, passes
+
+
+def _mesh(options: argparse.Namespace) -> dict[str, Any]:
+    """GPT-2 on a mesh: what its devices exchange, derived and compiled."""
+    for option, value in (("a function", options.target), ("--args", options.args), ("--csv", options.csv)):
+        if value is not None:
+            raise ValueError(f"--mesh prices what GPT-2's devices exchange: leave {option} out")
+    config, sizes = load(options.config, options.set, whole_sequence=options.config is not None)
+    batch, sequence = sizes["batch"], sizes["sequence"]
+    axes = devices.parse(options.mesh)
+    (result,) = [mesh.moved(config, axes, batch, sequence) for _ in track([options.mesh], "compiling")]
+    print(
+        f"refgrad cost of {config}\non {options.mesh}: {batch} × {sequence} ids of all devices, float32, forward and "
+        f"backward, document rules, layers scanned, compiled for virtual CPU devices; jax {jax.__version__}"
+    )
+    _show("What is moved: payloads, the array that a collective is about, for one device")
+    print(mesh.term_table(result))
+    _show("By collective: derived, and read off the compiled module, loops with their trips; bytes of one step")
+    print(mesh.total_table(result))
+    over = result.unexplained
+    return {"config": vars(config), "input": sizes, "ok": not over, "unexplained": over, **result.data()}
 
 
 def _shares_and_ratios(config: gpt2.Config) -> None:

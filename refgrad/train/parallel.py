@@ -20,10 +20,7 @@ Sums over devices are in the parameters' dtype, whatever the compute dtype is.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
-from functools import reduce
-from operator import add
 from typing import Any
 
 import jax
@@ -49,8 +46,8 @@ def value_and_grad(
     rules: str = "document",
     remat: bool = False,
     compute_dtype: Any = None,
-) -> Callable[[gpt2.Params, Array, Array], tuple[Array, gpt2.Params, Array]]:
-    """A function (params, tokens (b, s), targets (b, s)) → (mean loss, its gradients, their global norm).
+) -> Callable[[gpt2.Params, Array, Array], tuple[Array, gpt2.Params]]:
+    """A function (params, tokens (b, s), targets (b, s)) → (mean loss, its gradients).
 
     Parameters and gradients are global arrays, sharded by `sharding.RULES`; ids by `sharding.batch_sharding`. Layers
     are a list, or stacked and walked by `lax.scan`. The mesh's axes are those of `devices.make`, explicit or auto.
@@ -58,7 +55,7 @@ def value_and_grad(
     """
     operations(rules)
 
-    def whole(params: gpt2.Params, tokens: Array, targets: Array) -> tuple[Array, gpt2.Params, Array]:
+    def whole(params: gpt2.Params, tokens: Array, targets: Array) -> tuple[Array, gpt2.Params]:
         check_params(params, gpt2.shapes(config))
         check_ids("tokens", tokens, config.vocab_size, config.n_positions)
         check_ids("targets", targets, config.vocab_size, config.n_positions)
@@ -66,11 +63,8 @@ def value_and_grad(
         split, ids = specs(params, mesh), spec(ACTIVATIONS["ids"], mesh)
         device = Device(config, rules, remat, compute_dtype, mesh)
 
-        def local(params: gpt2.Params, tokens: Array, targets: Array) -> tuple[Array, gpt2.Params, Array]:
-            loss, grads = jax.value_and_grad(device.loss)(params, tokens, targets)
-            return loss, grads, device.norm(grads)
-
-        out = (PartitionSpec(), split, PartitionSpec())
+        local = jax.value_and_grad(device.loss)
+        out = PartitionSpec(), split
         return jax.shard_map(local, mesh=mesh, in_specs=(split, ids, ids), out_specs=out)(params, tokens, targets)
 
     return whole
@@ -97,11 +91,10 @@ class Device(Pieces):
 
     def gathered(self, name: str, share: Array) -> Array:
         """A parameter from the shares of the devices along fsdp; its gradient is scattered, and summed over data."""
-        x = self.own(share, "data")
         for dimension, axes in enumerate(rule(name)):
             if "fsdp" in self.has(*axes):
-                return lax.all_gather(x, "fsdp", axis=dimension, tiled=True)
-        return self.own(x, "fsdp")
+                return lax.all_gather(self.own(share, "data"), "fsdp", axis=dimension, tiled=True)
+        return self.own(share, "data", "fsdp")
 
     def layer_parameters(self, shares: gpt2.Params) -> gpt2.Params:
         """What this device's heads and hidden columns need of a layer's parameters, from the shares of all."""
@@ -171,13 +164,21 @@ class Device(Pieces):
             shares, kept = all_kept
             if self.recompute:
                 kept = after(dy, kept)
-            again = jax.tree.map(lambda x: after(dy[(0,) * dy.ndim], x), shares) if self.has("fsdp", "model") else shares
+            again = (
+                jax.tree.map(lambda x: after(dy[(0,) * dy.ndim], x), shares) if self.has("fsdp", "model") else shares
+            )
             grads, dx = self.pull(self.layer_parameters(again), kept, dy)
             _, back = jax.vjp(self.layer_parameters, shares)
             return back(grads)[0], dx
 
         run.defvjp(forward, backward)
         return run(shares, x)
+
+    def _once(self, dy: Array, shares: gpt2.Params) -> gpt2.Params:
+        """The shares, not before dy exists, where anything is gathered from them."""
+        if not self.has("fsdp", "model"):
+            return shares
+        return jax.tree.map(lambda share: after(dy[(0,) * dy.ndim], share), shares)
 
     def loss(self, params: gpt2.Params, tokens: Array, targets: Array) -> Array:
         """The mean over the tokens of all devices, from this device's shares and ids."""
@@ -221,16 +222,6 @@ class Device(Pieces):
             lambda _, dx: (lax.all_gather(dx, "model", axis=1, tiled=True, to="invarying"),),
         )
         return part(x)
-
-    def norm(self, grads: gpt2.Params) -> Array:
-        """‖g‖ over all parameters: a share held by several devices counts once."""
-        total = []
-        for path, g in jax.tree_util.tree_leaves_with_path(grads):
-            split = self.has(*(axis for axes in rule(path_name(path)) for axis in axes))
-            held = self.mesh.size // math.prod(self.size(axis) for axis in split)
-            wide = g.astype(jnp.promote_types(g.dtype, jnp.float32))
-            total.append(self.own(jnp.sum(wide * wide) / held, *self.mesh.axis_names))
-        return jnp.sqrt(lax.psum(reduce(add, total), self.mesh.axis_names))
 
 
 def _projections(module: gpt2.Params, first: str) -> tuple[Array, ...]:

@@ -129,8 +129,10 @@ def check(config: gpt2.Config, sizes: Mapping[str, int], batch: int, sequence: i
             way_out = f"take another mesh, or a model.n_embd that is a multiple of {_product(sizes, axes)}"
             divides(f"dimension {n} of {path_name(path)}", size, axes, way_out)
     divides("model.n_head", config.n_head, MODEL, "a device has whole heads; take another mesh.model, or other heads")
-    divides("input.batch", batch, BATCH, f"take a multiple of {_product(sizes, BATCH)} as the batch")
-    divides("input.sequence", sequence, MODEL, "the head's work is cut along it; take another length or mesh.model")
+    divides("the batch", batch, BATCH, f"take a multiple of {_product(sizes, BATCH)} sequences")
+    divides(
+        "the sequence", sequence, MODEL, f"the head's work is cut along it; take a multiple of {sizes.get('model')}"
+    )
 
 
 def _product(sizes: Mapping[str, int], axes: Entry) -> int:

@@ -1,0 +1,166 @@
+"""The bytes that the collectives of a compiled program move: which kind, among which devices, how often.
+
+Read off the text of the compiled module, where the partitioner has done its work. Each collective has a payload, the
+bytes of the array that it is about: what each device puts in for an all-reduce, a reduce-scatter, an all-to-all and a
+permutation, what each gets for an all-gather. Around a ring of n devices each sends of a payload
+
+    all-reduce 2 (n − 1)/n      all-gather, reduce-scatter, all-to-all (n − 1)/n      collective-permute 1
+
+XLA merges collectives of one kind and group into one with several operands, and names a group by its devices: the
+groups are given back as the axes of the mesh that they run along. Loops count with their trips.
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from refgrad._text import Table
+from refgrad.cost import hlo
+from refgrad.cost.hlo.types import Row
+
+KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+_OTHERS = ("collective-broadcast", "ragged-all-to-all", "send", "recv")
+_GROUPS = re.compile(
+    r"(?:replica_groups|source_target_pairs)=(\{\{.*?\}\}|\{\}|\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?)"
+)
+_BITS = re.compile(r"[a-z]+(\d+)")
+_CALLED = ("to_apply", "calls", "body", "condition", "branch_computations", "true_computation", "false_computation")
+
+
+class Collective(NamedTuple):
+    """One collective instruction: payload in bytes of one execution, and how often it runs.
+
+    `axes` are the mesh axes that its groups run along, in the mesh's order; `devices` is the size of a group.
+    """
+
+    kind: str
+    axes: tuple[str, ...]
+    devices: int
+    payload: int
+    times: int
+    scope: str
+
+
+def sent(kind: str, devices: int, payload: int) -> Fraction:
+    """Bytes that each device sends for a payload, around a ring of so many devices."""
+    if kind == "collective-permute":
+        return Fraction(payload)
+    return Fraction(payload * (devices - 1) * (2 if kind == "all-reduce" else 1), devices)
+
+
+def collectives(text: str, mesh: Mapping[str, int]) -> list[Collective]:
+    """Every collective of a compiled module's text, on a mesh of {axis: size} whose devices are numbered in order.
+
+    Raises ValueError where a group does not run along axes of the mesh, where a loop around a collective has no known
+    number of trips, and for a collective that this reader does not know.
+    """
+    walked = hlo.cost(text, unknown="collect")
+    unknown = _below(walked.module, [loop.instruction for loop in walked.loops if loop.trips is None])
+    return [found for row in walked.rows for found in _read(walked.module, row, mesh, unknown)]
+
+
+def totals(found: Iterable[Collective]) -> dict[tuple[str, tuple[str, ...]], int]:
+    """Payload by kind and axes, every execution counted."""
+    sums: dict[tuple[str, tuple[str, ...]], int] = {}
+    for one in found:
+        key = one.kind, one.axes
+        sums[key] = sums.get(key, 0) + one.payload * one.times
+    return sums
+
+
+def _read(module: hlo.Module, row: Row, mesh: Mapping[str, int], unknown: set[str]) -> Iterator[Collective]:
+    instruction = row.instruction
+    kind = instruction.opcode.removesuffix("-start")
+    if kind in _OTHERS:
+        raise ValueError(f"{instruction.name} is a {instruction.opcode}, of which this reader knows no bytes")
+    if kind not in KINDS or not row.taken:
+        return
+    if row.computation in unknown:
+        raise ValueError(f"{instruction.name} runs in a loop of unknown trips: {row.scope}")
+    operands = module.computations[row.computation].instructions
+    payload = sum(_bytes(leaf) for name in instruction.operands for leaf in operands[name].shape.leaves())
+    groups = _groups(instruction, math.prod(mesh.values()))
+    if kind == "collective-permute":
+        axes, devices = _spanned(groups, mesh), 2
+    else:
+        axes, devices = _axes(groups, mesh, instruction.name), len(groups[0])
+    if kind == "all-gather":
+        payload *= devices
+    if devices > 1:
+        yield Collective(kind, axes, devices, payload, row.times, row.scope)
+
+
+def _bytes(shape: hlo.Shape) -> int:
+    bits = _BITS.match(shape.dtype)
+    return math.ceil(shape.elements * (int(bits.group(1)) if bits else 8) / 8)
+
+
+def _groups(instruction: hlo.Instruction, devices: int) -> list[tuple[int, ...]]:
+    """Groups of device numbers, from either form that XLA writes: lists, or a reshaped and transposed count."""
+    found = _GROUPS.search(instruction.attributes)
+    if found is None:
+        raise ValueError(f"{instruction.name}: no groups of devices in {instruction.attributes[:200]!r}")
+    text = found.group(1)
+    if text.startswith("["):
+        shape, counted, order = (
+            tuple(map(int, part.split(","))) if part else ()
+            for part in re.fullmatch(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text).groups()  # pyright: ignore[reportOptionalMemberAccess]
+        )
+        ids = np.arange(math.prod(counted)).reshape(counted)
+        return [tuple(map(int, group)) for group in ids.transpose(order or None).reshape(shape)]
+    groups = [tuple(map(int, part.split(","))) for part in re.findall(r"\{([\d,]+)\}", text)]
+    return groups or [tuple(range(devices))]
+
+
+def _axes(groups: list[tuple[int, ...]], mesh: Mapping[str, int], name: str) -> tuple[str, ...]:
+    """The axes along which exactly these groups run."""
+    ids = np.arange(math.prod(mesh.values())).reshape(tuple(mesh.values()))
+    want = {frozenset(group) for group in groups}
+    for count in range(len(mesh) + 1):
+        for chosen in itertools.combinations(range(len(mesh)), count):
+            size = math.prod(ids.shape[n] for n in chosen)
+            along = np.moveaxis(ids, chosen, range(-count, 0)).reshape(-1, size) if count else ids.reshape(-1, 1)
+            if {frozenset(map(int, group)) for group in along} == want:
+                return tuple(axis for n, axis in enumerate(mesh) if n in chosen)
+    raise ValueError(f"{name}: the groups {groups} run along no axes of the mesh {dict(mesh)}")
+
+
+def _spanned(pairs: list[tuple[int, ...]], mesh: Mapping[str, int]) -> tuple[str, ...]:
+    """The axes along which a source and its target differ."""
+    places = [np.unravel_index(pair, tuple(mesh.values())) for pair in pairs]
+    return tuple(axis for n, axis in enumerate(mesh) if any(place[n][0] != place[n][1] for place in places))
+
+
+def _below(module: hlo.Module, loops: Iterable[hlo.Instruction]) -> set[str]:
+    """The computations that these loops run, at any depth."""
+    reached: set[str] = set()
+    rest = [name for loop in loops for key in ("body", "condition") for name in loop.computations(key)]
+    while rest:
+        name = rest.pop()
+        if name not in reached:
+            reached.add(name)
+            inside = module.computations[name].instructions.values()
+            rest += [callee for i in inside for key in _CALLED for callee in i.computations(key)]
+    return reached
+
+
+def table(found: Iterable[Collective]) -> Table:
+    """Kind, axes, devices, how often, payload, bytes that each device sends, by instruction."""
+    rows = [
+        [
+            one.kind,
+            " × ".join(one.axes),
+            str(one.devices),
+            f"{one.times:,}",
+            f"{one.payload * one.times:,}",
+            f"{float(sent(one.kind, one.devices, one.payload * one.times)):,.0f}",
+            one.scope,
+        ]
+        for one in found
+    ]
+    return Table(["collective", "along", "devices", "times", "payload", "sent", "where"], rows)
