@@ -43,8 +43,9 @@ def empty(params: Params, config: Config, batch: int, capacity: int) -> Cache:
     if not 1 <= capacity <= config.n_positions:
         raise ValueError(f"capacity is {capacity}, but must lie between 1 and n_positions = {config.n_positions}")
     shape = (batch, config.n_head, capacity, config.n_embd // config.n_head)
-    zeros = tuple(jnp.zeros(shape, params["wte"]["weight"].dtype) for _ in range(config.n_layer))
-    return Cache(jnp.zeros((), jnp.int32), zeros, zeros)
+    dtype = params["wte"]["weight"].dtype
+    keys, values = (tuple(jnp.zeros(shape, dtype) for _ in range(config.n_layer)) for _ in range(2))
+    return Cache(jnp.zeros((), jnp.int32), keys, values)
 
 
 def extend(params: Params, cache: Cache, tokens: Ids, config: Config) -> tuple[Array, Cache]:

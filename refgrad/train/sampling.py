@@ -1,0 +1,161 @@
+"""Text out of a model: filters of the next token's distribution, and the loop that draws one token after another.
+
+A token is drawn from softmax(z/T) of its logits z, after two filters in this order, each of which sets what it drops
+to −∞ (T → 0: the largest logit, the lowest id of several):
+
+    top-k   drops every id whose logit is below the k-th largest
+    top-p   drops every id that is less probable than the last of those whose probabilities, from the largest on, first
+            add up to p (nucleus sampling)
+
+Ids that tie with the last one kept stay. Sources: Fan, Lewis, Dauphin, "Hierarchical Neural Story Generation" (2018);
+Holtzman et al., "The Curious Case of Neural Text Degeneration" (2020).
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from functools import partial
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from refgrad.models import cached
+from refgrad.models._inputs import check_ids, check_params
+from refgrad.models.gpt2 import Config, Ids, Params, shapes
+from refgrad.ops._numerics import wide
+from refgrad.train.fields import Checked, check, number
+
+COLDEST = 1e-6
+"""The least temperature that divides float32 logits; below it only 0 is left."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling(Checked):
+    """How the next token is chosen."""
+
+    section: ClassVar[str] = "sampling"
+    temperature: float = number(1.0, least=0)
+    """1: the model's own distribution; 0: the most probable token."""
+    top_k: int = number(0, least=0)
+    """0: all ids."""
+    top_p: float = number(1.0, above=0)
+    """1: all ids."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if 0 < self.temperature < COLDEST:
+            raise ValueError(f"sampling.temperature is {self.temperature}, but must be at least {COLDEST}, or 0")
+        if self.top_p > 1:
+            raise ValueError(f"sampling.top_p is {self.top_p}, but is a probability: take 1 for all ids")
+
+
+def keep_top_k(logits: Array, k: int) -> Array:
+    """Logits (..., V) with −∞ for every id below the k-th largest, 1 ≤ k ≤ V."""
+    least = jax.lax.top_k(logits, k)[0][..., -1:]
+    return jnp.where(logits >= least, logits, -jnp.inf)
+
+
+def keep_top_p(logits: Array, p: float) -> Array:
+    """Logits (..., V) with −∞ for every id beyond the most probable ones whose probabilities add up to p, 0 < p ≤ 1."""
+    if p == 1:
+        return logits  # sums of probabilities may round to 1 before the last
+    probabilities = jax.nn.softmax(logits, axis=-1)
+    ordered = jnp.sort(probabilities, axis=-1, descending=True)
+    before = jnp.cumsum(ordered, axis=-1)[..., :-1]  # of the ids ahead of the second, third, …
+    kept = jnp.sum(before < p, axis=-1, keepdims=True, dtype=jnp.int32)  # beside the first
+    return jnp.where(probabilities >= jnp.take_along_axis(ordered, kept, axis=-1), logits, -jnp.inf)
+
+
+def filtered(logits: Array, how: Sampling) -> Array:
+    """Logits (..., V) → those of the distribution that is drawn from, in float32 at least; `temperature` above 0."""
+    logits = wide(logits)
+    largest = jnp.max(logits, axis=-1, keepdims=True)
+    logits = (logits - largest) / how.temperature  # from 0 down, so that no temperature overflows upwards
+    if how.top_k:
+        logits = keep_top_k(logits, how.top_k)
+    return keep_top_p(logits, how.top_p)
+
+
+def draw(keys: Array, logits: Array, how: Sampling) -> Array:
+    """A key and logits (samples, V) for each sample → its next id (samples,), int32."""
+    if how.temperature == 0:
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    return jax.vmap(jax.random.categorical)(keys, filtered(logits, how)).astype(jnp.int32)
+
+
+def window(n_positions: int) -> int:
+    """How many of the last tokens are read anew where a text outgrows the positions that the model has."""
+    return max(1, n_positions // 2)
+
+
+def generate(
+    params: Params,
+    config: Config,
+    prompt: Ids,
+    tokens: int,
+    how: Sampling = Sampling(),
+    seed: int = 0,
+    samples: int = 1,
+    vocab_size: int | None = None,
+) -> Iterator[np.ndarray]:
+    """Draw `tokens` tokens after `prompt` (s,), for each of `samples` texts: yields ids (samples,), one step at a time.
+
+    Only ids below `vocab_size` are drawn, the model's own by default. Text i depends on the seed and i alone, whatever
+    `samples` is. The prompt is read by one compiled program, each token by another. A text longer than n_positions goes
+    on from its last n_positions // 2 tokens, read anew from position 0; of a longer prompt the last n_positions count.
+
+    Raises ValueError or TypeError, naming the value and the bound, before anything is compiled; and while it yields,
+    ValueError where logits are not finite.
+    """
+    limit = config.vocab_size if vocab_size is None else vocab_size
+    for name, value, least, most in (
+        ("tokens", tokens, 1, None),
+        ("samples", samples, 1, None),
+        ("seed", seed, 0, 2**32 - 1),
+        ("vocab_size", limit, 1, config.vocab_size),
+        ("top_k", how.top_k, 0, limit),
+    ):
+        check(name, value, int, {"least": least})
+        if most is not None and value > most:
+            raise ValueError(f"{name} is {value}, but must be at most {most}")
+    check_params(params, shapes(config))
+    prompt = np.asarray(prompt)
+    check_ids("prompt", prompt, config.vocab_size, max(prompt.size, config.n_positions))
+    if prompt.ndim != 1 or not prompt.size:
+        raise ValueError(f"prompt has shape {prompt.shape}, but must be (s,) with at least one id to go on from")
+    return _generate(params, config, prompt, tokens, how, seed, samples, limit)
+
+
+def _generate(
+    params: Params, config: Config, prompt: np.ndarray, tokens: int, how: Sampling, seed: int, samples: int, limit: int
+) -> Iterator[np.ndarray]:
+    """`generate`, its arguments checked."""
+    capacity = min(config.n_positions, prompt.size + tokens - 1)  # the last token is not read
+    keep = window(config.n_positions)
+    piece = np.tile(prompt[-capacity:].astype(np.int32), (samples, 1))  # (samples, s)
+    last = piece[:, -keep:]  # the last tokens of each text
+    cache, held = cached.empty(params, config, samples, capacity), 0
+    for n in range(tokens):
+        if held + piece.shape[1] > capacity:
+            cache, held, piece = cached.empty(params, config, samples, capacity), 0, last
+        ids, finite, cache = _step(params, cache, piece, np.uint32(seed), np.int32(n), config, how, limit)
+        held += piece.shape[1]
+        piece = np.asarray(ids)[:, None]
+        if not finite:
+            raise ValueError(f"the logits of token {n} are not all finite: the parameters are damaged, or diverged")
+        last = np.concatenate([last, piece], axis=1)[:, -keep:]
+        yield piece[:, 0]
+
+
+@partial(jax.jit, static_argnames=("config", "how", "limit"), donate_argnames="cache")
+def _step(
+    params: Params, cache: cached.Cache, piece: Ids, seed: Array, n: Array, config: Config, how: Sampling, limit: int
+) -> tuple[Array, Array, cached.Cache]:
+    """Read a piece (samples, s) of each text and draw its next id: ids (samples,), whether all logits are finite."""
+    logits, cache = cached.extend(params, cache, piece, config)
+    logits = logits[:, -1, :limit]
+    text = partial(jax.random.fold_in, jax.random.fold_in(jax.random.key(seed), n))
+    keys = jax.vmap(text)(jnp.arange(piece.shape[0]))
+    return draw(keys, logits, how), jnp.all(jnp.isfinite(logits)), cache
