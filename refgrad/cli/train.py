@@ -2,8 +2,10 @@
 
 import argparse
 import sys
+import time
 from pathlib import Path
 
+from refgrad._files import write_json, write_text
 from refgrad.cli.settings import add_common, read
 
 
@@ -22,20 +24,32 @@ def run(options: argparse.Namespace) -> int:
     from refgrad.train import allocator
 
     allocator.keep_temporaries()
-    from refgrad.train import runs
+    from refgrad.report import figures, training
+    from refgrad.train import metrics, runs
     from refgrad.train.checkpoints import CheckpointError
+    from refgrad.train.final import learnt
     from refgrad.train.loop import train
     from refgrad.train.settings import SECTIONS, Settings
     from refgrad.train.watch import Stopped
 
+    figures.require()
     out = Path(options.out)
     before = runs.read(out).settings if options.resume else Settings()
     settings = before.updated(read(options.config, options.set, SECTIONS, words=True))
+    start = time.perf_counter()
     try:
-        train(settings, out, options.resume, say)
+        trained = train(settings, out, options.resume, say)
     except (Stopped, CheckpointError) as error:
-        print(f"refgrad train: stopped at {error}", file=sys.stderr)
+        print(f"refgrad train: {error}", file=sys.stderr)
         return 1
+    found = learnt(trained)
+    training.draw(metrics.read(out / runs.METRICS), found, out / "loss.svg")
+    write_text(out / "samples.txt", "\n\n".join(found.samples))
+    for path in (out / "result.json", options.json):
+        if path:
+            write_json(path, training.data(found))
+    print(f"\n{training.table(found)}\n\n{training.legend(found)}\n\n{training.sample(found)}\n")
+    print(f"{time.perf_counter() - start:.0f} s; checkpoints, metrics, curve and samples in {out}")
     return 0
 
 

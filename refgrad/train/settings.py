@@ -77,8 +77,10 @@ class Train(Checked):
     """Batches of a validation on the way; at the end it is the whole held-out text."""
     spike: float = number(2.0, least=0)
     """Stop where the loss exceeds so many medians of the last hundred losses; 0: never."""
-    samples: int = number(8, least=0)
+    samples: int = number(16, least=0)
     """Texts sampled at the end."""
+    sample_tokens: int = number(512, least=1)
+    """Tokens of each."""
 
     @property
     def compute_dtype(self) -> str | None:
