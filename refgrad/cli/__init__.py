@@ -3,9 +3,17 @@
 import argparse
 import sys
 
-from refgrad.cli import bench, claims, cost, report, train, verify
+from refgrad.cli import bench, claims, cost, report, sample, train, verify
 
-COMMANDS = {"verify": verify, "cost": cost, "claims": claims, "bench": bench, "report": report, "train": train}
+COMMANDS = {
+    "verify": verify,
+    "cost": cost,
+    "claims": claims,
+    "bench": bench,
+    "report": report,
+    "train": train,
+    "sample": sample,
+}
 
 
 def main(argv: list[str] | None = None) -> int:

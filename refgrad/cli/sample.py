@@ -1,0 +1,163 @@
+"""Write text by a model: a training run's newest checkpoint, or a GPT-2 folder; exit code 0 once it is written."""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from refgrad._files import write_json
+from refgrad.models.gpt2 import Config, Params
+from refgrad.train.fields import check
+from refgrad.train.sampling import Sampling, generate, window
+from refgrad.train.text.tokenizers import BPE, Bytes, Tokenizer, from_data
+
+RUN, CONFIG, BPE_FILES = "run.json", "config.json", ("vocab.json", "merges.txt")
+COUNTS = {"tokens": 1, "samples": 1, "seed": 0}
+UNKNOWN = "\ufffd"
+
+
+class Writer(NamedTuple):
+    """A model, and the text that its ids stand for."""
+
+    params: Params
+    config: Config
+    tokenizer: Tokenizer
+    name: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this sub-command's options."""
+    parser.add_argument("folder", metavar="FOLDER", help=f"a run of refgrad train ({RUN}) or a GPT-2 ({CONFIG})")
+    parser.add_argument("--prompt", default="", metavar="TEXT", help="go on from this text; default: begin a text")
+    parser.add_argument("--tokens", type=int, default=200, metavar="N", help="tokens to write (default 200)")
+    how = Sampling()
+    parser.add_argument(
+        "--temperature", type=float, default=how.temperature, metavar="T", help="divides the logits; 0: the likeliest"
+    )
+    parser.add_argument("--top-k", type=int, default=how.top_k, metavar="K", help="the K likeliest alone; 0: all")
+    parser.add_argument(
+        "--top-p", type=float, default=how.top_p, metavar="P", help="the likeliest that add up to P alone; 1: all"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed writes the same (default 0)")
+    parser.add_argument("--samples", type=int, default=1, metavar="M", help="texts to write, side by side (default 1)")
+    parser.add_argument("--json", metavar="FILE", help="write the texts there as JSON too")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Read the model, write its text on standard output as it comes; returns 0.
+
+    Raises ValueError or TypeError for bad options before anything is read, and for a folder that is no model.
+    """
+    how = Sampling(options.temperature, options.top_k, options.top_p)
+    for name, least in COUNTS.items():
+        check(f"--{name}", getattr(options, name), int, {"least": least})
+    writer = _writer(Path(options.folder))
+    tokenizer, config = writer.tokenizer, writer.config
+    prompt = np.asarray(tokenizer.encode(options.prompt) if options.prompt else [tokenizer.separator], np.int32)
+    _say(f"{writer.name}, prompt of {prompt.size} tokens")
+    if prompt.size + options.tokens - 1 > config.n_positions:
+        _say(
+            f"longer than n_positions = {config.n_positions}: the text goes on from its last "
+            f"{window(config.n_positions)} tokens, read anew, whenever the positions are used up"
+        )
+    steps = generate(
+        writer.params, config, prompt, options.tokens, how, options.seed, options.samples, tokenizer.vocab_size
+    )
+    began = time.perf_counter()
+    texts = _write(options.prompt, steps, tokenizer, options.samples)
+    seconds = time.perf_counter() - began
+    _say(f"{options.samples} × {options.tokens} tokens in {seconds:.1f} s, compiling included")
+    if options.json:
+        asked = {name: getattr(options, name) for name in ("prompt", "tokens", "temperature", "top_k", "top_p", "seed")}
+        write_json(options.json, {"model": writer.name, **asked, "texts": texts})
+    return 0
+
+
+def _writer(folder: Path) -> Writer:
+    """The model in a folder and its tokenizer. Raises ValueError where there is none, or no tokenizer for it."""
+    if (folder / RUN).is_file():
+        writer = _of_run(folder)
+    elif (folder / CONFIG).is_file():
+        writer = _of_gpt2(folder)
+    else:
+        raise ValueError(f"{folder} is neither a run of refgrad train (no {RUN}) nor a GPT-2 (no {CONFIG})")
+    if writer.tokenizer.vocab_size > writer.config.vocab_size:
+        raise ValueError(
+            f"{folder}: its tokenizer has {writer.tokenizer.vocab_size} ids, but vocab_size is "
+            f"{writer.config.vocab_size}: put the {' and '.join(BPE_FILES)} there that the model was trained with"
+        )
+    return writer
+
+
+def _of_run(folder: Path) -> Writer:
+    """The newest good checkpoint; `refgrad.train.runs` is imported here, since it needs the `train` extra."""
+    from refgrad.train.checkpoints import CheckpointError
+    from refgrad.train.runs import trained
+
+    try:
+        found = trained(folder, _say)
+    except CheckpointError as error:
+        raise ValueError(str(error)) from error
+    return Writer(found.params, found.config, from_data(found.tokenizer), f"{folder}, step {found.step}")
+
+
+def _of_gpt2(folder: Path) -> Writer:
+    """A GPT-2 as others store it; `refgrad.weights` is imported here, since it needs the `train` extra."""
+    from refgrad import weights
+
+    there = [(folder / name).is_file() for name in BPE_FILES]
+    tokenizer: Tokenizer | None = BPE(*(folder / name for name in BPE_FILES)) if all(there) else None
+    params, config = weights.load(folder)
+    if tokenizer is None and config.vocab_size == Bytes.vocab_size and not any(there):
+        tokenizer = Bytes()
+    if tokenizer is None:
+        raise ValueError(
+            f"{folder} has no {BPE_FILES[there.index(False)]}, so that its {config.vocab_size} ids stand for no text: "
+            f"put GPT-2's {' and '.join(BPE_FILES)} there (256 ids without either are bytes)"
+        )
+    return Writer(params, config, tokenizer, str(folder))
+
+
+def _write(prompt: str, steps: Iterator[np.ndarray], tokenizer: Tokenizer, samples: int) -> list[str]:
+    """Print the texts: the first as it comes, the others after it. Returns each with its prompt."""
+    rows: list[np.ndarray] = []
+
+    def first() -> Iterator[int]:
+        for ids in steps:
+            rows.append(ids)
+            yield int(ids[0])
+
+    texts = []
+    for n in range(samples):
+        if samples > 1:
+            print(f"{'' if n == 0 else chr(10)}── text {n + 1} of {samples}")
+        parts = [prompt]
+        print(prompt, end="", flush=True)
+        for part in pieces(first() if n == 0 else [int(ids[n]) for ids in rows], tokenizer):
+            print(part, end="", flush=True)
+            parts.append(part)
+        print()
+        texts.append("".join(parts))
+    return texts
+
+
+def pieces(ids: Iterator[int] | Sequence[int], tokenizer: Tokenizer) -> Iterator[str]:
+    """The text of the ids bit by bit, each as soon as its last character is complete."""
+    pending: list[int] = []
+    for one in ids:
+        pending.append(one)
+        text = tokenizer.decode(pending)
+        if not text.endswith(UNKNOWN):  # else it may be the beginning of a character in UTF-8
+            yield text
+            pending = []
+    if pending:
+        yield tokenizer.decode(pending)
+
+
+def _say(text: Any) -> None:
+    """A line on standard error."""
+    print(text, file=sys.stderr, flush=True)
