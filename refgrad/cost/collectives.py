@@ -13,7 +13,7 @@ groups are given back as the axes of the mesh that they run along. Loops count w
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -25,9 +25,10 @@ from refgrad.cost.hlo.types import Row
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _OTHERS = ("collective-broadcast", "ragged-all-to-all", "send", "recv")
-_GROUPS = re.compile(
-    r"(?:replica_groups|source_target_pairs)=(\{\{.*?\}\}|\{\}|\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?)"
-)
+_GIVEN = r"(?:replica_groups|source_target_pairs)="
+_LISTS = re.compile(_GIVEN + r"(\{(?:\{[\d,]*\},?)*\})")
+_COUNT = re.compile(_GIVEN + r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_MESH = re.compile(_GIVEN + r"mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}")
 _BITS = re.compile(r"[a-z]+(\d+)")
 _CALLED = ("to_apply", "calls", "body", "condition", "branch_computations", "true_computation", "false_computation")
 
@@ -101,20 +102,47 @@ def _bytes(shape: hlo.Shape) -> int:
 
 
 def _groups(instruction: hlo.Instruction, devices: int) -> list[tuple[int, ...]]:
-    """Groups of device numbers, from either form that XLA writes: lists, or a reshaped and transposed count."""
-    found = _GROUPS.search(instruction.attributes)
-    if found is None:
-        raise ValueError(f"{instruction.name}: no groups of devices in {instruction.attributes[:200]!r}")
-    text = found.group(1)
-    if text.startswith("["):
-        shape, counted, order = (
-            tuple(map(int, part.split(","))) if part else ()
-            for part in re.fullmatch(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text).groups()  # pyright: ignore[reportOptionalMemberAccess]
-        )
-        ids = np.arange(math.prod(counted)).reshape(counted)
-        return [tuple(map(int, group)) for group in ids.transpose(order or None).reshape(shape)]
-    groups = [tuple(map(int, part.split(","))) for part in re.findall(r"\{([\d,]+)\}", text)]
-    return groups or [tuple(range(devices))]
+    """Groups of device numbers, in any of the forms that XLA writes.
+
+    Lists, `{{0,1},{2,3}}`, where none at all is all devices; a count that is reshaped, transposed and cut into rows,
+    `[2,2]<=[2,2]T(1,0)`; or some of the axes of a mesh whose devices are such a count, `mesh['a'=2,'b'=2] {'b'}`.
+    """
+    text = instruction.attributes
+    if found := _LISTS.search(text):
+        groups = [tuple(map(int, part.split(","))) for part in re.findall(r"\{([\d,]+)\}", found.group(1))]
+        return groups or [tuple(range(devices))]
+    if found := _COUNT.search(text):
+        shape, counted, order = found.groups()
+        return _rows(_counted(counted, order).reshape(_numbers(shape)))
+    if found := _MESH.search(text):
+        axes, counted, order, along = found.groups()
+        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)}
+        ids = _counted(counted or str(math.prod(sizes.values())), order).reshape(tuple(sizes.values()))
+        chosen = [list(sizes).index(name) for name in re.findall(r"'([^']+)'", along)]
+        if re.sub(r"'[^']+'|,|\s", "", along):
+            raise ValueError(f"{instruction.name}: groups along a part of an axis, {{{along}}}, are not read here")
+        return _rows(_along(ids, chosen))
+    raise ValueError(f"{instruction.name}: no groups of devices in {text[:200]!r}")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
+
+
+def _counted(shape: str, order: str | None) -> np.ndarray:
+    """0, 1, 2 … in this shape, its dimensions then in this order."""
+    ids = np.arange(math.prod(_numbers(shape))).reshape(_numbers(shape))
+    return ids.transpose(_numbers(order)) if order else ids
+
+
+def _along(ids: np.ndarray, dimensions: Sequence[int]) -> np.ndarray:
+    """One row for each group that runs along these dimensions."""
+    size = math.prod(ids.shape[n] for n in dimensions)
+    return np.moveaxis(ids, dimensions, range(-len(dimensions), 0)).reshape(-1, size)
+
+
+def _rows(ids: np.ndarray) -> list[tuple[int, ...]]:
+    return [tuple(map(int, row)) for row in ids]
 
 
 def _axes(groups: list[tuple[int, ...]], mesh: Mapping[str, int], name: str) -> tuple[str, ...]:
@@ -123,9 +151,7 @@ def _axes(groups: list[tuple[int, ...]], mesh: Mapping[str, int], name: str) -> 
     want = {frozenset(group) for group in groups}
     for count in range(len(mesh) + 1):
         for chosen in itertools.combinations(range(len(mesh)), count):
-            size = math.prod(ids.shape[n] for n in chosen)
-            along = np.moveaxis(ids, chosen, range(-count, 0)).reshape(-1, size) if count else ids.reshape(-1, 1)
-            if {frozenset(map(int, group)) for group in along} == want:
+            if set(map(frozenset, _rows(_along(ids, chosen)))) == want:
                 return tuple(axis for n, axis in enumerate(mesh) if n in chosen)
     raise ValueError(f"{name}: the groups {groups} run along no axes of the mesh {dict(mesh)}")
 

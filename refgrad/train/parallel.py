@@ -38,36 +38,41 @@ from refgrad.ops.multi_head_attention import attend, merge_heads, split_heads
 from refgrad.train.sharding import ACTIVATIONS, check, rule, spec, specs
 from refgrad.train.walk import Pieces, cast
 
+Ids = Array
+Loss = Callable[[gpt2.Params, Ids, Ids], Array]
 
-def value_and_grad(
-    config: gpt2.Config,
-    mesh: Mesh,
-    *,
-    rules: str = "document",
-    remat: bool = False,
-    compute_dtype: Any = None,
-) -> Callable[[gpt2.Params, Array, Array], tuple[Array, gpt2.Params]]:
-    """A function (params, tokens (b, s), targets (b, s)) → (mean loss, its gradients).
 
-    Parameters and gradients are global arrays, sharded by `sharding.RULES`; ids by `sharding.batch_sharding`. Layers
-    are a list, or stacked and walked by `lax.scan`. The mesh's axes are those of `devices.make`, explicit or auto.
+def loss(config: gpt2.Config, mesh: Mesh, **choices: Any) -> Loss:
+    """A function (params, tokens (b, s), targets (b, s)) → the mean loss, whole on every device.
+
+    Parameters are global arrays, sharded by `sharding.RULES`, ids by `sharding.batch_sharding`. Layers are a list, or
+    stacked and walked by `lax.scan`. The mesh is one of `devices.make`, its axes explicit or auto. `choices` are
+    `rules`, `remat` and `compute_dtype` as in `step.make_step`.
     Raises ValueError as `sharding.check` and `gpt2.loss` do, before anything is compiled.
     """
-    operations(rules)
+    return lambda *args: _mapped(config, mesh, choices, args, False)
 
-    def whole(params: gpt2.Params, tokens: Array, targets: Array) -> tuple[Array, gpt2.Params]:
-        check_params(params, gpt2.shapes(config))
-        check_ids("tokens", tokens, config.vocab_size, config.n_positions)
-        check_ids("targets", targets, config.vocab_size, config.n_positions)
-        check(config, mesh.shape, *tokens.shape)
-        split, ids = specs(params, mesh), spec(ACTIVATIONS["ids"], mesh)
-        device = Device(config, rules, remat, compute_dtype, mesh)
 
-        local = jax.value_and_grad(device.loss)
-        out = PartitionSpec(), split
-        return jax.shard_map(local, mesh=mesh, in_specs=(split, ids, ids), out_specs=out)(params, tokens, targets)
+def value_and_grad(
+    config: gpt2.Config, mesh: Mesh, **choices: Any
+) -> Callable[[gpt2.Params, Ids, Ids], tuple[Array, gpt2.Params]]:
+    """As `loss`, a function → (the mean loss, its gradients, sharded as the parameters are)."""
+    return lambda *args: _mapped(config, mesh, choices, args, True)
 
-    return whole
+
+def _mapped(config: gpt2.Config, mesh: Mesh, choices: dict[str, Any], args: Any, gradients: bool) -> Any:
+    params, tokens, targets = args
+    check_params(params, gpt2.shapes(config))
+    check_ids("tokens", tokens, config.vocab_size, config.n_positions)
+    check_ids("targets", targets, config.vocab_size, config.n_positions)
+    check(config, mesh.shape, *tokens.shape)
+    device = Device(
+        config, choices.get("rules", "document"), choices.get("remat", False), choices.get("compute_dtype"), mesh
+    )
+    split, ids, whole = specs(params, mesh), spec(ACTIVATIONS["ids"], mesh), PartitionSpec()
+    program = jax.value_and_grad(device.loss) if gradients else device.loss
+    out = (whole, split) if gradients else whole
+    return jax.shard_map(program, mesh=mesh, in_specs=(split, ids, ids), out_specs=out)(params, tokens, targets)
 
 
 @dataclasses.dataclass(frozen=True)

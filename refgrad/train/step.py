@@ -7,15 +7,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import AxisType, Mesh
 
 from refgrad.models import gpt2
 from refgrad.models._inputs import check_ids, check_params
 from refgrad.ops import operations
-from refgrad.train import inside, scanned
+from refgrad.train import inside, parallel, scanned
 from refgrad.train.clip import scaled, squares
 from refgrad.train.measures import Measures, measures, squares_by_leaf, unless_finite
 from refgrad.train.optimiser import State, check_transformation, init_state, update
 from refgrad.train.separate import separate
+from refgrad.train.sharding import shardings
 from refgrad.train.walk import Pieces, cast
 
 MEMORY = ("plain", "fast", "small")
@@ -34,6 +36,7 @@ def make_step(
     clip_norm: float | None = None,
     accumulate: int = 1,
     measured: bool = False,
+    mesh: Mesh | None = None,
 ) -> Callable[[State, Array, Array], tuple[State, Any]]:
     """A jitted step: (state, tokens (b, s), targets (b, s)) → (new state, loss before the step); state is donated.
 
@@ -45,6 +48,9 @@ def make_step(
     all gradients by their global norm before `tx`; with the update inside that takes two backward passes (`clip.py`).
     `accumulate` divides the batch into so many parts, one after another, whose gradients are averaged before the one
     update of a plain step: the same loss and gradients to rounding, with the memory of one part.
+
+    On a `mesh` (`devices.make`) the state and the batch are global arrays, sharded by `sharding.py`, and what devices
+    exchange is written out in `parallel.py`; that is for a plain step.
 
     With `measured` the step returns `Measures` in place of the loss, and leaves the state as it was where the loss, or
     the norm where it is known before the update (not with the update inside and no clipping), is not finite.
@@ -70,9 +76,18 @@ def make_step(
             f"accumulate is {accumulate}, but memory is {memory!r}, which updates a layer before the next part's "
             "gradients exist: take memory='plain' or accumulate=1"
         )
+    if mesh is not None and memory != "plain":
+        raise ValueError(
+            f"memory is {memory!r}, whose update inside the backward pass is for one device: take memory='plain' on a "
+            "mesh, whose fsdp axis divides parameters, gradients and the optimiser's state"
+        )
     pieces = Pieces(config, rules, memory == "small", compute_dtype)
+    divided = {"rules": rules, "remat": remat, "compute_dtype": compute_dtype}
 
     def gradients(params: gpt2.Params, tokens: Array, targets: Array) -> tuple[Array, gpt2.Params]:
+        if mesh is not None:
+            return parallel.value_and_grad(config, mesh, **divided)(params, tokens, targets)
+
         def loss(params: gpt2.Params) -> Array:
             return gpt2.loss(cast(params, compute_dtype), tokens, targets, config, rules, scan, remat)
 
@@ -90,6 +105,8 @@ def make_step(
             new = update(tx, grads, state)
         if isinstance(found, Measures):
             new = unless_finite(found.loss + found.norm)(new, state)
+        if mesh is not None and AxisType.Auto in mesh.axis_types:  # explicit axes are part of the types
+            new = jax.lax.with_sharding_constraint(new, shardings(new, mesh))
         return new, found
 
     def step(state: State, tokens: Array, targets: Array) -> tuple[State, Array | Measures]:
