@@ -120,14 +120,14 @@ def _write_document(each: Document, validation: float, writers: dict[str, Writer
 
 
 def _line_after(file: BinaryIO, size: int, validation: float) -> int:
-    """Where the last `validation` of a file begin: at the next line near by, or else at the next character."""
-    start = min(max(int(size * (1 - validation)), 1), size - 1)
-    file.seek(start)
+    """Where the last `validation` of a file begin: at the next line near by, or else at a character of UTF-8."""
+    start = min(max(int(size * (1 - validation)), 4), size - 1)
+    file.seek(start - 3)
     near = file.read(2**16)
-    line = near.find(b"\n") + 1
-    if line and start + line < size:
-        return start + line
-    return start + next((n for n, byte in enumerate(near[:4]) if byte & 0xC0 != 0x80), 0)
+    line = near.find(b"\n", 3) + 1
+    if line and start - 3 + line < size:
+        return start - 3 + line
+    return start - next((back for back in range(4) if near[3 - back] & 0xC0 != 0x80), 0)
 
 
 @contextlib.contextmanager

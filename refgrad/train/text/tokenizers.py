@@ -14,6 +14,7 @@ memory, cut only where a word ends whatever stands around it (`CUT`); the ids ar
 
 import codecs
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -127,12 +128,14 @@ class BPE:
         """
         kept = ""
         for text in _decoded(blocks):
-            # What is kept had no cut but before its last character's successor, which only now can be seen.
-            found = CUT.match(kept + text)
+            # What is kept has no cut inside; its last character and the next may make one.
+            found = CUT.match(kept[-1:] + text)
+            before = len(kept[:-1])
             kept += text
             if found:
-                yield self._ids(kept[: found.end()])
-                kept = kept[found.end() :]
+                cut = before + found.end()
+                yield self._ids(kept[:cut])
+                kept = kept[cut:]
             elif len(kept) > LONGEST:
                 raise ValueError(
                     f"{len(kept)} characters beginning {kept[:20]!r} hold no white space or punctuation at which words "
@@ -196,7 +199,7 @@ def _decoded(blocks: Iterable[bytes]) -> Iterator[str]:
     """The blocks' text. Raises ValueError with the first byte that is no UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     position = 0
-    for block, last in (*((b, False) for b in blocks), (b"", True)):
+    for block, last in itertools.chain(((block, False) for block in blocks), [(b"", True)]):
         pending = len(decoder.getstate()[0])
         try:
             yield decoder.decode(block, last)

@@ -84,7 +84,7 @@ def build(
         "validation": validation,
     }
     sources = [[str(each.path), *each.stamp] for each in found]
-    home = Path(folder) / hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
+    home = Path(folder) / _hash(recipe)[:16]
     with _locked(Path(folder)):
         ready = _reused(home, sources)
         if ready is None:
@@ -97,32 +97,41 @@ def build(
             }
             with _replacing(home) as part:
                 about |= write(part, found, tokenizer, validation, progress)
-                write_json(part / ABOUT, about)
+                write_json(part / ABOUT, {**about, "sha256": _hash(about)})
             ready = _opened(home, about)
     return ready
 
 
 def _reused(home: Path, sources: list[Any]) -> TokenFile | None:
     """What lies there, if it was made from these files as they are now and is whole."""
+    if not home.exists():
+        return None
     try:
         about = json.loads((home / ABOUT).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        whole = {ABOUT: about.pop("sha256") == _hash(about)}
+        for split in SPLITS:
+            with open(home / f"{split}.bin", "rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            whole[f"{split}.bin"] = found == about["splits"][split]["sha256"]
+        damaged = [name for name, holds in whole.items() if not holds]
+    except FileNotFoundError as error:
+        damaged = [Path(error.filename).name]
+    except (ValueError, KeyError, AttributeError, TypeError):
+        damaged = [ABOUT]
+    if damaged:
+        warnings.warn(f"{', '.join(damaged)} in {home} is damaged: the tokens are built again", stacklevel=3)
         return None
-    if about["sources"] != sources:
-        return None
-    for split in SPLITS:
-        with open(home / f"{split}.bin", "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != about["splits"][split]["sha256"]:
-                warnings.warn(f"{file.name} is damaged: its tokens are built again", stacklevel=3)
-                return None
-    return _opened(home, about)
+    return _opened(home, about) if about["sources"] == sources else None
 
 
 def _opened(home: Path, about: dict[str, Any]) -> TokenFile:
     train, validation = (np.memmap(home / f"{split}.bin", about["dtype"], "r") for split in SPLITS)
     made = [about["recipe"]["tokenizer"], *(about["splits"][split]["sha256"] for split in SPLITS)]
-    digest = hashlib.sha256(" ".join(made).encode()).hexdigest()
-    return TokenFile(train, validation, about["vocab_size"], digest, about["corpus"], about)
+    return TokenFile(train, validation, about["vocab_size"], _hash(made), about["corpus"], about)
+
+
+def _hash(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data).encode()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -1,0 +1,65 @@
+"""Documents: in one order, each once, hidden ones left out; bad paths named; the default is the same everywhere."""
+
+import os
+
+import pytest
+
+from refgrad.train.text.corpus import document, documents
+
+
+def fill(folder, names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+
+
+def test_a_folder_in_order(tmp_path):
+    fill(tmp_path, ["b.txt", "a/z", "a/b/c", "B", ".git/x", "__pycache__/m.pyc", "a/.hidden"])
+    (tmp_path / "empty").touch()
+    found = [str(each.path.relative_to(tmp_path)) for each in documents([tmp_path])]
+    assert found == ["B", "b.txt", "a/z", "a/b/c"]
+    assert [each.size for each in documents([tmp_path])] == [1, 5, 3, 5]
+
+
+def test_paths_in_their_order_and_each_once(tmp_path):
+    fill(tmp_path, ["a", "b", "c"])
+    found = documents([tmp_path / "c", tmp_path, tmp_path / "a"])
+    assert [each.path.name for each in found] == ["c", "a", "b"]
+    assert documents(tmp_path / "a") == documents([str(tmp_path / "a")])
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    assert len(documents([tmp_path])) == 3
+
+
+def test_the_standard_library():
+    found = documents()
+    names = [each.path.name for each in found]
+    assert {"argparse.py", "tokenize.py"} <= set(names)
+    assert all(name.endswith(".py") and not name.startswith("_sysconfigdata") for name in names)
+    parts = {part for each in found for part in each.path.parts[-3:-1]}
+    assert not parts & {"test", "tests", "idle_test", "site-packages"}
+    assert sum(each.size for each in found) > 5_000_000
+    assert found == documents(None)
+
+
+def test_bad_paths_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        documents([tmp_path / "nowhere"])
+    (tmp_path / "empty").touch()
+    with pytest.raises(ValueError, match=r"holds no text \(1 files, all empty\)"):
+        documents([tmp_path])
+    with pytest.raises(ValueError, match="the list of files holds no text"):
+        documents([])
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="pipe is no regular file"):
+        documents([tmp_path])
+    os.remove(tmp_path / "pipe")
+    (tmp_path / "broken").symlink_to(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match="gone"):
+        documents([tmp_path])
+
+
+def test_unreadable_is_named(tmp_path, monkeypatch):
+    fill(tmp_path, ["secret"])
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read all, and tests may run as root
+    with pytest.raises(PermissionError, match=r"secret cannot be read: allow it"):
+        document(tmp_path / "secret")
