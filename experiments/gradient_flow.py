@@ -25,7 +25,7 @@ from _common import Figure, Result, Table, main, track
 from refgrad.models import gpt2
 from refgrad.ops import operations
 from refgrad.ops.multi_head_attention import attend
-from refgrad.report.figures import INK, series
+from refgrad.report.figures import INK, legend_below, series
 
 OPS = operations("document")
 Layer = Callable[[jax.Array, jax.Array], jax.Array]
@@ -87,7 +87,7 @@ def norms_of(layers: list[Callable[[jax.Array], jax.Array]], x: jax.Array) -> np
 
 
 def factor(norms: np.ndarray) -> float:
-    """The geometric mean of what a layer does to the norm on the way down, as far as float32 shows any."""
+    """The geometric mean of what a layer does to the norm on the way down, as far as its dtype shows any."""
     last = int(np.argmax(norms > 0))
     return float((norms[last] / norms[-1]) ** (1 / (len(norms) - 1 - last)))
 
@@ -120,10 +120,13 @@ def clipped(settings: Settings) -> tuple[float, float]:
 
 
 def transformer(settings: Settings, residual: bool, norm: bool) -> np.ndarray:
-    """Norms along GPT-2's stream at its own initial weights, with and without its residual connections and norms."""
+    """Norms along GPT-2's stream at its own initial weights, with and without its residual connections and norms.
+
+    In float64: with neither, they fall below float32's least number.
+    """
     config = gpt2.Config(settings.n_layer, settings.n_head, settings.n_embd, settings.sequence, 256)
-    params = gpt2.init(jax.random.key(0), config)
-    tokens = jax.random.randint(jax.random.key(2), (4, settings.sequence), 0, 256)
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), gpt2.init(jax.random.key(0), config))
+    tokens = jax.random.randint(jax.random.key(2), (4, settings.sequence), 0, 256, jnp.int32)
     x = OPS.position_embedding(OPS.token_embedding(params["wte"]["weight"], tokens), params["wpe"]["weight"])
 
     def layer(x: jax.Array, p: Any) -> jax.Array:
@@ -152,7 +155,7 @@ def run(settings: Settings) -> Result:
         for norm in (True, False):
             parts = [name for name, there in (("residual", residual), ("layer norm", norm)) if there]
             title = f"GPT-2 with {' and '.join(parts)}" if parts else "GPT-2 with neither"
-            work[title] = lambda residual=residual, norm=norm: transformer(settings, residual, norm)
+            work[title] = jax.enable_x64(True)(lambda r=residual, n=norm: transformer(settings, r, n))
     norms = {name: work[name]() for name in track(list(work), "measuring")}
     factors = {name: factor(of) for name, of in norms.items()}
     far = {name: abs(math.log(value)) for name, value in factors.items()}
@@ -197,9 +200,10 @@ def _figure(chains: dict[str, np.ndarray], gpts: dict[str, np.ndarray], factors:
                 axes.plot(shown, label=label, markevery=max(1, len(norms) // 8), **series(n))
             axes.axhline(1, color=INK, linewidth=1)
             axes.set_yscale("log")
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set(xlabel="layer (0 is the input)", ylabel="norm of ∂L/∂h over that after the last layer")
             axes.set_title(title)
-            axes.legend(loc="lower right")
+            legend_below(axes, ncols=3 if len(group) > 4 else 2)
 
     alt = "Norm of the gradient against the layer, on a logarithmic axis. Factor a layer: " + "; ".join(
         f"{name} {factors[name]:.3g}" for name in (*chains, *gpts)

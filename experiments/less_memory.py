@@ -203,7 +203,7 @@ def figure(found: dict[str, Measured], same: bool) -> Figure:
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
-        axes.set(xlabel="over float32 with everything kept", ylabel="way to less memory")
+        axes.set(xlabel="over float32 with everything kept (ratio)", ylabel="way to less memory")
         axes.set_xlim(0, 1.12 * max(max(of) for of in shares.values()))
         legend_below(axes)
 

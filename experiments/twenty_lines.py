@@ -118,13 +118,13 @@ def _figure(names: list[str], curves: np.ndarray) -> Figure:
         for n, name in enumerate(names):
             left.plot(curves[n], label=name, markevery=(n * every // 3, every), **series(n))
         left.set_yscale("log")
-        left.set(xlabel="step", ylabel="summed squared error")
+        left.set(xlabel="steps taken", ylabel="loss (summed squared error)")
         legend_below(left)
         for n in (0, 1):
             gap = np.maximum.accumulate(np.abs(curves[n] - curves[2]) / curves[2])
             right.plot(np.maximum(gap, 1e-9), label=f"{names[n]}", markevery=(n * every // 2, every), **series(n))
         right.set_yscale("log")
-        right.set(xlabel="step", ylabel="largest distance from NumPy's loss so far (share)")
+        right.set(xlabel="steps taken", ylabel="distance from NumPy's loss,\nlargest so far (share of it)")
         legend_below(right)
 
     alt = (

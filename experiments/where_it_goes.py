@@ -21,7 +21,7 @@ from _common import Figure, Result, Table, interleaved, main
 from refgrad import cost
 from refgrad.models import gpt2, tally
 from refgrad.ops import TABLE
-from refgrad.report.figures import INK, SKY, VERMILLION, legend_below
+from refgrad.report.figures import BLUE, INK, SKY, VERMILLION, legend_below
 from refgrad.symbols import evaluate
 
 BETWEEN = "between operations"  # fan-in, and layout
@@ -175,11 +175,12 @@ def figure(shares: Shares, classes: Shares) -> Figure:
         start = dict.fromkeys(classes, 0.0)
         for kind, color in COLORS.items():
             width = [100 * of[kind] for of in classes.values()]
+            ink = "#ffffff" if color == BLUE else "#111111"  # the better contrast of the two
             left.barh(list(classes), width, left=list(start.values()), color=color, label=kind)
             for what, share in zip(classes, width, strict=True):
                 if share > 8:
                     place = (start[what] + share / 2, what)
-                    left.annotate(f"{share:.1f}", place, ha="center", va="center", color="#111111")
+                    left.annotate(f"{share:.1f}", place, ha="center", va="center", color=ink)
                 start[what] += share
         left.invert_yaxis()
         left.grid(axis="y", visible=False)

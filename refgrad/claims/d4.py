@@ -76,10 +76,11 @@ def _at_the_edge() -> Iterator[Case]:
 
 def _wrong_for_certain() -> Iterator[Case]:
     """The gradient by a saturated logit whose label says the opposite: through p, and from the logit itself."""
-    z, y = np.array([BOUNDS["saturated"]]), np.array([0], np.int32)
-    for where, f in (("through p", _from_z), ("from the logit", OPS.binary_cross_entropy_with_logits)):
-        (dz,) = gradients(lambda z, f=f: f(z, y), z) if where == "from the logit" else (jax.grad(f)(z, y),)
-        yield Case(where, {"gradient": float(dz[0]), "right": 1.0, "logits": int(where == "from the logit")})
+    for sign, label in ((1.0, 0), (-1.0, 1)):
+        z, y = np.array([sign * BOUNDS["saturated"]]), np.array([label], np.int32)
+        (logit,) = gradients(lambda z, y=y: OPS.binary_cross_entropy_with_logits(z, y), z)
+        for logits, where, dz in ((0, "through p", jax.grad(_from_z)(z, y)), (1, "from the logit", logit)):
+            yield Case(f"z={z[0]:g}, {where}", {"gradient": float(dz[0]), "right": sign, "logits": logits})
 
 
 @cache

@@ -17,6 +17,7 @@ matplotlib is the `report` extra, imported when something is drawn.
 
 import html
 import io
+import itertools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,8 +98,8 @@ def draw(
     what one sees in it: a reader who cannot see it reads these. `size` is in inches, `options` are those of
     `Figure.subplots`.
 
-    Raises ValueError where the title or the alternative is empty or an axis has no name, ModuleNotFoundError without
-    matplotlib. Nothing is written where drawing fails.
+    Raises ValueError where the title or the alternative is empty, an axis has no name, or letters run beyond the edge
+    or over others, ModuleNotFoundError without matplotlib. Nothing is written where drawing fails.
     """
     path = Path(path)
     if path.suffix not in (".svg", ".png"):
@@ -111,6 +112,7 @@ def draw(
         figure = Figure(figsize=size, layout="constrained")
         yield figure.subplots(rows, columns, **options)
         _check_axes(path.name, figure)
+        _check_letters(path.name, figure)
         if path.suffix == ".png":
             write_bytes(path, _bytes(figure, format="png", dpi=120, facecolor="white"))
         else:
@@ -168,6 +170,31 @@ def _check_axes(name: str, figure: Any) -> None:
         names = [any(get(one) for one in group) for get, group in zip(_LABELS, shared, strict=True)]
         if axes.axison and not all(names):
             raise ValueError(f"{name}: name both axes, with their units (set_xlabel, set_ylabel)")
+
+
+def _check_letters(name: str, figure: Any) -> None:
+    """Raises ValueError for letters that run beyond the figure's edge or over others."""
+    figure.draw_without_rendering()
+    boxes = [(text.get_text(), text.get_window_extent()) for text in _letters(figure)]
+    edge = figure.bbox.padded(1)  # a pixel for rounding
+    for text, box in boxes:
+        if not (edge.x0 <= box.x0 and box.x1 <= edge.x1 and edge.y0 <= box.y0 and box.y1 <= edge.y1):
+            raise ValueError(f"{name}: {text!r} runs beyond the figure's edge: shorten it or enlarge the figure")
+    for (one, first), (other, second) in itertools.combinations(boxes, 2):
+        if first.padded(-1).overlaps(second):
+            raise ValueError(f"{name}: {one!r} and {other!r} overlap: move or shorten one, or enlarge the figure")
+
+
+def _letters(figure: Any) -> Iterator[Any]:
+    """Every text that one sees; of the ticks' labels, those within the axes' limits."""
+    for axes in figure.axes:
+        legends = [axes.get_legend().get_texts()] if axes.get_legend() else []
+        ticks = []
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            ticks += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+        every = [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts, *ticks, *itertools.chain(*legends)]
+        yield from (text for text in every if text.get_visible() and text.get_text().strip())
 
 
 _LABELS = (lambda axes: axes.get_xlabel(), lambda axes: axes.get_ylabel())

@@ -19,7 +19,7 @@ WRONG = {
     "D0.8": ["dloss/dh_ij = (1/BC) · 2 · dh_ij"],
     "D1.19": ["theirs costs more than that"],
     "D1.20": ["backward ≈ C", "forward + backward ≈ 2C"],
-    "D3.5": ["the name that it imports"],
+    "D3.5": ["it runs with the name that it imports"],
     "D3.8": ["the loss in W"],
     "D3.13": ["elements", "bytes"],
     "D3.17": [

@@ -61,6 +61,27 @@ def test_faults_leave_no_file(tmp_path, changes, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("label", "note", "message"),
+    [
+        ("how far the loss went since the very first of all the steps taken (nats)", 0, "beyond the figure's"),
+        ("loss (nats)", 1.52, "'one' and 'other' overlap"),
+    ],
+)
+def test_letters_stay_inside_and_apart(tmp_path, label, note, message):
+    def draw(label, note):
+        with figures.draw(tmp_path / "rise.svg", "a", "b") as axes:
+            axes.plot([1, 2], [0, 1])
+            axes.annotate("one", (1.5, 0.5))
+            axes.annotate("other", (note or 1.2, 0.5))
+            axes.set(xlabel="time (s)", ylabel=label)
+
+    with pytest.raises(ValueError, match=message):
+        draw(label, note)
+    assert not list(tmp_path.iterdir())
+    draw("loss (nats)", 1.2)
+
+
 def test_another_suffix(tmp_path):
     with pytest.raises(ValueError, match=r"\.svg"), figures.draw(tmp_path / "rise.pdf", "a", "b"):
         pass

@@ -81,7 +81,7 @@ def _scalar(name: str) -> Callable[[], Iterator[Case]]:
         point = {"w": np.float64(3), "x": np.float64(2), "b": np.float64(1)}
         found = dict(zip(point, gradients(_scalar_loss, *point.values()), strict=True))
         found["L"] = np.asarray(_scalar_loss(*point.values()))
-        found["y"] = gradients(_squared, np.float64(7))[0]
+        found["y"] = gradients(_squared, point["w"] * point["x"] + point["b"])[0]
         yield Case("w=3, x=2, b=1", point, found[name])
 
     return cases
