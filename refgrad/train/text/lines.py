@@ -1,8 +1,9 @@
 """Which share of a text's lines Python's own tokenizer accepts: whether a model of Python's source writes Python.
 
 A line is accepted if `tokenize.generate_tokens` reads it, alone and without the white space around it, to its end: no
-TokenError, no IndentationError or other SyntaxError, no ERRORTOKEN. Its indentation is not judged, since that depends
-on the lines before. For the same reason it is no measure of right and wrong: a line that opens a bracket or a docstring
+TokenError, no IndentationError or other SyntaxError, no ERRORTOKEN; nor what is one until Python 3.11 and passes for an
+operator or a name since: `$`, `?`, letters of no identifier. Its indentation is not judged, since that depends on the
+lines before. For the same reason it is no measure of right and wrong: a line that opens a bracket or a docstring
 is refused, and most prose is accepted; so the text that a model was trained on has a share below 1, the one to compare
 with. Blank lines do not count, nor does the last, which the end of a sample cuts. Versions of Python differ a little.
 """
@@ -11,6 +12,7 @@ import io
 import platform
 import re
 import tokenize
+from token import EXACT_TOKEN_TYPES
 from typing import NamedTuple
 
 
@@ -44,4 +46,12 @@ def accepts(line: str) -> bool:
         tokens = list(tokenize.generate_tokens(io.StringIO(line.strip() + "\n").readline))
     except (tokenize.TokenError, SyntaxError):
         return False
-    return not any(token.type == tokenize.ERRORTOKEN for token in tokens)
+    return all(map(_is_token, tokens))
+
+
+def _is_token(token: tokenize.TokenInfo) -> bool:
+    if token.type == tokenize.NAME:
+        return token.string.isidentifier()
+    if token.type == tokenize.OP:
+        return token.string in EXACT_TOKEN_TYPES
+    return token.type != tokenize.ERRORTOKEN

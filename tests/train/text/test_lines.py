@@ -8,6 +8,7 @@ from refgrad.train.text.corpus import documents
 from refgrad.train.text.lines import accepted, accepts
 
 GOOD = [
+    "f'{x!r:>{n}}'",
     "x = 1",
     "    return x",
     "def f(a, b):",
@@ -17,7 +18,7 @@ GOOD = [
     "else:",
     "\tpass",
 ]
-BAD = ["x = (1", "'unfinished", '"""a docstring', "print('a", "cost: 5 $", "a = ?", "x \\", "{[", "\ufffd"]
+BAD = ["x = (1", "'unfinished", '"""a docstring', "print('a", "cost: 5 $", "a = ?", "x \\", "{[", "\ufffd", "x\xa0= 1"]
 
 
 @pytest.mark.parametrize("line", GOOD)
