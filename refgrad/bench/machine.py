@@ -1,12 +1,13 @@
 """What a measurement was made on: processor, memory, versions. Times are worth nothing without them."""
 
 import importlib.metadata
-import os
 import platform
 import resource
 import sys
 from pathlib import Path
 from typing import Any
+
+from refgrad._machine import cores, processor, vector
 
 PACKAGES = ("jax", "jaxlib", "numpy", "optax", "torch", "transformers")
 
@@ -24,25 +25,10 @@ def facts() -> dict[str, Any]:
         "processor": processor(),
         "vector": vector(),
         "accelerator": device.device_kind if (device := accelerator()) else None,
-        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "cores": cores(),
         "memory": memory()[0],
         "versions": versions,
     }
-
-
-def processor() -> str:
-    """The processor's name, with its family and model where the name alone says little."""
-    info = _cpuinfo()
-    name = info.get("model name") or platform.processor() or platform.machine()
-    numbers = [f"{key} {info[key]}" for key in ("cpu family", "model", "stepping") if key in info]
-    return f"{name} ({', '.join(numbers)})" if numbers else name
-
-
-def vector() -> str:
-    """The widest vector and matrix extensions that the processor reports; "" where it reports none."""
-    flags = set(_cpuinfo().get("flags", "").split())
-    known = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 BF16", "amx_bf16": "AMX BF16"}
-    return ", ".join(name for flag, name in known.items() if flag in flags)
 
 
 def memory() -> tuple[int, int]:
@@ -83,13 +69,3 @@ def peak_resident() -> int:
         return next(int(line[1]) * 1024 for line in lines if line[0] == "VmHWM:")
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
-
-
-def _cpuinfo() -> dict[str, str]:
-    """The first processor of Linux's list; empty elsewhere."""
-    path = Path("/proc/cpuinfo")
-    if not path.exists():
-        return {}
-    first = path.read_text().split("\n\n", 1)[0]
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}

@@ -89,7 +89,7 @@ class Checkpoints:
         arguments = {item: ocp.args.StandardSave(some) for item, some in _items(leaves).items()}
         with self._explained():
             self.folder.mkdir(parents=True, exist_ok=True)
-            for left in self._unfinished():
+            for left in self._unfinished() if jax.process_index() == 0 else ():
                 shutil.rmtree(left, ignore_errors=True)
             sealed = ocp.args.JsonSave({**contents, "sha256": _seal(contents)})
             self._writer.save(self.folder / str(step), args=ocp.args.Composite(**arguments, about=sealed))
@@ -111,6 +111,14 @@ class Checkpoints:
                 gone = self.folder / f"{step}.deleted"
                 os.rename(self.folder / str(step), gone)
                 shutil.rmtree(gone, ignore_errors=True)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        """Wait for what is being written; raises as `finish` does, unless something else has been raised already."""
+        with contextlib.suppress(CheckpointError) if kind else contextlib.nullcontext():
+            self.finish()
 
     def restore(self, like: State, say: Callable[[str], None]) -> tuple[State, Restored] | None:
         """The newest good state, placed as the leaves of `like` are; None where there is no checkpoint at all.
@@ -181,7 +189,7 @@ def read(path: Path, like: Leaves) -> Restored:
     not in it or has another shape there.
     """
     path = path.absolute()
-    about = _about(path)
+    about = read_about(path)
     for name, leaf in like.items():
         there = about["leaves"].get(name)
         if there is None or tuple(there["shape"]) != leaf.shape:
@@ -222,7 +230,7 @@ def _handler() -> ocp.CompositeCheckpointHandler:
     return ocp.CompositeCheckpointHandler(**arrays, about=ocp.JsonCheckpointHandler())
 
 
-def _about(path: Path) -> dict[str, Any]:
+def read_about(path: Path) -> dict[str, Any]:
     """What is written beside the leaves. Raises CheckpointError where it is damaged."""
     try:
         with ocp.Checkpointer(_handler()) as reader:
@@ -298,6 +306,7 @@ def _reason(error: BaseException) -> str:
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
     text = " ".join(str(one) for one in chain)
-    if any(getattr(one, "errno", None) in FULL for one in chain) or os.strerror(errno.ENOSPC) in text:
-        return "no space left on the disk: free some, then go on with --resume"
+    for full in map(os.strerror, FULL):
+        if full in text:
+            return f"there is no space left for it ({full}): free some, then go on with --resume"
     return (str(chain[-1]).strip().splitlines() or [type(chain[-1]).__name__])[0]

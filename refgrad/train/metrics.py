@@ -7,16 +7,19 @@
 in nats a token; `waited` are the seconds of the step in which it stood still for data.
 """
 
+import contextlib
 import fcntl
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from refgrad._files import write_bytes
+from refgrad.train.watch import Stopped
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines, without one that was cut off while it was written. None where there is no file."""
+    """The lines, without one that was cut off while it was written."""
     return [json.loads(line) for line in _whole(path)]
 
 
@@ -26,28 +29,48 @@ def _whole(path: Path) -> list[bytes]:
 
 
 class Metrics:
-    """The file, open to append, by one process at a time."""
+    """The file, open to append, by one process at a time; others of the same run read it."""
 
-    def __init__(self, path: Path, step: int) -> None:
-        """Go on after `step` steps: lines of later ones are cut off.
+    def __init__(self, path: Path, step: int, writes: bool = True) -> None:
+        """Go on after `step` steps: lines of later ones are cut off. Where it does not write, `add` does nothing.
 
         Raises ValueError where another process is writing it.
         """
+        self._open = contextlib.ExitStack()
+        if writes:
+            self._open.enter_context(_alone(path))
         kept = [line for line in _whole(path) if json.loads(line)["step"] <= step]
-        self._lock = open(path.with_suffix(".lock"), "w")  # noqa: SIM115 (held until `close`)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise ValueError(f"another process trains in {path.parent}: wait for it, or take another --out") from None
-        write_bytes(path, b"".join(kept))
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115
+        self.lines: list[dict[str, Any]] = [json.loads(line) for line in kept]
+        """Those of the steps before."""
+        if writes:
+            write_bytes(path, b"".join(kept))
+        self._file = self._open.enter_context(open(path, "ab", buffering=0)) if writes else None  # noqa: SIM115
 
     def add(self, step: int, **values: float) -> None:
-        """Append a line, which is with the system when this returns."""
-        self._file.write(json.dumps({"step": step, **values}).encode() + b"\n")
+        """Append a line, which is with the system when this returns. Raises `Stopped` where it cannot be written."""
+        if self._file is None:
+            return
+        try:
+            self._file.write(json.dumps({"step": step, **values}).encode() + b"\n")
+        except OSError as error:
+            raise Stopped(
+                f"step {step:,}: {self._file.name} cannot be written ({error.strerror}): see to that, then go on with "
+                "--resume"
+            ) from error
 
-    def close(self) -> None:
-        """Close the file and let others write it."""
-        self._file.close()
-        self._lock.close()
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._open.close()
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """While no other process writes there. The lock goes with the process, however it ends."""
+    with open(path.with_suffix(".lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"another process trains in {path.parent}: wait for it, or take another --out") from None
+        yield

@@ -1,9 +1,9 @@
 """Stop where training has gone wrong: a loss or gradient that is no finite number, or a loss that jumps.
 
 A jump is a loss of more than `spike` times the median of the last `WINDOW` losses, once there are `FEWEST` of them.
-Either stops before the next checkpoint, and names the parameter concerned: one that holds no finite numbers itself, or
-else the first, in the order of the backward pass, whose gradient does not; for a jump, the one with the largest share
-of ‖g‖².
+Either stops before the next checkpoint, and names the parameter concerned. For a loss: the first that holds something
+else than finite numbers, or else the largest. For a gradient: the first, in the order of the backward pass, whose
+gradient is not finite. For a jump: the one whose gradient has the largest share of ‖g‖².
 """
 
 import math
@@ -17,10 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad.models._inputs import path_name
+from refgrad.models.gpt2 import Params
 from refgrad.train.measures import Measures
 from refgrad.train.optimiser import State
+from refgrad.train.walk import EMBEDDINGS
 
 WINDOW, FEWEST = 100, 20
+ORDER = ("lm_head", "ln_f", "mlp.c_proj", "mlp.c_fc", "ln_2", "attn.c_proj", "attn.c_attn", "ln_1", "wpe", "wte")
+LAST = 10**9  # beyond any layer
 
 
 class Stopped(Exception):
@@ -55,9 +59,7 @@ def concerned(state: State, measures: Measures) -> str:
     """The parameter that a wrong step is about, in a sentence."""
     squares = dict(backward_order(measures.squares))
     if not math.isfinite(float(measures.loss)):  # then the state is still that before the step
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state.params):
-            if bad := int((~jnp.isfinite(leaf)).sum()):
-                return f"{path_name(path)} holds {bad:,} numbers that are not finite"
+        return _in_parameters(state.params)
     if not math.isfinite(float(measures.norm)):
         names = [name for name, value in squares.items() if not math.isfinite(value)]
         which = f"all {len(names)} gradients are" if len(names) == len(squares) else f"{len(names)} gradients are"
@@ -67,17 +69,27 @@ def concerned(state: State, measures: Measures) -> str:
     return f"the largest gradient is that of {name}, {squares[name] / total:.0%} of ‖g‖²"
 
 
+def _in_parameters(params: Params) -> str:
+    """The first parameter that holds something else than finite numbers, or the one with the largest."""
+    largest = (0.0, "")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        name, most = path_name(path), float(jnp.max(jnp.abs(leaf)))
+        if not math.isfinite(most):
+            return f"{name} holds {int((~jnp.isfinite(leaf)).sum()):,} numbers that are not finite"
+        largest = max(largest, (most, name))
+    return f"all parameters are finite, the largest number, {largest[0]:.3g}, in {largest[1]}"
+
+
 def backward_order(squares: Any) -> list[tuple[str, float]]:
     """Σ g² by parameter, in the order in which the backward pass makes the gradients; each layer of stacked ones."""
     found: list[tuple[tuple[int, int], str, float]] = []
     for path, value in jax.tree_util.tree_leaves_with_path(squares):
         name, numbers = path_name(path), np.asarray(value)
-        parts = name.split(".")
-        for n, number in enumerate(numbers.ravel()):
-            if parts[0] != "h":
-                found.append(((2 if parts[0] in ("wte", "wpe") else 0, 0), name, float(number)))
-            elif numbers.ndim:
-                found.append(((1, -n), f"{name}, layer {n}", float(number)))
-            else:
-                found.append(((1, -int(parts[1])), name, float(number)))
+        kind, layer = name.rsplit(".", 1)[0].removeprefix("h."), name.split(".")[1]
+        if name.startswith("h.") and layer.isdigit():
+            found.append(((-int(layer), ORDER.index(kind.removeprefix(f"{layer}."))), name, float(numbers)))
+        elif name.startswith("h."):
+            found += [((-n, ORDER.index(kind)), f"{name}, layer {n}", float(x)) for n, x in enumerate(numbers)]
+        else:
+            found.append(((1 if kind in EMBEDDINGS else -LAST, ORDER.index(kind)), name, float(numbers)))
     return [(name, number) for _, name, number in sorted(found, key=lambda one: one[0])]

@@ -1,0 +1,73 @@
+"""A run's settings: what each bad one says, what may change when a run goes on, and that they come back from JSON."""
+
+import dataclasses
+import json
+
+import pytest
+
+from refgrad.train.settings import Settings, changed
+
+BAD = {
+    "section": ({"trian": {}}, ValueError, "trian is no section: did you mean train?"),
+    "key": (
+        {"train": {"learning_rat": 1}},
+        ValueError,
+        "train.learning_rat = 1 is no setting: did you mean",
+    ),
+    "model key": ({"model": {"n_lyer": 1}}, ValueError, "did you mean n_layer"),
+    "steps": ({"train": {"steps": 0}}, ValueError, "train.steps is 0, but must be at least 1"),
+    "integer": ({"train": {"batch": 2.0}}, TypeError, "train.batch is 2.0, but must be an integer"),
+    "bool": ({"train": {"batch": True}}, TypeError, "train.batch is True, but must be an integer"),
+    "number": ({"train": {"learning_rate": "x"}}, TypeError, "train.learning_rate is 'x', but must be a number"),
+    "above": ({"train": {"learning_rate": 0.0}}, ValueError, "train.learning_rate is 0.0, but must be above 0"),
+    "below": ({"train": {"beta1": 1.0}}, ValueError, "train.beta1 is 1.0, but must be below 1"),
+    "finite": (
+        {"train": {"learning_rate": float("inf")}},
+        ValueError,
+        "learning_rate is inf, but must be finite",
+    ),
+    "name": ({"train": {"rules": "fast"}}, ValueError, "train.rules is 'fast', but must be one of 'document', 'fused'"),
+    "text": ({"data": {"text": "here"}}, TypeError, "data.text is 'here', but must be a list of texts"),
+    "flag": ({"train": {"scan": 1}}, TypeError, "train.scan is 1, but must be true or false"),
+    "sequence": ({"train": {"sequence": 129}}, ValueError, "train.sequence is 129, but model.n_positions = 128"),
+    "bytes": ({"model": {"vocab_size": 255}}, ValueError, "model.vocab_size is 255, but there are 256 bytes"),
+    "vocabulary": ({"data": {"tokenizer": "bpe"}}, ValueError, "'bpe' needs the folder of vocab.json"),
+    "parts": ({"train": {"batch": 6, "accumulate": 4}}, ValueError, "accumulate is 4, but must divide train.batch = 6"),
+    "fast parts": ({"train": {"accumulate": 2, "memory": "fast"}}, ValueError, "take train.memory = 'plain' or"),
+    "remat": ({"train": {"remat": True, "memory": "small"}}, ValueError, "train.remat is for train.memory = 'plain'"),
+    "warmup": (
+        {"train": {"steps": 9, "warmup": 9}},
+        ValueError,
+        "warmup is 9, but must be below train.steps = 9",
+    ),
+    "spike": ({"train": {"spike": 0.5}}, ValueError, "train.spike is 0.5, but must be above 1, or 0"),
+    "keep": ({"checkpoint": {"keep": 0}}, ValueError, "checkpoint.keep is 0, but must be at least 1"),
+    "validation": ({"data": {"validation": 1.0}}, ValueError, "data.validation is 1.0, but must be below 1"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_settings_are_named(name):
+    values, error, message = BAD[name]
+    with pytest.raises(error, match=message):
+        Settings.from_mapping(values)
+
+
+def test_they_come_back_from_json():
+    settings = Settings.from_mapping({"data": {"text": ["a", "b"]}, "train": {"steps": 77}, "model": {"n_layer": 1}})
+    assert settings.data.text == ("a", "b") and settings.train.steps == 77 and settings.model.n_layer == 1
+    assert Settings.from_mapping(json.loads(json.dumps(settings.as_mapping()))) == settings
+
+
+def test_an_update_keeps_the_rest():
+    settings = Settings.from_mapping({"train": {"steps": 77}})
+    assert settings.updated({"train": {"batch": 2}}).train == dataclasses.replace(settings.train, batch=2)
+
+
+def test_what_may_change_within_a_run():
+    before = Settings()
+    now = before.updated({"train": {"learning_rate": 1e-4}, "checkpoint": {"keep": 9}})
+    assert changed(before, now) == [f"train.learning_rate: {before.train.learning_rate} → 0.0001"]
+    for values in ({"model": {"n_layer": 1}}, {"data": {"validation": 0.2}}, {"train": {"seed": 1}}):
+        with pytest.raises(ValueError, match="cannot change within a run"):
+            changed(before, before.updated(values))
