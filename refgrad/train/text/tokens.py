@@ -37,6 +37,7 @@ from refgrad.train.text.tokenizers import Tokenizer
 
 ABOUT = "tokens.json"
 FORMAT = 1
+"""Of the files: another number, and none that lies there is reused."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +80,11 @@ def build(
     found = documents(paths)
     recipe = {
         "format": FORMAT,
-        "paths": None if paths is None else [str(Path(path).resolve()) for path in paths],
+        "paths": None if paths is None else [_name(Path(path).resolve()) for path in paths],
         "tokenizer": tokenizer.digest,
         "validation": validation,
     }
-    sources = [[str(each.path), *each.stamp] for each in found]
+    sources = [[_name(each.path), *each.stamp] for each in found]
     home = Path(folder) / _hash(recipe)[:16]
     with _locked(Path(folder)):
         ready = _reused(home, sources)
@@ -128,6 +129,11 @@ def _opened(home: Path, about: dict[str, Any]) -> TokenFile:
     train, validation = (np.memmap(home / f"{split}.bin", about["dtype"], "r") for split in SPLITS)
     made = [about["recipe"]["tokenizer"], *(about["splits"][split]["sha256"] for split in SPLITS)]
     return TokenFile(train, validation, about["vocab_size"], _hash(made), about["corpus"], about)
+
+
+def _name(path: Path) -> str:
+    """The path as JSON in UTF-8 can hold it, whatever bytes it is of."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
 def _hash(data: Any) -> str:

@@ -219,6 +219,14 @@ def test_bad_input_leaves_nothing(corpus, tmp_path):
     assert b"\x89PNG\xff" in b"".join(as_bytes(build(corpus, Bytes(), out).train))
 
 
+def test_names_of_any_bytes(corpus, tmp_path):
+    with open(os.fsencode(corpus) + b"/\xff\n name", "w") as file:
+        file.write("text of its own")
+    for _ in range(2):
+        made = build(corpus, Bytes(), tmp_path / "out")
+    assert b"text of its own" in as_bytes(made.train) + as_bytes(made.validation)
+
+
 def test_a_file_that_changes_meanwhile(corpus, tmp_path, monkeypatch):
     real = splits.Writer.add
 
