@@ -150,6 +150,8 @@ def run(settings: Settings) -> Result:
             axes.plot([row[1] for row in of], [row[-1] for row in of], label=kind, **series(n))
         axes.axhline(LIMIT, color="0.5", linewidth=1, label="limit")
         axes.set(xscale="log", xlabel="text (MB)", ylabel="peak memory of the process (MB)")
+        axes.set_xticks(settings.megabytes, [f"{size:,}" for size in settings.megabytes])
+        axes.minorticks_off()
         axes.set_ylim(0, LIMIT * 1.1)
         axes.legend()
 
