@@ -1,6 +1,7 @@
 """Train a GPT-2: text in, model out; with no options, a small one on the Python standard library's source."""
 
 import argparse
+import logging
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common(parser, "sections [model], [data], [train], [checkpoint], [mesh]; default: a run of a few minutes")
     parser.add_argument("--out", metavar="DIR", default="out/train", help="the run's folder (default: %(default)s)")
     parser.add_argument("--resume", action="store_true", help="go on from the newest good checkpoint in --out")
+    parser.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="several processes, one a machine, --out shared: process 0's address; or 'detect', as under Slurm",
+    )
+    parser.add_argument("--processes", metavar="N", type=int, help="how many there are")
+    parser.add_argument("--process", metavar="K", type=int, help="which of them this is, from 0")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -21,11 +29,17 @@ def run(options: argparse.Namespace) -> int:
 
     Raises ValueError, TypeError or OSError for bad settings, texts and folders, and ImportError without the extra.
     """
-    from refgrad.train import allocator
+    from refgrad.train import allocator, devices
 
     allocator.keep_temporaries()
+    devices.connect(options.coordinator, options.processes, options.process)
+    with devices.together():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     from refgrad.report import figures, training
-    from refgrad.train import metrics, runs
+    from refgrad.train import devices, metrics, runs
     from refgrad.train.checkpoints import CheckpointError
     from refgrad.train.final import learnt
     from refgrad.train.loop import train
@@ -33,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     from refgrad.train.watch import Stopped
 
     figures.require()
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs the errors that it raises, too
     out = Path(options.out)
     before = runs.read(out).settings if options.resume else Settings()
     settings = before.updated(read(options.config, options.set, SECTIONS, words=True))
@@ -43,6 +58,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"refgrad train: {error}", file=sys.stderr)
         return 1
     found = learnt(trained)
+    if not devices.first():
+        return 0
     training.draw(metrics.read(out / runs.METRICS), found, out / "loss.svg")
     write_text(out / "samples.txt", "\n\n".join(found.samples))
     for path in (out / "result.json", options.json):

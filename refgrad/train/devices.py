@@ -6,19 +6,26 @@ one program over all devices. A mesh has the axes of `sharding.AXES` that more t
 Source: JAX, "Introduction to multi-controller JAX".
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh
 
 from refgrad._text import nearest
-from refgrad.train.sharding import AXES, batch_sharding, shardings
+from refgrad.train.settings import Settings
+from refgrad.train.sharding import AXES, BATCH, batch_sharding, check, shardings
 
 DETECT = "detect"
 HEARTBEAT = 20  # seconds without a sign of life, after which a process counts as lost
+LOST = ("Gloo", "NCCL", "coordination service", "CoordinationService", "heartbeat")  # in what JAX raises then
 MOST = 256  # virtual devices: each has its threads
 START = 120  # seconds that the processes have to find each other
 
@@ -133,27 +140,39 @@ def make(sizes: Mapping[str, int], axis_types: str = "auto", devices: list[Any] 
     return jax.make_mesh(shape, tuple(used), (kinds[axis_types],) * len(shape), devices=devices[:total])
 
 
-def rows(mesh: Mesh, batch: int) -> tuple[int, int]:
-    """(k, n): this process's devices need the k-th of n equal parts of a batch of so many sequences.
+def of_run(settings: Settings) -> Mesh | None:
+    """The mesh of a run's settings, held against its model and batch; None for one device alone.
+
+    Raises ValueError as `make` and `sharding.check` do.
+    """
+    sizes, train = settings.mesh.sizes, settings.train
+    if count(sizes) == 1 and jax.process_count() == 1:
+        return None
+    mesh = make(sizes, settings.mesh.axes)
+    check(settings.model, mesh.shape, train.batch // train.accumulate, train.sequence)
+    return mesh
+
+
+def rows(mesh: Mesh | None) -> tuple[int, int]:
+    """(k, n): this process's devices need the k-th of n equal parts of a batch's rows.
 
     Where `model` alone spans processes, they all need the whole batch. Raises ValueError where a process's devices do
-    not stand side by side along the batch, or the batch is not divided.
+    not stand side by side along the batch.
     """
-    sharding = batch_sharding(mesh)
-    if batch % (parts := math.prod(mesh.shape.get(axis, 1) for axis in ("data", "fsdp"))):
-        raise ValueError(f"train.batch is {batch}, which the mesh's {parts} parts of it do not divide: take a multiple")
-    own = sharding.addressable_devices_indices_map((batch, 1)).values()
-    taken = sorted({index[0].indices(batch)[:2] for index in own if index is not None})
-    start, stop = taken[0][0], taken[-1][1]
-    length = stop - start
-    if sum(high - low for low, high in taken) != length or batch % length or start % length:
-        raise ValueError(f"process {jax.process_index()} needs the rows {taken} of the batch, which are no one part")
-    return start // length, batch // length
+    if mesh is None:
+        return 0, 1
+    parts = math.prod(mesh.shape.get(axis, 1) for axis in BATCH)
+    own = batch_sharding(mesh).addressable_devices_indices_map((parts, 1)).values()
+    taken = sorted({index[0].indices(parts)[0] for index in own if index is not None})
+    first, length = taken[0], len(taken)
+    if taken != list(range(first, first + length)) or first % length:
+        raise ValueError(f"process {jax.process_index()} needs parts {taken} of the batch's {parts}: order the devices")
+    return first // length, parts // length
 
 
-def batch_array(mesh: Mesh, local: np.ndarray, batch: int) -> jax.Array:
-    """The global array (batch, s) of ids, of which this process has the rows that `rows` says."""
-    return jax.make_array_from_process_local_data(batch_sharding(mesh), local, (batch, *local.shape[1:]))
+def batch_array(mesh: Mesh, local: np.ndarray) -> jax.Array:
+    """The global array (b, s) of ids, of which this process has the rows that `rows` says."""
+    return jax.make_array_from_process_local_data(batch_sharding(mesh), local)
 
 
 def make_state(mesh: Mesh, function: Callable[..., Any], *args: Any) -> Any:
@@ -164,15 +183,28 @@ def make_state(mesh: Mesh, function: Callable[..., Any], *args: Any) -> Any:
     return jax.jit(function, out_shardings=shardings(jax.eval_shape(function, *args), mesh))(*args)
 
 
-def place(mesh: Mesh, state: Any) -> Any:
-    """A state that every process has whole, split over the mesh by the table of rules."""
-    return jax.tree.map(
-        lambda leaf, sharding: jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index]),
-        jax.tree.map(np.asarray, state),
-        shardings(state, mesh),
-    )
+def whole(tree: Any) -> Any:
+    """Global arrays, whole on this process's first device. Every process must call it."""
+    found = multihost_utils.process_allgather(tree, tiled=True) if jax.process_count() > 1 else jax.device_get(tree)
+    return jax.device_put(found, jax.local_devices()[0])
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
-    return NamedSharding(mesh, PartitionSpec())
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """What fails in one of several processes ends it at once, with a line that says so: none waits for one that is
+    gone. A process that is waiting when another dies learns it from its connections, or after `HEARTBEAT` seconds."""
+    try:
+        yield
+    except BaseException as error:
+        if not jax.distributed.is_initialized():
+            raise
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        known = isinstance(error, ValueError | TypeError | OSError | ImportError)
+        if any(word in str(error) for word in LOST):
+            lines = [f"another process is gone ({lines[0]}): start all again with --resume; checkpoints are whole"]
+        elif not known:
+            traceback.print_exc()
+        print(f"refgrad: process {jax.process_index()} of {jax.process_count()}: {lines[0]}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(2 if known else 1)  # an ordinary exit would wait for the others

@@ -19,12 +19,12 @@ EVERY = 10
 class Display:
     """Progress from step `done` to step `steps`; to be used as a context."""
 
-    def __init__(self, done: int, steps: int, tokens: int, flops: int, peak: float) -> None:
-        """`tokens` and `flops` are those of one step, `peak` the FLOP/s of all devices."""
+    def __init__(self, done: int, steps: int, tokens: int, flops: int, peak: float, shown: bool = True) -> None:
+        """`tokens` and `flops` are those of one step, `peak` the FLOP/s of all devices; silent where not `shown`."""
         self._first, self._steps, self._tokens, self._flops, self._peak = done, steps, tokens, flops, peak
         self._seconds: deque[float] = deque(maxlen=RECENT)
         self._waits: deque[float] = deque(maxlen=RECENT)
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, quiet=not shown)
         columns = (TextColumn("step"), BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
         self._bar = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
         self._task = self._bar.add_task("", total=steps, completed=done)

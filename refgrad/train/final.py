@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from refgrad.models import gpt2
+from refgrad.train import devices
 from refgrad.train.loop import Trained
 from refgrad.train.sampling import Sampling, generate
 from refgrad.train.text.lines import Accepted, accepted
@@ -63,7 +64,7 @@ def draw(trained: Trained) -> tuple[str, ...]:
     if not train.samples:
         return ()
     ids = generate(
-        gpt2.unstack(trained.params),
+        gpt2.unstack(devices.whole(trained.params)),
         trained.settings.model,
         np.array([tokenizer.separator]),
         train.sample_tokens,

@@ -12,9 +12,10 @@ from typing import Any
 import jax
 
 from refgrad.models import gpt2
-from refgrad.train import machine, metrics, runs
+from refgrad.train import devices, machine, metrics, runs
 from refgrad.train.checkpoints import Checkpoints
 from refgrad.train.display import Display
+from refgrad.train.optimiser import State
 from refgrad.train.program import Program
 from refgrad.train.settings import Data, Settings, changed
 from refgrad.train.text import tokens
@@ -47,7 +48,9 @@ def train(settings: Settings, out: Path, resume: bool, say: Say) -> Trained:
     texts and folders that do not fit together, before anything is compiled; `Stopped` where training goes wrong;
     CheckpointError where a checkpoint cannot be written, or none can be read.
     """
-    before = runs.read(out) if resume else runs.refuse(out)
+    mesh, first = devices.of_run(settings), devices.first()
+    say = say if first else lambda text: None
+    before = runs.read(out) if resume else runs.refuse(out) if first else None
     lines = changed(before.settings, settings) if before else []
     tokenizer = make_tokenizer(settings.data)
     if tokenizer.vocab_size > settings.model.vocab_size:
@@ -57,12 +60,13 @@ def train(settings: Settings, out: Path, resume: bool, say: Say) -> Trained:
     text = tokens.build(settings.data.text or None, tokenizer, out.parent / "tokens", settings.data.validation)
     if before and before.tokens != text.digest:
         raise ValueError(f"the text is not that of the run in {out}: put it back, or take another folder by --out")
-    batches = Batches(text.train, settings.train.batch, settings.train.sequence, settings.train.seed)
-    validation = Validation(settings, text.validation)
+    train = settings.train
+    batches = Batches(text.train, train.batch, train.sequence, train.seed, *devices.rows(mesh))
+    validation = Validation(settings, text.validation, mesh)
     say(str(text))
-    program = Program(settings)
+    program = Program(settings, mesh)
     say(f"\n{program.plan}\n")
-    if not resume:
+    if first and not resume:
         runs.begin(out, runs.Run(settings, tokenizer.data(), text.digest))
     trainer = Trainer(settings, out, program, validation, say)
     state = trainer.run(batches, resume, lines)
@@ -88,43 +92,51 @@ class Trainer:
         checkpoint = settings.checkpoint
         self._checkpoints = Checkpoints(out / runs.CHECKPOINTS, checkpoint.keep, checkpoint.asynchronous)
 
-    def run(self, batches: Batches, resume: bool, changes: list[str]) -> Any:
+    def run(self, batches: Batches, resume: bool, changes: list[str]) -> State:
         """The state after the last step. Raises as `train` does."""
         train = self._settings.train
         state, start = self._begin(resume, changes)
-        log = metrics.Metrics(self._out / runs.METRICS, start)
-        losses = [line["loss"] for line in metrics.read(self._out / runs.METRICS) if "loss" in line]
-        watch = Watch(train.spike, losses)
         flops = step_flops(self._settings.model, train.batch, train.sequence)
         peak, source = peak_rate(train.dtype)
-        self._say(f"MFU is of {peak / 1e9:,.0f} GFLOP/s, {source}")
-        display = Display(start, train.steps, train.batch * train.sequence, flops, peak)
-        loader = Loader(lambda n: self._program.place(batches.at(n)), start)
-        with loader, display:
+        self._say(f"MFU is of {peak / 1e9:,.0f} GFLOP/s a device, {source}")
+        peak, first = peak * self._program.peaks, devices.first()
+        with (
+            metrics.Metrics(self._out / runs.METRICS, start, first) as log,
+            Display(start, train.steps, train.batch * train.sequence, flops, peak, first) as display,
+            Loader(lambda n: self._program.place(batches.at(n)), start) as loader,
+            self._checkpoints,
+        ):
+            watch = Watch(train.spike, [line["loss"] for line in log.lines if "loss" in line])
             for done in range(start + 1, train.steps + 1):
-                began, waited = time.perf_counter(), loader.waited
-                tokens, targets = next(loader)
-                state, measures = self._program.step(state, tokens, targets)
-                loss, norm = float(measures.loss), float(measures.norm)
-                if wrong := watch.wrong(loss, norm):
-                    self._checkpoints.finish()
-                    raise Stopped(self._stopped(done, f"{wrong}; {concerned(state, measures)}"))
-                seconds, waited = time.perf_counter() - began, loader.waited - waited
-                rate = self._program.learning_rate(done - 1)
-                log.add(done, loss=loss, grad_norm=norm, learning_rate=rate, seconds=seconds, waited=waited)
-                display.step(done, loss, norm, seconds, waited)
+                state = self._step(done, state, loader, watch, log, display)
                 self._checkpoints.poll()
-                if done % train.validate_every == 0 or done == train.steps:
+                last = done == train.steps
+                if last or done % train.validate_every == 0:
                     value = self._validation.few(state.params, self._program.place)
                     log.add(done, validation_loss=value)
-                    display.say(f"step {done:,}  loss {loss:.4f}  validation {value:.4f}  {display.rates()}")
-                if done % self._settings.checkpoint.every == 0 or done == train.steps:
+                    display.say(f"step {done:,}  validation {value:.4f}  {display.rates()}")
+                if last or done % self._settings.checkpoint.every == 0:
                     self._checkpoints.save(done, state, self._about(done))
-            self._checkpoints.finish()
-        log.close()
         return state
 
-    def _begin(self, resume: bool, changes: list[str]) -> tuple[Any, int]:
+    def _step(
+        self, done: int, state: State, loader: Loader, watch: Watch, log: metrics.Metrics, display: Display
+    ) -> State:
+        """The state after step `done`. Raises `Stopped` where its loss or gradients are wrong."""
+        began, waited = time.perf_counter(), loader.waited
+        tokens, targets = next(loader)
+        state, measures = self._program.step(state, tokens, targets)
+        loss, norm = float(measures.loss), float(measures.norm)
+        if wrong := watch.wrong(loss, norm):
+            self._checkpoints.finish()
+            raise Stopped(self._stopped(done, f"{wrong}; {concerned(state, measures)}"))
+        seconds, waited = time.perf_counter() - began, loader.waited - waited
+        rate = self._program.learning_rate(done - 1)
+        log.add(done, loss=loss, grad_norm=norm, learning_rate=rate, seconds=seconds, waited=waited)
+        display.step(done, loss, norm, seconds, waited)
+        return state
+
+    def _begin(self, resume: bool, changes: list[str]) -> tuple[State, int]:
         """The state to go on from, and its step."""
         restored = self._checkpoints.restore(self._program.like, self._say) if resume else None
         if restored is None:

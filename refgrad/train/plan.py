@@ -1,6 +1,7 @@
 """What a training step needs of memory, before anything is allocated: derived from shapes, and as XLA plans it."""
 
 import dataclasses
+import math
 from functools import partial
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from refgrad import cost
-from refgrad._text import table
+from refgrad._text import Table, table
 from refgrad.models import gpt2
 from refgrad.train.optimiser import State, init_state
 from refgrad.train.step import make_step
@@ -70,6 +71,17 @@ def plan_of(compiled: Any, config: gpt2.Config, state: State, batch: int, sequen
         raise RuntimeError(f"the {jax.default_backend()} backend has no memory analysis")
     kept, gradients, recomputed = _derived(config, state, batch, sequence, choices)
     return Plan(nbytes(state), kept, gradients, plan.temp_size_in_bytes, recomputed)
+
+
+def device_plan(compiled: Any, state: State) -> Table:
+    """What one device of a mesh needs: its share of the state, and XLA's temporaries, which need not be known."""
+    share = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(state))
+    plan = compiled.memory_analysis()
+    rows = [
+        ["state: its share of parameters and optimiser", f"{share:,}"],
+        ["XLA's temporaries, compiled", "not given" if plan is None else f"{plan.temp_size_in_bytes:,}"],
+    ]
+    return Table(["memory of a step, each device", "bytes"], rows)
 
 
 def _derived(

@@ -121,12 +121,19 @@ class Checkpoint(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class Mesh(Checked):
-    """How many devices share each of the three ways to divide the work."""
+    """How many devices share each of the three ways to divide the work (`sharding.py`)."""
 
     section: ClassVar[str] = "mesh"
     data: int = number(1, least=1)
     fsdp: int = number(1, least=1)
     model: int = number(1, least=1)
+    axes: str = one_of("auto", ("auto", "explicit"))
+    """Shardings found by XLA's partitioner, or part of every array's type."""
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Devices by axis."""
+        return {"data": self.data, "fsdp": self.fsdp, "model": self.model}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +150,11 @@ class Settings:
         if self.train.sequence > self.model.n_positions:
             raise ValueError(
                 f"train.sequence is {self.train.sequence}, but model.n_positions = {self.model.n_positions}"
+            )
+        if self.train.memory != "plain" and any(size > 1 for size in self.mesh.sizes.values()):
+            raise ValueError(
+                f"train.memory is {self.train.memory!r}, which is for one device: on a mesh take train.memory = "
+                "'plain', where fsdp divides parameters, gradients and the optimiser's state"
             )
         if self.data.tokenizer == "bytes" and self.model.vocab_size < 256:
             raise ValueError(f"model.vocab_size is {self.model.vocab_size}, but there are 256 bytes")

@@ -8,8 +8,10 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from refgrad.models import gpt2
+from refgrad.train import devices, parallel
 from refgrad.train.settings import Settings
 from refgrad.train.walk import cast
 
@@ -19,8 +21,8 @@ Place = Callable[[tuple[np.ndarray, np.ndarray]], tuple[jax.Array, jax.Array]]
 class Validation:
     """The held-out batches, and their mean loss."""
 
-    def __init__(self, settings: Settings, tokens: np.ndarray) -> None:
-        """Of `tokens` (n,). Raises ValueError where they do not fill one batch."""
+    def __init__(self, settings: Settings, tokens: np.ndarray, mesh: Mesh | None = None) -> None:
+        """Of `tokens` (n,), on one device or a mesh. Raises ValueError where they do not fill one batch."""
         train, dtype = settings.train, settings.train.compute_dtype
         self._batch, self._sequence = train.batch // train.accumulate, train.sequence
         self._few = train.validation_batches
@@ -35,9 +37,13 @@ class Validation:
         """Those that are predicted, and the first, which is not."""
 
         def loss(params: gpt2.Params, tokens: jax.Array, targets: jax.Array) -> jax.Array:
+            if mesh:
+                divided = parallel.loss(settings.model, mesh, rules=train.rules, compute_dtype=dtype)
+                return divided(params, tokens, targets)
             return gpt2.loss(cast(params, dtype), tokens, targets, settings.model, train.rules, train.scan)
 
         self._loss = jax.jit(loss)
+        self._part, self._parts = devices.rows(mesh)
 
     def few(self, params: gpt2.Params, place: Place) -> float:
         """The mean loss of `train.validation_batches` batches spread over the text, in nats a token."""
@@ -55,4 +61,6 @@ class Validation:
     def _at(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         size, shape = self._batch * self._sequence, (self._batch, self._sequence)
         ids = self.tokens[n * size : (n + 1) * size + 1].astype(np.int32)
-        return ids[:-1].reshape(shape), ids[1:].reshape(shape)
+        rows = self._batch // self._parts
+        mine = slice(self._part * rows, (self._part + 1) * rows)
+        return ids[:-1].reshape(shape)[mine], ids[1:].reshape(shape)[mine]
