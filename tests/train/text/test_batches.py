@@ -13,7 +13,9 @@ TOKENS = np.arange(1000, dtype=np.uint16)
 PINNED = [[135, 44, 91, 80, 33, 85, 2, 130], [70, 66, 87, 88, 32, 26, 72, 95], [88, 10, 75, 29, 1, 128, 87, 57]]
 
 
-@pytest.mark.parametrize(("sequence", "batch"), [(1, 1), (7, 4), (7, 142), (7, 143), (100, 3), (499, 5), (999, 4)])
+@pytest.mark.parametrize(
+    ("sequence", "batch"), [(1, 9), (3, 1), (7, 4), (7, 142), (7, 143), (100, 3), (499, 5), (999, 4)]
+)
 def test_every_window_once_an_epoch(sequence, batch):
     batches = Batches(TOKENS, batch, sequence, seed=3)
     n = 999 // sequence
