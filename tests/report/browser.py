@@ -20,6 +20,11 @@ FIGURES = """() => [...document.querySelectorAll('figure')].flatMap((figure, n) 
     wrong.push(`figure ${n} has no text alternative`);
   return wrong;
 })"""
+# The height of the smallest letters that the house's figures have, 9 points of the picture's own units.
+LETTERS = """() => [...document.querySelectorAll('figure svg')].flatMap((svg, n) => {
+  const height = 9 * svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+  return height < 8 ? [`the letters of figure ${n} are ${height.toFixed(1)} px high on a phone`] : [];
+})"""
 IDS = """() => {
   const ids = [...document.querySelectorAll('[id]')].map((e) => e.id);
   const twice = new Set(ids.filter((id, n) => ids.indexOf(id) !== n));
@@ -70,7 +75,7 @@ def problems(started, path):
     found = page.evaluate(FIGURES) + page.evaluate(IDS)
     found += [*_sorting(page), *_filtering(page), *_colours(page)]
     page.set_viewport_size(PHONE)
-    found += page.evaluate(WIDE)
+    found += page.evaluate(WIDE) + page.evaluate(LETTERS)
     page.close()
     found += [f"error: {text}" for kind, text in errors if kind == "error"]
     return found + [f"request: {url}" for url in requests if not url.startswith(("file:", "data:"))]

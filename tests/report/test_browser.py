@@ -38,6 +38,7 @@ FAULTS = {
     "a figure without size": ("<figure>", '<figure style="display: none">', "figure 0 is not visible"),
     "a figure with nothing drawn": ("<path ", "<pathh ", "figure 0 is empty"),
     "a figure without its text": ('id="first-desc"', 'id="elsewhere"', "figure 0 has no text alternative"),
+    "letters too small for a phone": ("svg { max-width: 46rem; }", "svg { max-width: 100%; }", "px high on a phone"),
     "ids that collide": ('id="second-', 'id="first-', "stands twice"),
     "a link to nowhere": ('href="#op-matmul"', 'href="#op-matmull"', "#op-matmull leads nowhere"),
     "a request": ("<h1>", '<img src="https://refgrad.invalid/x.png"><h1>', "request: https://refgrad.invalid/x.png"),
