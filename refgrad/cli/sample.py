@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
     how = Sampling(options.temperature, options.top_k, options.top_p)
     for name, least in COUNTS.items():
         check(f"--{name}", getattr(options, name), int, {"least": least})
+    _say(f"reading {options.folder}")
     writer = _writer(Path(options.folder))
     tokenizer, config = writer.tokenizer, writer.config
     prompt = np.asarray(tokenizer.encode(options.prompt) if options.prompt else [tokenizer.separator], np.int32)
