@@ -13,6 +13,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,11 +28,12 @@ from refgrad.report.figures import BLUE, HATCHES, ORANGE, VERMILLION, legend_bel
 from refgrad.report.text import standard_library_ids
 from refgrad.train import allocator
 from refgrad.train.optimiser import State, init_state
-from refgrad.train.plan import nbytes
+from refgrad.train.plan import nbytes, plan_of
 from refgrad.train.step import make_step
 
 SIZES = {"tiny": gpt2.Config(), **gpt2.SIZES}
 PROGRAM = 0.5e9  # bytes at most that the allocator leaves unused between arrays
+HOW: dict[str, Any] = {"rules": "fused", "memory": "small"}
 WAYS = ("autodiff", "autodiff, recomputed", "update inside")
 
 
@@ -99,11 +101,11 @@ def available() -> float:
     return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
-def check_memory(needed: float, there: float) -> None:
+def check_memory(what: str, needed: float, there: float) -> None:
     """Raises MemoryError, saying what is missing, before anything is allocated."""
     if there < needed:
         raise MemoryError(
-            f"the steps need {gb(needed)}, but {gb(there)} are available: {gb(needed - there)} "
+            f"{what} {gb(needed)}, but {gb(there)} are available: {gb(needed - there)} "
             "are missing; end other programs, or take a smaller model by --set model=774M"
         )
 
@@ -122,16 +124,17 @@ class Measured:
 
 
 def train(settings: Settings) -> Measured:
-    """Compile from shapes, check for memory, make the state, take the steps."""
+    """Check for memory, compile from shapes, print the plan, check again, make the state, take the steps."""
     allocator.keep_temporaries()
     tx = optax.adamw(settings.learning_rate)
     shapes = jax.eval_shape(partial(init_state, tx=tx), gpt2.shapes(settings.config))
     ids = standard_library_ids(settings.batch, settings.sequence)
-    step = make_step(settings.config, tx, rules="fused", memory="small")
+    check_memory("parameters and moments alone need", nbytes(shapes) + PROGRAM, available())
+    step = make_step(settings.config, tx, **HOW)
     compiled = step.lower(shapes, *ids).compile()
     allocator.return_unused()  # of the compiler
-    needed = temporaries(compiled) + nbytes(shapes) + PROGRAM
-    check_memory(needed, available())
+    print(f"{plan_of(compiled, settings.config, shapes, settings.batch, settings.sequence, **HOW)}\n", flush=True)
+    check_memory("the steps need", temporaries(compiled) + nbytes(shapes) + PROGRAM, available())
     state = jax.block_until_ready(init_state(gpt2.init(jax.random.key(0), settings.config), tx))
     allocator.return_unused()  # of the random numbers' bits
     losses, seconds, faults = [], [], []
