@@ -19,10 +19,15 @@ from refgrad.bench.machine import memory
 from refgrad.bench.process import Process
 from refgrad.models import gpt2
 from refgrad.models._composition import QUERIES, composition
-from refgrad.ops import RULES, operations
+from refgrad.ops import RULES, fused, operations
 
 Arrays = tuple[Any, ...]
-PARTS = ("layer_norm", "linear", "gelu", "attention", "block", "head and loss")
+# Today's, which the document's model does not have: by their rule, and their own forward differentiated by JAX.
+LATER = ("rms_norm", "swiglu", "rotary")
+PARTS = (
+    *("layer_norm", "linear", "gelu", "mlp", "attention", "block", "head and loss", "head and loss, by vocabulary"),
+    *LATER,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,33 +46,56 @@ class PartRow:
     """Bytes kept from the forward to the backward pass."""
 
 
+def parts_of(work: Work) -> list[str]:
+    """The parts that these sizes have: rotary positions turn columns in pairs."""
+    odd = work.config.n_embd // work.config.n_head % 2
+    return [name for name in PARTS if not (odd and name == "rotary")]
+
+
+def rules_of(name: str) -> tuple[str, ...]:
+    """The sets of rules that have the part."""
+    return tuple(rules for rules in RULES if not (name in LATER and rules == "document"))
+
+
 def part(name: str, work: Work, rules: str) -> tuple[Callable[..., jax.Array], Arrays]:
     """The part as a function of its arrays, and their shapes: the stream is (batch, sequence, n_embd).
 
-    Raises ValueError for a part that there is none of.
+    Raises ValueError for a part that there is none of, or not under these rules.
     """
+    if name not in PARTS or rules not in rules_of(name):
+        raise ValueError(f"part is {name!r} under rules {rules!r}, but must be one of {', '.join(map(repr, PARTS))}")
     config, o = work.config, operations(rules)
-    h, V, heads = config.n_embd, config.vocab_size, config.n_head
-    x = _shape(work.batch, work.sequence, h)
-    if name == "layer_norm":
-        return lambda x, g, b: o.layer_norm(x, g, b, config.layer_norm_epsilon), (x, _shape(h), _shape(h))
-    if name == "linear":
-        return o.linear, (x, _shape(h, 4 * h), _shape(4 * h))
-    if name == "gelu":
-        return o.gelu, (_shape(work.batch, work.sequence, 4 * h),)
-    if name == "attention":
-        return _attention(o), (_shape(work.batch, heads, work.sequence, h // heads),) * 3
-    if name == "block":
-        layer = gpt2.shapes(dataclasses.replace(config, n_layer=1))["h"][0]
-        return lambda layer, x: gpt2.block(layer, x, config, rules), (layer, x)
-    if name == "head and loss":
+    h, V, eps = config.n_embd, config.vocab_size, config.layer_norm_epsilon
+    x, wide = (_shape(work.batch, work.sequence, columns) for columns in (h, 4 * h))
+    heads = _shape(work.batch, config.n_head, work.sequence, h // config.n_head)
+    if name in LATER:
+        op = getattr(fused, name)
+        op = op.fun if rules == "autodiff" else op
+        by_name = {"rms_norm": (x, _shape(h)), "swiglu": (wide, wide), "rotary": (heads,)}
+        return (lambda x, g: op(x, g, eps)) if name == "rms_norm" else op, by_name[name]
+    if name.startswith("head and loss"):
         targets = jnp.zeros((work.batch, work.sequence), jnp.int32)
-        return lambda x, E: composition(rules).loss(x, E, targets), (x, _shape(V, h))
-    raise ValueError(f"part is {name!r}, but must be one of {', '.join(map(repr, PARTS))}")
+        chunks = {"chunks": "vocabulary"} if rules == "fused" and name != "head and loss" else {}
+        return lambda x, E: composition(rules).loss(x, E, targets, **chunks), (x, _shape(V, h))
+    up, down = (_shape(h, 4 * h), _shape(4 * h)), (_shape(4 * h, h), _shape(h))
+    layer = gpt2.shapes(dataclasses.replace(config, n_layer=1))["h"][0]
+    return {
+        "layer_norm": (lambda x, g, b: o.layer_norm(x, g, b, eps), (x, _shape(h), _shape(h))),
+        "linear": (o.linear, (x, *up)),
+        "gelu": (o.gelu, (wide,)),
+        "mlp": (_mlp(o), (x, *up, *down)),
+        "attention": (_attention(o), (heads,) * 3),
+        "block": (lambda layer, x: gpt2.block(layer, x, config, rules), (layer, x)),
+    }[name]
 
 
 def _shape(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def _mlp(o: Any) -> Callable[..., jax.Array]:
+    """Two linear layers with a GELU between them: fused, or as the document composes it."""
+    return o.mlp if hasattr(o, "mlp") else lambda x, w, b, v, c: o.linear(o.gelu(o.linear(x, w, b)), v, c)
 
 
 def _attention(o: Any) -> Callable[..., jax.Array]:
@@ -80,7 +108,7 @@ def _attention(o: Any) -> Callable[..., jax.Array]:
 def measure_here(name: str, work: Work, rounds: int) -> list[dict[str, Any]]:
     """Every set of rules on one part, in this process: rows as plain data."""
     compiled, rows = {}, []
-    for rules in RULES:
+    for rules in rules_of(name):
         f, shapes = part(name, work, rules)
         out = jax.eval_shape(f, *shapes)
 

@@ -16,6 +16,7 @@ from refgrad.bench import run as bench
 from refgrad.bench.contenders import BASELINE, CONTENDERS, Work
 from refgrad.cli.settings import add_common, load
 from refgrad.report import bench as report
+from refgrad.report import figures
 
 QUICK = ("model.n_layer=2", "model.n_embd=128", "model.n_positions=128", "model.vocab_size=4096")
 QUICK_NAMES = ("document", "fused", "fast", "small", "roofline")
@@ -40,15 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure, print, write; returns 0. Raises ValueError for bad options, before anything is built."""
-    if options.rounds < 1:
-        raise ValueError(f"--rounds is {options.rounds}, but a pair takes at least 1 turn each")
+    """Measure, print, write; returns 0. Raises ValueError for bad options, before anything is built, and ImportError
+    where an extra that they need is missing."""
+    _check(options)
     if options.quick and options.config is None:
         options.set = [*QUICK, *options.set]
     config, sizes = load(options.config, options.set, whole_sequence=True)
     work = Work(config, sizes["batch"], sizes["sequence"])
-    if options.points and (options.sweep is None or min(options.points) < 1):
-        raise ValueError(f"--points {options.points}: give values of at least 1, for --sweep {'|'.join(sweep.POINTS)}")
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the accelerator's memory is for the contenders
     facts = machine.facts()
     if options.parts or options.sweep == "length":
@@ -58,6 +57,28 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         write_json(options.json, {"machine": facts, "work": work.data(), "rounds": options.rounds, **found})
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raise ValueError for options that contradict each other, or whose result could be neither drawn nor written."""
+    if options.rounds < 1:
+        raise ValueError(f"--rounds is {options.rounds}, but a pair takes at least 1 turn each")
+    if options.points and (options.sweep is None or min(options.points) < 1):
+        raise ValueError(f"--points {options.points}: give values of at least 1, for --sweep {'|'.join(sweep.POINTS)}")
+    if options.parts and options.sweep not in (None, "length"):
+        raise ValueError(f"--parts are measured at one size, or by --sweep length, but --sweep is {options.sweep}")
+    if options.contender and (options.parts or options.sweep == "length"):
+        raise ValueError(f"--contender {options.contender[0]} makes whole steps: leave out --parts and --sweep length")
+    drawn = 1 + len(set(options.contender or ()))
+    if options.sweep and options.figure and drawn > len(figures.COLORS):
+        raise ValueError(f"--figure has {len(figures.COLORS)} lines at most, but {drawn} contenders: name fewer")
+    for path in map(Path, filter(None, (options.json, options.figure))):
+        if not os.access(path.absolute().parent, os.W_OK):
+            raise ValueError(f"{path} cannot be written: {path.absolute().parent} is no folder that takes files")
+    if options.figure:
+        figures.require()
+        if Path(options.figure).suffix not in (".svg", ".png"):
+            raise ValueError(f"--figure {options.figure}: a figure is .svg, or .png to look at it")
 
 
 def _steps(options: argparse.Namespace, work: Work, facts: dict[str, Any]) -> dict[str, Any]:
@@ -76,7 +97,7 @@ def _steps(options: argparse.Namespace, work: Work, facts: dict[str, Any]) -> di
 def _sweep(options: argparse.Namespace, work: Work, facts: dict[str, Any]) -> dict[str, Any]:
     """The step against batch or layers."""
     names = _names(options) if options.contender else sweep.NAMES
-    values = sorted(options.points or sweep.POINTS[options.sweep])
+    values = sorted({*(options.points or sweep.POINTS[options.sweep])})
     print(_heading(work, facts))
     with _status() as say:
         keep = not options.default_allocator
@@ -92,13 +113,13 @@ def _parts(options: argparse.Namespace, work: Work, facts: dict[str, Any]) -> di
     print(_heading(work, facts))
     with _status() as say:
         if options.sweep:
-            values = sorted(options.points or sweep.POINTS["length"])
+            values = sorted({*(options.points or sweep.POINTS["length"])})
             rows = sweep.lengths(work, values, options.rounds, not options.default_allocator, say)
         else:
-            rows = parts.measure(work, parts.PARTS, options.rounds, not options.default_allocator, say)
+            rows = parts.measure(work, parts.parts_of(work), options.rounds, not options.default_allocator, say)
     print(f"\n{report.part_table(rows)}")
     if options.figure:
-        report.draw_lengths(rows, Path(options.figure))
+        (report.draw_lengths if options.sweep else report.draw_parts)(rows, Path(options.figure))
     return {"parts": list(map(dataclasses.asdict, rows))}
 
 

@@ -4,18 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from refgrad._text import Table
-from refgrad.bench.contenders import Work
+from refgrad.bench.contenders import BASELINE, Work
 from refgrad.bench.parts import PartRow
 from refgrad.bench.run import Row
 from refgrad.bench.sweep import Point
 from refgrad.report import figures
 
 NONE = "–"
+OF = ("part", "rules")
 LEGEND = """\
 time: median over the baseline's median in the same pair; spread: least and largest ratio of neighbouring turns
 roofline: seconds of the step's own matmuls, each shape alone, and AdamW's bytes, over this contender's seconds
 GFLOP/s: FLOPs of the document's forward and backward pass (nothing recomputed counts) by this contender's seconds
 temp.: temporaries in XLA's plan, and their ratio to the baseline's; peak: resident memory of the whole process
+compile: XLA's; of PyTorch, what its first step took beyond the later ones; of the roofline, every product's
 faults: minor page faults of a step, the price of memory that the allocator had given back"""
 
 
@@ -59,23 +61,34 @@ def _line(row: Row) -> list[str]:
 
 
 def part_table(rows: Sequence[PartRow]) -> Table:
-    """One line a part and set of rules: forward and backward. Memory in MB (10⁶ bytes)."""
-    header = ["part", "tokens", "rules", "ms", "time / autodiff's", "temp. MB", "kept MB"]
-    return Table(
-        header,
-        [
+    """One line a part and set of rules: forward and backward, beside autodiff's. Memory in MB (10⁶ bytes)."""
+    header = ["part", "tokens", "rules", "ms", "ratio", "temp. MB", "ratio", "kept MB", "ratio"]
+    lines = []
+    for row in rows:
+        base = _autodiffs(row, rows)
+        lines.append(
             [
                 row.part,
                 f"{row.batch} × {row.sequence}",
                 row.rules,
                 NONE if row.seconds is None else f"{1e3 * row.seconds:.2f}",
                 NONE if row.ratio is None else f"{row.ratio:.3f}",
-                f"{row.temporaries / 1e6:,.1f}",
-                f"{row.residuals / 1e6:,.1f}",
+                *_beside(row.temporaries, base.temporaries),
+                *_beside(row.residuals, base.residuals),
             ]
-            for row in rows
-        ],
-    )
+        )
+    return Table(header, lines)
+
+
+def _autodiffs(row: PartRow, rows: Sequence[PartRow]) -> PartRow:
+    """Autodiff's row of the same part at the same length."""
+    same = (one for one in rows if (one.part, one.sequence, one.rules) == (row.part, row.sequence, BASELINE))
+    return next(same, row)
+
+
+def _beside(size: int, reference: int) -> tuple[str, str]:
+    """Bytes in MB, and over the reference's."""
+    return f"{size / 1e6:,.1f}", f"{size / reference:.3f}" if reference else NONE
 
 
 def sweep_table(axis: str, points: Sequence[Point]) -> Table:
@@ -155,9 +168,47 @@ def draw_sweep(axis: str, points: Sequence[Point], path: Path) -> None:
         figures.legend_below(axes[1])
 
 
+def draw_parts(rows: Sequence[PartRow], path: Path) -> None:
+    """Time and temporaries of each part relative to autodiff's, a bar a set of rules; autodiff itself is the line at 1.
+
+    Where a part was not run, or autodiff has no temporaries, there is no bar.
+    """
+    parts, rules = (list(dict.fromkeys(getattr(row, of) for row in rows if row.rules != BASELINE)) for of in OF)
+    found = {(row.part, row.rules): (row.ratio, _over(row, rows)) for row in rows}
+    alt = "; ".join(
+        f"{part}, {name}: time {_shown(found[part, name][0])}, temporaries {_shown(found[part, name][1])}"
+        for part in parts
+        for name in rules
+        if (part, name) in found
+    )
+    shown = f"Forward and backward of each part against autodiff's, {rows[0].batch} × {rows[0].sequence} tokens"
+    size = (9, 1.4 + 0.42 * len(parts))
+    with figures.draw(path, shown, alt, size=size, columns=2, sharey=True) as axes:
+        for at, (one, label) in enumerate(zip(axes, ("time", "temporaries, compiled"), strict=True)):
+            for n, name in enumerate(rules):
+                places = [place + 0.38 * (n - (len(rules) - 1) / 2) for place in range(len(parts))]
+                bars = [found.get((part, name), (None, None))[at] or 0.0 for part in parts]
+                one.barh(places, bars, height=0.36, color=figures.COLORS[n], hatch=figures.HATCHES[n], label=name)
+            one.axvline(1, color=figures.INK, linestyle="--", linewidth=1)
+            one.set(xlabel=f"{label} / autodiff's", yticks=range(len(parts)), yticklabels=parts)
+        axes[0].set_ylabel("part")
+        axes[0].invert_yaxis()
+        axes[1].legend(loc="lower right")
+
+
+def _over(row: PartRow, rows: Sequence[PartRow]) -> float | None:
+    """Temporaries over autodiff's, None where it has none."""
+    reference = _autodiffs(row, rows).temporaries
+    return row.temporaries / reference if reference else None
+
+
+def _shown(ratio: float | None) -> str:
+    return "unknown" if ratio is None else f"{ratio:.2f}"
+
+
 def draw_lengths(rows: Sequence[PartRow], path: Path) -> None:
     """Seconds and temporaries of each part against the length, a line a set of rules; both axes logarithmic."""
-    parts, rules = (list(dict.fromkeys(getattr(row, of) for row in rows)) for of in ("part", "rules"))
+    parts, rules = (list(dict.fromkeys(getattr(row, of) for row in rows)) for of in OF)
     lengths = sorted({row.sequence for row in rows})
     alt = "; ".join(
         f"{row.part} at {row.sequence}, {row.rules}: {row.temporaries / 1e6:,.0f} MB"

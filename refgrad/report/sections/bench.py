@@ -2,7 +2,9 @@
 
 import json
 import tempfile
+import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,6 @@ from refgrad.bench.sweep import Point
 from refgrad.report import bench
 from refgrad.report.sections.section import Section, Shown
 
-KINDS = ("rows", "points", "parts")
-
 
 def read(path: Path) -> dict[str, Any]:
     """The run's data. Raises ValueError where the file is no run of the bench, OSError where it cannot be read."""
@@ -24,38 +24,52 @@ def read(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"--bench {path} is no JSON: {error}") from error
-    if not (isinstance(data, dict) and {"machine", "work"} <= set(data) and any(kind in data for kind in KINDS)):
-        raise ValueError(f"--bench {path} is no run of the bench: `refgrad bench --json {path}` writes one")
+    try:
+        versions, _, found = data["machine"]["versions"].items(), Work.of(data["work"]), _found(data)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"--bench {path} is no run of the bench: `refgrad bench --json {path}` writes one ({error})"
+        ) from error
+    if not (versions and found):
+        raise ValueError(f"--bench {path} is a run of the bench that measured nothing: `refgrad bench` writes another")
     return data
+
+
+def _found(data: dict[str, Any]) -> list[Row] | list[Point] | list[PartRow]:
+    """What was measured, in the bench's own types."""
+    if "rows" in data:
+        return [Row(**row) for row in data["rows"]]
+    if "points" in data:
+        return [Point(point["value"], [Row(**row) for row in point["rows"]]) for point in data["points"]]
+    return [PartRow(**row) for row in data["parts"]]
 
 
 def measured(data: dict[str, Any]) -> Section:
     """The contenders of a step, a sweep of them, or the model's parts: as a table and as the bench's own picture."""
-    work = Work.of(data["work"])
+    work, found = Work.of(data["work"]), _found(data)
+    note = ""
+    draw: Any
     if "rows" in data:
-        rows = [Row(**row) for row in data["rows"]]
-        title, table, note = bench.title(work), bench.contender_table(rows), bench.LEGEND
-        picture = _picture(lambda path: bench.draw(rows, path, title))
+        title, table, note = bench.title(work), bench.contender_table(found), bench.LEGEND
+        draw = partial(bench.draw, title=title)
     elif "points" in data:
-        points = [Point(point["value"], [Row(**row) for row in point["rows"]]) for point in data["points"]]
         axis = data["sweep"]
-        title, table, note = f"A training step against {axis}", bench.sweep_table(axis, points), ""
-        picture = _picture(lambda path: bench.draw_sweep(axis, points, path))
+        title, table = f"A training step against {axis}", bench.sweep_table(axis, found)
+        draw = partial(bench.draw_sweep, axis)
     else:
-        parts = [PartRow(**row) for row in data["parts"]]
-        title, table, note = "The model's parts under every set of rules", bench.part_table(parts), ""
-        lengths = len({part.sequence for part in parts}) > 1
-        picture = _picture(lambda path: bench.draw_lengths(parts, path)) if lengths else None
+        title, table = "The model's parts under every set of rules", bench.part_table(found)
+        draw = bench.draw_lengths if len({part.sequence for part in found}) > 1 else bench.draw_parts
     machine = data["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     about = f"{work.config}. Measured on {machine['processor']}, {machine['cores']} cores; {versions}."
-    shown = {"shown": [Shown("What was measured", table, note=note)], "pictures": [picture] if picture else []}
+    picture = _picture(partial(draw, found), f"bench-{zlib.crc32(json.dumps(data).encode()):08x}")
+    shown = {"shown": [Shown("What was measured", table, note=note)], "pictures": [picture]}
     return Section(title, shown, "bench.html.j2", about=about)
 
 
-def _picture(draw: Callable[[Path], None]) -> Markup:
-    """The SVG that `draw` leaves."""
+def _picture(draw: Callable[[Path], None], name: str) -> Markup:
+    """The SVG that `draw` leaves, its ids beginning with `name`: a page may show several."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "bench.svg"
+        path = Path(folder) / f"{name}.svg"
         draw(path)
         return Markup(path.read_text())
