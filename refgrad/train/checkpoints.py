@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from refgrad.models._inputs import path_name
 from refgrad.train.digest import digests
@@ -197,6 +198,8 @@ def read(path: Path, like: Leaves) -> Restored:
             raise ValueError(f"{path} has {found}, but this run's is of shape {leaf.shape}: its settings are others")
     facts = {name: about["leaves"][name] for name in like}
     with _quietly():
+        if jax.process_count() > 1 and (bad := _damage_for_all(path, facts)):
+            raise CheckpointError(f"{path} is damaged: {bad} is not what was written, or cannot be read")
         try:
             arguments = {item: ocp.args.StandardRestore(some) for item, some in _items(like).items()}
             with ocp.Checkpointer(_handler()) as reader:
@@ -272,6 +275,14 @@ def _damaged(path: Path, facts: Mapping[str, Any]) -> Iterator[str]:
                 continue
             checked = digests({name: jax.device_put(leaf, host) for name, leaf in found.items()})
             yield from (name for name in names if checked[name] != facts[name]["digest"])
+
+
+def _damage_for_all(path: Path, facts: Mapping[str, Any]) -> str | None:
+    """The first damaged leaf, as one process finds it and tells all: each reads its own shards, and all must agree."""
+    names = list(facts)
+    bad = next(_damaged(path, facts), None) if jax.process_index() == 0 else None
+    found = int(multihost_utils.broadcast_one_to_all(np.int32(names.index(bad) if bad else -1)))
+    return names[found] if found >= 0 else None
 
 
 def _groups(facts: Mapping[str, Any]) -> Iterator[list[str]]:
