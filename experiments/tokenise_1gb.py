@@ -156,7 +156,7 @@ def run(settings: Settings) -> Result:
         axes.legend()
 
     peaks = " and ".join(f"{row[-1]:.0f} MB by {kind}" for kind, row in last.items())
-    alt = f"Two lines, nearly level over the size of the text, end at {peaks}, below a limit at {LIMIT} MB."
+    alt = f"Two lines over the size of the text end at {peaks}, below a limit at {LIMIT} MB."
     header = ("tokenizer", "text (MB)", "tokens", "time (s)", "processor (s)", "reuse (s)", "before (MB)", "peak (MB)")
     return Result(answer, Table(header, rows), [Figure("Memory to build a token file", alt, paint)], failures=failures)
 
