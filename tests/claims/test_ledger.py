@@ -1,12 +1,15 @@
 """The ledger as a whole, and the rows of D0, D1, D3 and D4: none missing, none undecided, and each verdict can flip."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from refgrad.claims import LEDGER, Case, Check, Claim, evaluate, run_claim
 from refgrad.cli import main
+from tests.claims import test_d2
 
 LAST = {"D0": 8, "D1": 21, "D3": 17, "D4": 4}  # D2's are in test_d2.py
 ROWS = [id for id in LEDGER if not id.startswith("D2.")]
@@ -41,6 +44,16 @@ def find(id, says):
 
 def test_no_row_is_missing():
     assert [f"{document}.{n}" for document, last in LAST.items() for n in range(1, last + 1)] == ROWS
+
+
+def test_the_readme_counts_the_verdicts():
+    """By the sets that `test_verdict`, here and for D2, holds each row to."""
+    when, wrong = HOLDS_WHEN | test_d2.HOLDS_WHEN, WRONG | test_d2.WRONG
+    counts = [len(LEDGER), len(LEDGER) - len(when) - len(wrong), len(when), len(wrong)]
+    readme = " ".join((Path(__file__).parents[2] / "README.md").read_text().split())
+    counted = r"(\d+) rows, of which (\d+) hold, (\d+) hold under a named condition, and (\d+) are wrong"
+    said = re.search(counted, readme)
+    assert said and [int(number) for number in said.groups()] == counts
 
 
 @pytest.mark.parametrize("id", ROWS)
