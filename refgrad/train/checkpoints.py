@@ -13,6 +13,7 @@ again when it is read, and a checkpoint with a damaged one is passed over, sayin
 
 import contextlib
 import errno
+import gc
 import hashlib
 import json
 import math
@@ -198,20 +199,29 @@ def read(path: Path, like: Leaves) -> Restored:
             raise ValueError(f"{path} has {found}, but this run's is of shape {leaf.shape}: its settings are others")
     facts = {name: about["leaves"][name] for name in like}
     with _quietly():
-        if jax.process_count() > 1 and (bad := _damage_for_all(path, facts)):
-            raise CheckpointError(f"{path} is damaged: {bad} is not what was written, or cannot be read")
-        try:
-            arguments = {item: ocp.args.StandardRestore(some) for item, some in _items(like).items()}
-            with ocp.Checkpointer(_handler()) as reader:
-                found = reader.restore(path, args=ocp.args.Composite(**arguments))
-        except Exception as error:
-            bad = next(_damaged(path, facts), None)
-            raise CheckpointError(f"{path} is damaged: {bad or 'a file'} cannot be read ({_reason(error)})") from error
+        found, reason = _found(path, like, facts)
+    if reason:
+        raise CheckpointError(f"{path} is damaged: {reason}")
     leaves = {name: found[name.split(".")[0]][name] for name in like}
     for name, digest in digests(leaves).items():
         if digest != facts[name]["digest"]:
             raise CheckpointError(f"{path} is damaged: {name} is not what was written")
     return Restored(about["step"], leaves, about)
+
+
+def _found(path: Path, like: Leaves, facts: Mapping[str, Any]) -> tuple[Any, str | None]:
+    """The items as orbax reads them, and why they could not be read; None where they could."""
+    if jax.process_count() > 1 and (bad := _damage_for_all(path, facts)):
+        return None, f"{bad} is not what was written, or cannot be read"
+    try:
+        arguments = {item: ocp.args.StandardRestore(some) for item, some in _items(like).items()}
+        with ocp.Checkpointer(_handler()) as reader:
+            return reader.restore(path, args=ocp.args.Composite(**arguments)), None
+    except Exception as error:
+        bad = list(_damaged(path, facts))
+        item = _item(bad[0]) if bad else "a file"
+        whole = not bad or sum(_item(name) == item for name in facts) <= len(bad)
+        return None, f"{item if whole else bad[0]} cannot be read ({_reason(error)})"
 
 
 def _items(leaves: Leaves) -> dict[str, Leaves]:
@@ -304,10 +314,11 @@ def _groups(facts: Mapping[str, Any]) -> Iterator[list[str]]:
 def _quietly() -> Iterator[None]:
     """Without what Python prints of reads that fail after the first has: their event loop is closed by then."""
     told = sys.unraisablehook
-    sys.unraisablehook = lambda args: None if isinstance(args.exc_value, RuntimeError) else told(args)
+    sys.unraisablehook = lambda args: None
     try:
         yield
     finally:
+        gc.collect()  # of those reads
         sys.unraisablehook = told
 
 
@@ -320,4 +331,5 @@ def _reason(error: BaseException) -> str:
     for full in map(os.strerror, FULL):
         if full in text:
             return f"there is no space left for it ({full}): free some, then go on with --resume"
-    return (str(chain[-1]).strip().splitlines() or [type(chain[-1]).__name__])[0]
+    first = chain[-1]
+    return next(iter(str(first).strip().splitlines()), "") if not isinstance(first, KeyError) else f"no {first} in it"
