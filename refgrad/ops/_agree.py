@@ -1,5 +1,8 @@
 """Shapes and dtypes that must agree, said once for each operation and checked before anything is traced further."""
 
+import operator
+from typing import Any
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -30,6 +33,21 @@ def agree(op: str, **arguments: tuple[Array, str]) -> None:
                 f"{op}: {name} is {dtype} but {floating[0]} is {floating[1]}: cast one to the other's dtype"
             )
         _bind(op, name, jnp.shape(value), axes.split(), lengths)
+
+
+def check_size(op: str, name: str, value: Any, what: str) -> None:
+    """Hold a static size, such as `what`, against the least of 1; one larger than its axis is the axis.
+
+    Raises TypeError where it is no integer known while tracing, and ValueError below 1, naming operation and value.
+    """
+    try:
+        whole = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        whole = None
+    if whole is None:
+        raise TypeError(f"{op}: {name} is {value!r}, but must be a static integer: {what}")
+    if whole < 1:
+        raise ValueError(f"{op}: {name} is {value}, but must be at least 1: {what}")
 
 
 def _bind(op: str, name: str, shape: tuple[int, ...], axes: list[str], lengths: dict) -> None:

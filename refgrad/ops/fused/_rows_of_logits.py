@@ -16,13 +16,14 @@ Source: D2, "Log-softmax Gradients"; label smoothing: Szegedy et al. (2016); z-l
 """
 
 import math
+from numbers import Real
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from refgrad.ops._agree import agree
+from refgrad.ops._agree import agree, check_size
 from refgrad.ops._numerics import Like, wide, wide_dtype
 from refgrad.ops.token_embedding import token_embedding
 
@@ -44,28 +45,40 @@ class Rows(NamedTuple):
 def check(op: str, x: Array, E: Array, targets: Array, mask: Array, chunk: int, terms: Terms) -> None:
     """Raise ValueError or TypeError, naming the value and the bound, for arguments that do not agree."""
     agree(op, x=(x, "... s h"), E=(E, "V h"))
-    agree(op, targets=(targets, "... s < V"), mask=(mask, "... s < 2"))
-    if targets.shape != x.shape[:-1]:
-        raise ValueError(f"{op}: targets has shape {targets.shape}, but x has rows {x.shape[:-1]}: give one a row")
+    agree(op, targets=(targets, "... s < V"))
+    for name, ids in (("targets", targets), ("mask", mask)):
+        if jnp.shape(ids) != x.shape[:-1]:
+            raise ValueError(f"{op}: {name} has shape {jnp.shape(ids)}, but x has rows {x.shape[:-1]}: give one a row")
+    if not (jnp.issubdtype(mask.dtype, jnp.integer) or mask.dtype == bool):
+        raise TypeError(f"{op}: mask is {mask.dtype}, but is 0 (ignored) or 1, or a truth: pass mask != 0")
     if not math.prod(x.shape):
         raise ValueError(f"{op}: x has shape {x.shape}, but a mean needs one row of one column at least")
-    if chunk < 1:
-        raise ValueError(f"{op}: chunk is {chunk}, but must be at least 1")
+    if not E.shape[0]:
+        raise ValueError(f"{op}: E has shape {E.shape}, but a vocabulary has one id at least")
+    check_size(op, "chunk", chunk, "what is alive of the logits")
+    for name, value in terms._asdict().items():
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{op}: {name} is {value!r}, but must be a static number")
     if not 0 <= terms.smoothing < 1:
         raise ValueError(f"{op}: smoothing is {terms.smoothing}, but must be at least 0 and below 1")
-    if not terms.z_loss >= 0:
-        raise ValueError(f"{op}: z_loss is {terms.z_loss}, but must be at least 0")
+    if not 0 <= terms.z_loss < math.inf:
+        raise ValueError(f"{op}: z_loss is {terms.z_loss}, but must be at least 0 and finite")
+
+
+def _counted(mask: Array) -> Array:
+    """The mask as truths."""
+    return mask if mask.dtype == bool else mask != 0
 
 
 def flat(targets: Array, mask: Array, x: Array) -> Rows:
-    """The rows of (..., s) ids, those where `mask` is 0 ignored; x gives the dtype of sums."""
-    counted = (mask != 0).reshape(mask.size)
+    """The rows of (..., s) ids, those where `mask` is 0 or false ignored; x gives the dtype of sums."""
+    counted = _counted(mask).reshape(mask.size)
     return Rows(jnp.where(counted, targets.reshape(mask.size), 0), counted.astype(wide_dtype(x.dtype)))
 
 
 def number(mask: Array, x: Array) -> Array:
     """How many rows count, 1 at least, in the dtype of x's sums."""
-    return jnp.maximum(jnp.sum((mask != 0).astype(wide_dtype(x.dtype))), 1)
+    return jnp.maximum(jnp.sum(_counted(mask).astype(wide_dtype(x.dtype))), 1)
 
 
 def sums(x: Array) -> tuple[Array, Array]:

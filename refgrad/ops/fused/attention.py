@@ -31,7 +31,7 @@ import sympy
 from jax import Array
 
 from refgrad._jax import custom_vjp
-from refgrad.ops._agree import agree
+from refgrad.ops._agree import agree, check_size
 from refgrad.ops._numerics import Like, after, blocks, corner, lift, product, wide
 from refgrad.ops._row import Cost, Row, Special
 from refgrad.symbols import a, b, d, m, n_h, s, w
@@ -80,12 +80,24 @@ def _attend(q: Array, k: Array, v: Array, block: int) -> tuple[Array, Array, Arr
     return o, top, total
 
 
+def _above(part: Array, s: int) -> Array:
+    """`part`, of the last queries, as the last rows of s."""
+    edges = [(0, 0, 0)] * (part.ndim - 2) + [(s - part.shape[-2], 0, 0), (0, 0, 0)]
+    return jax.lax.pad(part, jnp.zeros((), part.dtype), edges)
+
+
+def _added(dq: Array, part: Array) -> Array:
+    """dq (..., s, d) with `part` added to its last rows, in place: sums that a compiler could put off until the last
+    block would keep every block's part alive."""
+    start = dq.shape[-2] - part.shape[-2]
+    return jax.lax.dynamic_update_slice_in_dim(dq, dq[..., start:, :] + part, start, dq.ndim - 2)
+
+
 def _agree(q: Array, k: Array, v: Array, block: int) -> None:
     agree("fused.attention", q=(q, "... s d"), k=(k, "... s d"), v=(v, "... s d"))
     if not (q.shape[-2] and q.shape[-1]):
         raise ValueError(f"fused.attention: q has shape {q.shape}, but needs one position and one column at least")
-    if block < 1:
-        raise ValueError(f"fused.attention: block is {block}, but must be at least 1: the rows of a block of queries")
+    check_size("fused.attention", "block", block, "the rows of a block of queries")
 
 
 @custom_vjp(nondiff_argnums=(3,))
@@ -127,9 +139,7 @@ def _bwd(block: int, kept: Residuals, do: Array) -> tuple[Array, Array, Array]:
         dv.append(product("...ji,...id->...jd", p.astype(v.dtype), do_rest))
         dk.append(product("...ji,...id->...jd", dx, q_rest))
         part = product("...ji,...jd->...id", dx, k[..., keys, :])
-        if dq is not None:
-            part = jnp.concatenate([part[..., :block, :], part[..., block:, :] + dq], axis=-2)
-        dq = part
+        dq = _above(part, s) if dq is None else _added(dq, part)
     dk, dv = (jnp.concatenate(parts[::-1], axis=-2) for parts in (dk, dv))
     return Like.of(kept.q)(dq * q.shape[-1] ** -0.5), Like.of(k)(dk), Like.of(v)(dv)
 
@@ -138,11 +148,10 @@ attention.defvjp(_fwd, _bwd)
 
 WHOLE = sympy.floor(s / m)  # blocks of m rows; what is left are s − m·WHOLE
 AREA = m**2 * WHOLE * (WHOLE + 1) / 2 + (s - m * WHOLE) * s  # Σ over the blocks of queries: rows × prefix
-SUMMED = s * WHOLE - m * WHOLE * (WHOLE - 1) / 2 + (s - m * WHOLE) - s  # Σ over the later blocks of keys: queries
 HEADS = b * n_h
 LATER = sympy.ceiling(s / m) - 1  # blocks that wait for another …
 PREFIXES = m * WHOLE * (WHOLE + 1) / 2 + (LATER + 1 - WHOLE) * s - sympy.Min(m, s)  # … their keys, forward
-RESTS = SUMMED + LATER * m  # … their queries, backward
+RESTS = s * LATER - m * LATER * (LATER - 1) / 2  # … their queries, backward: those from a block's first position on
 
 ROW = Row(
     op=attention,
@@ -154,7 +163,7 @@ ROW = Row(
         HEADS * (4 * AREA * d + 4 * AREA - 2 * s + 2 * s * d + 2 * LATER + 2 * PREFIXES * d) + AREA, HEADS * AREA
     ),
     backward=Cost(
-        HEADS * (10 * AREA * d + 5 * AREA + 6 * s * d + SUMMED * d + 4 * LATER + 2 * RESTS * d) + AREA,
+        HEADS * (10 * AREA * d + 5 * AREA + 6 * s * d + 3 * RESTS * d + 4 * LATER) + AREA,
         HEADS * AREA,
     ),
     document=HEADS * s**2 * (8 * d + 5),
@@ -162,7 +171,7 @@ ROW = Row(
         "masked blocks skipped": HEADS * (AREA - s**2) * (8 * d + 5),
         "scores recomputed": HEADS * (AREA * (2 * d + 3) + 3 * s * d) + AREA,
         "scaling and row sums a column, not a score": HEADS * 3 * (s * d - AREA),
-        "dq summed over the blocks": HEADS * SUMMED * d,
+        "dq summed over the blocks": HEADS * RESTS * d,
         "blocks await each other": HEADS * (4 * LATER + 2 * RESTS * d),
     },
     residuals=HEADS * s * (4 * w * d + 2 * a),

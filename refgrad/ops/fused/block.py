@@ -28,7 +28,7 @@ import sympy
 from jax import Array
 
 from refgrad._jax import custom_vjp
-from refgrad.ops._agree import agree
+from refgrad.ops._agree import agree, check_size
 from refgrad.ops._numerics import Like, after
 from refgrad.ops._row import Cost, Row, Special, summed
 from refgrad.ops.fused.attention import ROW as ATTENTION
@@ -141,8 +141,7 @@ def _check(x: Array, p: Params, n_head: int, block: int) -> None:
         raise ValueError(f"fused.block: w_qkv has {p.w_qkv.shape[-1]} columns, but 3h = {3 * h}: q, k and v")
     if n_head < 1 or h % n_head:
         raise ValueError(f"fused.block: n_head is {n_head}, but must divide h = {h}")
-    if block < 1:
-        raise ValueError(f"fused.block: block is {block}, but must be at least 1: the rows of a block of queries")
+    check_size("fused.block", "block", block, "the rows of a block of queries")
 
 
 @custom_vjp(nondiff_argnums=(13, 14, 15, 16))

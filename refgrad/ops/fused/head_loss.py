@@ -78,10 +78,12 @@ def _chunk(
 def head_loss(
     x: Array, E: Array, targets: Array, mask: Array, chunk: int, smoothing: float = 0.0, z_loss: float = 0.0
 ) -> Array:
-    """x (..., s, h), E (V, h), ids (..., s) in [0, V), mask (..., s) of 0 (ignored) or 1 → the mean loss, a scalar.
+    """x (..., s, h), E (V, h), ids (..., s) in [0, V), mask (..., s) → the mean loss, a scalar.
 
-    The result is in float32 at least, NaN for an id outside [0, V) that counts. `chunk` ≥ 1 positions are taken at a
-    time. Raises ValueError or TypeError for arguments that do not agree, and ValueError for an empty batch.
+    Where the mask is 0 or False the target is ignored, as by `targets != -100`, and its id may be any. Smoothing ε in
+    [0, 1) and z-loss ζ ≥ 0 enter as `_rows_of_logits` says. The result is in float32 at least, NaN for an id outside
+    [0, V) that counts. `chunk` ≥ 1 positions are taken at a time, all of them where it is larger than s.
+    Raises ValueError or TypeError for arguments that do not agree, and ValueError for an empty batch.
     """
     terms = Terms(smoothing, z_loss)
     check("fused.head_loss", x, E, targets, mask, chunk, terms)
