@@ -1,7 +1,8 @@
 """A training step with the optimiser's update inside the backward pass, over a list of layers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -57,10 +58,20 @@ class Leaves:
             self.squares[place] = value
 
     def updated(
-        self, separate: Separate, places: Sequence[int], owned: Sequence[int], grads: list[Array], mine: Mine
+        self,
+        separate: Separate,
+        places: Sequence[int],
+        owned: Sequence[int],
+        grads: list[Array],
+        mine: Mine,
+        read: Mapping[int, Array] = MappingProxyType({}),
     ) -> Mine:
-        """What becomes of `mine`, the parameters at `places` and the state leaves `owned`, by these gradients."""
-        params, opt_state = _put(self.params, places, mine[0]), _put(self.opt_state, owned, mine[1])
+        """What becomes of `mine`, the parameters at `places` and the state leaves `owned`, by these gradients.
+
+        `read` are state leaves that no gradient changes, in the place of the whole ones.
+        """
+        params = _put(self.params, places, mine[0])
+        opt_state = _put(_put(self.opt_state, list(read), list(read.values())), owned, mine[1])
         return self.choose(separate.update(dict(zip(places, self.scale(grads), strict=True)), params, opt_state), mine)
 
     def replace(self, places: Sequence[int], owned: Sequence[int], mine: Mine) -> None:

@@ -91,6 +91,23 @@ def alike(stacked: ClosedJaxpr, sliced: ClosedJaxpr) -> bool:
         if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip_longest(*numbers, fillvalue=np.inf)):
             return False
         inside = called(one), called(other)
-        if inside[0] and inside[1] and not alike(inside[0], inside[1]):
+        if inside[0] and inside[1]:
+            if not alike(inside[0], inside[1]):
+                return False
+        elif not all(_same(one.params[key], other.params[key]) for key in one.params if not _shape(one, key)):
             return False
     return all(np.array_equal(a, b) for a, b in zip_longest(stacked.consts, sliced.consts))
+
+
+def _shape(eqn: JaxprEqn, parameter: str) -> bool:
+    """Whether the equation's parameter is the shape of what it makes of an operand, which changes with the stack."""
+    return (eqn.primitive.name, parameter) in {("broadcast_in_dim", "shape"), ("reshape", "new_sizes")}
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two parameters of an equation are equal, programs among them alike."""
+    if isinstance(one, ClosedJaxpr):
+        return alike(one, other)
+    if isinstance(one, tuple) and one and isinstance(one[0], ClosedJaxpr):  # the branches of a cond
+        return all(map(alike, one, other))
+    return bool(np.array_equal(one, other)) if isinstance(one, np.ndarray) else bool(one == other)

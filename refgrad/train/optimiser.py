@@ -1,5 +1,6 @@
 """An optax transformation as one function: gradients, state and parameters → new parameters and state."""
 
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,10 @@ try:
     import optax
 except ImportError as error:
     raise ImportError("refgrad.train needs optax: pip install 'refgrad[train]'") from error
+
+
+# How Python, and optax itself, say that `update` was called without something that it needs.
+MORE = re.compile(r"required keyword-only argument|must be provided to")
 
 
 class State(NamedTuple):
@@ -28,19 +33,41 @@ def check_transformation(tx: Any) -> None:
 
 
 def init_state(params: Params, tx: optax.GradientTransformation) -> State:
-    """The state before the first step. Raises TypeError where `tx` is no optax transformation."""
+    """The state before the first step. Raises TypeError where `tx` is no optax transformation.
+
+    No two of its leaves share memory, since a step donates each: what `tx` keeps of the parameters is a copy.
+    """
     check_transformation(tx)
     with jax.numpy_dtype_promotion("standard"):
-        return State(params, tx.init(params))
+        opt_state = tx.init(params)
+    seen = {id(leaf) for leaf in jax.tree.leaves(params)}
+
+    def own(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and id(leaf) in seen:
+            return leaf.copy()
+        seen.add(id(leaf))
+        return leaf
+
+    return State(params, jax.tree.map(own, opt_state))
 
 
 def update(tx: optax.GradientTransformation, grads: Params, state: State) -> State:
     """`state` after one update of every parameter.
 
-    Traced under standard promotion, since most of optax mixes a Python-typed count with float32.
+    Traced under standard promotion, since most of optax mixes a Python-typed count with float32. Raises ValueError for
+    a transformation that asks for more than gradients, state and parameters, such as the loss or a line search's
+    function.
     """
     with jax.numpy_dtype_promotion("standard"):
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        try:
+            updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        except (TypeError, ValueError) as error:
+            if not MORE.search(str(error)):
+                raise
+            raise ValueError(
+                f"tx asks for more than gradients, state and parameters ({error}), which a training step does not "
+                "give: take a transformation without it, or write the step with jax.value_and_grad(gpt2.loss)"
+            ) from error
         params: Any = optax.apply_updates(state.params, updates)
         return State(params, opt_state)
 

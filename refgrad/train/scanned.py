@@ -2,7 +2,8 @@
 
 The state's layers are carried through the backward loop, and each iteration replaces one slice of every array. That is
 the ordinary update exactly where the transformation treats each layer of a stacked leaf alone: element by element
-along axis 0, which `layerwise` proves or refuses.
+along axis 0, which `layerwise` proves or refuses; bit for bit, but for functions that compilers approximate (madgrad's
+cube root): it may round them otherwise in arrays of another shape.
 """
 
 import dataclasses
@@ -108,6 +109,7 @@ def _backward(pieces: Pieces, parts: Layerwise, leaves: Leaves, kept: Any, dx: A
     """Walk the layers from the last, replacing a slice of each of their leaves; returns the first block's dx."""
     places, structure = jax.tree.flatten(leaves.places["h"])
     owned = parts.whole.owned(places)
+    unowned = parts.stacked.difference(owned)  # read by a layer's update and changed by none, as madgrad's x₀
 
     def iteration(carry: Any, x: Any) -> tuple[Any, list[Array]]:
         (params, opt_state, dx), (n, kept) = carry, x
@@ -116,7 +118,8 @@ def _backward(pieces: Pieces, parts: Layerwise, leaves: Leaves, kept: Any, dx: A
         grads, dx = pieces.pull(layer, kept, dx)
 
         def body(grads: list[Array], mine: Any) -> Any:
-            return leaves.updated(parts.one_layer, places, owned, grads, mine)
+            read = {i: _slice(leaves.opt_state[i], n) for i in unowned}
+            return leaves.updated(parts.one_layer, places, owned, grads, mine, read)
 
         with jax.named_scope("update"):
             new, dx = apart(leaves.one, body, [g[None] for g in jax.tree.leaves(grads)], now, dx)
