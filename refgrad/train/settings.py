@@ -45,18 +45,18 @@ class Train(Checked):
     """The optimisation, and how a step is computed."""
 
     section: ClassVar[str] = "train"
-    steps: int = number(1000, least=1)
-    batch: int = number(32, least=1)
+    steps: int = number(2000, least=1)
+    batch: int = number(8, least=1)
     """Sequences a step."""
     sequence: int = number(128, least=1)
     """Tokens a sequence."""
     accumulate: int = number(1, least=1)
     """Parts of the batch whose gradients are summed one after another."""
-    learning_rate: float = number(3e-3, above=0)
+    learning_rate: float = number(2e-3, above=0)
     """The highest, after warm-up."""
     final_rate: float = number(0.1, least=0)
     """What the cosine ends at, as a share of the highest."""
-    warmup: int = number(50, least=0)
+    warmup: int = number(100, least=0)
     """Steps of linear warm-up."""
     weight_decay: float = number(0.1, least=0)
     """Of matrices alone."""
@@ -72,8 +72,8 @@ class Train(Checked):
     dtype: str = one_of("float32", DTYPES)
     """Of the computation; parameters and optimiser are float32."""
     seed: int = number(0, least=0, below=2**32)
-    validate_every: int = number(200, least=1)
-    validation_batches: int = number(10, least=1)
+    validate_every: int = number(100, least=1)
+    validation_batches: int = number(20, least=1)
     """Batches of a validation on the way; at the end it is the whole held-out text."""
     spike: float = number(2.0, least=0)
     """Stop where the loss exceeds so many medians of the last hundred losses; 0: never."""

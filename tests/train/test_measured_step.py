@@ -19,6 +19,13 @@ from refgrad.train.watch import backward_order, concerned
 
 CONFIG = gpt2.Config(n_layer=2, n_head=2, n_embd=16, n_positions=16, vocab_size=256)
 IDS = standard_library_ids(4, 16)
+
+
+def slow(value, when=True):
+    """One case of a test, in the slow lane."""
+    return pytest.param(value, marks=[pytest.mark.slow] * when)
+
+
 FORMS = {
     "plain": {},
     "scanned": {"scan": True},
@@ -39,7 +46,7 @@ def gradients(scan=False):
     return jax.jit(jax.value_and_grad(lambda p: gpt2.loss(p, *IDS, CONFIG, rules="autodiff", scan=scan)))(params)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (len(name) > 10)) for name in FORMS])
+@pytest.mark.parametrize("name", [slow(name, name not in ("plain", "small, scanned")) for name in FORMS])
 def test_measures_are_the_gradients_and_the_update_is_the_same(name):
     how, tx = FORMS[name], optax.sgd(0.1)
     scan = how.get("scan", False)
@@ -52,7 +59,7 @@ def test_measures_are_the_gradients_and_the_update_is_the_same(name):
     chex.assert_trees_all_close(state.params, plain.params, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["plain", "fast", pytest.param("small, scanned", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [slow("plain"), "fast", slow("small, scanned")])
 def test_a_step_that_is_not_finite_changes_nothing_and_the_parameter_is_named(name):
     how, (tx, _) = FORMS[name], adamw(Train(warmup=0))
     scan = how.get("scan", False)
@@ -82,14 +89,16 @@ def test_a_gradient_that_is_not_finite_is_named_where_the_loss_is(monkeypatch):
 
 @pytest.mark.parametrize("scan", [False, True])
 def test_the_order_of_the_backward_pass(scan):
-    _, grads = gradients(scan)
-    names = [name for name, _ in backward_order(squares_by_leaf(grads))]
+    params = gpt2.shapes(CONFIG)
+    squares = jax.eval_shape(squares_by_leaf, jax.eval_shape(gpt2.stack, params) if scan else params)
+    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), squares)
+    names = [name for name, _ in backward_order(ones)]
     layers = [int(name.split("layer ")[1]) if scan else int(name.split(".")[1]) for name in names if name[:2] == "h."]
     assert names[0].startswith("ln_f") and names[-1].split(".")[0] in ("wte", "wpe")
     assert layers == sorted(layers, reverse=True) and set(layers) == {0, 1}
 
 
-@pytest.mark.parametrize("parts", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("parts", [2, slow(4)])
 def test_a_batch_in_parts_is_the_batch(parts):
     tx = optax.sgd(0.5)
     want, whole = make_step(CONFIG, tx, measured=True)(start(tx), *IDS)
@@ -110,7 +119,7 @@ def test_the_schedule():
     train = Train(steps=100, warmup=10, learning_rate=0.5, final_rate=0.1)
     _, schedule = adamw(train)
     with jax.numpy_dtype_promotion("standard"):
-        rates = [float(schedule(n)) for n in range(101)]
+        rates = jax.jit(jax.vmap(schedule))(jnp.arange(101)).tolist()
     assert rates[0] == pytest.approx(0.05) and rates[10] == pytest.approx(0.5) and rates[100] == pytest.approx(0.05)
     assert rates[:11] == sorted(rates[:11]) and rates[10:] == sorted(rates[10:], reverse=True)
     n = 37
@@ -123,7 +132,8 @@ def test_decay_is_of_matrices_alone():
     tx, _ = adamw(dataclasses.replace(Train(warmup=0), weight_decay=0.5, learning_rate=0.1))
     state = start(tx)
     with jax.numpy_dtype_promotion("standard"):
-        updates, _ = tx.update(jax.tree.map(jnp.zeros_like, state.params), state.opt_state, state.params)
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        updates, _ = jax.jit(tx.update)(zeros, state.opt_state, state.params)
     moved = {
         jax.tree_util.keystr(path): bool(jnp.any(u != 0)) for path, u in jax.tree_util.tree_leaves_with_path(updates)
     }
