@@ -7,9 +7,11 @@ import optax
 import pytest
 from jax import lax
 
+from refgrad.models import gpt2
 from refgrad.train.dependence import dependence, evaluate
 from refgrad.train.layerwise import EACH, MIXED, OTHER, SAME, kinds
 from refgrad.train.optimiser import State, init_state
+from refgrad.train.scanned import layerwise
 from refgrad.train.separate import separate
 
 PARAMS = {"a": jnp.ones((3, 4)), "b": jnp.ones(4), "c": jnp.ones(())}
@@ -127,3 +129,25 @@ def test_layers_kept_apart_or_not(name):
     f, want = KINDS[name]
     program = jax.make_jaxpr(f)(STACKED, jnp.ones(5))
     assert kinds(program, [EACH, OTHER]) == [want]
+
+
+LAYERS = gpt2.Config(n_layer=3, n_head=2, n_embd=8, n_positions=8, vocab_size=16)
+OTHERWISE = {
+    "a literal": lambda g: -g / g.size,
+    "a power": lambda g: -lax.integer_pow(g, g.shape[0]),
+    "numbers counted": lambda g: -g * jnp.arange(g.shape[0]).astype(g.dtype).sum(),
+    "in a branch": lambda g: lax.cond(jnp.ones(()) > 0, lambda x: x * float(x.shape[0]), lambda x: x, g),
+    "in a loop": lambda g: g * lax.fori_loop(0, g.shape[0], lambda _, c: 0.5 * c, jnp.ones(())),
+}
+
+
+def leaf_by_leaf(f):
+    return optax.GradientTransformation(lambda params: (), lambda g, state, params=None: (jax.tree.map(f, g), state))
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_what_depends_on_how_many_layers_are_stacked_is_refused(name):
+    params = jax.eval_shape(gpt2.stack, gpt2.shapes(LAYERS))
+    with pytest.raises(ValueError, match="something else with one layer than with all of them stacked: go this way"):
+        layerwise(leaf_by_leaf(OTHERWISE[name]), State(params, ()), "go this way")
+    layerwise(leaf_by_leaf(lambda g: -0.1 * g / (1 + jnp.abs(g))), State(params, ()), "")

@@ -149,6 +149,39 @@ def test_a_layer_updated_by_stale_gradients_is_seen(monkeypatch):
     assert not np.array_equal(got.params["h"][0]["mlp"]["c_fc"]["weight"], want.params["h"][0]["mlp"]["c_fc"]["weight"])
 
 
+def test_state_that_no_gradient_changes_is_read_layer_by_layer():
+    """madgrad keeps the first parameters: a copy, since they are donated, of which a layer's update reads a slice."""
+    tx = optax.contrib.madgrad(1e-2)
+    got, _ = run(make_step(CONFIG, tx, memory="fast", scan=True), start(tx, scan=True), 2)
+    want, _ = run(make_step(CONFIG, tx, scan=True), start(tx, scan=True), 2)
+    chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+WHOLE = [
+    slow((rules, memory, scan, dtype), (rules, memory, scan, dtype) != ("fused", "small", False, "bfloat16"))
+    for rules in ("document", "fused")
+    for memory in ("plain", "fast", "small")
+    for scan in (False, True)
+    for dtype in (None, "bfloat16")
+]
+
+
+@pytest.mark.parametrize(("rules", "memory", "scan", "dtype"), WHOLE)
+def test_the_whole_step_lowers_for_every_platform(rules, memory, scan, dtype):
+    tx, platforms = optax.adamw(1e-3), ("cpu", "cuda", "tpu")
+    state = jax.eval_shape(lambda: start(tx, scan))
+    ids = jax.ShapeDtypeStruct((2, 16), jnp.int32)
+    step = make_step(CONFIG, tx, rules=rules, memory=memory, scan=scan, compute_dtype=dtype)
+    assert jax.export.export(step, platforms=platforms)(state, ids, ids).platforms == platforms
+
+
+@pytest.mark.parametrize("memory", ["plain", "fast"])
+def test_a_transformation_that_asks_for_more_is_refused(memory):
+    tx = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())
+    with pytest.raises(ValueError, match=r"tx asks for more than gradients, state and parameters .*'value'"):
+        make_step(CONFIG, tx, memory=memory).trace(start(tx), *IDS)
+
+
 def test_decays_by_name_stacked_or_not():
     params = gpt2.init(jax.random.key(0), CONFIG)
     for tree in (params, gpt2.stack(params)):
