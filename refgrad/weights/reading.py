@@ -1,7 +1,7 @@
 """A GPT-2 folder → parameters and config.
 
-Every header is held against the config before the first tensor is read. The files are memory-mapped, and each tensor
-is copied once, by itself: two whole copies never exist.
+Every header is held against the config before the first tensor is read. The files are memory-mapped and handed to JAX
+one tensor after another: beyond the parameters, memory holds one tensor.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from refgrad.models._inputs import path_name
@@ -64,10 +63,13 @@ def load(path: str | Path) -> tuple[Params, Config]:
             _check_tied(tensors.pop(HEAD), tensors.get(EMBEDDING))
         _check_names(folder, tensors, parameter_shapes(config))
         _check_types(tensors, parameter_shapes(config))
-        params = jax.tree_util.tree_map_with_path(
-            lambda path, _: jnp.asarray(tensors[path_name(path)].read()), shapes(config)
-        )
+        params = jax.tree_util.tree_map_with_path(lambda path, _: _on_device(tensors[path_name(path)]), shapes(config))
     return params, config
+
+
+def _on_device(stored: Stored) -> jax.Array:
+    """The tensor as JAX's; waits, so that no more than one is held in both."""
+    return jax.block_until_ready(jax.device_put(stored.read()))
 
 
 def _parameters(folder: Path, opened: ExitStack) -> dict[str, Stored]:

@@ -193,3 +193,36 @@ def test_a_full_disk_and_a_killed_process_leave_the_former_model(tmp_path):
             assert ran.returncode == -signal.SIGKILL, ran.stderr
             assert len(list(tmp_path.glob("killed.*.part"))) == 1
         assert same_bits(weights.load(tmp_path / name)[0], parameters())
+
+
+WATCHED = """
+import sys, threading, time
+import jax, numpy as np
+from refgrad import weights
+from tests.weights.folders import parameters
+jax.block_until_ready(jax.device_put(np.zeros(3)))
+def held():
+    return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("RssAnon"))
+before, most, done = held(), [0], threading.Event()
+def watch():
+    while not done.wait(0.001):
+        most.append(held())
+thread = threading.Thread(target=watch)
+thread.start()
+params, _ = weights.load(sys.argv[1])
+jax.block_until_ready(params)
+done.set()
+thread.join()
+print((max(most) - before) / sum(leaf.nbytes for leaf in jax.tree.leaves(params)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own account of memory")
+def test_a_model_is_never_in_memory_twice(tmp_path):
+    config = gpt2.Config(n_layer=8, n_head=4, n_embd=512, n_positions=64, vocab_size=5000)  # 112 MB, 10 the largest
+    ones = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), gpt2.shapes(config))
+    weights.save(tmp_path / "m", ones, config)
+    command = [sys.executable, "-c", WATCHED, str(tmp_path / "m")]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True)
+    assert float(ran.stdout) < 1.3
