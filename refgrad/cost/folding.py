@@ -13,7 +13,7 @@ from jax.extend.core import JaxprEqn
 from refgrad.cost.constants import EXPONENT
 from refgrad.cost.equations import DEAD, Equation
 from refgrad.cost.hlo import Row
-from refgrad.cost.primitives import TABLE, dots, elementwise, reductions
+from refgrad.cost.primitives import TABLE, dots, elementwise, reductions, special
 from refgrad.cost.primitives.rule import Work
 
 # primitives that are one HLO instruction an element, by its opcode
@@ -54,7 +54,12 @@ OPCODES = {
     "xor": "xor",
 }
 # primitives whose instructions all bear their name (a cumulative sum's do not)
-_NAMED = {*dots.RULES, *elementwise.RULES, *(name for name in reductions.RULES if name.startswith("reduce_"))}
+_NAMED = {
+    *dots.RULES,
+    *elementwise.RULES,
+    *special.RULES,
+    *(name for name in reductions.RULES if name.startswith("reduce_")),
+}
 _TYPES = {"bool": "pred", "bfloat16": "bf16", "float": "f", "int": "s", "uint": "u", "complex": "c"}
 
 

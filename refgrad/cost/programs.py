@@ -15,13 +15,13 @@ from jax.extend.core import JaxprEqn, Literal
 from refgrad.cost import hlo
 from refgrad.cost.count import count
 from refgrad.cost.equations import Equation
-from refgrad.cost.primitives import dots, elementwise, indexing, movement, reductions
+from refgrad.cost.primitives import dots, elementwise, indexing, movement, reductions, special
 from refgrad.cost.types import Count
 
 # Primitives that the count prices as mathematics and that are lowered to more than that.
 _EXPANDED = {"ragged_dot_general": "lowered as every group's product, masked"}
 # Primitives that are a fixed handful of instructions on every platform.
-_PLAIN = {name for family in (dots, elementwise, indexing, movement, reductions) for name in family.RULES}
+_PLAIN = {name for family in (dots, elementwise, indexing, movement, reductions, special) for name in family.RULES}
 _PLAIN -= {"debug_callback", "debug_print", "inspect_sharding"}  # calls of the host
 _BOUND = ("NamedAxisEffect", "ReadEffect", "WriteEffect", "AccumEffect")
 

@@ -14,8 +14,8 @@ from refgrad.cost.hlo import HloCost, Row
 from refgrad.cost.types import Count, Site
 
 _JAX = """
-    body body_jaxpr call checkpoint closed_call cond cond_jaxpr core_call custom_jvp_call custom_vjp_call pjit remat2
-    rematted_computation shard_map while
+    body body_jaxpr call checkpoint closed_call cond cond_jaxpr core_call custom_jvp_call custom_vjp_call eval_jaxpr
+    pjit remat2 rematted_computation shard_map while
 """
 _BRANCH = re.compile(r"branch_\d+_fun")
 _MARK = re.compile(r"(\w+)\((.*)\)$")

@@ -12,9 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
-from refgrad._jax import scan_operands
+from refgrad._jax import programs_in, scan_operands
 
 C = 4.0  # the one constant of the project
 
@@ -200,8 +200,7 @@ def _opaque(eqn: JaxprEqn, mesh: Mapping[str, int]) -> int:
 
 
 def _programs(eqn: JaxprEqn) -> list[Jaxpr]:
-    found = jaxprs_in_params(eqn.params)
-    return [j.jaxpr if isinstance(j, ClosedJaxpr) else j for j in found]
+    return [j.jaxpr if isinstance(j, ClosedJaxpr) else j for j in programs_in(eqn)]
 
 
 def _eps(aval) -> float:

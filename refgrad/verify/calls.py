@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import JaxprEqn
 
-from refgrad._jax import scan_operands
+from refgrad._jax import called, scan_operands
 from refgrad.verify.allowance import is_float
 from refgrad.verify.devices import Devices
 from refgrad.verify.interpret import inside, line
@@ -111,8 +111,7 @@ class Recorder(Plain):
 
 def call(rec: Recorder, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
     """jit, checkpoint and plain calls: in place."""
-    program = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
-    return rec.call(program)(*values)
+    return rec.call(called(eqn.params))(*values)
 
 
 def scan(rec: Recorder, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
@@ -181,6 +180,7 @@ IN_PLACE = {
     "checkpoint": call,
     "closed_call": call,
     "core_call": call,
+    "eval_jaxpr": call,
     "scan": scan,
     "while": while_loop,
     "cond": cond,

@@ -15,8 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax.extend import source_info_util
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from refgrad._jax import programs_in
 from refgrad.verify import rebuild
 from refgrad.verify.numbers import canonical
 
@@ -86,8 +87,8 @@ def equations(program: ClosedJaxpr | Jaxpr) -> Iterator[JaxprEqn]:
 
 
 def inside(eqn: JaxprEqn) -> Iterator[JaxprEqn]:
-    """Every equation of the programs that are parameters of `eqn`."""
-    for program in jaxprs_in_params(eqn.params):
+    """Every equation of the programs that `eqn` holds."""
+    for program in programs_in(eqn):
         yield from equations(program)
 
 

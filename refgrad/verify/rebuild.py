@@ -5,7 +5,7 @@ public function that makes such an equation; where there is none, through the pr
 anew. `BUILDERS` is the table from a primitive's name to its function; `anew` serves the rest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -14,7 +14,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from refgrad._jax import scan_operands
+from refgrad._jax import expansion, scan_operands
 
 if TYPE_CHECKING:
     from refgrad.verify.interpret import Interpreter
@@ -102,8 +102,32 @@ def custom_jvp(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Seque
 
     The rule's Python code runs when it is differentiated, on the types and under the x64 setting of the user's program.
     """
-    program, symbolic = eqn.params["call_jaxpr"], eqn.params["symbolic_zeros"]
     rule = eqn.primitive.get_bind_params(eqn.params)["subfuns"][1].call_wrapped
+    return _with_jvp(ip, eqn, values, eqn.params["call_jaxpr"], rule, eqn.params["symbolic_zeros"])
+
+
+def hi_primitive(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    """JAX 0.11's `lax.custom_root`: its expansion, with the derivative that JAX gives the equation itself."""
+
+    def rule(*xs):
+        primals, tangents = xs[: len(values)], xs[len(values) :]
+        made, moved = jax.jvp(lambda *given: list(ip.bind(eqn, given)), primals, tangents)
+        return *made, *moved
+
+    with jax.enable_x64(ip.x64):
+        program = expansion(eqn)
+    return _with_jvp(ip, eqn, values, program, rule, symbolic=False)
+
+
+def _with_jvp(
+    ip: "Interpreter",
+    eqn: JaxprEqn,
+    values: Sequence[Any],
+    program: ClosedJaxpr | Jaxpr,
+    rule: Callable[..., Sequence[Any]],
+    symbolic: bool,
+) -> Sequence[Any]:
+    """`program` at `values`, with a jvp rule from (primals, tangents) to (outputs, their tangents), all flat."""
     inputs = [v.aval for v in eqn.invars]
     outputs = [v.aval for v in eqn.outvars]
 
@@ -167,7 +191,9 @@ BUILDERS = {
     "shard_map": shard_map,
     "custom_linear_solve": linear_solve,
     "custom_jvp_call": custom_jvp,
+    "call_hi_primitive": hi_primitive,
     "custom_vjp_call": inline,
     "closed_call": inline,
     "core_call": inline,
+    "eval_jaxpr": inline,
 }

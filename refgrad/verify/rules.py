@@ -50,9 +50,14 @@ class Plain(Interpreter):
         """What holds no rule is bound as it stands, so that nothing about it can change."""
         if self.drops(eqn):
             return self.call(eqn.params["call_jaxpr"])(*values)
-        if eqn.primitive.name == "custom_jvp_call" and not of_jax(eqn):
+        if self.keeps(eqn):
             return self.descend(eqn, values)  # its rule may hold others, out of sight until it is differentiated
         return self.descend(eqn, values) if any(map(self.drops, inside(eqn))) else self.bind(eqn, values)
+
+    def keeps(self, eqn: JaxprEqn) -> bool:
+        """Whether it calls a function of the user's that has a jvp rule, which stays (`lax.custom_root` is one)."""
+        name = eqn.primitive.name
+        return name == "call_hi_primitive" or (name == "custom_jvp_call" and not of_jax(eqn))
 
     def drops(self, eqn: JaxprEqn) -> bool:
         """Whether this equation calls a rule that is to be ignored."""

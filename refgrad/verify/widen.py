@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxprs_in_params
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
+from refgrad._jax import programs_in
 from refgrad.verify.allowance import is_float
 from refgrad.verify.interpret import ARRAYS, Interpreter, inside, line, trace
 
@@ -108,7 +109,7 @@ class Wide(Interpreter):
             return values
         if stays_narrow(eqn):
             return self.narrow(eqn, values)
-        if any(True for _ in jaxprs_in_params(eqn.params)):
+        if any(True for _ in programs_in(eqn)):
             return self.fit(eqn, self.descend(eqn, values))
         params = {k: wide(v) for k, v in eqn.params.items() if isinstance(v, np.dtype | type)}
         if isinstance(eqn.params.get("precision"), lax.DotAlgorithm | lax.DotAlgorithmPreset):
@@ -136,7 +137,7 @@ def stays_narrow(eqn: JaxprEqn) -> bool:
     if eqn.primitive.name in NARROW | MUTE:
         return True
     held = any(callable(v) and not isinstance(v, type) for v in eqn.params.values())
-    return held and next(iter(jaxprs_in_params(eqn.params)), None) is None
+    return held and next(iter(programs_in(eqn)), None) is None
 
 
 def limits_of(program: ClosedJaxpr | Jaxpr, place: str = "an unknown line") -> Iterator[str]:
@@ -148,7 +149,7 @@ def limits_of(program: ClosedJaxpr | Jaxpr, place: str = "an unknown line") -> I
     for eqn in program.eqns:
         here = line(eqn) or place
         if not stays_narrow(eqn):
-            for inner in jaxprs_in_params(eqn.params):
+            for inner in programs_in(eqn):
                 yield from limits_of(inner, here)
         elif eqn.primitive.name not in MUTE:
             made = () if eqn.primitive.name == "bitcast_convert_type" else eqn.outvars

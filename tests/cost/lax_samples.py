@@ -40,6 +40,7 @@ UNARY = names(
     "exp exp2 expm1 floor is_finite lgamma log log1p logistic neg reciprocal round rsqrt sign sin sinh sqrt "
     "square tan tanh stop_gradient conj"
 )
+UNARY += [name for name in ("log2", "one_minus_square") if hasattr(lax, name)]  # since JAX 0.11
 BINARY = names(
     "add atan2 complex div eq ge gt igamma igamma_grad_a igammac le lt max min mul ne nextafter polygamma pow "
     "random_gamma_grad rem sub zeta"

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 from refgrad.cost import UnknownCost, count, count_backward
 from tests.cost.lax_samples import INDEX, X, spec
@@ -244,7 +244,7 @@ def test_nested_remat_of_a_scan():
     assert cost.flops - cost.recomputed.flops == count_backward(plain, X, w).flops
 
 
-MESH = AbstractMesh((4, 2), ("data", "model"))
+MESH = AbstractMesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
 
 
 def on_shards(f, specs, out, **options):
@@ -261,6 +261,14 @@ def test_shard_map_counts_all_devices_and_one():
     assert cost.per_device.elementwise == 2 * 5
     partly = on_shards(lambda x: x * x, P("data"), P("data"), axis_names={"data"})
     assert count(jax.jit(partly), spec(8, 6)).flops == 48
+
+
+def test_shardings_of_explicit_axes_reach_shard_map():
+    """JAX 0.11 refuses arguments that are sharded otherwise than the in_specs say."""
+    explicit = AbstractMesh((4, 2), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    x = jax.ShapeDtypeStruct((8, 6), jnp.float32, sharding=NamedSharding(explicit, PartitionSpec("data", "model")))
+    f = jax.shard_map(jnp.sin, mesh=explicit, in_specs=x.sharding.spec, out_specs=x.sharding.spec)
+    assert (count(f, x).transcendental, count(f, x).per_device.transcendental) == (8 * 6, 2 * 3)
 
 
 @pytest.mark.parametrize("name", ("psum", "pmax", "pmean"))

@@ -20,6 +20,7 @@ NO_COMPLEX = set(
     )
 )
 INTEGER_TOO = names("abs neg sign square add sub mul div rem max min eq ne lt le gt ge")
+INTEGER_TOO += [name for name in ("one_minus_square",) if name in UNARY]
 ELEMENTWISE = [
     *((name, dtype) for name in (*UNARY, *BINARY) for dtype in FLOATS),
     *((name, dtype) for name in (*UNARY, *BINARY) if name not in NO_COMPLEX for dtype in COMPLEX),

@@ -113,9 +113,12 @@ def rules(b, s, h, n_h):
 
 
 def autodiff(b, s, h, n_h):
-    """Two norms (6bsh + 4bs + 2h), q, k, v and the mixture (4bsh), GELU (28bsh) and its value (4bsh); a mask of one
-    byte an element, the zeros it puts there, and two arrays of the softmax."""
-    return 4 * (42 * b * s * h + 3 * b * n_h * s * s + 2 * b * n_h * s + 4 * b * s + 2 * h) + b * n_h * s * s
+    """Two norms (6bsh + 4bs + 2h), q, k, v and the mixture (4bsh), GELU (20bsh, and of its tanh y and 1 − y, or since
+    JAX 0.11 only 1 − y²: 4bsh each) and its value (4bsh); a mask of one byte an element, the zeros it puts there, and
+    two arrays of the softmax."""
+    wide = 34 + 4 * (1 if hasattr(jax.lax, "one_minus_square") else 2)
+    softmax = 4 * (3 * b * n_h * s * s + 2 * b * n_h * s) + b * n_h * s * s
+    return 4 * (wide * b * s * h + 4 * b * s + 2 * h) + softmax
 
 
 def remat(b, s, h, n_h):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
 
+from refgrad._jax import SCAN_BODIES
 from refgrad.cost.hlo.parse import Instruction, Module
 
 
@@ -80,14 +81,22 @@ class HloCost:
     @cached_property
     def counter_rows(self) -> list[Row]:
         """Rows that a `scan` adds for itself, its counter and index: they stand in its loop's body or condition, while
-        the scan's own equations stand in a computation that the body calls."""
-        own: set[str] = set()
+        the scan's own equations stand below a name of their own (`SCAN_BODIES`)."""
+        own: dict[str, str] = {}
         for loop in self.loops:
             body, condition = (loop.instruction.computations(key)[0] for key in ("body", "condition"))
             inside = self.module.computations[body].instructions.values()
-            if any(i.opcode == "call" and i.op_name.endswith("closed_call") for i in inside):
-                own |= {body, condition}
-        return [row for row in self.rows if row.computation in own and row.instruction.shape.dims == ()]
+            scopes = (f"{loop.instruction.op_name}/body/{name}" for name in SCAN_BODIES)
+            equations = next((s for s in scopes if any(_is_below(i.op_name, s) for i in inside)), None)
+            if equations is not None:
+                own |= dict.fromkeys((body, condition), equations)
+        return [
+            row
+            for row in self.rows
+            if row.computation in own
+            and row.instruction.shape.dims == ()
+            and not _is_below(row.instruction.op_name, own[row.computation])
+        ]
 
     @cached_property
     def program_rows(self) -> list[Row]:
@@ -111,3 +120,8 @@ class HloCost:
             flops, transcendentals = totals.get(name, Pair(0, 0))
             totals[name] = Pair(flops + row.flops, transcendentals + row.transcendentals)
         return totals
+
+
+def _is_below(op_name: str, scope: str) -> bool:
+    """Whether an instruction's name is the scope, or a path that starts with it."""
+    return op_name == scope or op_name.startswith(scope + "/")

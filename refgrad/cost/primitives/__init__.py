@@ -25,6 +25,7 @@ from refgrad.cost.primitives import (
     movement,
     random,
     reductions,
+    special,
     windows,
 )
 from refgrad.cost.primitives.rule import Rule
@@ -33,6 +34,7 @@ FAMILIES = {
     module.__name__.rsplit(".", 1)[-1]: module.RULES
     for module in (
         elementwise,
+        special,
         reductions,
         windows,
         dots,

@@ -1,20 +1,20 @@
 """Equations that run programs: calls, loops, branches, custom rules, rematerialisation, shard_map."""
 
 import math
+from collections.abc import Callable
 
 import jax
-from jax.extend.core import JaxprEqn
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from refgrad._jax import scan_operands
-from refgrad.cost.primitives.rule import Bodies, Body, Rule, Work
+from refgrad._jax import called, expansion, scan_operands
+from refgrad.cost.primitives.rule import Bodies, Body, Rule, Work, names
 
 
-def call(parameter: str) -> Rule:
-    """One run of the program in that parameter, arguments and results in order."""
+def call(program: Callable[[JaxprEqn], Jaxpr | ClosedJaxpr]) -> Rule:
+    """One run of the program that `program` finds in the equation, arguments and results in order."""
 
     def rule(eqn: JaxprEqn) -> Bodies:
-        body = eqn.params[parameter]
-        return Bodies((Body(body, tuple(range(len(eqn.invars))), tuple(range(len(eqn.outvars)))),))
+        return Bodies((Body(program(eqn), tuple(range(len(eqn.invars))), tuple(range(len(eqn.outvars)))),))
 
     return rule
 
@@ -102,15 +102,17 @@ def _opaque(eqn: JaxprEqn, **options) -> Bodies:
     return Bodies((body,), also_needed=tuple(range(len(eqn.invars))), work=Work())
 
 
+CALLS = names("call closed_call composite custom_jvp_call custom_vjp_call eval_jaxpr jit remat2")
+
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("jit", "remat2", "composite"), call("jaxpr")),
-    **dict.fromkeys(("custom_vmap_call", "custom_partitioning"), call("call")),
-    "linear_call": call("callee"),
-    "remat_opt": call("fwd_jaxpr"),
+    **dict.fromkeys(CALLS, call(lambda eqn: called(eqn.params))),
+    **dict.fromkeys(("custom_vmap_call", "custom_partitioning"), call(lambda eqn: eqn.params["call"])),
+    "call_hi_primitive": call(expansion),
+    "linear_call": call(lambda eqn: eqn.params["callee"]),
+    "remat_opt": call(lambda eqn: eqn.params["fwd_jaxpr"]),
     "custom_linear_solve": custom_linear_solve,
     "pallas_call": kernel,
     **dict.fromkeys(("run_scoped", "run_state"), scoped),
-    **dict.fromkeys(("call", "closed_call", "custom_jvp_call", "custom_vjp_call"), call("call_jaxpr")),
     "scan": scan,
     "cond": cond,
     "while": while_,

@@ -1,7 +1,7 @@
 """What a rule is: from one equation of a jaxpr to its `Cost`, or to the programs that it runs.
 
 A rule follows what JAX lowers the equation to and what XLA counts for that, on the sizes of the
-equation's own abstract values; it never computes, lowers or compiles anything.
+equation's own abstract values; it never computes or compiles anything, and lowers nothing but the series of `special`.
 """
 
 import math
