@@ -15,6 +15,7 @@ VALUES = {
         "batch": 4,
         "sequence": 16,
         "warmup": 2,
+        "rules": "document",
         "validate_every": 5,
         "validation_batches": 2,
         "samples": 2,

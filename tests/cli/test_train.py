@@ -1,0 +1,67 @@
+"""`refgrad train`: what it prints and leaves, its exit codes, and what bad options say before anything is written."""
+
+import json
+import re
+
+import pytest
+
+from refgrad.cli import main
+from tests.train.runs import VALUES, settings
+
+FILES = {"run.json", "metrics.jsonl", "metrics.lock", "checkpoints", "loss.svg", "samples.txt", "result.json"}
+
+
+def options(folder, **train):
+    """The command line of a run of twelve tiny steps."""
+    values = settings(folder, **train).as_mapping()
+    given = {"data.text": values["data"]["text"]}
+    given |= {f"{section}.{key}": values[section][key] for section in VALUES for key in VALUES[section]}
+    given |= {f"train.{key}": value for key, value in train.items()}
+    return [word for key, value in given.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+
+
+def test_from_nothing_to_a_model(tmp_path, capsys):
+    out = tmp_path / "out"
+    found = tmp_path / "found.json"
+    assert main(["train", "--out", str(out), "--json", str(found), *options(tmp_path)]) == 0
+    printed, said = capsys.readouterr()
+    assert {path.name for path in out.iterdir()} == FILES
+    loss = json.loads(found.read_text())["loss"]
+    assert re.search(rf"GPT-2 +{loss:.4f}", printed) and "bigram" in printed and "lines accepted" in printed
+    for text in ("memory of a step", "MFU", "tokens/s", "waiting for data", "‖g‖", "left"):
+        assert text in said
+    assert (out / "loss.svg").read_text().count("<title") == 1
+    assert main(["train", "--out", str(out), *options(tmp_path)]) == 2
+    assert "holds a run already: go on with it by --resume" in capsys.readouterr().err
+    assert main(["train", "--out", str(out), "--resume"]) == 0
+    again, said = capsys.readouterr()
+    assert "resumed at step 12: bit for bit as if it had never stopped" in said
+    assert again.split("s; checkpoints")[0].split("\n\n")[:-1] == printed.split("s; checkpoints")[0].split("\n\n")[:-1]
+
+
+def test_a_rate_without_bounds_stops_with_1(tmp_path, capsys):
+    out = tmp_path / "out"
+    wild = options(tmp_path, learning_rate=1e36, clip_norm=0, rules="document")
+    assert main(["train", "--out", str(out), *wild]) == 1
+    said = capsys.readouterr().err
+    assert re.search(r"refgrad train: step \d+: the loss is (nan|inf)", said)
+    assert not (out / "result.json").exists() and not list((out / "checkpoints").glob("*[0-9]"))
+
+
+BAD = {
+    "key": (["--set", "train.batsh=3"], "train.batsh = 3 is no setting: did you mean batch?"),
+    "section": (["--set", "trian.batch=3"], "trian is no section of a config: did you mean train?"),
+    "value": (["--set", "train.memory=fats"], "train.memory is 'fats', but must be one of 'plain', 'fast', 'small'"),
+    "together": (["--set", "train.memory=fast", "--set", "train.accumulate=2"], "take train.memory = 'plain' or"),
+    "no run": (["--resume"], "holds no run: there is no run.json in it"),
+    "no text": (["--set", "data.text=['nowhere']"], "nowhere"),
+    "vocabulary": (["--set", "data.tokenizer=bpe"], "'bpe' needs the folder of vocab.json and merges.txt"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_options_say_so_and_write_nothing(name, tmp_path, capsys):
+    given, message = BAD[name]
+    assert main(["train", "--out", str(tmp_path / "out"), *given]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
