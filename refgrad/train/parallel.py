@@ -35,42 +35,49 @@ from refgrad.models._inputs import check_ids, check_params, path_name
 from refgrad.ops import operations
 from refgrad.ops._numerics import after
 from refgrad.ops.multi_head_attention import attend, merge_heads, split_heads
-from refgrad.train.sharding import ACTIVATIONS, check, rule, spec, specs
+from refgrad.train.sharding import batch_spec, check, rule, specs
 from refgrad.train.walk import Pieces, cast
 
-Ids = Array
-Loss = Callable[[gpt2.Params, Ids, Ids], Array]
+Program = Callable[[gpt2.Params, Array, Array], Any]
 
 
-def loss(config: gpt2.Config, mesh: Mesh, **choices: Any) -> Loss:
+def loss(
+    config: gpt2.Config, mesh: Mesh, *, rules: str = "document", remat: bool = False, compute_dtype: Any = None
+) -> Program:
     """A function (params, tokens (b, s), targets (b, s)) → the mean loss, whole on every device.
 
     Parameters are global arrays, sharded by `sharding.RULES`, ids by `sharding.batch_sharding`. Layers are a list, or
-    stacked and walked by `lax.scan`. The mesh is one of `devices.make`, its axes explicit or auto. `choices` are
-    `rules`, `remat` and `compute_dtype` as in `step.make_step`.
-    Raises ValueError as `sharding.check` and `gpt2.loss` do, before anything is compiled.
+    stacked and walked by `lax.scan`. The mesh is one of `devices.make`, its axes explicit or auto. `rules`, `remat` and
+    `compute_dtype` as in `step.make_step`. Raises ValueError as `sharding.check` and `gpt2.loss` do, before anything
+    is compiled.
     """
-    return lambda *args: _mapped(config, mesh, choices, args, False)
+    operations(rules)
+    device = Device(config, rules, remat, compute_dtype, mesh)
+    return lambda params, tokens, targets: _mapped(device, device.loss, False, params, tokens, targets)
 
 
 def value_and_grad(
-    config: gpt2.Config, mesh: Mesh, **choices: Any
-) -> Callable[[gpt2.Params, Ids, Ids], tuple[Array, gpt2.Params]]:
+    config: gpt2.Config, mesh: Mesh, *, rules: str = "document", remat: bool = False, compute_dtype: Any = None
+) -> Program:
     """As `loss`, a function → (the mean loss, its gradients, sharded as the parameters are)."""
-    return lambda *args: _mapped(config, mesh, choices, args, True)
+    operations(rules)
+    device = Device(config, rules, remat, compute_dtype, mesh)
+    both = jax.value_and_grad(device.loss)
+    return lambda params, tokens, targets: _mapped(device, both, True, params, tokens, targets)
 
 
-def _mapped(config: gpt2.Config, mesh: Mesh, choices: dict[str, Any], args: Any, gradients: bool) -> Any:
-    params, tokens, targets = args
+def _mapped(
+    device: "Device", program: Program, gradients: bool, params: gpt2.Params, tokens: Array, targets: Array
+) -> Any:
+    """The program on every device of the mesh."""
+    config, mesh = device.config, device.mesh
     check_params(params, gpt2.shapes(config))
-    check_ids("tokens", tokens, config.vocab_size, config.n_positions)
-    check_ids("targets", targets, config.vocab_size, config.n_positions)
+    for name, given in (("tokens", tokens), ("targets", targets)):
+        check_ids(name, given, config.vocab_size, config.n_positions)
+    if tokens.ndim != 2 or targets.shape != tokens.shape:
+        raise ValueError(f"tokens {tokens.shape} and targets {targets.shape} must both be (b, s)")
     check(config, mesh.shape, *tokens.shape)
-    device = Device(
-        config, choices.get("rules", "document"), choices.get("remat", False), choices.get("compute_dtype"), mesh
-    )
-    split, ids, whole = specs(params, mesh), spec(ACTIVATIONS["ids"], mesh), PartitionSpec()
-    program = jax.value_and_grad(device.loss) if gradients else device.loss
+    split, ids, whole = specs(params, mesh), batch_spec(mesh), PartitionSpec()
     out = (whole, split) if gradients else whole
     return jax.shard_map(program, mesh=mesh, in_specs=(split, ids, ids), out_specs=out)(params, tokens, targets)
 

@@ -50,13 +50,20 @@ RULES: Mapping[str, tuple[Entry, ...]] = {
     "ln_f.weight": (NONE,),
     "ln_f.bias": (NONE,),
 }
-# The activations: ids (b, s); the stream (b, s, h); heads (b, n_h, s, d); the hidden layer (b, s, 4h).
-ACTIVATIONS: Mapping[str, tuple[Entry, ...]] = {
-    "ids": (BATCH, NONE),
-    "stream": (BATCH, NONE, NONE),
-    "heads": (BATCH, MODEL, NONE, NONE),
-    "hidden": (BATCH, NONE, MODEL),
-    "head's stream": (BATCH, MODEL, NONE),
+# An activation → for each dimension, its symbol and the axes that split it.
+ACTIVATIONS: Mapping[str, tuple[tuple[str, Entry], ...]] = {
+    "ids": (("b", BATCH), ("s", NONE)),
+    "stream": (("b", BATCH), ("s", NONE), ("h", NONE)),
+    "heads": (("b", BATCH), ("n_h", MODEL), ("s", NONE), ("d", NONE)),
+    "hidden layer": (("b", BATCH), ("s", NONE), ("4h", MODEL)),
+    "head's stream": (("b", BATCH), ("s", MODEL), ("h", NONE)),
+}
+# What a symbol is called, and what to take where an axis does not divide it.
+DIMENSIONS = {
+    "b": ("the batch", "take a multiple of {by} sequences"),
+    "s": ("the sequence", "the head's work is cut along it; take a multiple of {by}"),
+    "n_h": ("model.n_head", "a device has whole heads; take another mesh.model, or a multiple of {by} heads"),
+    "4h": ("4 model.n_embd", "take another mesh.model"),
 }
 
 
@@ -90,26 +97,37 @@ def specs(params: gpt2.Params, mesh: Mesh) -> Any:
 
 
 def shardings(state: Any, mesh: Mesh) -> Any:
-    """A tree of NamedShardings like `state`, which holds parameters and what an optimiser keeps for each.
+    """A tree of NamedShardings like `state`: parameters, or a `State`, whose optimiser keeps arrays for each of them.
 
-    An array that stands under a parameter's name and has its dimensions is split as the parameter is, any other
-    (a count, a key, a factored moment) is whole on every device.
+    An array that stands under a parameter's name and has its shape is split as the parameter is, any other (a count, a
+    key, a factored moment) is whole on every device.
     """
+    params = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(_params(state))}
 
     def of(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
-        try:
-            entries = rule(path_name(path))
-        except ValueError:
+        parts = path_name(path).split(".")
+        ends = (".".join(parts[n:]) for n in range(len(parts)))
+        name = next((end for end in ends if end in params), None)
+        if name is None or params[name].shape != leaf.shape:
             return NamedSharding(mesh, PartitionSpec())
-        leading = len(leaf.shape) - len(entries)
-        return NamedSharding(mesh, spec(entries, mesh, leading) if leading in (0, 1) else PartitionSpec())
+        entries = rule(name)
+        return NamedSharding(mesh, spec(entries, mesh, len(leaf.shape) - len(entries)))
 
     return jax.tree_util.tree_map_with_path(of, state)
 
 
+def _params(state: Any) -> gpt2.Params:
+    return getattr(state, "params", state)
+
+
+def batch_spec(mesh: Mesh) -> PartitionSpec:
+    """That of token ids (b, s)."""
+    return spec(tuple(axes for _, axes in ACTIVATIONS["ids"]), mesh)
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """That of token ids (b, s)."""
-    return NamedSharding(mesh, spec(ACTIVATIONS["ids"], mesh))
+    return NamedSharding(mesh, batch_spec(mesh))
 
 
 def check(config: gpt2.Config, sizes: Mapping[str, int], batch: int, sequence: int) -> None:
@@ -122,18 +140,15 @@ def check(config: gpt2.Config, sizes: Mapping[str, int], batch: int, sequence: i
         by = math.prod(sizes.get(axis, 1) for axis in axes)
         if size % by:
             product = " × ".join(f"mesh.{axis} = {sizes[axis]}" for axis in axes if sizes.get(axis, 1) > 1)
-            raise ValueError(f"{what} is {size}, which {product} does not divide: {way_out}")
+            raise ValueError(f"{what} is {size}, which {product} does not divide: {way_out.format(by=by)}")
 
     for path, leaf in jax.tree_util.tree_leaves_with_path(gpt2.shapes(config)):
         for n, (size, axes) in enumerate(zip(leaf.shape, rule(path_name(path)), strict=True)):
-            way_out = f"take another mesh, or a model.n_embd that is a multiple of {_product(sizes, axes)}"
+            way_out = "take another mesh, or a model.n_embd that is a multiple of {by}"
             divides(f"dimension {n} of {path_name(path)}", size, axes, way_out)
-    divides("model.n_head", config.n_head, MODEL, "a device has whole heads; take another mesh.model, or other heads")
-    divides("the batch", batch, BATCH, f"take a multiple of {_product(sizes, BATCH)} sequences")
-    divides(
-        "the sequence", sequence, MODEL, f"the head's work is cut along it; take a multiple of {sizes.get('model')}"
-    )
-
-
-def _product(sizes: Mapping[str, int], axes: Entry) -> int:
-    return math.prod(sizes.get(axis, 1) for axis in axes)
+    values = {"b": batch, "s": sequence, "n_h": config.n_head, "4h": 4 * config.n_embd}
+    for dimensions in ACTIVATIONS.values():
+        for symbol, axes in dimensions:
+            if axes:
+                what, way_out = DIMENSIONS[symbol]
+                divides(what, values[symbol], axes, way_out)
