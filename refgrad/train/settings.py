@@ -52,7 +52,7 @@ class Train(Checked):
     """Tokens a sequence."""
     accumulate: int = number(1, least=1)
     """Parts of the batch whose gradients are summed one after another."""
-    learning_rate: float = number(2e-3, above=0)
+    learning_rate: float = number(3e-3, above=0)
     """The highest, after warm-up."""
     final_rate: float = number(0.1, least=0)
     """What the cosine ends at, as a share of the highest."""

@@ -20,6 +20,7 @@ def options(folder, **train):
     return [word for key, value in given.items() for word in ("--set", f"{key}={json.dumps(value)}")]
 
 
+@pytest.mark.slow
 def test_from_nothing_to_a_model(tmp_path, capsys):
     out = tmp_path / "out"
     found = tmp_path / "found.json"
@@ -39,6 +40,7 @@ def test_from_nothing_to_a_model(tmp_path, capsys):
     assert again.split("s; checkpoints")[0].split("\n\n")[:-1] == printed.split("s; checkpoints")[0].split("\n\n")[:-1]
 
 
+@pytest.mark.slow
 def test_a_rate_without_bounds_stops_with_1(tmp_path, capsys):
     out = tmp_path / "out"
     wild = options(tmp_path, learning_rate=1e36, clip_norm=0, rules="document")

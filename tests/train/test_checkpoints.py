@@ -96,7 +96,10 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("name", DAMAGE)
+RARER = ("moments", "gone", "no about", "form")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in RARER)) for name in DAMAGE])
 def test_a_damaged_one_is_named_and_the_one_before_taken(name, copy):
     damage, path, message = DAMAGE[name]
     damage(path(copy))

@@ -43,6 +43,7 @@ def test_what_a_run_leaves(finished):
     chex.assert_trees_all_equal(newest.params, trained.params)
 
 
+@pytest.mark.slow
 def test_what_was_learnt(finished):
     _, _, trained, _ = finished
     found = learnt(trained)
@@ -51,7 +52,7 @@ def test_what_was_learnt(finished):
     assert len(found.samples) == 2 and found.lines["held-out text"].lines > 0
 
 
-@pytest.mark.parametrize("step", [3, 6, 11])
+@pytest.mark.parametrize("step", [pytest.param(3, marks=pytest.mark.slow), 6, pytest.param(11, marks=pytest.mark.slow)])
 def test_killed_and_resumed_it_is_the_same(step, finished, tmp_path, monkeypatch):
     whole, chosen, _, _ = finished
     out, place = tmp_path / "run", Program.place

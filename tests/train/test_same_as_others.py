@@ -58,7 +58,8 @@ def compare(got, want):
 HOW = [("document", "plain", 1), ("fused", "small", 1), ("fused", "plain", 2)]
 
 
-@pytest.mark.parametrize("how", [HOW[0], *(pytest.param(how, marks=pytest.mark.slow) for how in HOW[1:])])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", HOW)
 def test_ten_steps_are_autodiffs(how, autodiff):
     compare(trained(*how), autodiff)
 
