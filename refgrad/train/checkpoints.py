@@ -69,6 +69,7 @@ class Checkpoints:
         """Those in `folder`, of which the newest `keep` stay; written in the background, or while `save` waits."""
         self.folder, self._keep, self._asynchronous = folder.absolute(), keep, asynchronous
         self._saving: dict[str, Any] | None = None
+        self._restored: int | None = None
         options = ocp.options.AsyncOptions(post_finalization_callback=self._read_back)
         self._writer = ocp.AsyncCheckpointer(_handler(), async_options=options)
 
@@ -80,8 +81,14 @@ class Checkpoints:
         """Write the state after `step` steps, and `about`, which JSON must hold.
 
         The state may be donated as soon as this returns: what of it is not yet written is kept alive until then.
-        Raises CheckpointError where this one, or the one before in the background, cannot be written.
+        Damaged ones that `restore` has passed over are deleted first: they are newer than what counts. Raises
+        CheckpointError where this one, or the one before in the background, cannot be written.
         """
+        if self._restored is not None and jax.process_index() == 0:
+            for later in self.steps():
+                if later > self._restored:
+                    self._delete(later)
+        self._restored = None
         self.finish()
         leaves = named(state)
         checked = digests(leaves)
@@ -110,9 +117,7 @@ class Checkpoints:
         self._saving = None
         if jax.process_index() == 0:
             for step in self.steps()[: -self._keep]:
-                gone = self.folder / f"{step}.deleted"
-                os.rename(self.folder / str(step), gone)
-                shutil.rmtree(gone, ignore_errors=True)
+                self._delete(step)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -131,8 +136,15 @@ class Checkpoints:
         found = newest(self.folder, named(like), say)
         if found is None:
             return None
+        self._restored = found.step
         leaves = [found.leaves[name] for name in named(like)]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), found
+
+    def _delete(self, step: int) -> None:
+        """Whatever happens meanwhile, what has a step's name is whole."""
+        gone = self.folder / f"{step}.deleted"
+        os.rename(self.folder / str(step), gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
     def _read_back(self) -> None:
         """In the background, of the process that renames: hold what lies on the disk against the arrays' digests."""

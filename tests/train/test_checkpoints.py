@@ -122,6 +122,18 @@ def test_all_damaged(copy):
     assert len(said) == 2
 
 
+def test_a_damaged_one_is_written_anew(copy):
+    flipped(largest(copy / "3" / "params"))
+    again = Checkpoints(copy, keep=1)
+    assert again.restore(shapes(), print)[1].step == 2
+    again.save(3, state(3), {})
+    assert 2 in again.steps()  # it is the last good one until the other is complete
+    again.finish()
+    got, found = again.restore(shapes(), print)
+    assert (again.steps(), found.step) == ([3], 3)
+    chex.assert_trees_all_equal(got, state(3))
+
+
 def test_none_and_another_model(written, tmp_path):
     assert Checkpoints(tmp_path / "nothing").restore(shapes(), print) is None
     other = shapes()._replace(params={"wte": {"weight": jax.ShapeDtypeStruct((3, 2), jnp.float32)}})
