@@ -62,14 +62,29 @@ def step_flops(work: Work) -> int:
 
 
 def measure(
-    work: Work, names: Sequence[str], rounds: int, keep_temporaries: bool, report: Callable[[str], None]
+    work: Work,
+    names: Sequence[str],
+    rounds: int,
+    keep_temporaries: bool,
+    report: Callable[[str], None],
+    save: Callable[[list[Row]], None] = lambda rows: None,
 ) -> list[Row]:
     """Pair each named contender with the baseline, in turn; shares of the roofline need it among the named.
+
+    `save` is given the rows so far after every pair, so that a run cut short has not measured for nothing.
 
     Raises ChildProcessError where a contender fails, ValueError where it computes another loss than the baseline.
     """
     flops, sent = step_flops(work), {**work.data(), "keep_temporaries": keep_temporaries}
-    pairs = {name: run_pair(name, sent, rounds, CONTENDERS[name].dtype, report) for name in names}
+    pairs: dict[str, Pair] = {}
+    for name in names:
+        pairs[name] = run_pair(name, sent, rounds, CONTENDERS[name].dtype, report)
+        save(_rows(pairs, work, flops))
+    return _rows(pairs, work, flops)
+
+
+def _rows(pairs: dict[str, Pair], work: Work, flops: int) -> list[Row]:
+    """The baseline's row, of the pair in which it took its median time, and each contender's."""
     floors = {CONTENDERS[name].dtype: pair.ratio for name, pair in pairs.items() if name.startswith("roofline")}
     baseline = sorted(pairs.values(), key=lambda pair: pair.baseline.median)[len(pairs) // 2]
     rows = [_row(baseline, baseline.baseline, BASELINE, work, flops, floors)]

@@ -50,12 +50,17 @@ def run(options: argparse.Namespace) -> int:
     work = Work(config, sizes["batch"], sizes["sequence"])
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the accelerator's memory is for the contenders
     facts = machine.facts()
+
+    def save(found: dict[str, Any]) -> None:
+        if options.json:
+            write_json(options.json, {"machine": facts, "work": work.data(), "rounds": options.rounds, **found})
+
     if options.parts or options.sweep == "length":
-        found = _parts(options, work, facts)
+        save(_parts(options, work, facts))
+    elif options.sweep:
+        save(_sweep(options, work, facts))
     else:
-        found = (_sweep if options.sweep else _steps)(options, work, facts)
-    if options.json:
-        write_json(options.json, {"machine": facts, "work": work.data(), "rounds": options.rounds, **found})
+        _steps(options, work, facts, save)
     return 0
 
 
@@ -81,17 +86,19 @@ def _check(options: argparse.Namespace) -> None:
             raise ValueError(f"--figure {options.figure}: a figure is .svg, or .png to look at it")
 
 
-def _steps(options: argparse.Namespace, work: Work, facts: dict[str, Any]) -> dict[str, Any]:
-    """Every contender's step."""
+def _steps(
+    options: argparse.Namespace, work: Work, facts: dict[str, Any], save: Callable[[dict[str, Any]], None]
+) -> None:
+    """Every contender's step, saved as it is measured."""
     names = _names(options)
     bench.check_memory(work)
     print(_heading(work, facts))
+    keep = lambda rows: save({"rows": list(map(dataclasses.asdict, rows))})  # noqa: E731
     with _status() as say:
-        rows = bench.measure(work, names, options.rounds, not options.default_allocator, say)
+        rows = bench.measure(work, names, options.rounds, not options.default_allocator, say, keep)
     print(f"\n{report.contender_table(rows)}\n\n{report.LEGEND}")
     if options.figure:
         report.draw(rows, Path(options.figure), report.title(work))
-    return {"rows": list(map(dataclasses.asdict, rows))}
 
 
 def _sweep(options: argparse.Namespace, work: Work, facts: dict[str, Any]) -> dict[str, Any]:
