@@ -29,7 +29,7 @@ KINDS = (
     ("TPU v6 lite", "TPU v6e"),
 )
 """What JAX calls a device → what the table of peaks calls it; the first that is part of the name."""
-SIZE, REPEATS = 1024, 3
+SIZE, REPEATS = 1024, 20
 
 
 def step_flops(config: gpt2.Config, batch: int, sequence: int) -> int:
