@@ -55,6 +55,8 @@ def _run(options: argparse.Namespace) -> int:
     try:
         trained = train(settings, out, options.resume, say)
     except (Stopped, CheckpointError) as error:
+        if devices.several():
+            raise
         print(f"refgrad train: {error}", file=sys.stderr)
         return 1
     found = learnt(trained)

@@ -60,6 +60,11 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
     )
 
 
+def several() -> bool:
+    """Whether this is one of several processes."""
+    return jax.distributed.is_initialized()
+
+
 def first() -> bool:
     """Whether this is the process that prints and writes what is written once."""
     return jax.process_index() == 0
@@ -143,11 +148,14 @@ def make(sizes: Mapping[str, int], axis_types: str = "auto", devices: list[Any] 
 def of_run(settings: Settings) -> Mesh | None:
     """The mesh of a run's settings, held against its model and batch; None for one device alone.
 
+    Call it before JAX starts its devices: those of a CPU then run one program at a time.
     Raises ValueError as `make` and `sharding.check` do.
     """
     sizes, train = settings.mesh.sizes, settings.train
-    if count(sizes) == 1 and jax.process_count() == 1:
+    if count(sizes) == 1 and not several():
         return None
+    # programs of virtual CPU devices that run at once starve each other's collectives of threads, and hang
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     mesh = make(sizes, settings.mesh.axes)
     check(settings.model, mesh.shape, train.batch // train.accumulate, train.sequence)
     return mesh
@@ -196,15 +204,16 @@ def together() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if not jax.distributed.is_initialized():
+        if not several():
             raise
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        known = isinstance(error, ValueError | TypeError | OSError | ImportError)
+        bad_input = isinstance(error, ValueError | TypeError | OSError | ImportError)
         if any(word in str(error) for word in LOST):
             lines = [f"another process is gone ({lines[0]}): start all again with --resume; checkpoints are whole"]
-        elif not known:
+            bad_input = False
+        elif not bad_input and not type(error).__module__.startswith("refgrad."):
             traceback.print_exc()
         print(f"refgrad: process {jax.process_index()} of {jax.process_count()}: {lines[0]}", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(2 if known else 1)  # an ordinary exit would wait for the others
+        os._exit(2 if bad_input else 1)  # an ordinary exit would wait for the others
