@@ -47,7 +47,8 @@ class Moved:
 def moved(config: gpt2.Config, sizes: dict[str, int], batch: int, sequence: int, rules: str = "document") -> Moved:
     """Derive and compile, for virtual CPU devices, from shapes alone: nothing is allocated. Layers are scanned.
 
-    Raises ValueError for a mesh of one device and as `sharding.check` and `devices.make` do, RuntimeError as `devices.simulate` does.
+    Raises ValueError for a mesh of one device and as `sharding.check` and `devices.make` do, RuntimeError as
+    `devices.simulate` does.
     """
     if devices.count(sizes) == 1:
         raise ValueError("a mesh of one device moves nothing: give an axis more, such as data=2")
