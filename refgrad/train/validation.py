@@ -55,8 +55,8 @@ class Validation:
         return self._mean(params, place, range(self.batches))
 
     def _mean(self, params: gpt2.Params, place: Place, chosen) -> float:
-        losses = [self._loss(params, *place(self._at(n))) for n in chosen]
-        return float(np.mean([float(loss) for loss in losses]))
+        # one program at a time: many at once starve each other's collectives of a CPU's few threads
+        return float(np.mean([float(self._loss(params, *place(self._at(n)))) for n in chosen]))
 
     def _at(self, n: int) -> tuple[np.ndarray, np.ndarray]:
         size, shape = self._batch * self._sequence, (self._batch, self._sequence)

@@ -62,7 +62,9 @@ def config(tmp_path):
 
 def start(config, out, *more, devices=1):
     """`refgrad train` as a process of its own, its output in a file beside `out`."""
-    quick = {"XLA_FLAGS": "--xla_backend_optimization_level=0", "JAX_NUM_CPU_DEVICES": str(devices)}
+    patient = "--xla_cpu_collective_call_terminate_timeout_seconds=150"  # four devices on a busy machine of two cores
+    flags = f"--xla_backend_optimization_level=0 {patient}"
+    quick = {"XLA_FLAGS": flags, "JAX_NUM_CPU_DEVICES": str(devices)}
     log = open(f"{out}.{len(more)}.{more[-1] if more else ''}.log", "w+")  # noqa: SIM115 (the process's)
     command = [sys.executable, "-u", "-m", "refgrad", "train", "--config", str(config), "--out", str(out), *more]
     return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **quick}), log
