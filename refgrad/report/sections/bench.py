@@ -35,7 +35,7 @@ def read(path: Path) -> dict[str, Any]:
     return data
 
 
-def _found(data: dict[str, Any]) -> list[Row] | list[Point] | list[PartRow]:
+def _found(data: dict[str, Any]) -> list[Any]:
     """What was measured, in the bench's own types."""
     if "rows" in data:
         return [Row(**row) for row in data["rows"]]
