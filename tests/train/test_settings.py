@@ -54,13 +54,13 @@ def test_bad_settings_are_named(name):
 
 
 def test_they_come_back_from_json():
-    settings = Settings.from_mapping({"data": {"text": ["a", "b"]}, "train": {"steps": 77}, "model": {"n_layer": 1}})
-    assert settings.data.text == ("a", "b") and settings.train.steps == 77 and settings.model.n_layer == 1
+    settings = Settings.from_mapping({"data": {"text": ["a", "b"]}, "train": {"steps": 777}, "model": {"n_layer": 1}})
+    assert settings.data.text == ("a", "b") and settings.train.steps == 777 and settings.model.n_layer == 1
     assert Settings.from_mapping(json.loads(json.dumps(settings.as_mapping()))) == settings
 
 
 def test_an_update_keeps_the_rest():
-    settings = Settings.from_mapping({"train": {"steps": 77}})
+    settings = Settings.from_mapping({"train": {"steps": 777}})
     assert settings.updated({"train": {"batch": 2}}).train == dataclasses.replace(settings.train, batch=2)
 
 
