@@ -154,8 +154,6 @@ def of_run(settings: Settings) -> Mesh | None:
     sizes, train = settings.mesh.sizes, settings.train
     if count(sizes) == 1 and not several():
         return None
-    # programs of virtual CPU devices that run at once starve each other's collectives of threads, and hang
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
     mesh = make(sizes, settings.mesh.axes)
     check(settings.model, mesh.shape, train.batch // train.accumulate, train.sequence)
     return mesh

@@ -23,7 +23,8 @@ A, B, ROUND = np.uint32(0x9E3779B1), np.uint32(0x85EBCA77), np.uint32(0x85EBCA6B
 
 def digests(leaves: Mapping[str, Array]) -> dict[str, str]:
     """Of each leaf, 16 hexadecimal digits; of global arrays the same in every process."""
-    found = {name: _digest(leaf) for name, leaf in leaves.items()}
+    # one program at a time: many with collectives in flight take all of a CPU client's few threads and wait for ever
+    found = {name: jax.block_until_ready(_digest(leaf)) for name, leaf in leaves.items()}
     return {name: "".join(f"{word:08x}" for word in np.asarray(pair).tolist()) for name, pair in found.items()}
 
 

@@ -125,7 +125,8 @@ class Trainer:
         """The state after step `done`. Raises `Stopped` where its loss or gradients are wrong."""
         began, waited = time.perf_counter(), loader.waited
         tokens, targets = next(loader)
-        state, measures = self._program.step(state, tokens, targets)
+        # ended on every device, not the first alone, before the next program with collectives is launched (digest.py)
+        state, measures = jax.block_until_ready(self._program.step(state, tokens, targets))
         loss, norm = float(measures.loss), float(measures.norm)
         if wrong := watch.wrong(loss, norm):
             self._checkpoints.finish()

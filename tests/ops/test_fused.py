@@ -156,7 +156,8 @@ def test_temporaries_grow_linearly(lengths):
     each = [attention_and_block(s) for s in lengths]
     for found in zip(*each, strict=True):
         for short, long in itertools.pairwise(found):
-            assert long < 2.1 * short  # 4 where they are quadratic
+            assert long < 2.3 * short  # 4 where they are quadratic; a tenth is how the compiler packs its buffers
+        assert found[-1] / found[0] < 1.25 * lengths[-1] / lengths[0]
 
 
 def arrays(jaxpr):

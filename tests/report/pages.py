@@ -65,8 +65,8 @@ def sample(folder):
         Task("ledger", "Claims", "refgrad claims", ledger),
         Task("first", "Experiments", "python experiments/first.py", partial(experiment, "first", folder)),
         Task("second", "Experiments", "python experiments/second.py", partial(experiment, "second", folder)),
-        Task("bench-1", "Bench", "refgrad bench --json run.json", measured),
         Task("broken", "Experiments", "python experiments/broken.py", broken),
+        Task("bench-1", "Bench", "refgrad bench --json run.json", measured),
     ]
     sections = [gather(task) for task in found]
     return page.assemble(sections, "refgrad report --quick"), sections

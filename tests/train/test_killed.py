@@ -21,7 +21,7 @@ def command(folder, out, resume):
     changes = {
         "model": values["model"],
         "data": values["data"],
-        "train": {**values["train"], "steps": STEPS, "validate_every": 100, "samples": 0},
+        "train": {**values["train"], "steps": STEPS, "validate_every": 100, "samples": 0, "spike": 0},
         "checkpoint": {"every": EVERY, "keep": 2},
     }
     sets = [f"{s}.{k}={json.dumps(v)}" for s, keys in changes.items() for k, v in keys.items()]
@@ -45,7 +45,8 @@ def digests(out):
 def test_killed_twenty_times(tmp_path):
     whole, out, chance = tmp_path / "whole", tmp_path / "killed", random.Random(0)
     keep = environment(tmp_path)
-    subprocess.run(command(tmp_path, whole, False), check=True, capture_output=True, timeout=300, env=keep)
+    first = subprocess.run(command(tmp_path, whole, False), capture_output=True, text=True, timeout=300, env=keep)
+    assert first.returncode == 0, first.stderr
     kills, steps = 0, []
     while kills < KILLS:
         process = subprocess.Popen(
