@@ -108,7 +108,10 @@ HERE = [
 
 @pytest.mark.parametrize("name", HERE)
 def test_every_contender_starts_at_the_same_loss(name):
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # the library's contender is written as its users write
+    with (
+        jax.numpy_rank_promotion("allow"),
+        jax.numpy_dtype_promotion("standard"),
+    ):  # the library's contender is written as its users write
         runner = CONTENDERS[name].make(WORK)
     loss = runner.step()
     if not name.startswith("roofline"):
