@@ -1,4 +1,12 @@
-"""Every test runs with strict promotion on four virtual CPU devices; `x64` opens the float64 lane."""
+"""Every test runs with strict promotion on four virtual CPU devices; `x64` opens the float64 lane.
+
+LLVM compiles without optimising: that is a third of the time of tests that compile more than they compute. What users
+run is compiled as they compile it by `refgrad verify`, which CI runs over every operation.
+"""
+
+import os
+
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")  # read when JAX starts its devices
 
 import jax
 import pytest

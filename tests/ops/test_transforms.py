@@ -36,6 +36,7 @@ def close(got, want):
         assert relative_error(one, other) <= 1e-12
 
 
+@pytest.mark.slow
 class EagerAndCompiled(chex.TestCase):
     """Each operation's gradients as they are and under jit."""
 

@@ -84,15 +84,13 @@ TRANSFORMATIONS = {
 }
 ACROSS_LAYERS = ("adafactor", "lamb")
 
-FORMS = [
-    {"memory": memory, "scan": scan, "rules": rules}
-    for memory, scan, rules in (("fast", False, "fused"), ("fast", True, "document"), ("small", True, "fused"))
-]
 
-
-@pytest.mark.parametrize("how", FORMS, ids=lambda how: "-".join(map(str, how.values())))
-def test_bit_for_bit_the_same_as_two_programs(how):
-    got, _ = run(make_step(CONFIG, adamw(), **how), start(adamw(), how["scan"]))
+@pytest.mark.parametrize(
+    ("memory", "scan", "rules"), [("fast", False, "fused"), slow(("fast", True, "document")), ("small", True, "fused")]
+)
+def test_bit_for_bit_the_same_as_two_programs(memory, scan, rules):
+    how = {"memory": memory, "scan": scan, "rules": rules}
+    got, _ = run(make_step(CONFIG, adamw(), **how), start(adamw(), scan))
     chex.assert_trees_all_equal(got, as_two_programs(adamw(), **how))
 
 
