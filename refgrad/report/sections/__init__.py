@@ -46,8 +46,9 @@ def tasks(quick: bool, runs: Mapping[str, dict[str, Any]] | None = None) -> list
     ]
     for script in experiments.scripts():
         command, large = f"python experiments/{script.name}", script.stem in experiments.LARGE
-        work = partial(experiments.named, script) if large else partial(experiments.experiment, script, quick)
-        found.append(Task(script.stem, "Experiments", command + " --quick" * (quick and not large), work))
+        short = not large and (quick or script.stem in experiments.LONG)
+        work = partial(experiments.named, script) if large else partial(experiments.experiment, script, short)
+        found.append(Task(script.stem, "Experiments", command + " --quick" * short, work))
     if not experiments.scripts():
         found.append(Task("experiments", "Experiments", "python experiments/NAME.py", experiments.absent))
     for n, (path, data) in enumerate((runs or {}).items(), 1):
