@@ -180,7 +180,7 @@ CONTENDERS: dict[str, Contender] = {
     "torch": Contender("PyTorch eager", _torch("eager"), needs=("torch",)),
     "torch-compile": Contender("PyTorch compiled", _torch("compile"), needs=("torch",)),
     "transformers": Contender("transformers", _torch("transformers"), needs=("torch", "transformers")),
-    "roofline": Contender("roofline", _roofline("float32")),
+    "roofline": Contender("roofline", _roofline("float32"), platform="cpu"),
     "autodiff-bf16": Contender("autodiff, bf16", _step(rules="autodiff", compute_dtype=BF16), BF16),
     "library-bf16": Contender("jax.nn + optax, bf16", _library(None, BF16), BF16),
     "cudnn-bf16": Contender("jax.nn + optax, cuDNN attention, bf16", _library("cudnn", BF16), BF16, platform="gpu"),
@@ -190,7 +190,7 @@ CONTENDERS: dict[str, Contender] = {
     "torch-compile-bf16": Contender(
         "PyTorch compiled, autocast bf16", _torch("compile", bf16=True), BF16, needs=("torch",)
     ),
-    "roofline-bf16": Contender("roofline, bf16", _roofline(BF16), BF16),
+    "roofline-bf16": Contender("roofline, bf16", _roofline(BF16), BF16, platform="cpu"),
 }
 
 

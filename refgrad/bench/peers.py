@@ -46,7 +46,7 @@ class Runner:
             loss = self._loss()
         loss.backward()
         self._optimizer.step()
-        return float(loss)
+        return loss.item()
 
 
 def plain(weights: Weights, config: gpt2.Config, tokens: np.ndarray, targets: np.ndarray, compiled: bool):
