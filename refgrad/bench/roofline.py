@@ -3,8 +3,8 @@
 The products are those that the step cannot do without: forward, and two for each in the backward pass; under the causal
 mask each block of queries meets its prefix alone; nothing is recomputed. Their FLOPs are the derived cost's (a test
 holds the list against `refgrad.cost`). AdamW reads parameter, gradient and two moments, and writes all but the
-gradient. On a CPU alone: a GPU multiplies the blocks of attention in less time than their calls take from Python, and the
-sum of all would be no floor.
+gradient. On a CPU alone: a GPU multiplies the blocks of attention in less time than their calls take from Python, so
+that the sum would be no floor.
 """
 
 import time
