@@ -45,10 +45,11 @@ def tasks(quick: bool, runs: Mapping[str, dict[str, Any]] | None = None) -> list
         Task("ledger", "Claims", "refgrad claims", ledger.ledger),
     ]
     for script in experiments.scripts():
-        command, large = f"python experiments/{script.name}", script.stem in experiments.LARGE
-        short = not large and (quick or script.stem in experiments.LONG)
-        work = partial(experiments.named, script) if large else partial(experiments.experiment, script, short)
-        found.append(Task(script.stem, "Experiments", command + " --quick" * short, work))
+        name, command = script.stem, f"python experiments/{script.name}"
+        left_out = name in experiments.LARGE or (quick and name in experiments.SLOW)
+        short = not left_out and (quick or name in experiments.LONG)
+        work = partial(experiments.named, script) if left_out else partial(experiments.experiment, script, short)
+        found.append(Task(name, "Experiments", command + " --quick" * short, work))
     if not experiments.scripts():
         found.append(Task("experiments", "Experiments", "python experiments/NAME.py", experiments.absent))
     for n, (path, data) in enumerate((runs or {}).items(), 1):

@@ -19,6 +19,7 @@ from refgrad.report.sections.section import Section, Shown
 CHECKOUT = Path(refgrad.__file__).parent.parent
 LARGE = frozenset(["tokenise_1gb", "train_1558m"])  # a gigabyte, 24 of them: more than the page's ten minutes
 LONG = frozenset(["mutants"])  # a quarter of an hour whole: the page has its quick form
+SLOW = frozenset(["checkpointing", "decision_boundaries", "gradient_flow", "less_memory"])  # 10 s and more, if quick
 LITTLE = "--xla_backend_optimization_level=0"  # compiles faster what runs once; numbers are the same to rounding
 
 
@@ -34,10 +35,10 @@ def absent() -> Section:
 
 
 def named(script: Path) -> Section:
-    """An experiment that is too large to be run for a page: its question."""
+    """An experiment that a page does not wait for: its question."""
     text = ast.get_docstring(ast.parse(script.read_text())) or ""
     question, explanation, *_ = (" ".join(part.split()) for part in text.split("\n\n"))
-    return Section(plain(question), about=f"Too large to be run for this page. {explanation}")
+    return Section(plain(question), about=f"Not run for this page, which it would hold up. {explanation}")
 
 
 def experiment(script: Path, quick: bool) -> Section:
