@@ -1,4 +1,8 @@
-"""What a program costs, from its jaxpr alone: nothing is computed, lowered, compiled or allocated."""
+"""What a program costs, from its jaxpr: nothing is computed, compiled or allocated.
+
+One equation alone is lowered where XLA knows it only as a program of its own: linear algebra, random bits, special
+functions.
+"""
 
 from collections.abc import Callable
 from typing import Any, Literal
