@@ -42,7 +42,7 @@ def learnt(trained: Trained) -> Learnt:
     models = {name: NGram(text.train, size, order) for name, order in NGRAMS.items() if size**order <= LARGEST}
     samples = draw(trained)
     count = settings.train.samples * settings.train.sample_tokens
-    lines = {"GPT-2": accepted("\n".join(samples) + "\n")}
+    lines = {"GPT-2": accepted(*samples)}
     for name, model in models.items():
         drawn = model.sample(count, settings.train.seed, trained.tokenizer.separator)
         lines[name] = accepted(trained.tokenizer.decode(drawn))

@@ -33,9 +33,9 @@ class Accepted(NamedTuple):
         return f"{self.share:.1%} of {self.lines:,} lines accepted by the tokenizer of Python {self.python}"
 
 
-def accepted(text: str) -> Accepted:
-    """Count over the text's lines, which end with a newline or with a document (NUL)."""
-    lines = [line.strip() for line in re.split("[\n\0]", text)[:-1]]
+def accepted(*texts: str) -> Accepted:
+    """Count over the texts' lines, which end with a newline or with a document (NUL): one cut off does not count."""
+    lines = [line.strip() for text in texts for line in re.split("[\n\0]", text)[:-1]]
     lines = [line for line in lines if line]
     return Accepted(len(lines), sum(map(accepts, lines)), platform.python_version())
 

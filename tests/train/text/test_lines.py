@@ -38,6 +38,7 @@ def test_share():
     assert found.share == (len(GOOD) + 1) / (len(GOOD) + len(BAD) + 2)
     assert str(found).endswith(f"accepted by the tokenizer of Python {platform.python_version()}")
     assert accepted("").share == 0
+    assert accepted("a = 1\nb = (", "c = 2\n\0d").lines == 2  # each text's last line is cut off
 
 
 def test_real_source_is_mostly_accepted():
