@@ -14,10 +14,12 @@ COMMANDS = {
     "train": train,
     "sample": sample,
 }
+INTERRUPTED = 130  # 128 and the signal's number, as shells count
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one sub-command. Returns the exit code: 0 only if everything that it checks holds, 2 for bad input."""
+    """Run one sub-command. Returns the exit code: 0 only if everything that it checks holds, 2 for bad input, 130
+    where it was interrupted."""
     parser = argparse.ArgumentParser(prog="refgrad", description="Hand-derived gradients in JAX: verified and priced.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, command in COMMANDS.items():
@@ -28,3 +30,6 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"refgrad {options.command}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"refgrad {options.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
