@@ -27,7 +27,7 @@ import sympy
 from jax import Array
 
 from refgrad._jax import custom_vjp
-from refgrad.ops._numerics import Like, after, blocks, corner, lift, product, rows
+from refgrad.ops._numerics import Like, after, blocks, corner, lift, outer, product, rows
 from refgrad.ops._row import Cost, Row, Special
 from refgrad.ops.fused._rows_of_logits import (
     Rows,
@@ -111,7 +111,7 @@ def _fwd(
         hot = lift(jax.lax.iota(found.targets.dtype, E.shape[0]), 2) == found.targets[:, None]
         g = slopes(logits, top, total, hot, found.counts, E.shape[0], terms).astype(x.dtype)
         slope = target_slopes(picked, top, total, found.counts, E.shape[0], terms)
-        more = product("rv,rh->vh", g, x_rows, like_E.sharding)
+        more = outer(g, x_rows, like_E.sharding)
         dE = dE + more if dx else more
         part_dx, dE = add_targets(product("rv,vh->rh", g, E), dE, x_rows, E, found.targets, slope)
         dx.append(part_dx.reshape(x[..., part, :].shape))

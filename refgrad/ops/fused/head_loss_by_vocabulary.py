@@ -24,7 +24,7 @@ import sympy
 from jax import Array
 
 from refgrad._jax import custom_vjp
-from refgrad.ops._numerics import Like, lift, product, rows, wide
+from refgrad.ops._numerics import Like, lift, outer, product, rows, wide
 from refgrad.ops._row import Cost, Row
 from refgrad.ops.fused._rows_of_logits import (
     Rows,
@@ -87,7 +87,7 @@ def _gradients(x: Array, E: Array, found: Rows, top: Array, total: Array, chunk:
         logits = product("rh,vh->rv", x, part)
         hot = lift(jax.lax.iota("int32", part.shape[0]), 2) == (found.targets.astype("int32") - start)[:, None]
         g = slopes(logits, top, total, hot, found.counts, V, terms).astype(x.dtype)
-        return product("rv,vh->rh", g, part), product("rv,rh->vh", g, x, sharding)
+        return product("rv,vh->rh", g, part), outer(g, x, sharding)
 
     def step(carry: tuple[Array, Array], start: Array) -> tuple[tuple[Array, Array], None]:
         dx, dE = carry

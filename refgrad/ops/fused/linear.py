@@ -17,7 +17,7 @@ from jax import Array
 
 from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, lift, product, rows, wide
+from refgrad.ops._numerics import Like, lift, outer, product, rows, wide
 from refgrad.ops._row import Row
 from refgrad.ops.linear import ROW as PLAIN
 
@@ -38,7 +38,7 @@ def input_gradient(dz: Array, w: Array) -> Array:
 def parameter_gradients(x: Array, dz: Array, w: Like, bias: Like) -> tuple[Array, Array]:
     """Xᵀ dZ and Σ_r dZ_r, of x (..., i) and dz (..., o)."""
     x, dz = rows(x), rows(dz)
-    return w(product("ri,ro->io", x, dz, w.sharding)), bias(jnp.sum(wide(dz), axis=0))
+    return w(outer(x, dz, w.sharding)), bias(jnp.sum(wide(dz), axis=0))
 
 
 @custom_vjp
