@@ -185,6 +185,9 @@ CONTENDERS: dict[str, Contender] = {
     "library-bf16": Contender("jax.nn + optax, bf16", _library(None, BF16), BF16),
     "cudnn-bf16": Contender("jax.nn + optax, cuDNN attention, bf16", _library("cudnn", BF16), BF16, platform="gpu"),
     "fused-bf16": Contender("fused rules, bf16", _step(rules="fused", compute_dtype=BF16), BF16),
+    "fused-cudnn-bf16": Contender(
+        "fused rules, cuDNN attention, bf16", _step(rules="fused-cudnn", compute_dtype=BF16), BF16, platform="gpu"
+    ),
     "fast-bf16": Contender("fused, update inside, bf16", _step(rules="fused", memory="fast", compute_dtype=BF16), BF16),
     "torch-bf16": Contender("PyTorch autocast bf16", _torch("eager", bf16=True), BF16, needs=("torch",)),
     "torch-compile-bf16": Contender(

@@ -18,8 +18,8 @@ from refgrad.bench.contenders import BASELINE, Work
 from refgrad.bench.machine import memory
 from refgrad.bench.process import Process
 from refgrad.models import gpt2
-from refgrad.models._composition import QUERIES, composition
-from refgrad.ops import RULES, fused, operations
+from refgrad.models._composition import composition, queries
+from refgrad.ops import fused, operations
 
 Arrays = tuple[Any, ...]
 # Today's, which the document's model does not have: by their rule, and their own forward differentiated by JAX.
@@ -54,7 +54,7 @@ def parts_of(work: Work) -> list[str]:
 
 def rules_of(name: str) -> tuple[str, ...]:
     """The sets of rules that have the part."""
-    return tuple(rules for rules in RULES if not (name in LATER and rules == "document"))
+    return tuple(rules for rules in ("document", "fused", "autodiff") if not (name in LATER and rules == "document"))
 
 
 def part(name: str, work: Work, rules: str) -> tuple[Callable[..., jax.Array], Arrays]:
@@ -101,7 +101,7 @@ def _mlp(o: Any) -> Callable[..., jax.Array]:
 def _attention(o: Any) -> Callable[..., jax.Array]:
     """q, k, v → o under the causal mask: fused, or as the document composes it."""
     if hasattr(o, "attention"):
-        return lambda q, k, v: o.attention(q, k, v, QUERIES)
+        return lambda q, k, v: o.attention(q, k, v, queries(q.shape[-2]))
     return lambda q, k, v: o.attn_value(o.causal_softmax(o.attention_scaling(o.query_key(q, k), q.shape[-1])), v)
 
 

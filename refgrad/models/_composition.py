@@ -12,18 +12,19 @@ from jax import Array
 
 from refgrad.ops import operations
 from refgrad.ops._numerics import wide
+from refgrad.ops.fused.attention import Block
 from refgrad.ops.multi_head_attention import attend
 
-# Fused rules: rows of a block of queries; rows whose logits are alive at once, as near as whole positions come to it;
-# or into how many chunks the vocabulary is cut.
+# Fused rules: rows of a block of queries; rows whose logits are alive at once, as near as whole positions come to it
+# (a GPU's products need more of them); or into how many chunks the vocabulary is cut.
 QUERIES = 128
-ROWS_OF_LOGITS = 512
+ROWS_OF_LOGITS = {"cpu": 512, "gpu": 2048}
 CHUNKS_OF_VOCABULARY = 8
 
 Layer = Mapping[str, Any]
 
 
-class Block(Protocol):
+class Layers(Protocol):
     """One layer: the stream (..., s, h), the layer's parameters, heads and ε → (..., s, h).
 
     With `recompute`, nothing is kept for the backward pass but the stream.
@@ -36,26 +37,37 @@ class Composition(NamedTuple):
     """A set of rules: its operations by name, its layer, and its mean loss of x (..., s, h), E (V, h), ids (..., s)."""
 
     operations: SimpleNamespace
-    block: Block
+    block: Layers
     loss: Any
 
 
 def composition(rules: str) -> Composition:
-    """How `rules` ("document", "fused" or "autodiff") compose the model. Raises ValueError for any other."""
+    """How `rules`, one of `refgrad.ops.RULES`, compose the model. Raises ValueError for any other."""
     o = operations(rules)
     if hasattr(o, "block"):
-        return Composition(o, partial(_fused_block, o), partial(_fused_loss, o))
+        return Composition(o, partial(_fused_block, o, rules), partial(_fused_loss, o))
     return Composition(o, partial(_block, o), partial(_loss, o))
 
 
 def chunk_of_positions(leading: tuple[int, ...]) -> int:
     """Positions whose logits are alive at once, over `leading` axes of examples: at least one."""
-    return max(1, ROWS_OF_LOGITS // max(1, math.prod(leading)))
+    rows = ROWS_OF_LOGITS.get(jax.default_backend(), ROWS_OF_LOGITS["cpu"])
+    return max(1, rows // max(1, math.prod(leading)))
 
 
-def block_sizes(batch: int) -> dict[str, int]:
+def queries(sequence: int) -> int:
+    """Rows of a block of queries: twice as many in a long sequence, where fewer skip as much and compile sooner."""
+    return QUERIES if sequence < 8 * QUERIES else 2 * QUERIES
+
+
+def attention_by(rules: str, sequence: int) -> Block:
+    """Attention's `block` under fused `rules`: rows, or the kernel's name."""
+    return "cudnn" if rules == "fused-cudnn" else queries(sequence)
+
+
+def block_sizes(batch: int, sequence: int) -> dict[str, int]:
     """The symbols of fused rules by name: m rows of a block of queries, c positions of a chunk of logits."""
-    return {"m": QUERIES, "c": chunk_of_positions((batch,))}
+    return {"m": queries(sequence), "c": chunk_of_positions((batch,))}
 
 
 def _block(o: SimpleNamespace, x: Array, layer: Layer, n_head: int, eps: float, recompute: bool = False) -> Array:
@@ -81,12 +93,15 @@ def _projections(module: Layer, first: str) -> tuple[Array, ...]:
     return tuple(module[name][part] for name in (first, "c_proj") for part in ("weight", "bias"))
 
 
-def _fused_block(o: SimpleNamespace, x: Array, layer: Layer, n_head: int, eps: float, recompute: bool = False) -> Array:
+def _fused_block(
+    o: SimpleNamespace, rules: str, x: Array, layer: Layer, n_head: int, eps: float, recompute: bool = False
+) -> Array:
     """The layer as one rule."""
     norms = ([layer[norm][part] for part in ("weight", "bias")] for norm in ("ln_1", "ln_2"))
     (gamma_1, beta_1), (gamma_2, beta_2) = norms
     attn, mlp = _projections(layer["attn"], "c_attn"), _projections(layer["mlp"], "c_fc")
-    return o.block(x, gamma_1, beta_1, *attn, gamma_2, beta_2, *mlp, n_head, eps, QUERIES, recompute)
+    by = attention_by(rules, x.shape[-2])
+    return o.block(x, gamma_1, beta_1, *attn, gamma_2, beta_2, *mlp, n_head, eps, by, recompute)
 
 
 def _loss(o: SimpleNamespace, x: Array, E: Array, targets: Array, chunks: str = "positions") -> Array:

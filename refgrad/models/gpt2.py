@@ -77,7 +77,7 @@ class Config:
 
     def fused_dims(self, batch: int, sequence: int) -> dict[str, int]:
         """`dims`, and what fused rules add: m rows of a block of queries, c positions of a chunk of logits."""
-        return {**self.dims(batch, sequence), **block_sizes(batch)}
+        return {**self.dims(batch, sequence), **block_sizes(batch, sequence)}
 
 
 SIZES: dict[str, Config] = {
@@ -156,8 +156,9 @@ def logits(
 ) -> Array:
     """Token ids (..., s) → logits (..., s, vocab_size), in the parameters' dtype.
 
-    `rules` is "document" (the rules as the document derives them), "fused" (the same gradients in less time and memory)
-    or "autodiff" (the document's forward, differentiated by JAX); `scan` walks the layers by `lax.scan`, `remat`
+    `rules` is "document" (the rules as the document derives them), "fused" (the same gradients in less time and
+    memory), "fused-cudnn" (these, with cuDNN's attention: for 16 bits on NVIDIA's GPUs, no second derivatives) or
+    "autodiff" (the document's forward, differentiated by JAX); `scan` walks the layers by `lax.scan`, `remat`
     recomputes each block in the backward pass. An id outside [0, vocab_size) raises ValueError where the ids are
     concrete, and gives NaN where they are traced. Raises ValueError or TypeError, naming the argument and the bound,
     for parameters that are not this config's and for a sequence longer than n_positions.

@@ -15,14 +15,15 @@ _PLAIN = rows(__name__, __path__)
 TABLE: dict[str, Row] = {row.name: row for row in (*_PLAIN.values(), *fused.ROWS.values())}
 globals().update({name: row.op for name, row in _PLAIN.items()})  # over the submodules of the same names
 
-RULES = ("document", "fused", "autodiff")
+RULES = ("document", "fused", "fused-cudnn", "autodiff")
 
 
 def operations(rules: str) -> SimpleNamespace:
     """Every operation by name under one set of rules.
 
     "document" has each with the rule derived in its file, "fused" the same with those of `refgrad.ops.fused` in the
-    place of what they fuse, "autodiff" the document's plain functions, differentiated by JAX.
+    place of what they fuse, "fused-cudnn" those too (its attention is named by `refgrad.models`), "autodiff" the
+    document's plain functions, differentiated by JAX.
     Raises ValueError for any other `rules`.
     """
     if rules not in RULES:

@@ -45,9 +45,10 @@ def outer(x: Array, dz: Array, out_sharding=None) -> Array:
 
 
 def _turned(x: Array) -> Array:
-    """xᵀ, stored so. A transposition that XLA sees it folds into the product that reads it; it does not look into a loop
-    of two trips, and does not take a transposition out of it. (Nor may it fold one of the product's own result, for
-    which it has no kernel at all and raises: a sum stands in between.)
+    """xᵀ, stored so: XLA folds a transposition into the product that reads it, but takes none out of a loop of two.
+
+    It folds one of the product's own result too, and raises since it has no kernel for what comes of it: whoever
+    multiplies puts a sum behind.
     """
     return jax.lax.fori_loop(0, 2, lambda _, __: jnp.swapaxes(x, 0, 1), jnp.zeros_like(jnp.swapaxes(x, 0, 1)))
 

@@ -30,7 +30,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from refgrad._jax import varying_axes
 from refgrad.models import gpt2
-from refgrad.models._composition import QUERIES
+from refgrad.models._composition import attention_by
 from refgrad.models._inputs import check_ids, check_params, path_name
 from refgrad.ops import operations
 from refgrad.ops._numerics import after
@@ -151,7 +151,7 @@ class Device(Pieces):
         if not hasattr(o, "block"):
             return attend(o, x, w_qkv, b_qkv, w_out, b_out, heads)
         q, k, v = (split_heads(part, heads) for part in jnp.split(o.linear(x, w_qkv, b_qkv), 3, axis=-1))
-        return o.linear(merge_heads(o.attention(q, k, v, QUERIES)), w_out, b_out)
+        return o.linear(merge_heads(o.attention(q, k, v, attention_by(self.rules, x.shape[-2]))), w_out, b_out)
 
     def _mlp(self, x: Array, mlp: gpt2.Params) -> Array:
         """What this device's hidden columns add to the stream."""

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 from refgrad._text import nearest
 from refgrad.models.gpt2 import Config
+from refgrad.ops import RULES
 from refgrad.train.fields import Checked, number, one_of
 
-RULES = ("document", "fused", "autodiff")
 MEMORY = ("plain", "fast", "small")
 DTYPES = ("float32", "bfloat16", "float16")
 SMALL = Config(n_layer=4, n_head=4, n_embd=128, n_positions=128, vocab_size=256)

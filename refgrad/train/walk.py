@@ -51,14 +51,16 @@ def apart(one: Array, body: Callable[[Any, Any], Any], given: Any, carry: Any, a
         given, carry, after = carried
         carry = body(given, carry)
         done = jnp.stack([leaf.ravel()[0].astype(jnp.float32) for leaf in jax.tree.leaves(carry)]).sum()
-        given = jax.tree.map(lambda x: _first(x).set(done.astype(x.dtype)), given)
-        return given, carry, jax.tree.map(lambda x: _first(x).set(jnp.where(n < one, x[(0,) * x.ndim], 0)), after)
+        given = jax.tree.map(lambda x: _with_first(x, lambda _: done.astype(x.dtype)), given)
+        return given, carry, jax.tree.map(lambda x: _with_first(x, lambda old: jnp.where(n < one, old, 0)), after)
 
     return lax.fori_loop(0, one, iteration, (given, carry, after))[1:]
 
 
-def _first(x: Array) -> Any:
-    return x.at[(0,) * x.ndim]
+def _with_first(x: Array, new: Callable[[Array], Array]) -> Array:
+    """`x` with its first element replaced; as it is where it has none, as the arguments that a kernel was not given."""
+    first = (0,) * x.ndim
+    return x.at[first].set(new(x[first])) if x.size else x
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["arrays"], meta_fields=["places", "structure"])
@@ -97,7 +99,7 @@ class Pieces:
         read = {key: params[key] for key in self.head_keys}
 
         def loss(read: gpt2.Params, x: Array) -> Array:
-            chunks = "vocabulary" if self.recompute and self.rules == "fused" else "positions"
+            chunks = "vocabulary" if self.recompute and self.rules.startswith("fused") else "positions"
             return gpt2.head_loss(cast(read, self.dtype), x, targets, self.config, self.rules, chunks)
 
         value, (dread, dx) = jax.value_and_grad(loss, argnums=(0, 1))(read, x)

@@ -71,7 +71,7 @@ def test_fused_differences_leave_nothing_over(tied):
 @pytest.mark.parametrize("name", ["tied", "untied"])
 def test_fused_equals_xla_to_the_last_flop(name, monkeypatch):
     monkeypatch.setattr(_composition, "QUERIES", 2)  # several blocks, the last of them shorter
-    monkeypatch.setattr(_composition, "ROWS_OF_LOGITS", 6)
+    monkeypatch.setattr(_composition, "ROWS_OF_LOGITS", {"cpu": 6})
     config, batch, sequence = MODELS[name]
     assert model.reconcile_model(config, batch, sequence, "fused").ok
     program = model._loss_of_params(config, batch, sequence, rules="fused")

@@ -13,6 +13,8 @@ from jax.extend.core import jaxprs_in_params
 
 from refgrad import cost, ops, verify
 from refgrad.ops import TABLE, fused
+from refgrad.ops._numerics import outer, product
+from refgrad.ops.fused import _cudnn
 from refgrad.ops.multi_head_attention import _plain, attend
 from refgrad.symbols import evaluate
 from tests.ops.cases import DIMS, NAMES, relative_error, weighted
@@ -36,6 +38,16 @@ def head(x=(2, 3, 4), E=(7, 4), targets=(2, 3), dtype=I32):
 
 BAD = {
     "attention, block": (lambda: fused.attention(*3 * [z(2, 3, 4)], 0), ValueError, "block is 0, but must be at least"),
+    "attention, kernel": (
+        lambda: fused.attention(*3 * [z(2, 3, 4, dtype=jnp.bfloat16)], "cudnn"),
+        ValueError,
+        "block is 'cudnn', but JAX's device here is a cpu",
+    ),
+    "attention, another kernel": (
+        lambda: fused.attention(*3 * [z(2, 3, 4)], "flash"),
+        TypeError,
+        "block is 'flash', but must be a static integer: the rows of a block of queries, or 'cudnn'",
+    ),
     "attention, negative": (lambda: fused.attention(*3 * [z(2, 3, 4)], -8), ValueError, "block is -8, but must be"),
     "attention, empty": (
         lambda: fused.attention(*3 * [z(2, 0, 4)], 2),
@@ -118,6 +130,70 @@ def test_attention_equals_the_documents_at_every_length(s, x64):
     got, want = jax.jit(lambda *a: [jax.value_and_grad(weighted(f), (0, 1, 2))(*a) for f in both])(q, k, v)
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert relative_error(one, other) <= 1e-13
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """XLA's implementation of the kernel's signature in the kernel's place, as if this were a GPU."""
+    monkeypatch.setattr(_cudnn, "KERNEL", "xla")
+    monkeypatch.setattr(_cudnn.jax, "default_backend", lambda: "gpu")
+    return "xla"
+
+
+def test_a_kernel_in_the_blocks_place_is_given_and_gives_the_same(kernel):
+    row, dims = TABLE["fused.block"], {**DIMS[0], "h": 6}
+    heads = TABLE["fused.attention"].sample(1, dims, jnp.bfloat16)
+    layer_ = row.sample(2, dims, jnp.bfloat16)
+    for op, args in (
+        (lambda *a, by: fused.attention(*a, by), heads),
+        (lambda *a, by: fused.block(*a, 2, 1e-5, by), layer_),
+        (lambda *a, by: fused.block(*a, 2, 1e-5, by, True), layer_),
+    ):
+        with jax.numpy_dtype_promotion("standard"):  # which JAX's own attention needs in 16 bits
+            got, want = (
+                jax.jit(jax.value_and_grad(weighted(partial(op, by=by)), tuple(range(len(args)))))(*args)
+                for by in (kernel, 4)
+            )
+        for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+            assert relative_error(one, other) <= 0.03
+
+
+def test_a_kernel_of_16_bits_refuses_more(kernel):
+    with pytest.raises(ValueError, match="q is float32, and its kernel is for bfloat16 and float16: take blocks"):
+        fused.attention(*3 * [z(2, 3, 4)], kernel)
+    with pytest.raises(ValueError, match=r"q has shape \(3, 4\), not \(b, n_h, s, d\)"):
+        fused.attention(*3 * [z(3, 4, dtype=jnp.bfloat16)], kernel)
+
+
+BF16 = jnp.bfloat16
+
+
+def test_a_weights_gradient_in_bf16_finds_its_kernel():
+    """Without a transposition of its own the product's arguments are taken to float32 first."""
+    x, dz = jax.ShapeDtypeStruct((64, 48), BF16), jax.ShapeDtypeStruct((64, 80), BF16)
+    wide = "f32[64,48]"
+    assert wide not in jax.jit(outer).lower(x, dz).compile().as_text()
+    plain = jax.jit(lambda x, dz: product("ri,ro->io", x, dz))
+    assert wide in plain.lower(x, dz).compile().as_text()
+
+
+@pytest.mark.parametrize("shape", [(7, 5, 3), (1, 1, 1), (16, 1, 9), (33, 12, 8)], ids=str)
+def test_a_weights_gradient_in_bf16_is_right_wherever_it_goes(shape):
+    """Transposed and mapped: XLA's CPU compiler turns some such products into ones that it has no kernel for."""
+    rng = np.random.default_rng(0)
+    r, i, o = shape
+    x, dz = (jnp.asarray(rng.standard_normal((3, r, n)), BF16) for n in (i, o))
+    want = np.einsum("bri,bro->bio", *(np.asarray(a, np.float32) for a in (x, dz)))
+    one = jax.jit(lambda x, dz: (outer(x, dz), outer(x, dz).T, outer(x, dz).astype(BF16).T))(x[0], dz[0])
+    chex.assert_trees_all_close(one[0], one[1].T, want[0], rtol=1e-5, atol=1e-5)
+    chex.assert_trees_all_close(one[2].T.astype(F32), want[0], rtol=1e-2, atol=1e-2)
+    for axes, args, expected in (
+        ((0, 0), (x, dz), want),
+        ((0, None), (x, dz[0]), np.einsum("bri,ro->bio", np.float32(x), np.float32(dz[0]))),
+        ((None, 0), (x[0], dz), np.einsum("ri,bro->bio", np.float32(x[0]), np.float32(dz))),
+    ):
+        mapped = jax.jit(jax.vmap(outer, axes))(*args)
+        chex.assert_trees_all_close(mapped, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_masked_blocks_are_neither_computed_nor_counted():

@@ -15,7 +15,9 @@ The backward pass takes the *keys* in blocks, each against the queries from its 
 dk and dv of a block are then finished at once, and dq alone is summed over the blocks.
 
 Kept: q, k, v, o, and M and S, which together are the log-sum-exp M + log S; apart they keep its last digits.
-A block longer than the sequence is the sequence. Cost: with A = Σ over the blocks of rows × prefix, which is s²/2 and
+A block longer than the sequence is the sequence, and in the place of a block's rows "cudnn" names NVIDIA's kernels, for
+which q, k, v and o are 16 bits wide and on a GPU: what they compute is the same, and kept is the log-sum-exp whole.
+Cost: with A = Σ over the blocks of rows × prefix, which is s²/2 and
 half a block more a row, against the operations that it replaces: the masked blocks are not there; the scores are made
 again, once the cotangent exists and the block before is done (see `after`); scaling and row sums act on the s·d entries
 of a head and not on its s².
@@ -23,7 +25,7 @@ Source: D2, "Activation-to-Activation Multiplications", "Softmax", and its remar
 Dao et al., FlashAttention (2022), for the log-sum-exp in the probabilities' place.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +36,7 @@ from refgrad._jax import custom_vjp
 from refgrad.ops._agree import agree, check_size
 from refgrad.ops._numerics import Like, after, blocks, corner, lift, product, wide
 from refgrad.ops._row import Cost, Row, Special
+from refgrad.ops.fused import _cudnn
 from refgrad.symbols import a, b, d, m, n_h, s, w
 
 
@@ -46,6 +49,9 @@ class Residuals(NamedTuple):
     o: Array
     top: Array
     total: Array
+
+
+Block = int | Literal["cudnn"]
 
 
 def _scaled(q: Array) -> Array:
@@ -93,33 +99,47 @@ def _added(dq: Array, part: Array) -> Array:
     return jax.lax.dynamic_update_slice_in_dim(dq, dq[..., start:, :] + part, start, dq.ndim - 2)
 
 
-def _agree(q: Array, k: Array, v: Array, block: int) -> None:
+def check_block(op: str, block: Block) -> None:
+    """Raise ValueError or TypeError, naming `op` and the value, where `block` is neither rows nor the kernel."""
+    if block != _cudnn.KERNEL:
+        check_size(op, "block", block, f"the rows of a block of queries, or {_cudnn.KERNEL!r}")
+
+
+def _agree(q: Array, k: Array, v: Array, block: Block) -> None:
     agree("fused.attention", q=(q, "... s d"), k=(k, "... s d"), v=(v, "... s d"))
     if not (q.shape[-2] and q.shape[-1]):
         raise ValueError(f"fused.attention: q has shape {q.shape}, but needs one position and one column at least")
-    check_size("fused.attention", "block", block, "the rows of a block of queries")
+    check_block("fused.attention", block)
 
 
 @custom_vjp(nondiff_argnums=(3,))
 @jax.named_scope("attention")
-def attention(q: Array, k: Array, v: Array, block: int) -> Array:
+def attention(q: Array, k: Array, v: Array, block: Block) -> Array:
     """q, k, v (..., s, d), block ≥ 1 positions → (..., s, d); a block longer than s is s.
 
+    With "cudnn" for block, q, k and v are (b, n_h, s, d) in bfloat16 or float16 on a GPU.
     Raises ValueError or TypeError where they do not agree.
     """
     _agree(q, k, v, block)
-    return _attend(q, k, v, block)[0]
+    return (_cudnn.attend(q, k, v) if block == _cudnn.KERNEL else _attend(q, k, v, block))[0]
 
 
 @jax.named_scope("attention")
-def _fwd(q: Array, k: Array, v: Array, block: int) -> tuple[Array, Residuals]:
+def _fwd(q: Array, k: Array, v: Array, block: Block) -> tuple[Array, Residuals | _cudnn.Pullback]:
     _agree(q, k, v, block)
+    if block == _cudnn.KERNEL:
+        return _cudnn.attend(q, k, v)
     o, top, total = _attend(q, k, v, block)
     return o, Residuals(q, k, v, o, top, total)
 
 
 @jax.named_scope("attention")
-def _bwd(block: int, kept: Residuals, do: Array) -> tuple[Array, Array, Array]:
+def _bwd(block: Block, kept: Any, do: Array) -> tuple[Array, Array, Array]:
+    return kept(do) if block == _cudnn.KERNEL else _gradients(block, kept, do)
+
+
+def _gradients(block: int, kept: Residuals, do: Array) -> tuple[Array, Array, Array]:
+    """dq, dk and dv, one block of keys after another."""
     k, v, q = kept.k, kept.v, _scaled(after(do, kept.q))
     column = jnp.sum(wide(do) * wide(kept.o), axis=-1, keepdims=True)  # do·o, a number for each query
     top, share, column = (jnp.swapaxes(part, -1, -2) for part in (kept.top, 1 / kept.total, column))

@@ -28,12 +28,12 @@ import sympy
 from jax import Array
 
 from refgrad._jax import custom_vjp
-from refgrad.ops._agree import agree, check_size
+from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, after
 from refgrad.ops._row import Cost, Row, Special, summed
 from refgrad.ops.fused.attention import ROW as ATTENTION
+from refgrad.ops.fused.attention import Block, attention, check_block
 from refgrad.ops.fused.attention import Residuals as Attention
-from refgrad.ops.fused.attention import attention
 from refgrad.ops.fused.layer_norm import ROW as LAYER_NORM
 from refgrad.ops.fused.layer_norm import Residuals as Norm
 from refgrad.ops.fused.layer_norm import layer_norm, normalise
@@ -67,18 +67,12 @@ class Params(NamedTuple):
 
 
 class Residuals(NamedTuple):
-    """x, x₁, o (..., s, h), q, k, v (..., n_h, s, d), u (..., s, 4h); the norms' μ and rstd (..., s, 1), attention's
-    M and S (..., n_h, s, 1).
-    """
+    """x, x₁, o (..., s, h), u (..., s, 4h), the norms' μ and rstd (..., s, 1), and what attention keeps, but o."""
 
     x: Array
     mean_1: Array
     rstd_1: Array
-    q: Array
-    k: Array
-    v: Array
-    top: Array
-    total: Array
+    attended: Any
     o: Array
     x_1: Array
     mean_2: Array
@@ -97,7 +91,7 @@ def _heads(qkv: Array, n_head: int) -> tuple[Array, ...]:
     return tuple(split_heads(part, n_head) for part in jnp.split(qkv, 3, axis=-1))
 
 
-def _run(x: Array, p: Params, n_head: int, eps: float, block: int) -> tuple[Array, Residuals]:
+def _run(x: Array, p: Params, n_head: int, eps: float, block: Block) -> tuple[Array, Residuals]:
     """The layer's output and what its rule keeps."""
     n_1, norm_1 = layer_norm.fwd(x, p.gamma_1, p.beta_1, eps)
     qkv = linear.fun(n_1, p.w_qkv, p.b_qkv)
@@ -110,11 +104,7 @@ def _run(x: Array, p: Params, n_head: int, eps: float, block: int) -> tuple[Arra
         x=x,
         mean_1=norm_1.mean,
         rstd_1=norm_1.rstd,
-        q=attended.q,
-        k=attended.k,
-        v=attended.v,
-        top=attended.top,
-        total=attended.total,
+        attended=attended._replace(o=None) if isinstance(attended, Attention) else attended,
         o=merged,
         x_1=x_1,
         mean_2=norm_2.mean,
@@ -124,7 +114,7 @@ def _run(x: Array, p: Params, n_head: int, eps: float, block: int) -> tuple[Arra
     return residual.fun(x_1, z), kept
 
 
-def _check(x: Array, p: Params, n_head: int, block: int) -> None:
+def _check(x: Array, p: Params, n_head: int, block: Block) -> None:
     agree(
         "fused.block",
         x=(x, "... s h"),
@@ -141,7 +131,7 @@ def _check(x: Array, p: Params, n_head: int, block: int) -> None:
         raise ValueError(f"fused.block: w_qkv has {p.w_qkv.shape[-1]} columns, but 3h = {3 * h}: q, k and v")
     if n_head < 1 or h % n_head:
         raise ValueError(f"fused.block: n_head is {n_head}, but must divide h = {h}")
-    check_size("fused.block", "block", block, "the rows of a block of queries")
+    check_block("fused.block", block)
 
 
 @custom_vjp(nondiff_argnums=(13, 14, 15, 16))
@@ -162,7 +152,7 @@ def block(
     b_proj: Array,
     n_head: int,
     eps: float,
-    block: int,
+    block: Block,
     recompute: bool = False,
 ) -> Array:
     """x (..., s, h), the layer's parameters, n_head a divisor of h, ε > 0, block ≥ 1 positions → (..., s, h).
@@ -184,7 +174,7 @@ def _fwd(x: Array, *args: Any) -> tuple[Array, tuple[Params, Residuals | Array]]
 
 
 @jax.named_scope("block")
-def _bwd(n_head: int, eps: float, block: int, recompute: bool, all_kept: Any, dy: Array) -> tuple[Array, ...]:
+def _bwd(n_head: int, eps: float, block: Block, recompute: bool, all_kept: Any, dy: Array) -> tuple[Array, ...]:
     p, kept = all_kept
     if recompute:
         _, kept = _run(after(dy, kept), p, n_head, eps, block)
@@ -195,8 +185,9 @@ def _bwd(n_head: int, eps: float, block: int, recompute: bool, all_kept: Any, dy
     dx_1, dgamma_2, dbeta_2 = layer_norm.bwd(eps, norm_2, dn_2)
     dx_1 = residual.fun(dy, dx_1)
     do, dw_out, db_out = linear.bwd(Linear(kept.o, p.w_out, Like.of(p.b_out)), dx_1)
-    o = split_heads(after(do, kept.o), n_head)
-    attended = Attention(kept.q, kept.k, kept.v, o, kept.top, kept.total)
+    attended = kept.attended
+    if isinstance(attended, Attention):
+        attended = attended._replace(o=split_heads(after(do, kept.o), n_head))
     dheads = attention.bwd(block, attended, split_heads(do, n_head))
     dqkv = jnp.concatenate([merge_heads(part) for part in dheads], axis=-1)
     dn_1, dw_qkv, db_qkv = linear.bwd(Linear(_normed(dx_1, norm_1, p.beta_1), p.w_qkv, Like.of(p.b_qkv)), dqkv)
