@@ -12,6 +12,7 @@ from jax import Array
 
 from refgrad.ops import operations
 from refgrad.ops._numerics import wide
+from refgrad.ops.fused import _cudnn
 from refgrad.ops.fused.attention import Block
 from refgrad.ops.multi_head_attention import attend
 
@@ -62,7 +63,7 @@ def queries(sequence: int) -> int:
 
 def attention_by(rules: str, sequence: int) -> Block:
     """Attention's `block` under fused `rules`: rows, or the kernel's name."""
-    return "cudnn" if rules == "fused-cudnn" else queries(sequence)
+    return _cudnn.KERNEL if rules == "fused-cudnn" else queries(sequence)
 
 
 def block_sizes(batch: int, sequence: int) -> dict[str, int]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from refgrad.ops import TABLE
+from refgrad.ops.fused import _cudnn
 
 # Composites of many arguments, whose parts are tried one by one: their own turn is in the slow lane.
 LONG = {"fused.block", "fused.mlp", "fused.head_loss", "fused.head_loss_by_vocabulary"}
@@ -69,3 +70,10 @@ def relative_error(got, want):
     got, want = (np.asarray(x, np.float64) for x in (got, want))
     scale = np.max(np.abs(want), initial=0.0)
     return np.max(np.abs(got - want), initial=0.0) / (scale or 1.0)
+
+
+def stand_in_for_cudnn(monkeypatch):
+    """JAX's own attention in the place of cuDNN's, as if this were a GPU; it needs standard dtype promotion."""
+    monkeypatch.setattr(_cudnn, "KERNEL", "xla")
+    monkeypatch.setattr(_cudnn.jax, "default_backend", lambda: "gpu")
+    return "xla"

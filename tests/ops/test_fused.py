@@ -14,10 +14,9 @@ from jax.extend.core import jaxprs_in_params
 from refgrad import cost, ops, verify
 from refgrad.ops import TABLE, fused
 from refgrad.ops._numerics import outer, product
-from refgrad.ops.fused import _cudnn
 from refgrad.ops.multi_head_attention import _plain, attend
 from refgrad.symbols import evaluate
-from tests.ops.cases import DIMS, NAMES, relative_error, weighted
+from tests.ops.cases import DIMS, NAMES, relative_error, stand_in_for_cudnn, weighted
 
 F32, I32 = jnp.float32, jnp.int32
 FUSED = [name for name in NAMES if name.startswith("fused.")]
@@ -134,10 +133,7 @@ def test_attention_equals_the_documents_at_every_length(s, x64):
 
 @pytest.fixture
 def kernel(monkeypatch):
-    """XLA's implementation of the kernel's signature in the kernel's place, as if this were a GPU."""
-    monkeypatch.setattr(_cudnn, "KERNEL", "xla")
-    monkeypatch.setattr(_cudnn.jax, "default_backend", lambda: "gpu")
-    return "xla"
+    return stand_in_for_cudnn(monkeypatch)
 
 
 def test_a_kernel_in_the_blocks_place_is_given_and_gives_the_same(kernel):

@@ -14,6 +14,8 @@ from refgrad.report.text import standard_library_ids
 from refgrad.train import inside
 from refgrad.train.optimiser import decay_mask, init_state, update
 from refgrad.train.step import make_step
+from refgrad.train.walk import apart, runtime_one
+from tests.ops.cases import stand_in_for_cudnn
 
 CONFIG = gpt2.Config(n_layer=2, n_head=2, n_embd=16, n_positions=16, vocab_size=256)
 IDS = standard_library_ids(2, 16)
@@ -130,6 +132,27 @@ def test_near_the_ordinary_step(tied, dtype):
         got, _ = run(step, start(tx, config=config))
         assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {jnp.dtype("float32")}
         chex.assert_trees_all_close(got.params, want.params, rtol=0, atol=1e-6 if dtype is None else 2e-3)
+
+
+@pytest.mark.parametrize("memory", ["fast", slow("plain"), slow("small")])
+def test_by_the_librarys_attention(memory, monkeypatch):
+    tx = optax.sgd(0.2)
+    want, losses = run(make_step(CONFIG, tx, rules="fused", memory=memory, compute_dtype=jnp.bfloat16), start(tx))
+    stand_in_for_cudnn(monkeypatch)
+    with jax.numpy_dtype_promotion("standard"):
+        step = make_step(CONFIG, tx, rules="fused-cudnn", memory=memory, compute_dtype=jnp.bfloat16)
+        got, found = run(step, start(tx))
+    assert losses != found  # rounded otherwise: it was another attention
+    chex.assert_trees_all_close(got.params, want.params, rtol=0, atol=2e-3)
+
+
+def test_what_is_carried_apart_may_be_empty():
+    """A kernel's residuals hold empty arrays for the arguments that it was not given."""
+    x, empty = jnp.arange(3.0), jnp.zeros((2, 0))
+    program = jax.jit(lambda x, ids: apart(runtime_one(ids), lambda given, y: y + given[0], (x, empty), x, (x, empty)))
+    carry, after = program(x, jnp.zeros((1, 1), jnp.int32))
+    chex.assert_trees_all_equal(carry, 2 * x)
+    chex.assert_trees_all_equal(after, (x, empty))
 
 
 def test_a_layer_updated_by_stale_gradients_is_seen(monkeypatch):
