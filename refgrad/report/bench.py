@@ -130,14 +130,14 @@ def draw(rows: Sequence[Row], path: Path, title: str) -> None:
         + (f", temporaries {row.temporaries_ratio:.2f}" if row.temporaries_ratio else "")
         for row in bars
     )
-    with figures.draw(path, title, alt, size=(8, 1.2 + 0.36 * len(bars)), columns=2, sharey=True) as (time, memory):
+    with figures.draw(path, title, alt, size=(8, 1.5 + 0.36 * len(bars)), columns=2, sharey=True) as (time, memory):
         labels = [row.label for row in bars]
         low = [row.ratio - min(row.spread[0], row.ratio) for row in bars]
         high = [max(row.spread[1], row.ratio) - row.ratio for row in bars]
         time.barh(labels, [row.ratio for row in bars], xerr=(low, high), color=figures.BLUE, ecolor=figures.INK)
         if floor is not None:
             time.axvline(floor, color=figures.VERMILLION, linestyle="--", label="roofline (float32)")
-            time.legend(loc="lower right")
+            figures.legend_at_foot(time)
         time.set_xlabel("time of a step / autodiff's")
         time.set_ylabel("contender")
         time.invert_yaxis()
@@ -165,12 +165,13 @@ def draw_sweep(axis: str, points: Sequence[Point], path: Path) -> None:
                 rows = [next(row for row in point.rows if row.name == name) for point in points]
                 one.plot(values, [value(row) for row in rows], label=rows[0].label, **figures.series(n))
             one.set(xlabel=axis, ylabel=label, ylim=(0, None), xticks=values)
-        figures.legend_below(axes[1])
+        figures.legend_at_foot(axes[1])
 
 
 def draw_parts(rows: Sequence[PartRow], path: Path) -> None:
     """Time and temporaries of each part relative to autodiff's, a bar a set of rules; autodiff itself is the line at 1.
 
+    Temporaries are drawn on a logarithmic axis: where autodiff fuses all of a part, it has next to none.
     Where a part was not run, or autodiff has no temporaries, there is no bar.
     """
     parts, rules = (list(dict.fromkeys(getattr(row, of) for row in rows if row.rules != BASELINE)) for of in OF)
@@ -193,7 +194,8 @@ def draw_parts(rows: Sequence[PartRow], path: Path) -> None:
             one.set(xlabel=f"{label} / autodiff's", yticks=range(len(parts)), yticklabels=parts)
         axes[0].set_ylabel("part")
         axes[0].invert_yaxis()
-        axes[1].legend(loc="lower right")
+        axes[1].set_xscale("log")
+        figures.legend_at_foot(axes[1])
 
 
 def _over(row: PartRow, rows: Sequence[PartRow]) -> float | None:

@@ -82,6 +82,12 @@ def legend_below(axes: Any, **options: Any) -> None:
     axes.legend(**{**place, "columnspacing": 1.2, "handletextpad": 0.5, **options})
 
 
+def legend_at_foot(axes: Any) -> None:
+    """The legend of one of several axes at the figure's foot, in one line: it takes no width from those beside it."""
+    handles, labels = axes.get_legend_handles_labels()
+    axes.figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+
+
 @contextmanager
 def draw(
     path: str | Path,

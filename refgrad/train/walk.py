@@ -52,13 +52,14 @@ def apart(one: Array, body: Callable[[Any, Any], Any], given: Any, carry: Any, a
         carry = body(given, carry)
         done = jnp.stack([leaf.ravel()[0].astype(jnp.float32) for leaf in jax.tree.leaves(carry)]).sum()
         given = jax.tree.map(lambda x: _with_first(x, lambda _: done.astype(x.dtype)), given)
-        return (
-            given,
-            carry,
-            jax.tree.map(lambda x: _with_first(x, lambda old: jnp.where(n < one, old, jnp.zeros_like(old))), after),
-        )
+        return given, carry, jax.tree.map(lambda x: _with_first(x, partial(_if, n < one)), after)
 
     return lax.fori_loop(0, one, iteration, (given, carry, after))[1:]
+
+
+def _if(condition: Array, x: Array) -> Array:
+    """`x` where the condition holds, else 0."""
+    return jnp.where(condition, x, jnp.zeros_like(x))
 
 
 def _with_first(x: Array, new: Callable[[Array], Array]) -> Array:
