@@ -2,7 +2,8 @@
 
 A machine drifts by a tenth within minutes, so that two times are comparable only if they were taken side by side: every
 ratio is of two medians from the same pair, whose turns alternate in order. The first call of each turn is discarded,
-since it finds the caches of the other; a turn of short calls is the median of many.
+since it finds the caches of the other; a turn of short calls is the median of many. Before the first turn each side
+makes a few calls, until its memory no longer grows.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from typing import Any
 from refgrad.bench.contenders import BASELINE
 from refgrad.bench.process import Process
 
+SETTLING = 3  # calls until the heap has grown to what a step takes; the very first compiles, where torch does
 TURN_SECONDS, TURN_CALLS = 0.3, 30  # a turn lasts so long, in so many calls at most
 LOSS_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # relative: the first loss of a pair is one number, rounded twice
 
@@ -27,7 +29,7 @@ class Side:
     """Seconds of the very first call, in which torch compiles."""
     seconds: tuple[float, ...]
     faults: int
-    """Page faults of a call, the median."""
+    """Page faults of the last call."""
     loss: Any
     """Of the first call, before any update; None for the roofline."""
     built: Mapping[str, Any]
@@ -77,8 +79,8 @@ def run_pair(name: str, work: Mapping[str, Any], rounds: int, dtype: str, report
         for which, side in zip(names, sides, strict=True):
             report(f"{name}: building {which}")
             built.append(side.ask({"build": {"contender": which, **work}}))
-        first = [side.ask({"steps": 1}) for side in sides]
-        calls = 1 + min(TURN_CALLS, math.ceil(TURN_SECONDS / min(answer["seconds"][0] for answer in first)))
+        first = [side.ask({"steps": SETTLING}) for side in sides]
+        calls = 1 + min(TURN_CALLS, math.ceil(TURN_SECONDS / min(answer["seconds"][-1] for answer in first)))
         taken: tuple[list[dict[str, Any]], ...] = ([], [])
         for turn in range(rounds):
             report(f"{name}: round {turn + 1} of {rounds}")
@@ -95,7 +97,7 @@ def _side(built: Mapping[str, Any], first: Mapping[str, Any], turns: Sequence[Ma
         first=first["seconds"][0],
         loss=first["losses"][0],
         seconds=tuple(statistics.median(turn["seconds"][1:]) for turn in turns),
-        faults=int(statistics.median(turn["faults"][-1] for turn in turns)),
+        faults=turns[-1]["faults"][-1],
         built=built,
         peak=turns[-1]["peak"],
     )

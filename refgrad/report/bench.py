@@ -18,7 +18,7 @@ roofline: seconds of the step's own matmuls, each shape alone, and AdamW's bytes
 GFLOP/s: FLOPs of the document's forward and backward pass (nothing recomputed counts) by this contender's seconds
 temp.: temporaries in XLA's plan, and their ratio to the baseline's; peak: resident memory of the whole process
 compile: XLA's; of PyTorch, what its first step took beyond the later ones; of the roofline, every product's
-faults: minor page faults of a step, the price of memory that the allocator had given back"""
+faults: minor page faults of the last step, the price of memory that the allocator had given back"""
 
 
 def contender_table(rows: Sequence[Row]) -> Table:

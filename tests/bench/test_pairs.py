@@ -29,7 +29,12 @@ class Fake:
         self.order.append(self.name)
         n = request["steps"]
         seconds = [9.0, *[self.seconds[self.name]] * (n - 1)]
-        return {"seconds": seconds, "faults": [0] * n, "losses": [self.losses[self.name]] * n, "peak": 7}
+        return {
+            "seconds": seconds,
+            "faults": [10 - len(self.order)] * n,
+            "losses": [self.losses[self.name]] * n,
+            "peak": 7,
+        }
 
 
 @pytest.fixture
@@ -46,6 +51,7 @@ def test_ratios_are_of_calls_after_the_first_and_turns_alternate(fake):
     assert pair.contender.compile == 9.0 - 0.5  # what the first call took beyond the later ones
     assert Fake.order[2:] == ["autodiff", "half", "half", "autodiff", "autodiff", "half"]
     assert said[-1] == "half: round 3 of 3"
+    assert (pair.baseline.faults, pair.contender.faults) == (3, 2)  # of the last call, when the heap has settled
 
 
 def test_another_loss_is_refused(fake):
