@@ -100,6 +100,11 @@ class Train(Checked):
             raise ValueError(
                 f"train.remat is for train.memory = 'plain', but that is {self.memory!r}: 'small' recomputes blocks"
             )
+        if self.rules == "fused-cudnn" and self.dtype == "float32":
+            raise ValueError(
+                "train.rules is 'fused-cudnn', but train.dtype is 'float32', and cuDNN's attention is for 16 bits: take "
+                "train.dtype = 'bfloat16' or train.rules = 'fused'"
+            )
         if self.warmup >= self.steps:
             raise ValueError(f"train.warmup is {self.warmup}, but must be below train.steps = {self.steps}")
         if 0 < self.spike <= 1:

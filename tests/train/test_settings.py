@@ -33,6 +33,7 @@ BAD = {
     "bytes": ({"model": {"vocab_size": 255}}, ValueError, "model.vocab_size is 255, but there are 256 bytes"),
     "vocabulary": ({"data": {"tokenizer": "bpe"}}, ValueError, "'bpe' needs the folder of vocab.json"),
     "parts": ({"train": {"batch": 6, "accumulate": 4}}, ValueError, "accumulate is 4, but must divide train.batch = 6"),
+    "wide kernel": ({"train": {"rules": "fused-cudnn"}}, ValueError, "attention is for 16 bits: take train.dtype ="),
     "fast parts": ({"train": {"accumulate": 2, "memory": "fast"}}, ValueError, "take train.memory = 'plain' or"),
     "remat": ({"train": {"remat": True, "memory": "small"}}, ValueError, "train.remat is for train.memory = 'plain'"),
     "warmup": (
