@@ -102,8 +102,8 @@ class Train(Checked):
             )
         if self.rules == "fused-cudnn" and self.dtype == "float32":
             raise ValueError(
-                "train.rules is 'fused-cudnn', but train.dtype is 'float32', and cuDNN's attention is for 16 bits: take "
-                "train.dtype = 'bfloat16' or train.rules = 'fused'"
+                "train.rules is 'fused-cudnn', but train.dtype is 'float32', and cuDNN's attention is for 16 bits: "
+                "take train.dtype = 'bfloat16' or train.rules = 'fused'"
             )
         if self.warmup >= self.steps:
             raise ValueError(f"train.warmup is {self.warmup}, but must be below train.steps = {self.steps}")

@@ -17,10 +17,9 @@ dk and dv of a block are then finished at once, and dq alone is summed over the 
 Kept: q, k, v, o, and M and S, which together are the log-sum-exp M + log S; apart they keep its last digits.
 A block longer than the sequence is the sequence, and in the place of a block's rows "cudnn" names NVIDIA's kernels, for
 which q, k, v and o are 16 bits wide and on a GPU: what they compute is the same, and kept is the log-sum-exp whole.
-Cost: with A = Σ over the blocks of rows × prefix, which is s²/2 and
-half a block more a row, against the operations that it replaces: the masked blocks are not there; the scores are made
-again, once the cotangent exists and the block before is done (see `after`); scaling and row sums act on the s·d entries
-of a head and not on its s².
+Cost: with A = Σ over the blocks of rows × prefix, which is s²/2 and half a block more a row, against the operations
+that it replaces: the masked blocks are not there; the scores are made again, once the cotangent exists and the block
+before is done (see `after`); scaling and row sums act on the s·d entries of a head and not on its s².
 Source: D2, "Activation-to-Activation Multiplications", "Softmax", and its remark that half of the scores is masked;
 Dao et al., FlashAttention (2022), for the log-sum-exp in the probabilities' place.
 """
