@@ -54,5 +54,5 @@ def test_no_rule_hides_inside_a_rule(name):
 def test_an_unknown_operation_or_set_of_rules_is_named():
     with pytest.raises(AttributeError, match="no operation 'sofmax'"):
         ops.sofmax  # noqa: B018
-    with pytest.raises(ValueError, match="rules is 'fusd', but must be one of 'document', 'fused', 'autodiff'"):
+    with pytest.raises(ValueError, match="rules is 'fusd', but must be one of 'document', 'fused', 'fused-cudnn', 'autodiff'"):
         ops.operations("fusd")
