@@ -3,7 +3,8 @@
 b batch, s sequence, h hidden, n_h heads, d = h/n_h, V vocabulary, n_L layers; i and o are a layer's input and
 output width, and w and a are bytes: of one element of the arguments, and of one accumulated element (at least 4).
 B examples, D columns in and C out are those of D0's linear network. H and W are an image's rows and columns, k and l
-those of a kernel. m is the rows of a block of queries, c the length of a chunk of positions or of the vocabulary.
+those of a kernel. m is the rows of a block of queries, c the length of a chunk of positions or of the vocabulary, v
+the columns of a chunk's logits that are made at a time.
 N_d, N_f and N_m are a mesh's devices along data, fsdp and model, and s_max is the rows of the position embedding.
 """
 
@@ -14,12 +15,12 @@ import sympy
 b, s, h, n_h, d, V, n_L, i, o, w, a = sympy.symbols("b s h n_h d V n_L i o w a", integer=True, positive=True)
 B, C, D = sympy.symbols("B C D", integer=True, positive=True)
 H, W, k, l = sympy.symbols("H W k l", integer=True, positive=True)
-m, c = sympy.symbols("m c", integer=True, positive=True)
+m, c, v = sympy.symbols("m c v", integer=True, positive=True)
 N_d, N_f, N_m, s_max = sympy.symbols("N_d N_f N_m s_max", integer=True, positive=True)
 
 SYMBOLS = {
     symbol.name: symbol
-    for symbol in (b, s, h, n_h, d, V, n_L, i, o, w, a, B, C, D, H, W, k, l, m, c, N_d, N_f, N_m, s_max)
+    for symbol in (b, s, h, n_h, d, V, n_L, i, o, w, a, B, C, D, H, W, k, l, m, c, v, N_d, N_f, N_m, s_max)
 }
 
 

@@ -17,9 +17,11 @@ from refgrad.ops.fused.attention import Block
 from refgrad.ops.multi_head_attention import attend
 
 # Fused rules: rows of a block of queries; rows whose logits are alive at once, as near as whole positions come to it
-# (a GPU's products need more of them); or into how many chunks the vocabulary is cut.
+# (a GPU's products need more of them), and columns of them that a CPU makes at a time, to keep them in its cache; or
+# into how many chunks the vocabulary is cut.
 QUERIES = 128
 ROWS_OF_LOGITS = {"cpu": 512, "gpu": 2048}
+COLUMNS_OF_LOGITS = 8192
 CHUNKS_OF_VOCABULARY = 8
 
 Layer = Mapping[str, Any]
@@ -56,6 +58,11 @@ def chunk_of_positions(leading: tuple[int, ...]) -> int:
     return max(1, rows // max(1, math.prod(leading)))
 
 
+def columns_of_logits(vocabulary: int) -> int:
+    """Columns of a chunk's logits that are made at a time."""
+    return min(vocabulary, COLUMNS_OF_LOGITS) if jax.default_backend() == "cpu" else vocabulary
+
+
 def queries(sequence: int) -> int:
     """Rows of a block of queries: twice as many in a long sequence, where fewer skip as much and compile sooner."""
     return QUERIES if sequence < 8 * QUERIES else 2 * QUERIES
@@ -66,9 +73,10 @@ def attention_by(rules: str, sequence: int) -> Block:
     return _cudnn.KERNEL if rules == "fused-cudnn" else queries(sequence)
 
 
-def block_sizes(batch: int, sequence: int) -> dict[str, int]:
-    """The symbols of fused rules by name: m rows of a block of queries, c positions of a chunk of logits."""
-    return {"m": queries(sequence), "c": chunk_of_positions((batch,))}
+def block_sizes(batch: int, sequence: int, vocabulary: int) -> dict[str, int]:
+    """The symbols of fused rules by name: m rows of a block of queries, c positions of a chunk of logits, v of whose
+    columns are made at a time."""
+    return {"m": queries(sequence), "c": chunk_of_positions((batch,)), "v": columns_of_logits(vocabulary)}
 
 
 def _block(o: SimpleNamespace, x: Array, layer: Layer, n_head: int, eps: float, recompute: bool = False) -> Array:
@@ -125,4 +133,4 @@ def _fused_loss(o: SimpleNamespace, x: Array, E: Array, targets: Array, chunks: 
         mask = jnp.ones_like(targets)
         if chunks == "vocabulary":
             return o.head_loss_by_vocabulary(x, E, targets, mask, -(-E.shape[0] // CHUNKS_OF_VOCABULARY))
-        return o.head_loss(x, E, targets, mask, chunk_of_positions(targets.shape[:-1]))
+        return o.head_loss(x, E, targets, mask, chunk_of_positions(targets.shape[:-1]), columns_of_logits(E.shape[0]))

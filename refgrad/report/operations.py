@@ -13,7 +13,7 @@ from refgrad.models import gpt2
 from refgrad.ops import Row
 from refgrad.symbols import evaluate
 
-BESIDE = {"m": 16, "c": 20, "H": 6, "W": 5, "k": 3, "l": 2}  # blocks, chunks, images: no sizes of the model
+BESIDE = {"m": 16, "c": 20, "v": 40, "H": 6, "W": 5, "k": 3, "l": 2}  # blocks, chunks, images: no sizes of the model
 HOLDS = ("ok", "kink")
 SAME = ("float64", "autodiff")  # in float64 autodiff of the plain forward is the truth itself
 

@@ -12,14 +12,14 @@ from refgrad.ops.fused import _cudnn
 LONG = {"fused.block", "fused.mlp", "fused.head_loss", "fused.head_loss_by_vocabulary"}
 NAMES = tuple(TABLE)
 EACH = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in NAMES]
-AXES = ("b", "s", "h", "n_h", "d", "V", "i", "o", "m", "c", "H", "W", "k", "l")
+AXES = ("b", "s", "h", "n_h", "d", "V", "i", "o", "m", "c", "H", "W", "k", "l", "v")
 DIMS = tuple(
     dict(zip(AXES, lengths, strict=True))
     for lengths in (
-        (2, 3, 10, 2, 5, 7, 4, 6, 2, 2, 5, 4, 3, 2),
-        (3, 5, 12, 4, 3, 11, 7, 2, 3, 4, 6, 7, 2, 5),
-        (1, 4, 14, 2, 7, 9, 3, 5, 5, 9, 4, 3, 1, 3),
-        (4, 7, 6, 3, 2, 5, 9, 8, 2, 3, 3, 5, 2, 4),
+        (2, 3, 10, 2, 5, 7, 4, 6, 2, 2, 5, 4, 3, 2, 3),
+        (3, 5, 12, 4, 3, 11, 7, 2, 3, 4, 6, 7, 2, 5, 4),
+        (1, 4, 14, 2, 7, 9, 3, 5, 5, 9, 4, 3, 1, 3, 9),
+        (4, 7, 6, 3, 2, 5, 9, 8, 2, 3, 3, 5, 2, 4, 2),
     )
 )
 EDGES = {

@@ -62,8 +62,12 @@ BAD = {
     "head_loss, empty": (lambda: fused.head_loss(*head((0, 3, 4), (7, 4), (0, 3)), 2), ValueError, "needs one row"),
     "head_loss, ids": (lambda: fused.head_loss(*head(dtype=F32), 2), TypeError, "targets is float32, but ids are int"),
     "head_loss, rows": (lambda: fused.head_loss(*head(targets=(2, 5)), 2), ValueError, r"targets has shape \(2, 5\)"),
-    "head_loss, smoothing": (lambda: fused.head_loss(*head(), 2, 1.0), ValueError, r"smoothing is 1\.0, but must be"),
-    "head_loss, z": (lambda: fused.head_loss(*head(), 2, 0.0, -1.0), ValueError, r"z_loss is -1\.0, but must be"),
+    "head_loss, smoothing": (
+        lambda: fused.head_loss(*head(), 2, smoothing=1.0),
+        ValueError,
+        r"smoothing is 1\.0, but must be",
+    ),
+    "head_loss, z": (lambda: fused.head_loss(*head(), 2, z_loss=-1.0), ValueError, r"z_loss is -1\.0, but must be"),
     "head_loss_by_vocabulary, chunk": (
         lambda: fused.head_loss_by_vocabulary(*head(), -1),
         ValueError,
@@ -85,7 +89,7 @@ BAD = {
         "has one id at least",
     ),
     "head_loss, mask": (lambda: fused.head_loss(*head()[:3], z(2, 3), 2), TypeError, "mask is float32, but is 0"),
-    "head_loss, infinite z": (lambda: fused.head_loss(*head(), 2, 0.0, float("inf")), ValueError, "z_loss is inf"),
+    "head_loss, infinite z": (lambda: fused.head_loss(*head(), 2, z_loss=float("inf")), ValueError, "z_loss is inf"),
     "layer_norm": (lambda: fused.layer_norm(z(2, 3), z(3), z(3), 0.0), ValueError, r"eps is 0\.0, but must be above 0"),
     "linear": (lambda: fused.linear(z(2, 3), z(4, 5), z(5)), ValueError, "w has shape .* where i is 4, but i = 3"),
     "rms_norm": (lambda: fused.rms_norm(z(2, 3), z(3), 0.0), ValueError, r"eps is 0\.0, but must be above 0"),

@@ -16,7 +16,10 @@ Source: D2, "Log-softmax Gradients"; label smoothing: Szegedy et al. (2016); z-l
 """
 
 import math
+from collections.abc import Sequence
+from functools import reduce
 from numbers import Real
+from operator import add
 from typing import NamedTuple
 
 import jax
@@ -40,6 +43,14 @@ class Rows(NamedTuple):
 
     targets: Array
     counts: Array
+
+
+class Sums(NamedTuple):
+    """What a row's loss needs of its logits: M and S (r,), and where labels are smoothed their mean, else None."""
+
+    top: Array
+    total: Array
+    mean: Array | None
 
 
 def check(op: str, x: Array, E: Array, targets: Array, mask: Array, chunk: int, terms: Terms) -> None:
@@ -81,14 +92,19 @@ def number(mask: Array, x: Array) -> Array:
     return jnp.maximum(jnp.sum(_counted(mask).astype(wide_dtype(x.dtype))), 1)
 
 
-def sums(x: Array) -> tuple[Array, Array]:
-    """M and S of each row of x (r, v); the maximum is a constant to the gradient."""
-    top = jax.lax.stop_gradient(jnp.max(x, axis=-1))
-    return top, jnp.sum(jnp.exp(x - top[:, None]), axis=-1)
+def sums(logits: Sequence[Array], terms: Terms) -> Sums:
+    """Of rows whose logits come in parts (r, v); the maximum is a constant to the gradient."""
+    top = jax.lax.stop_gradient(reduce(jnp.maximum, [jnp.max(part, axis=-1) for part in logits]))
+    total = reduce(add, [jnp.sum(jnp.exp(part - top[:, None]), axis=-1) for part in logits])
+    if not terms.smoothing:
+        return Sums(top, total, None)
+    V = sum(part.shape[-1] for part in logits)
+    return Sums(top, total, reduce(add, [jnp.sum(part, axis=-1) for part in logits]) / V)
 
 
-def losses(top: Array, total: Array, picked: Array, mean: Array | None, terms: Terms) -> Array:
-    """ℓ of each row from M, S, its target's logit, and its mean logit where labels are smoothed."""
+def losses(sums: Sums, picked: Array, terms: Terms) -> Array:
+    """ℓ of each row from its sums and its target's logit."""
+    top, total, mean = sums
     log = jnp.log(total)
     if mean is None:
         loss = log - (picked - top)
@@ -97,24 +113,24 @@ def losses(top: Array, total: Array, picked: Array, mean: Array | None, terms: T
     return loss + terms.z_loss * (top + log) ** 2 if terms.z_loss else loss
 
 
-def slopes(x: Array, top: Array, total: Array, hot: Array, counts: Array, V: int, terms: Terms) -> Array:
+def factors(sums: Sums, counts: Array, terms: Terms) -> Array:
+    """What turns each row's e^(x − M) into (1 + 2ζL) p, 0 in rows ignored."""
+    factor = counts / sums.total
+    return factor * (1 + 2 * terms.z_loss * (sums.top + jnp.log(sums.total))) if terms.z_loss else factor
+
+
+def slopes(x: Array, top: Array, factor: Array, hot: Array, counts: Array, V: int, terms: Terms) -> Array:
     """∂ℓ/∂x of some columns x (r, v) of V: 0 at the targets, which `hot` (r, v) marks, and in rows ignored."""
-    slope = jnp.exp(x - top[:, None]) * _factor(top, total, counts, terms)[:, None]
+    slope = jnp.exp(x - top[:, None]) * factor[:, None]
     if terms.smoothing:
         slope = slope - (terms.smoothing / V * counts)[:, None]
     return jnp.where(hot, 0.0, slope)
 
 
-def target_slopes(picked: Array, top: Array, total: Array, counts: Array, V: int, terms: Terms) -> Array:
+def target_slopes(picked: Array, top: Array, factor: Array, counts: Array, V: int, terms: Terms) -> Array:
     """∂ℓ/∂x at the targets, whose logits are `picked` (r,); 0 in rows ignored."""
     share = (1 - terms.smoothing) + terms.smoothing / V
-    return jnp.exp(picked - top) * _factor(top, total, counts, terms) - share * counts
-
-
-def _factor(top: Array, total: Array, counts: Array, terms: Terms) -> Array:
-    """What turns e^(x − M) into (1 + 2ζL) p, 0 in rows ignored."""
-    factor = counts / total
-    return factor * (1 + 2 * terms.z_loss * (top + jnp.log(total))) if terms.z_loss else factor
+    return jnp.exp(picked - top) * factor - share * counts
 
 
 def add_targets(dx: Array, dE: Array, x: Array, E: Array, targets: Array, slope: Array) -> tuple[Array, Array]:

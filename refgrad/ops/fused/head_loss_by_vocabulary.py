@@ -28,9 +28,11 @@ from refgrad.ops._numerics import Like, lift, outer, product, rows, wide
 from refgrad.ops._row import Cost, Row
 from refgrad.ops.fused._rows_of_logits import (
     Rows,
+    Sums,
     Terms,
     add_targets,
     check,
+    factors,
     flat,
     losses,
     number,
@@ -56,12 +58,12 @@ def _rows_from(E: Array, start: Array, chunk: int) -> Array:
     return jax.lax.dynamic_slice(E, (start, np.int32(0)), (chunk, E.shape[1]), allow_negative_indices=False)
 
 
-def _row_sums(x: Array, E: Array, chunk: int, terms: Terms) -> tuple[Array, Array, Array | None]:
-    """M and S of each row's logits (r,), and where labels are smoothed their mean: the first pass."""
+def _row_sums(x: Array, E: Array, chunk: int, terms: Terms) -> Sums:
+    """Those of each row's logits: the first pass."""
 
     def of(part: Array) -> tuple[Array, ...]:
-        logits = product("rh,vh->rv", x, part)
-        return (*sums(logits), *([jnp.sum(logits, axis=-1)] if terms.smoothing else []))
+        found = sums([product("rh,vh->rv", x, part)], terms)
+        return (found.top, found.total, *([found.mean * part.shape[0]] if found.mean is not None else []))
 
     starts, last = _starts(E.shape[0], chunk)
     found = tuple(part[None] for part in of(E[last:]))  # (chunks, r) each
@@ -71,7 +73,7 @@ def _row_sums(x: Array, E: Array, chunk: int, terms: Terms) -> tuple[Array, Arra
     tops, totals, *whole = found
     top = jnp.max(tops, axis=0)
     total = jnp.sum(totals * jnp.exp(tops - lift(top, 2)), axis=0)
-    return top, total, jnp.sum(whole[0], axis=0) / E.shape[0] if whole else None
+    return Sums(top, total, jnp.sum(whole[0], axis=0) / E.shape[0] if whole else None)
 
 
 def _pick(x: Array, E: Array, targets: Array) -> Array:
@@ -79,14 +81,16 @@ def _pick(x: Array, E: Array, targets: Array) -> Array:
     return jnp.sum(wide(x) * wide(token_embedding.fun(E, targets)), axis=-1)
 
 
-def _gradients(x: Array, E: Array, found: Rows, top: Array, total: Array, chunk: int, terms: Terms):
+def _gradients(
+    x: Array, E: Array, found: Rows, top: Array, factor: Array, chunk: int, terms: Terms
+) -> tuple[Array, Array]:
     """∂(nL)/∂x (r, h) and ∂(nL)/∂E (V, h) but for the targets' part, in the dtype of sums: the second pass."""
     V, sharding = E.shape[0], Like.of(E).sharding
 
     def of(part: Array, start: Array | int) -> tuple[Array, Array]:
         logits = product("rh,vh->rv", x, part)
         hot = lift(jax.lax.iota("int32", part.shape[0]), 2) == (found.targets.astype("int32") - start)[:, None]
-        g = slopes(logits, top, total, hot, found.counts, V, terms).astype(x.dtype)
+        g = slopes(logits, top, factor, hot, found.counts, V, terms).astype(x.dtype)
         return product("rv,vh->rh", g, part), outer(g, x, sharding)
 
     def step(carry: tuple[Array, Array], start: Array) -> tuple[tuple[Array, Array], None]:
@@ -118,8 +122,7 @@ def head_loss_by_vocabulary(
     terms = Terms(smoothing, z_loss)
     check("fused.head_loss_by_vocabulary", x, E, targets, mask, chunk, terms)
     found, x_rows = flat(targets, mask, x), rows(x)
-    top, total, mean = _row_sums(x_rows, E, chunk, terms)
-    loss = losses(top, total, _pick(x_rows, E, found.targets), mean, terms)
+    loss = losses(_row_sums(x_rows, E, chunk, terms), _pick(x_rows, E, found.targets), terms)
     return jnp.sum(found.counts * loss) / number(mask, x)
 
 
@@ -130,18 +133,19 @@ def _fwd(
     terms = Terms(smoothing, z_loss)
     check("fused.head_loss_by_vocabulary", x, E, targets, mask, chunk, terms)
     found, x_rows, n = flat(targets, mask, x), rows(x), number(mask, x)
-    top, total, mean = _row_sums(x_rows, E, chunk, terms)
+    known = _row_sums(x_rows, E, chunk, terms)
     picked = _pick(x_rows, E, found.targets)
-    loss = jnp.sum(found.counts * losses(top, total, picked, mean, terms))
-    dx, dE = _gradients(x_rows, E, found, top, total, chunk, terms)
-    slope = target_slopes(picked, top, total, found.counts, E.shape[0], terms)
+    loss = jnp.sum(found.counts * losses(known, picked, terms))
+    factor = factors(known, found.counts, terms)
+    dx, dE = _gradients(x_rows, E, found, known.top, factor, chunk, terms)
+    slope = target_slopes(picked, known.top, factor, found.counts, E.shape[0], terms)
     dx, dE = add_targets(dx, dE, x_rows, E, found.targets, slope)
     return loss / n, Residuals(dx.reshape(x.shape), dE, n, Like.of(x), Like.of(E))
 
 
 @jax.named_scope("head_loss_by_vocabulary")
 def _bwd(chunk: int, smoothing: float, z_loss: float, kept: Residuals, dL: Array) -> tuple[Array, Array, None, None]:
-    return by_positions.bwd(chunk, smoothing, z_loss, kept, dL)
+    return by_positions.bwd(chunk, None, smoothing, z_loss, kept, dL)
 
 
 head_loss_by_vocabulary.defvjp(_fwd, _bwd)
@@ -153,13 +157,13 @@ ROW = Row(
     op=head_loss_by_vocabulary,
     source=BY_POSITIONS.source,
     arguments=BY_POSITIONS.arguments,
-    statics=BY_POSITIONS.statics,
+    statics={"chunk": c},
     scale=BY_POSITIONS.scale,
     # as by positions, but for the chunks' sums being put together and the target's logit, a product of its own
     forward=Cost(2 * N * h * V + 3 * N * V + 2 * N * CHUNKS + 3 * N * h + 10 * N, N * V + N * CHUNKS + N),
     backward=BY_POSITIONS.backward,
-    # the logits again; as by positions, but for dx's sums, the factor and the targets' places chunk by chunk
-    ahead=Cost(6 * N * h * V + (CHUNKS - 1) * N * h + 4 * N * V + 2 * N * CHUNKS + 5 * N * h + 8 * N, N * V + N),
+    # the logits again; as by positions, but for dx's sums and the targets' places chunk by chunk
+    ahead=Cost(6 * N * h * V + (CHUNKS - 1) * N * h + 4 * N * V + N * CHUNKS + 5 * N * h + 8 * N, N * V + N),
     document=BY_POSITIONS.document,
     causes=BY_POSITIONS.causes,
     residuals=BY_POSITIONS.residuals,
