@@ -11,14 +11,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.ops import operations
-from refgrad.ops._numerics import wide
+from refgrad.ops._numerics import wide, wide_dtype
 from refgrad.ops.fused import _cudnn
 from refgrad.ops.fused.attention import Block
 from refgrad.ops.multi_head_attention import attend
 
 # Fused rules: rows of a block of queries; rows whose logits are alive at once, as near as whole positions come to it
-# (a GPU's products need more of them), and columns of them that a CPU makes at a time, to keep them in its cache; or
-# into how many chunks the vocabulary is cut.
+# (a GPU's products need more of them), and columns of them that a CPU makes at a time in 16 bits, to keep them in its
+# cache (its float32 products are too slow to wait for memory); or into how many chunks the vocabulary is cut.
 QUERIES = 128
 ROWS_OF_LOGITS = {"cpu": 512, "gpu": 2048}
 COLUMNS_OF_LOGITS = 8192
@@ -58,9 +58,10 @@ def chunk_of_positions(leading: tuple[int, ...]) -> int:
     return max(1, rows // max(1, math.prod(leading)))
 
 
-def columns_of_logits(vocabulary: int) -> int:
+def columns_of_logits(vocabulary: int, dtype: Any) -> int:
     """Columns of a chunk's logits that are made at a time."""
-    return min(vocabulary, COLUMNS_OF_LOGITS) if jax.default_backend() == "cpu" else vocabulary
+    in_cache = jax.default_backend() == "cpu" and dtype != wide_dtype(dtype)
+    return min(vocabulary, COLUMNS_OF_LOGITS) if in_cache else vocabulary
 
 
 def queries(sequence: int) -> int:
@@ -74,9 +75,9 @@ def attention_by(rules: str, sequence: int) -> Block:
 
 
 def block_sizes(batch: int, sequence: int, vocabulary: int) -> dict[str, int]:
-    """The symbols of fused rules by name: m rows of a block of queries, c positions of a chunk of logits, v of whose
-    columns are made at a time."""
-    return {"m": queries(sequence), "c": chunk_of_positions((batch,)), "v": columns_of_logits(vocabulary)}
+    """The symbols of fused rules by name, in float32: m rows of a block of queries, c positions of a chunk of logits,
+    v of whose columns are made at a time."""
+    return {"m": queries(sequence), "c": chunk_of_positions((batch,)), "v": columns_of_logits(vocabulary, jnp.float32)}
 
 
 def _block(o: SimpleNamespace, x: Array, layer: Layer, n_head: int, eps: float, recompute: bool = False) -> Array:
@@ -133,4 +134,5 @@ def _fused_loss(o: SimpleNamespace, x: Array, E: Array, targets: Array, chunks: 
         mask = jnp.ones_like(targets)
         if chunks == "vocabulary":
             return o.head_loss_by_vocabulary(x, E, targets, mask, -(-E.shape[0] // CHUNKS_OF_VOCABULARY))
-        return o.head_loss(x, E, targets, mask, chunk_of_positions(targets.shape[:-1]), columns_of_logits(E.shape[0]))
+        chunk, columns = chunk_of_positions(targets.shape[:-1]), columns_of_logits(E.shape[0], x.dtype)
+        return o.head_loss(x, E, targets, mask, chunk, columns)

@@ -76,8 +76,8 @@ class Config:
         return {"b": batch, "s": sequence, "h": h, "n_h": n_h, "d": h // n_h, "V": self.vocab_size, "n_L": self.n_layer}
 
     def fused_dims(self, batch: int, sequence: int) -> dict[str, int]:
-        """`dims`, and what fused rules add: m rows of a block of queries, c positions of a chunk of logits and v of
-        its columns."""
+        """`dims`, and what fused rules add in float32: m rows of a block of queries, c positions of a chunk of logits
+        and v of its columns."""
         return {**self.dims(batch, sequence), **block_sizes(batch, sequence, self.vocab_size)}
 
 

@@ -152,7 +152,7 @@ def ahead(rules: str = "document") -> Cost:
 def backward(tied: bool = True, rules: str = "document") -> Cost:
     """The backward pass in XLA's convention, exact: the operations' rules and the fan-in between them.
 
-    Fused rules have the symbols m and c beside the document's: see `Config.fused_dims`.
+    Fused rules have the symbols m, c and v beside the document's: see `Config.fused_dims`.
     """
     flops, transcendentals = (_whole(lambda row, part=part: row.backward[part], rules) for part in (0, 1))
     return Cost(sympy.expand(flops + sympy.Add(*fan_in(tied, rules).values())), transcendentals)

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from refgrad import verify
-from refgrad.models import gpt2
+from refgrad.models import _composition, gpt2
 from refgrad.report.text import standard_library_ids
 from tests.ops.cases import relative_error
 
@@ -85,6 +85,20 @@ def test_loss_is_float32_and_finite_in_half_precision(rules):
     assert loss.dtype == jnp.float32
     chex.assert_tree_all_finite(grads)
     assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_the_fused_head_makes_logits_some_columns_at_a_time_in_half_precision(monkeypatch):
+    monkeypatch.setattr(_composition, "COLUMNS_OF_LOGITS", 100)
+    assert [_composition.columns_of_logits(256, dtype) for dtype in ("bfloat16", "float16", "float32")] == [
+        100,
+        100,
+        256,
+    ]
+    p = params(dtype=jnp.bfloat16)
+    parts = gradient(p, rules="fused")
+    monkeypatch.setattr(_composition, "COLUMNS_OF_LOGITS", 256)
+    whole = gradient(p, rules="fused")
+    assert_close(parts, whole, 0.01)
 
 
 def test_no_gradient_flows_from_the_future(x64):
