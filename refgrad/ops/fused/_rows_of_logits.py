@@ -102,9 +102,9 @@ def sums(logits: Sequence[Array], terms: Terms) -> Sums:
     return Sums(top, total, reduce(add, [jnp.sum(part, axis=-1) for part in logits]) / V)
 
 
-def losses(sums: Sums, picked: Array, terms: Terms) -> Array:
+def losses(known: Sums, picked: Array, terms: Terms) -> Array:
     """ℓ of each row from its sums and its target's logit."""
-    top, total, mean = sums
+    top, total, mean = known
     log = jnp.log(total)
     if mean is None:
         loss = log - (picked - top)
@@ -113,10 +113,10 @@ def losses(sums: Sums, picked: Array, terms: Terms) -> Array:
     return loss + terms.z_loss * (top + log) ** 2 if terms.z_loss else loss
 
 
-def factors(sums: Sums, counts: Array, terms: Terms) -> Array:
+def factors(known: Sums, counts: Array, terms: Terms) -> Array:
     """What turns each row's e^(x − M) into (1 + 2ζL) p, 0 in rows ignored."""
-    factor = counts / sums.total
-    return factor * (1 + 2 * terms.z_loss * (sums.top + jnp.log(sums.total))) if terms.z_loss else factor
+    factor = counts / known.total
+    return factor * (1 + 2 * terms.z_loss * (known.top + jnp.log(known.total))) if terms.z_loss else factor
 
 
 def slopes(x: Array, top: Array, factor: Array, hot: Array, counts: Array, V: int, terms: Terms) -> Array:

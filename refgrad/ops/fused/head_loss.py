@@ -63,9 +63,9 @@ class Residuals(NamedTuple):
     E: Like
 
 
-def _chunk_loss(sums_: Sums, picked: Array, chunk: Rows, terms: Terms) -> Array:
+def _chunk_loss(known: Sums, picked: Array, chunk: Rows, terms: Terms) -> Array:
     """Σ ℓ over the rows of a chunk that count."""
-    return jnp.sum(chunk.counts * losses(sums_, picked, terms))
+    return jnp.sum(chunk.counts * losses(known, picked, terms))
 
 
 def _chunk(
