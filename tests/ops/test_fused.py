@@ -59,6 +59,7 @@ BAD = {
     "block, eps": (lambda: fused.block(*layer(), 2, 0.0, 2), ValueError, r"eps is 0\.0, but must be above 0"),
     "gelu": (lambda: fused.gelu(z(2, dtype=I32)), TypeError, "gelu: x is int32"),
     "head_loss, chunk": (lambda: fused.head_loss(*head(), 0), ValueError, "chunk is 0, but must be at least 1"),
+    "head_loss, columns": (lambda: fused.head_loss(*head(), 2, 0), ValueError, "columns is 0, but must be at least 1"),
     "head_loss, empty": (lambda: fused.head_loss(*head((0, 3, 4), (7, 4), (0, 3)), 2), ValueError, "needs one row"),
     "head_loss, ids": (lambda: fused.head_loss(*head(dtype=F32), 2), TypeError, "targets is float32, but ids are int"),
     "head_loss, rows": (lambda: fused.head_loss(*head(targets=(2, 5)), 2), ValueError, r"targets has shape \(2, 5\)"),
