@@ -4,14 +4,17 @@ The lowering folds constants, x · 1, x ± 0 and a select by a constant. These a
 be folded, the HLO says what is.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.extend.core import Jaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+
+from refgrad.jaxpr.analysis import Forward
+from refgrad.jaxpr.versions import closed, opened
 
 _HANDED_ON = ("broadcast_in_dim", "reshape", "squeeze", "transpose", "split", "slice", "convert_element_type", "copy")
 _NEUTRAL = {"mul": 1, "add": 0, "add_any": 0, "and": True, "or": False, "xor": False, "ne": False, "eq": True}
@@ -26,33 +29,43 @@ class Known(NamedTuple):
     value: Any = None
 
 
-class Constants:
-    """What is known of a program's variables before it runs, and why each of its equations may be folded (`reasons`,
-    "" where nothing speaks for it)."""
+class Constants(Forward[Known | None]):
+    """What is known of a program's variables before it runs.
 
-    def __init__(self, jaxpr: Jaxpr, arguments: Iterable[Known | None], consts: Iterable[Any]):
-        self._known: dict[Any, Known] = {v: known_value(x) for v, x in zip(jaxpr.constvars, consts, strict=True)}
-        self._known |= {v: k for v, k in zip(jaxpr.invars, arguments, strict=True) if k is not None}
+    `reasons` says for each equation why it may be folded: "" where nothing speaks for it.
+    """
+
+    unknown = None
+    follows = frozenset()
+
+    def __init__(self, program: ClosedJaxpr | Jaxpr, arguments: Sequence[Known | None]):
+        values = zip(opened(program).constvars, closed(program).consts, strict=True)
+        self._consts = {v: known_value(value) for v, value in values}
         self._same: dict[Any, Any] = {}
-        self.reasons = [self._reason(eqn) for eqn in jaxpr.eqns]
+        self.reasons: dict[JaxprEqn, str] = {}
+        self._known = self.flow(program, arguments)
 
-    def _reason(self, eqn: JaxprEqn) -> str:
-        inputs = [self.of(v) for v in eqn.invars]
-        reason = fold_reason(eqn, inputs)
+    def equation(self, eqn: JaxprEqn, entering: list[Known | None]) -> Sequence[Known | None]:
+        """Return what is known of the results, and note why the equation may be folded."""
+        self.reasons[eqn] = reason = fold_reason(eqn, entering)
         if reason == "constant":
-            self._known |= dict.fromkeys(eqn.outvars, result(eqn, inputs))
-        elif eqn.primitive.name in _IDENTITIES:
+            return [result(eqn, entering)] * len(eqn.outvars)
+        if eqn.primitive.name in _IDENTITIES:
             self._same[eqn.outvars[0]] = self._origin(eqn.invars[0])
         elif eqn.primitive.name == "select_n" and len({self._origin(v) for v in eqn.invars[1:]}) == 1:
-            return reason or EQUALS
-        return reason
+            self.reasons[eqn] = reason or EQUALS
+        return [None] * len(eqn.outvars)
+
+    def read(self, env: dict[Any, Known | None], atom: Any) -> Known | None:
+        """Return what is known of a variable or literal."""
+        return known_value(atom.val) if isinstance(atom, Literal) else env.get(atom, self._consts.get(atom))
 
     def _origin(self, v: Any) -> Any:
         return id(v) if isinstance(v, Literal) else self._same.get(v, v)
 
     def of(self, v: Any) -> Known | None:
-        """What is known of a variable or literal."""
-        return known_value(v.val) if isinstance(v, Literal) else self._known.get(v)
+        """Return what is known of a variable or literal."""
+        return self.read(self._known, v)
 
 
 def known_value(value: Any) -> Known:

@@ -83,9 +83,9 @@ def differentiable(f: Callable[..., Any], *args: Any) -> tuple[list[Any], Callab
 def _count(jaxpr: Any, unknown: Unknown) -> Count:
     if unknown not in ("raise", "count"):
         raise ValueError(f"unknown must be 'raise' or 'count', not {unknown!r}")
-    walked = Walker(unknown).walk(jaxpr, (True,) * len(jaxpr.jaxpr.outvars))
-    sites = {site._replace(source=site.source or NOWHERE): cost for site, cost in walked.sites.items()}
-    return Count(sites, walked.notes)
+    costs, _ = Walker(unknown).walk(jaxpr, (True,) * len(jaxpr.jaxpr.outvars))
+    sites = {site._replace(source=site.source or NOWHERE): cost for site, cost in costs.sites.items()}
+    return Count(sites, costs.notes)
 
 
 def _cotangent(out: Any) -> Any:

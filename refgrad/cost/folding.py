@@ -13,7 +13,7 @@ from jax.extend.core import JaxprEqn
 from refgrad.cost.constants import EXPONENT
 from refgrad.cost.equations import DEAD, Equation
 from refgrad.cost.hlo import Row
-from refgrad.cost.primitives import TABLE, dots, elementwise, reductions, special
+from refgrad.cost.primitives import dots, elementwise, price, reductions, special
 from refgrad.cost.primitives.rule import Work
 
 # primitives that are one HLO instruction an element, by its opcode
@@ -146,7 +146,7 @@ def _exponents(expected: list[Equation], rows: list[Row]) -> Iterator[Folded]:
 
 def _gone(equation: Equation, runs: int) -> Folded:
     eqn = equation.eqn
-    work = TABLE[eqn.primitive.name](eqn)
+    work = price(eqn)
     name = f"folded: {eqn.primitive.name} {_shape(eqn)}: {equation.reason}"
     if not isinstance(work, Work):
         return Folded(name, 0, 0)

@@ -17,6 +17,7 @@ from refgrad.cost.count import count
 from refgrad.cost.equations import Equation
 from refgrad.cost.primitives import dots, elementwise, indexing, movement, reductions, special
 from refgrad.cost.types import Count
+from refgrad.jaxpr.interpret import Interpreter
 
 # Primitives that the count prices as mathematics and that are lowered to more than that.
 _EXPANDED = {"ragged_dot_general": "lowered as every group's product, masked"}
@@ -97,8 +98,7 @@ def _alone(equation: Equation, platform: str) -> tuple[Count, hlo.HloCost]:
     def program(*arrays):
         given = iter(arrays)
         operands = [_literal(v) if isinstance(v, Literal) else next(given) for v in eqn.invars]
-        results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
-        results = results if eqn.primitive.multiple_results else [results]
+        results = Interpreter().bind(eqn, operands)
         return [result for result, wanted in zip(results, equation.wanted, strict=True) if wanted]
 
     avals: list[Any] = [v.aval for v in eqn.invars if not isinstance(v, Literal)]

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from refgrad._text import table
 from refgrad.cost.arguments import arrays_of
 from refgrad.cost.count import differentiable
-from refgrad.cost.primitives import TABLE
-from refgrad.cost.primitives.rule import Bodies, Body, dtype_of, nbytes, shape_of
-from refgrad.cost.walk import scope_of, source_of
+from refgrad.cost.primitives import price
+from refgrad.cost.primitives.rule import Programs
+from refgrad.jaxpr.avals import dtype_of, nbytes, shape_of
+from refgrad.jaxpr.calls import Body
+from refgrad.jaxpr.programs import makers, scope_of, source_of
+from refgrad.jaxpr.versions import opened
 
 IDENTITIES = ("optimization_barrier", "stop_gradient", "name", "pvary", "copy_p")
 
@@ -109,7 +112,7 @@ class _Trace:
     """Follows variables up a jaxpr and into the programs that its equations run."""
 
     def __init__(self) -> None:
-        self._producers: dict[int, tuple[Jaxpr, dict[Any, tuple[JaxprEqn, int]]]] = {}
+        self._makers: dict[int, tuple[Jaxpr, dict[Any, tuple[JaxprEqn, int]]]] = {}
 
     def origin(self, jaxpr: Jaxpr, v: Any) -> Any:
         """The same array further up: through identities, and through calls that hand an operand on."""
@@ -138,35 +141,33 @@ class _Trace:
 
     def _handed_on(self, eqn: JaxprEqn, i: int) -> int | None:
         """The operand that a call returns unchanged as its i-th result; None where it makes it (as loops do)."""
-        inner = _result(eqn, i)
-        if inner is None or eqn.primitive.name == "scan":
+        body, inner = _body(eqn), _result(eqn, i)
+        if body is None or inner is None or body.carry or body.trips != 1:
             return None
         jaxpr, _ = inner
         origin = self.origin(*inner)
         if isinstance(origin, Literal) or origin not in jaxpr.invars:
             return None
-        (body,) = _bodies(eqn)
         return body.inputs[jaxpr.invars.index(origin)]
 
     def _producer(self, jaxpr: Jaxpr, v: Any) -> tuple[JaxprEqn, int] | None:
         """The equation that makes the variable, and which of its results it is."""
-        if id(jaxpr) not in self._producers:
-            producers = {result: (eqn, i) for eqn in jaxpr.eqns for i, result in enumerate(eqn.outvars)}
-            self._producers[id(jaxpr)] = (jaxpr, producers)
-        return self._producers[id(jaxpr)][1].get(v)
+        if id(jaxpr) not in self._makers:  # the jaxpr is kept, so that its id stays its own
+            self._makers[id(jaxpr)] = (jaxpr, makers(jaxpr))
+        return self._makers[id(jaxpr)][1].get(v)
 
 
 def _result(eqn: JaxprEqn, i: int) -> tuple[Jaxpr, Any] | None:
-    """Where the equation runs one program whose result becomes its i-th: that program and that result."""
-    bodies = _bodies(eqn)
-    if len(bodies) != 1 or i not in bodies[0].outputs:
+    """Return the one program that an equation runs, and the result of it that becomes its i-th; None without one."""
+    body = _body(eqn)
+    if body is None or i not in body.outputs:
         return None
-    jaxpr = bodies[0].jaxpr
-    jaxpr = jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
-    return jaxpr, jaxpr.outvars[bodies[0].outputs.index(i)]
+    jaxpr = opened(body.jaxpr)
+    return jaxpr, jaxpr.outvars[body.outputs.index(i)]
 
 
-def _bodies(eqn: JaxprEqn) -> tuple[Body, ...]:
-    rule = TABLE.get(eqn.primitive.name)
-    work = rule(eqn) if rule else None
-    return work.all if isinstance(work, Bodies) else ()
+def _body(eqn: JaxprEqn) -> Body | None:
+    """Return the one program that an equation runs; None where it runs none, or several."""
+    programs = price(eqn)
+    bodies = programs.bodies.all if isinstance(programs, Programs) else ()
+    return bodies[0] if len(bodies) == 1 else None

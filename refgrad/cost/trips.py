@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import JaxprEqn, Literal
 
 from refgrad.cost.constants import Constants, Known
 from refgrad.cost.hlo.trips import trips_until
-from refgrad.cost.primitives.rule import Body, dtype_of, shape_of
+from refgrad.jaxpr.avals import dtype_of, shape_of
+from refgrad.jaxpr.calls import Bodies, Body, Form
+from refgrad.jaxpr.programs import makers
+from refgrad.jaxpr.versions import opened
 
 _COMPARISONS = ("lt", "le", "gt", "ge", "ne")
 
@@ -26,36 +29,30 @@ class _Counter(NamedTuple):
     step: int
 
 
-def while_trips(eqn: JaxprEqn, body: Body, of: Callable[[Any], Known | None]) -> int | None:
-    """Runs of `body`, the condition or the body of a `while`: n + 1 of the one, n of the other; None if unknown.
+def trips_of(eqn: JaxprEqn, bodies: Bodies, body: Body, of: Callable[[Any], Known | None]) -> int | None:
+    """Return how often an equation runs one of its bodies; None where that is unknown.
 
-    `of` says what is known of the equation's operands.
+    The condition of a `while` runs once more than its body. `of` says what is known of the equation's operands.
     """
-    if eqn.primitive.name != "while":
-        return None
-    n = _trips(eqn, of)
-    if n is None:
-        return None
-    return n + 1 if body.jaxpr is eqn.params["cond_jaxpr"] else n
+    if bodies.form is not Form.WHILE:
+        return body.trips
+    n = _while_trips(*bodies.all, [of(v) for v in eqn.invars])
+    return n + 1 if n is not None and body is bodies.all[0] else n
 
 
-def _trips(eqn: JaxprEqn, of: Callable[[Any], Known | None]) -> int | None:
-    p = eqn.params
-    n_cond, n_body = p["cond_nconsts"], p["body_nconsts"]
-    known = [of(v) for v in eqn.invars]
-    condition = _Inside(p["cond_jaxpr"], known[:n_cond])
-    body = _Inside(p["body_jaxpr"], known[n_cond : n_cond + n_body])
-    first = known[n_cond + n_body :]
+def _while_trips(test: Body, body: Body, known: list[Known | None]) -> int | None:
+    condition, step = _Inside(test, known), _Inside(body, known)
+    first = [None if i is None else known[i] for i in body.inputs[body.carry_start :]]
     if condition.is_false():
         return 0
-    test = condition.maker(condition.jaxpr.outvars[0])
-    if test is None or test.primitive.name not in _COMPARISONS:
+    compared = condition.maker(condition.result(0))
+    if compared is None or compared.primitive.name not in _COMPARISONS:
         return None
-    left, right = (_counter(condition, body, first, v) for v in test.invars)
+    left, right = (_counter(condition, step, first, v) for v in compared.invars)
     if left is None or right is None:
         return None
-    n = trips_until(test.primitive.name.upper(), left.first - right.first, left.step - right.step)
-    limits = jnp.iinfo(dtype_of(test.invars[0]))
+    n = trips_until(compared.primitive.name.upper(), left.first - right.first, left.step - right.step)
+    limits = jnp.iinfo(dtype_of(compared.invars[0]))
     ends = [] if n is None else [side.first + n * side.step for side in (left, right)]
     return n if all(limits.min <= end <= limits.max for end in ends) else None
 
@@ -76,15 +73,20 @@ def _counter(condition: "_Inside", body: "_Inside", first: list[Known | None], v
 class _Inside:
     """The condition or the body of a `while`: its constants, and which of its variables are carried."""
 
-    def __init__(self, closed: ClosedJaxpr, known: list[Known | None]):
-        self.jaxpr: Jaxpr = closed.jaxpr
-        self.carries = self.jaxpr.invars[len(known) :]
-        self._makers = {v: eqn for eqn in self.jaxpr.eqns for v in eqn.outvars}
-        self._constants = Constants(self.jaxpr, [*known, *(None for _ in self.carries)], closed.consts)
+    def __init__(self, body: Body, known: list[Known | None]):
+        self._jaxpr = opened(body.jaxpr)
+        self.carries = self._jaxpr.invars[body.carry_start :]
+        self._makers = makers(self._jaxpr)
+        fixed = [None if i is None else known[i] for i in body.inputs[: body.carry_start]]
+        self._constants = Constants(body.jaxpr, [*fixed, *(None for _ in self.carries)])
+
+    def result(self, i: int) -> Any:
+        """The variable or literal that is the i-th result."""
+        return self._jaxpr.outvars[i]
 
     def maker(self, v: Any) -> JaxprEqn | None:
         """The equation that makes the variable; None for arguments and literals."""
-        return None if isinstance(v, Literal) else self._makers.get(v)
+        return None if isinstance(v, Literal) or v not in self._makers else self._makers[v][0]
 
     def integer(self, v: Any) -> int | None:
         """The variable's value where it is one known integer."""
@@ -92,7 +94,7 @@ class _Inside:
 
     def is_false(self) -> bool:
         """Whether the (first) result is False before anything runs."""
-        known = self._constants.of(self.jaxpr.outvars[0])
+        known = self._constants.of(self.result(0))
         return known is not None and known.value is False
 
     def origin(self, v: Any) -> Any:
@@ -103,7 +105,7 @@ class _Inside:
 
     def step(self, carry: int) -> int | None:
         """What one trip of the body adds to the carry: 0 where it is handed on, None where it is no known integer."""
-        before, after = self.carries[carry], self.origin(self.jaxpr.outvars[carry])
+        before, after = self.carries[carry], self.origin(self.result(carry))
         if after is before:
             return 0
         eqn = self.maker(after)

@@ -1,140 +1,117 @@
-"""From a jaxpr to the costs at its sites: liveness, nesting, loops and branches, each program once.
+"""From a program to the costs at its sites: which equations run, below which scope, how often."""
 
-A program that runs many times (48 layers that call one function) is walked once for each set of its
-results that is needed, then placed below each caller's scope, times its trips.
-"""
-
-import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from jax.extend import source_info_util
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from refgrad.cost.constants import Constants, Known
-from refgrad.cost.primitives import TABLE
-from refgrad.cost.primitives.rule import Bodies, Body, Work, nbytes
-from refgrad.cost.trips import integer, while_trips
+from refgrad.cost.primitives import price
+from refgrad.cost.primitives.rule import Programs, Work
+from refgrad.cost.trips import integer, trips_of
 from refgrad.cost.types import Cost, Site
+from refgrad.jaxpr.analysis import Backward
+from refgrad.jaxpr.avals import nbytes
+from refgrad.jaxpr.calls import Bodies, Body, Form
+from refgrad.jaxpr.programs import scope_of, source_of
+from refgrad.jaxpr.versions import opened
 
 NOWHERE = "(inside JAX)"  # the source of what no line of the user's code has called
-REMAT = "rematted_computation"  # the scope that JAX puts around what `jax.checkpoint` computes again
 
 
 class UnknownCost(ValueError):
     """A primitive has no rule in the table of costs."""
 
 
-class Walked(NamedTuple):
-    """One program's costs, scopes and multipliers relative to it, and which arguments it needs."""
+class Costs(NamedTuple):
+    """The costs of a program, scopes and multipliers relative to it, and what is to be said of them."""
 
     sites: dict[Site, Cost]
-    notes: tuple[str, ...]
-    needed: tuple[bool, ...]
+    notes: tuple[str, ...] = ()
 
 
-class Walker:
-    """Walks jaxprs; remembers each by identity. `unknown`: "raise" or "count"."""
+class Walker(Backward[bool, Costs]):
+    """Prices the equations that some results depend on, or that have effects. `unknown`: "raise" or "count"."""
+
+    nothing, everything = False, True
 
     def __init__(self, unknown: str) -> None:
+        super().__init__()
         self.unknown = unknown
-        self._walked: dict[tuple[int, tuple[bool, ...], tuple[Known | None, ...]], tuple[Jaxpr, Walked]] = {}
         self._callers = [NOWHERE]
 
-    def walk(
-        self, jaxpr: Jaxpr | ClosedJaxpr, needed: tuple[bool, ...], known: tuple[Known | None, ...] = ()
-    ) -> Walked:
-        """The costs of the equations that the needed results depend on, or that have effects.
+    def join(self, one: bool, other: bool) -> bool:
+        """A variable is needed where one reader needs it."""
+        return one or other
 
-        `known`: what is known of the arguments, () where that is nothing.
-        """
-        closed = jaxpr if isinstance(jaxpr, ClosedJaxpr) else ClosedJaxpr(jaxpr, [])
-        key = (id(closed.jaxpr), needed, known if any(known) else ())
-        if key not in self._walked:  # the jaxpr is kept beside its costs, so that its id stays its own
-            constants = Constants(closed.jaxpr, known or [None] * len(closed.jaxpr.invars), closed.consts)
-            self._walked[key] = (closed.jaxpr, self._equations(closed.jaxpr, needed, constants))
-        return self._walked[key][1]
+    def runs(self, eqn: JaxprEqn, results: tuple[bool, ...]) -> bool:
+        """Return True for what some result depends on, and for what has effects."""
+        return any(results) or _has_effects(eqn)
 
-    def _equations(self, jaxpr: Jaxpr, needed: tuple[bool, ...], constants: Constants) -> Walked:
-        live = {v for v, need in zip(jaxpr.outvars, needed, strict=True) if need and not isinstance(v, Literal)}
-        parts: list[tuple[dict[Site, Cost], tuple[str, ...]]] = []
-        for eqn in reversed(jaxpr.eqns):
-            results = tuple(v in live for v in eqn.outvars)
-            if not any(results) and not _has_effects(eqn):
-                continue
-            sites, notes, operands = self._equation(eqn, results, constants)
-            live.update(v for v, need in zip(eqn.invars, operands, strict=True) if need and not isinstance(v, Literal))
-            parts.append((sites, notes))
-        merged: dict[Site, Cost] = {}
-        for sites, _ in reversed(parts):
-            _merge(merged, sites.items())
-        said = dict.fromkeys(note for _, notes in reversed(parts) for note in notes)
-        return Walked(merged, tuple(said), tuple(v in live for v in jaxpr.invars))
+    def facts(self, program: ClosedJaxpr | Jaxpr, known: tuple[Known | None, ...]) -> Constants:
+        """Return the constants of a program."""
+        return Constants(program, known or [None] * len(opened(program).invars))
 
-    def _equation(self, eqn: JaxprEqn, results: tuple[bool, ...], constants: Constants) -> Walked:
-        rule = TABLE.get(eqn.primitive.name)
-        work = rule(eqn) if rule else None
+    def known(self, eqn: JaxprEqn, body: Body, facts: Constants) -> tuple[Known | None, ...]:
+        """Return the integers that are known of a body's arguments: nothing else changes a cost."""
+        known = tuple(None if i is None else _whole(facts.of(eqn.invars[i])) for i in body.fixed_inputs())
+        return known if any(known) else ()
+
+    def gather(self, payloads: list[Costs]) -> Costs:
+        """Return the costs of a program, those of one site added up."""
+        sites: dict[Site, Cost] = {}
+        for costs in payloads:
+            _merge(sites, costs.sites.items())
+        return Costs(sites, tuple(dict.fromkeys(note for costs in payloads for note in costs.notes)))
+
+    def equation(self, eqn: JaxprEqn, results: tuple[bool, ...], facts: Constants) -> tuple[Costs, list[bool]]:
+        """Return the cost of one equation and of the programs that it runs."""
+        work, every = price(eqn), [True] * len(eqn.invars)
+        if isinstance(work, Programs):
+            return self._programs(eqn, work, results, facts)
         if work is None:
-            return self._unknown(eqn)
-        if isinstance(work, Bodies):
-            return self._bodies(eqn, work, results, constants)
-        site, notes = self._site(eqn), ()
-        if work.per_trip:
-            site = site._replace(loop=self._source(eqn))
-            notes = (_one_trip(eqn, site.loop),)
-        return Walked({site: _cost(eqn, work)}, notes, (True,) * len(eqn.invars))
-
-    def _site(self, eqn: JaxprEqn) -> Site:
-        scope, recomputed = scope_of(eqn)
-        return Site(scope, eqn.primitive.name, source_of(eqn), recomputed=recomputed)
+            return self._unknown(eqn), every
+        site = _site(eqn)
+        if not work.per_trip:
+            return Costs({site: _cost(eqn, work)}), every
+        site = site._replace(loop=self._source(eqn))
+        return Costs({site: _cost(eqn, work)}, (_one_trip(eqn, site.loop),)), every
 
     def _source(self, eqn: JaxprEqn) -> str:
-        """Where the equation was made, or where the program that holds it was called from."""
+        """Return where the equation was made, or where the program that holds it was called from."""
         return source_of(eqn) or next(filter(None, reversed(self._callers)))
 
-    def _unknown(self, eqn: JaxprEqn) -> Walked:
+    def _unknown(self, eqn: JaxprEqn) -> Costs:
         name, where = eqn.primitive.name, self._source(eqn)
         if self.unknown == "raise":
             raise UnknownCost(
                 f"no cost is known for the primitive {name!r} at {where}: pass unknown='count' to count the "
                 f"rest and list it in .unknown, or add a rule to refgrad.cost.primitives"
             )
-        site = self._site(eqn)._replace(unknown=True)
         note = f"{name} at {where} has no known cost: its bytes are counted, its FLOPs read 0"
-        return Walked({site: _cost(eqn, Work())}, (note,), (True,) * len(eqn.invars))
+        return Costs({_site(eqn)._replace(unknown=True): _cost(eqn, Work())}, (note,))
 
-    def _bodies(self, eqn: JaxprEqn, bodies: Bodies, results: tuple[bool, ...], constants: Constants) -> Walked:
+    def _programs(
+        self, eqn: JaxprEqn, programs: Programs, results: tuple[bool, ...], facts: Constants
+    ) -> tuple[Costs, list[bool]]:
+        bodies = programs.bodies
         self._callers.append(source_of(eqn))
-        walked = [self._body(eqn, body, results, constants) for body in bodies.all]
+        inner, operands = self.bodies(eqn, bodies, results, facts)
         self._callers.pop()
-        operands = [i in bodies.also_needed for i in range(len(eqn.invars))]
-        for part in walked:
-            operands = [a or b for a, b in zip(operands, part.needed, strict=True)]
-        notes = [note for part in walked for note in part.notes]
-        if bodies.dearest and len(walked) > 1:
-            dearest = max(walked, key=_price)
-            if any(part.sites != dearest.sites for part in walked):
-                chosen = walked.index(dearest)
-                notes.append(f"cond at {self._source(eqn)}: counts branch {chosen} of {len(walked)}, the dearest")
-            walked = [dearest]
-        sites: dict[Site, Cost] = {}
-        for part in walked:
-            _merge(sites, part.sites.items())
-        if bodies.work is not None:
-            _merge(sites, [(self._site(eqn), _cost(eqn, bodies.work))])
-        return Walked(sites, tuple(dict.fromkeys(notes)), tuple(operands))
+        placed = [self._placed(eqn, bodies, *pair, facts) for pair in zip(bodies.all, inner, strict=True)]
+        notes = [note for costs in placed for note in costs.notes]
+        if bodies.form is Form.BRANCHES and len(placed) > 1:
+            dearest = max(placed, key=_price)
+            if any(costs.sites != dearest.sites for costs in placed):
+                chosen = placed.index(dearest)
+                notes.append(f"cond at {self._source(eqn)}: counts branch {chosen} of {len(placed)}, the dearest")
+            placed = [dearest]
+        own = [] if programs.work is None else [Costs({_site(eqn): _cost(eqn, programs.work)})]
+        return self.gather([*placed, *own])._replace(notes=tuple(dict.fromkeys(notes))), operands
 
-    def _body(self, eqn: JaxprEqn, body: Body, results: tuple[bool, ...], constants: Constants) -> Walked:
-        """One body at its place below the equation, times its trips and devices."""
-        known = tuple(None if i is None else _whole(constants.of(eqn.invars[i])) for i in body.fixed_inputs())
-        inner = self._live(body, results, known)
-        operands = [False] * len(eqn.invars)
-        for i, need in zip(body.inputs, inner.needed, strict=True):
-            if i is not None and need:
-                operands[i] = True
-        trips, loop, notes = body.trips, "", inner.notes
-        if trips is None:
-            trips = while_trips(eqn, body, constants.of)
+    def _placed(self, eqn: JaxprEqn, bodies: Bodies, body: Body, inner: Costs, facts: Constants) -> Costs:
+        """Return the costs of one body at its place below the equation, times its trips and devices."""
+        trips, loop, notes = trips_of(eqn, bodies, body, facts.of), "", inner.notes
         if trips is None:
             trips, loop = 1, self._source(eqn)
             notes = (*notes, _one_trip(eqn, loop))
@@ -152,45 +129,16 @@ class Walker:
                 )
                 cost = cost if body.moves else cost._replace(read=0, written=0)
                 _merge(sites, [(placed, cost.times(trips * body.devices * body.repeats))])
-        return Walked(sites, notes, tuple(operands))
-
-    def _live(self, body: Body, results: tuple[bool, ...], known: tuple[Known | None, ...]) -> Walked:
-        """The body walked for the results that are needed, and for those that its next trip needs of the carry."""
-        wanted = [i is None or results[i] for i in body.outputs]
-        while True:
-            inner = self.walk(body.jaxpr, tuple(wanted), known)
-            again = [w or (k < body.carry and inner.needed[body.carry_start + k]) for k, w in enumerate(wanted)]
-            if again == wanted:
-                return inner
-            wanted = again
+        return Costs(sites, notes)
 
 
-def source_of(eqn: JaxprEqn) -> str:
-    """file:line of the user's code that made the equation."""
-    text = source_info_util.summarize(eqn.source_info)
-    match = re.match(r"(.*?:\d+)(?::\d+)?(?: \(.*\))?$", text)
-    return match.group(1) if match else text
+def _site(eqn: JaxprEqn) -> Site:
+    scope, recomputed = scope_of(eqn)
+    return Site(scope, eqn.primitive.name, source_of(eqn), recomputed=recomputed)
 
 
 def _one_trip(eqn: JaxprEqn, where: str) -> str:
     return f"{eqn.primitive.name} at {where}: trip count unknown, ONE trip is counted"
-
-
-def scope_of(eqn: JaxprEqn) -> tuple[str, bool]:
-    """The `named_scope` path without the transformations' marks, and whether it is rematerialised.
-
-    A transformation's mark inside the path can start it again from its root, as in
-    transpose(jvp(block))/jvp(block): the repeated part is dropped.
-    """
-    path: list[str] = []
-    piece: list[str] = []
-    for entry in (*eqn.source_info.name_stack.stack, None):
-        if entry is not None and type(entry).__name__ == "Scope":
-            piece.append(entry.name)
-            continue
-        path = piece if piece[: len(path)] == path else path + piece
-        piece = []
-    return "/".join(name for name in path if name != REMAT), REMAT in path
 
 
 def _cost(eqn: JaxprEqn, work: Work) -> Cost:
@@ -200,15 +148,15 @@ def _cost(eqn: JaxprEqn, work: Work) -> Cost:
 
 
 def _whole(known: Known | None) -> Known | None:
-    """What is known, where it is an integer: nothing else changes a cost."""
+    """Return what is known where it is an integer."""
     return known if integer(known) is not None else None
 
 
-def _price(walked: Walked) -> tuple[int, int]:
-    costs = walked.sites.values()
+def _price(costs: Costs) -> tuple[int, int]:
+    found = costs.sites.values()
     return (
-        sum(c.matmul + c.elementwise + c.transcendental for c in costs),
-        sum(c.read + c.written for c in costs),
+        sum(c.matmul + c.elementwise + c.transcendental for c in found),
+        sum(c.read + c.written for c in found),
     )
 
 
@@ -218,5 +166,5 @@ def _merge(into: dict[Site, Cost], sites: Iterable[tuple[Site, Cost]]) -> None:
 
 
 def _has_effects(eqn: JaxprEqn) -> bool:
-    """Whether it must run though nobody needs its results; naming a mesh axis is no such effect."""
+    """Return True for an equation that must run though nobody needs its results; naming a mesh axis is no reason."""
     return any(type(effect).__name__ != "NamedAxisEffect" for effect in eqn.effects)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import sympy
 
-from refgrad._jax import TANH_RESIDUALS
+from refgrad.jaxpr.versions import newest
 from refgrad.ops import TABLE, Cost, Row
 from refgrad.symbols import V, b, d, evaluate, h, i, n_h, n_L, o, s
 
@@ -200,7 +200,8 @@ def recomputation() -> Cost:
 # (4bsh + 2bs elements), q, k, v and the merged heads (4bsh), p, GELU's argument and value (8bsh). By autodiff: two
 # norms (6bsh + 4bs + 2h), q, k, v and the heads (4bsh), GELU's five arrays and its tanh's (4bsh each) and its value
 # (4bsh), three arrays of the softmax with its mask in single bytes. With remat: the block's input.
-_AUTODIFF = 14 + 4 * (5 + TANH_RESIDUALS)  # bsh elements
+_TANH = newest({(0, 10): 2, (0, 11): 1})  # arrays that autodiff keeps of y = tanh(x): y and 1 − y, then 1 − y² alone
+_AUTODIFF = 14 + 4 * (5 + _TANH)  # bsh elements
 BLOCK_RESIDUALS: Mapping[str, sympy.Expr] = {
     "rules": 4 * (16 * b * s * h + b * n_h * s**2 + 2 * b * s),
     "autodiff": 4 * (_AUTODIFF * b * s * h + 3 * b * n_h * s**2 + 2 * b * n_h * s + 4 * b * s + 2 * h) + b * n_h * s**2,

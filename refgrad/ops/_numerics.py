@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from refgrad._jax import explicit_sharding, varying_axes
+from refgrad.jaxpr.avals import explicit_sharding, varying_axes
 
 
 def wide_dtype(dtype: Any) -> jnp.dtype:

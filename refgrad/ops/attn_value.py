@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 from jax import Array
 
-from refgrad._jax import custom_vjp
+from refgrad.jaxpr.versions import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, product
 from refgrad.ops._row import Cost, Row

@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from refgrad._jax import custom_vjp, explicit_sharding
+from refgrad.jaxpr.avals import explicit_sharding
+from refgrad.jaxpr.versions import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, wide
 from refgrad.ops._row import Cost, Row, Special

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import Mesh, PartitionSpec
 
-from refgrad._jax import varying_axes
+from refgrad.jaxpr.avals import varying_axes
 from refgrad.models import gpt2
 from refgrad.models._composition import attention_by
 from refgrad.models._inputs import check_ids, check_params, path_name

@@ -14,11 +14,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from refgrad.jaxpr.alike import alike
 from refgrad.models import gpt2
 from refgrad.models._inputs import path_name
 from refgrad.train.clip import norm_by_scan, scaled
 from refgrad.train.inside import Leaves
-from refgrad.train.layerwise import EACH, OTHER, SAME, alike, kinds
+from refgrad.train.layerwise import EACH, OTHER, SAME, kinds
 from refgrad.train.measures import Measures, unless_finite
 from refgrad.train.optimiser import State, init_state
 from refgrad.train.separate import Separate, separate

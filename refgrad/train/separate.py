@@ -13,8 +13,8 @@ import jax
 from jax import Array
 from jax.extend.core import ClosedJaxpr
 
+from refgrad.jaxpr.dependence import dependence, evaluate, mixing
 from refgrad.models._inputs import path_name
-from refgrad.train.dependence import dependence, evaluate, mixing
 from refgrad.train.optimiser import State, update
 
 

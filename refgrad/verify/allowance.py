@@ -7,14 +7,17 @@ bfloat16 leaf no slack, and a bfloat16 step upstream of a float32 leaf earns it 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from refgrad._jax import programs_in, scan_operands
+from refgrad.jaxpr.analysis import Forward
+from refgrad.jaxpr.avals import is_array, is_float
+from refgrad.jaxpr.calls import Bodies, Body
+from refgrad.jaxpr.programs import directly_inside
 
 C = 4.0  # the one constant of the project
 
@@ -22,21 +25,6 @@ C = 4.0  # the one constant of the project
 def allowance(dtype, n: int, c: float = C) -> float:
     """c·ε(dtype)·√n, relative to the largest entry of the leaf; `n` as from `longest_reduction`."""
     return c * float(jnp.finfo(dtype).eps) * math.sqrt(n)
-
-
-def is_float(x) -> bool:
-    """Whether `x` is an array (concrete or abstract) or Python number that can be differentiated."""
-    if isinstance(x, bool | int | str | bytes):
-        return False
-    dtype = getattr(x, "dtype", None)
-    if dtype is None:
-        return isinstance(x, float | complex)
-    return jnp.issubdtype(dtype, jnp.inexact)
-
-
-def is_array(x) -> bool:
-    """Whether `x` is an array, concrete or abstract: what a traced program can take as an argument."""
-    return hasattr(x, "dtype") and hasattr(x, "shape")
 
 
 def longest_reduction(f, *args) -> tuple[int, ...]:
@@ -68,88 +56,49 @@ def longest_reduction(f, *args) -> tuple[int, ...]:
 
 
 def reductions(program: ClosedJaxpr) -> tuple[int, ...]:
-    """The longest reduction that feeds each output of a traced program, in its own precision (≥ 1)."""
-    harms = _flow(program.jaxpr, [0.0] * len(program.jaxpr.invars), {})
+    """Return the longest reduction that feeds each output of a traced program, in its own precision (≥ 1)."""
+    harms = _Harm({}).run(program, [0.0] * len(program.jaxpr.invars))
     return tuple(
         max(1, math.ceil(harm / own)) if (own := _eps(v.aval) ** 2) else 1
         for v, harm in zip(program.jaxpr.outvars, harms, strict=True)
     )
 
 
-# A variable's "harm" is the largest ε²·n of the operations upstream of it.
+class _Harm(Forward[float]):
+    """The largest ε²·n of the operations upstream of each variable; `mesh` has the sizes of the axes around it."""
 
+    unknown = 0.0
 
-def _flow(jaxpr: Jaxpr, entering: Sequence[float], mesh: Mapping[str, int]) -> list[float]:
-    """The harm of each output of `jaxpr`, from the harm of each input."""
-    harm = dict(zip(jaxpr.invars, entering, strict=True))
+    def __init__(self, mesh: Mapping[str, int]) -> None:
+        self.mesh = mesh
 
-    def read(v) -> float:
-        return 0.0 if isinstance(v, Literal) else harm.get(v, 0.0)
+    def join(self, one: float, other: float) -> float:
+        return max(one, other)
 
-    for eqn in jaxpr.eqns:
-        incoming = [read(v) for v in eqn.invars]
-        harm.update(zip(eqn.outvars, _through(eqn, incoming, mesh), strict=True))
-    return [read(v) for v in jaxpr.outvars]
+    def under(self, condition: float, result: float) -> float:
+        """A condition decides which value exists, not how far it is off; trips of a `while` count once.
 
+        A fixed point forgets its earlier errors.
+        """
+        del condition
+        return result
 
-def _through(eqn: JaxprEqn, incoming: list[float], mesh: Mapping[str, int]) -> list[float]:
-    """The harm of each output of one equation."""
-    name = eqn.primitive.name
-    if name == "scan":
-        return _scan(eqn, incoming, mesh)
-    if name == "while":
-        return _while(eqn, incoming, mesh)
-    if name == "cond":
-        branches = [_flow(b.jaxpr, incoming[1:], mesh) for b in eqn.params["branches"]]
-        return [max(outs) for outs in zip(*branches, strict=True)]
-    if name == "shard_map":
-        mesh = {**mesh, **eqn.params["mesh"].shape}
-    if name != "pallas_call" and (body := _body(eqn)) is not None:
-        return _flow(body, incoming, mesh)
-    own = _length(eqn, mesh)
-    worst = max(incoming, default=0.0)
-    return [max(worst, _eps(v.aval) ** 2 * own) if _eps(v.aval) else 0.0 for v in eqn.outvars]
+    def repeated(self, body: Body, entering: list[float]) -> list[float]:
+        """Count what a body adds to a carry once per trip, as the same sum does outside a loop."""
+        own = self.at_any_trip(body, [0.0] * len(entering))
+        return [max(a, (body.trips or 0) * b) for a, b in zip(entering, own, strict=True)]
 
+    def carried(self, entering: float, result: float) -> float:
+        """The last trip decides: a carry that is overwritten forgets its earlier errors."""
+        del entering
+        return result
 
-def _body(eqn: JaxprEqn) -> Jaxpr | None:
-    """The program that a call (jit, remat, a custom rule, shard_map) runs on its operands, if it is one."""
-    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        inner = eqn.params.get(key)
-        inner = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
-        if isinstance(inner, Jaxpr) and len(inner.invars) == len(eqn.invars) and len(inner.outvars) == len(eqn.outvars):
-            return inner
-    return None
+    def within(self, bodies: Bodies) -> "_Harm":
+        return _Harm({**self.mesh, **(bodies.mesh or {})})
 
-
-def _scan(eqn: JaxprEqn, incoming: list[float], mesh: Mapping[str, int]) -> list[float]:
-    """What the body adds to a carry counts once per trip, as the same sum does outside a loop."""
-    body, trips = eqn.params["jaxpr"].jaxpr, eqn.params["length"]
-    constants, carried = scan_operands(eqn.params)
-    carries = range(constants, constants + carried)
-    own = _settle(body, [0.0] * len(incoming), carries, mesh)
-    entering = [max(a, trips * b) for a, b in zip(incoming, own, strict=True)]
-    return _flow(body, _settle(body, entering, carries, mesh), mesh)
-
-
-def _while(eqn: JaxprEqn, incoming: list[float], mesh: Mapping[str, int]) -> list[float]:
-    """The trips of a `while` are unknown: its body counts once (a fixed point forgets its earlier errors)."""
-    body, first = eqn.params["body_jaxpr"].jaxpr, eqn.params["body_nconsts"]
-    carries = range(first, len(body.invars))
-    return _settle(body, incoming[eqn.params["cond_nconsts"] :], carries, mesh)[first:]
-
-
-def _settle(body: Jaxpr, entering: list[float], carries: range, mesh: Mapping[str, int]) -> list[float]:
-    """The harm of each input of a loop's body once its carries have stopped changing (harms only grow).
-
-    A carry that the body hands on unchanged keeps the harm that it came with.
-    """
-    settled = list(entering)
-    while True:
-        outs = _flow(body, settled, mesh)
-        after = [max(settled[i], outs[k]) for k, i in enumerate(carries)]
-        if after == settled[carries.start : carries.stop]:
-            return settled
-        settled[carries.start : carries.stop] = after
+    def equation(self, eqn: JaxprEqn, entering: list[float]) -> list[float]:
+        own, worst = _length(eqn, self.mesh), max(entering, default=0.0)
+        return [max(worst, _eps(v.aval) ** 2 * own) if _eps(v.aval) else 0.0 for v in eqn.outvars]
 
 
 def _length(eqn: JaxprEqn, mesh: Mapping[str, int]) -> int:
@@ -194,13 +143,9 @@ def _axes(params) -> tuple:
 
 def _opaque(eqn: JaxprEqn, mesh: Mapping[str, int]) -> int:
     """Data flow not followed (a Pallas kernel, a solver): its longest inner reduction × its grid."""
-    inner = [e for program in _programs(eqn) for e in program.eqns]
     grid = [g for g in getattr(eqn.params.get("grid_mapping"), "grid", ()) if isinstance(g, int)]
-    return math.prod(grid) * max((_length(e, mesh) * e.params.get("length", 1) for e in inner), default=1)
-
-
-def _programs(eqn: JaxprEqn) -> list[Jaxpr]:
-    return [j.jaxpr if isinstance(j, ClosedJaxpr) else j for j in programs_in(eqn)]
+    inner = (_length(e, mesh) * e.params.get("length", 1) for e in directly_inside(eqn))
+    return math.prod(grid) * max(inner, default=1)
 
 
 def _eps(aval) -> float:

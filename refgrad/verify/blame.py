@@ -10,14 +10,16 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr
 
-from refgrad.verify.allowance import allowance, is_float, reductions
+from refgrad.jaxpr.avals import is_float
+from refgrad.jaxpr.interpret import Interpreter
+from refgrad.jaxpr.programs import trace
+from refgrad.verify.allowance import allowance, reductions
 from refgrad.verify.calls import Call, Recorder
-from refgrad.verify.interpret import Interpreter, trace
 from refgrad.verify.kinks import Kinks
 from refgrad.verify.numbers import difference, draw, generator, to_wide
 from refgrad.verify.oracle import Leaves, find, first_line
 from refgrad.verify.report import KINK, OK, Row
-from refgrad.verify.rules import Plain, bwd_location, remaining_rules, rule_name
+from refgrad.verify.rules import Plain, remaining_rules
 from refgrad.verify.subject import pullback
 from refgrad.verify.verdicts import INHERITED, SILENT, WRONG, Blame, Verdict
 from refgrad.verify.widen import widen
@@ -76,7 +78,7 @@ def _upstream(calls: list[Call], program: ClosedJaxpr, arrays: list, cotangents:
     try:
         return pull()
     except Exception as error:
-        kept = ", ".join(dict.fromkeys(f"{rule_name(c.eqn)} ({bwd_location(c.eqn)})" for c in calls if c.kept))
+        kept = ", ".join(dict.fromkeys(f"{c.rule.name} ({c.rule.location})" for c in calls if c.kept))
         raise ValueError(
             f"the forward of {kept} has no reverse mode, so that cotangents must pass through its rule, which fails: "
             f"{first_line(error)}; check that rule by itself first"
@@ -109,13 +111,12 @@ def _judge(index: int, call: Call, cts: list) -> tuple[Verdict, list[str]]:
     """The verdict on one call, and where its truth is limited."""
     eqn = call.eqn
     diff, rest = _split(call.values)
-    backward = bwd_location(eqn)
     shapes = " ".join(v.aval.str_short(short_dtypes=True) for v in eqn.invars)
     trips = " ".join(call.trips)
 
     def verdict(leaf: str, error: float, allowed: float, word: str, note: str = "") -> Verdict:
         place = call.place or "an unknown line"
-        head = index, rule_name(eqn), place, backward, trips, call.within, shapes
+        head = index, call.rule.name, place, call.rule.location, trips, call.within, shapes
         return Verdict(*head, leaf, error, allowed, word, note)
 
     if not any(np.any(to_wide(c)) for c in cts):
@@ -166,7 +167,7 @@ def _split(values: Sequence) -> tuple[list, list]:
 
 def _plain(call: Call) -> Callable:
     """The forward of a call without rules, in its flat form."""
-    return _flat(call.run(Plain(jvp=True).call(call.eqn.params["call_jaxpr"])), call.values)
+    return _flat(call.run(Plain(jvp=True).call(call.rule.forward)), call.values)
 
 
 def _flat(program: Callable, values: Sequence) -> Callable:

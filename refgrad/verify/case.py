@@ -8,18 +8,19 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.extend.core import JaxprEqn
 from jax.sharding import NamedSharding
 
+from refgrad.jaxpr.avals import is_float
+from refgrad.jaxpr.programs import equations
+from refgrad.jaxpr.rules import RuleCall, rule_of
+from refgrad.jaxpr.uncompiled import uncompiled
 from refgrad.verify import oracle as oracles
-from refgrad.verify.allowance import C, allowance, is_float, reductions
-from refgrad.verify.interpret import equations
+from refgrad.verify.allowance import C, allowance, reductions
 from refgrad.verify.kinks import Kinks
 from refgrad.verify.numbers import difference, draws_like, generator, to_wide
 from refgrad.verify.oracle import Leaves, Oracle, Wide
-from refgrad.verify.rules import of_jax, without_rules
+from refgrad.verify.rules import without_rules
 from refgrad.verify.subject import Flat, Subject, pullback
-from refgrad.verify.uncompiled import uncompiled
 
 PRECISION = "highest"  # of every matmul, in the rule and in the oracle alike
 UNCERTAIN = 1e-4  # relative: a float64 truth that moves by more is not noise but a jump
@@ -75,11 +76,10 @@ class Case:
         return other
 
     @functools.cached_property
-    def rules(self) -> list[JaxprEqn]:
-        """The calls of rules inside `f`, JAX's own `custom_jvp` functions left out. Raises what `f` raises."""
+    def rules(self) -> list[RuleCall]:
+        """The calls of rules inside `f`, JAX's own functions left out. Raises what `f` raises."""
         program = jax.make_jaxpr(self.flat)(self.diff, self.rest)
-        kinds = ("custom_vjp_call", "custom_jvp_call")
-        return [e for e in equations(program) if e.primitive.name in kinds and not of_jax(e)]
+        return [rule for rule in map(rule_of, equations(program)) if rule is not None and not rule.of_jax]
 
     def at_most(self, n: int) -> int:
         """How many of `n` like variants to try: a quarter for a function of many rules, each to be checked by itself.

@@ -18,7 +18,6 @@ from refgrad.verify.oracle import default_device, truth_device
 from refgrad.verify.properties import PROPERTIES
 from refgrad.verify.properties.structure import broken, explain
 from refgrad.verify.report import COMPILER, FAIL, Report, Row
-from refgrad.verify.rules import bwd_location
 from refgrad.verify.subject import Subject
 
 
@@ -119,7 +118,7 @@ def _facts(case: Case) -> dict[str, str]:
 
 def _where(case: Case) -> tuple[str, ...]:
     """`file:line (name)` of the backward of each rule at fault; of all of them where no single one can be blamed."""
-    everywhere = tuple(dict.fromkeys(filter(None, map(bwd_location, case.rules))))
+    everywhere = tuple(dict.fromkeys(rule.location for rule in case.rules if rule.location))
     if len(everywhere) > 1:
         with contextlib.suppress(Exception):  # whatever keeps the calls from being judged one by one
             guilty = blame(case.subject.f, *case.subject.args).guilty

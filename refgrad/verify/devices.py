@@ -13,7 +13,7 @@ from jax import lax
 from jax.extend.core import JaxprEqn
 from jax.sharding import PartitionSpec
 
-from refgrad._jax import varying_axes_of
+from refgrad.jaxpr.avals import varying_axes_of
 
 
 class Devices:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -51,17 +50,6 @@ def to_wide(x: Any) -> np.ndarray:
     """An array on the host in float64 (complex128): exact for every floating dtype of JAX."""
     x = np.asarray(x)
     return x.astype(np.complex128 if jnp.issubdtype(x.dtype, np.complexfloating) else np.float64)
-
-
-def canonical(x: Any) -> Any:
-    """A NumPy array or number as the array that JAX makes of it (float64 is float32 unless x64 is on); else `x`."""
-    if not isinstance(x, np.ndarray | np.generic):
-        return x
-    try:
-        jax.dtypes.canonicalize_dtype(x.dtype)
-    except TypeError:  # strings and objects are no arrays to JAX
-        return x
-    return jnp.asarray(x)
 
 
 def generator(*seeds: int) -> np.random.Generator:

@@ -14,15 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from refgrad.verify.interpret import equations
+from refgrad.jaxpr.calls import has_unknown_trips, is_device_bound
+from refgrad.jaxpr.uncompiled import uncompiled
 from refgrad.verify.numbers import to_wide
 from refgrad.verify.subject import Flat, pullback
-from refgrad.verify.uncompiled import uncompiled
 from refgrad.verify.widen import widen
 
 FEW = 256  # inputs up to which forward mode and differences build the whole Jacobian
 KEPT = 10_000  # entries of a J v that is kept for other cotangents
-BOUND = {"ffi_call", "pallas_call", "shard_map"}  # what holds code or a mesh for a device of its own
 FLOAT64 = {"cpu", "cuda", "gpu", "rocm"}  # platforms that compute in it
 DIRECTIONS = 8  # random ones per leaf beyond that
 CONVERGED = (
@@ -50,8 +49,7 @@ class Wide:
             self.own_types = True
         self.limits = self.program.limits
         self.compiled = jax.jit(self.program)
-        held = {eqn.primitive.name for eqn in equations(self.program.program)}
-        self.device = None if held & BOUND else elsewhere(default_device())
+        self.device = None if is_device_bound(self.program.program) else elsewhere(default_device())
 
     def __call__(self, *args: Any) -> Any:
         """The outputs as NumPy arrays in float64, compiled."""
@@ -112,8 +110,7 @@ def find(plain: Flat, diff: Leaves, rest: Leaves, cts: Leaves, rng: np.random.Ge
     try:
         push = Wide(_pushforward(plain), diff, rest, diff)
         kind = "forward mode ⟨cotangent, J·v⟩ of the plain forward"
-        loops = any(eqn.primitive.name == "while" for eqn in equations(push.program.program))
-        tolerance = CONVERGED if loops else 0.0
+        tolerance = CONVERGED if has_unknown_trips(push.program.program) else 0.0
         jvp: Callable = push
         limits = push.limits
     except Exception:

@@ -1,21 +1,19 @@
-"""The same function without its rules, so that autodiff differentiates the plain forward; and the names of rules."""
+"""The same function without its rules, so that autodiff differentiates the plain forward."""
 
 import contextlib
 import functools
 import itertools
-import os
-import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-from jax.extend import linear_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 
-from refgrad.verify.allowance import is_float
-from refgrad.verify.interpret import Interpreter, equations, inside, line, trace
+from refgrad.jaxpr.avals import is_float
+from refgrad.jaxpr.interpret import Interpreter
+from refgrad.jaxpr.programs import equations, inside, line, trace
+from refgrad.jaxpr.rules import HI, JAX_FOLDER, JVP, VJP, rule_of
 
-JAX_FOLDER = os.path.dirname(str(jax.__file__)) + os.sep
 CALLS = "process_custom_vjp_call"  # JAX's functions as they stand in a Python stack: text, not imports
 RUNNERS = ("_flatten_fwd", "_flatten_jvp")
 
@@ -47,22 +45,23 @@ class Plain(Interpreter):
         self.jvp = jvp
 
     def equation(self, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
-        """What holds no rule is bound as it stands, so that nothing about it can change."""
-        if self.drops(eqn):
-            return self.call(eqn.params["call_jaxpr"])(*values)
+        """Evaluate one equation; what holds no rule is bound as it stands, so that nothing about it can change."""
+        rule = rule_of(eqn)
+        if rule is not None and self.drops(eqn):
+            return self.call(rule.forward)(*values)
         if self.keeps(eqn):
             return self.descend(eqn, values)  # its rule may hold others, out of sight until it is differentiated
         return self.descend(eqn, values) if any(map(self.drops, inside(eqn))) else self.bind(eqn, values)
 
     def keeps(self, eqn: JaxprEqn) -> bool:
-        """Whether it calls a function of the user's that has a jvp rule, which stays (`lax.custom_root` is one)."""
-        name = eqn.primitive.name
-        return name == "call_hi_primitive" or (name == "custom_jvp_call" and not of_jax(eqn))
+        """Return True for a call of a user's function that has a jvp rule, which stays (`lax.custom_root` is one)."""
+        rule = rule_of(eqn)
+        return rule is not None and (rule.kind == HI or (rule.kind == JVP and not rule.of_jax))
 
     def drops(self, eqn: JaxprEqn) -> bool:
-        """Whether this equation calls a rule that is to be ignored."""
-        name = eqn.primitive.name
-        return name == "custom_vjp_call" or (self.jvp and name == "custom_jvp_call" and not of_jax(eqn))
+        """Return True for a call of a rule that is to be ignored."""
+        rule = rule_of(eqn)
+        return rule is not None and (rule.kind == VJP or (self.jvp and rule.kind == JVP and not rule.of_jax))
 
 
 def remaining_rules(f: Callable, *args: Any, **kwargs: Any) -> list[str]:
@@ -104,67 +103,10 @@ def _applied(program: ClosedJaxpr | Jaxpr) -> Iterator[str]:
     for eqn in equations(program):
         traceback = eqn.source_info.traceback
         frames = traceback.frames if traceback is not None else []
-        if eqn.primitive.name != "custom_vjp_call" and any(f.function_name.endswith(CALLS) for f in frames[:2]):
+        rule = rule_of(eqn)
+        staged = rule is not None and rule.kind == VJP
+        if not staged and any(f.function_name.endswith(CALLS) for f in frames[:2]):
             yield f"a rule called at {line(eqn) or 'an unknown line'}"
         for callee, caller in itertools.pairwise(frames):
             if caller.function_name in RUNNERS and not callee.file_name.startswith(JAX_FOLDER):
                 yield f"{callee.function_name} at {callee.file_name}:{callee.line_num}"
-
-
-def rule_name(eqn: JaxprEqn) -> str:
-    """The name of the function that a rule's equation calls."""
-    return _source(eqn.params["call_jaxpr"].jaxpr.debug_info.func_src_info)[0]
-
-
-def bwd_location(rule: JaxprEqn | Callable) -> str:
-    """`file:line (name)` of the backward of a rule: of an equation that calls it, or of the decorated function itself.
-
-    For `custom_jvp` it is the place of its jvp rule. Empty where Python does not know one (a built-in, `eval`).
-    Raises TypeError for a function that has no rule.
-    """
-    if isinstance(rule, JaxprEqn):
-        wrapped = rule.params["bwd" if rule.primitive.name == "custom_vjp_call" else "jvp_jaxpr_fun"]
-        name, place = _source(wrapped.debug_info.func_src_info)
-        return f"{place} ({name})" if place else ""
-    backward = getattr(rule, "bwd", None) or getattr(rule, "jvp", None)
-    if backward is None:
-        raise TypeError(
-            f"{rule!r} has no rule: pass a jax.custom_vjp or jax.custom_jvp function, after its defvjp or defjvp"
-        )
-    while (inner := getattr(backward, "__wrapped__", None) or getattr(backward, "func", None)) is not None:
-        backward = inner  # functools.wraps, jax.jit and functools.partial
-    code = getattr(backward, "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno} ({code.co_name})" if code else ""
-
-
-def of_jax(eqn: JaxprEqn) -> bool:
-    """Whether a rule's equation calls a function of JAX's own library: no code of anybody else's makes its rule."""
-    rule = eqn.params["bwd" if eqn.primitive.name == "custom_vjp_call" else "jvp_jaxpr_fun"]
-    place = _source(eqn.params["call_jaxpr"].jaxpr.debug_info.func_src_info)[1]
-    return all(file.startswith(JAX_FOLDER) for file in (place, *_files(rule, set())))
-
-
-def _files(x: Any, seen: set[int]) -> Iterator[str]:
-    """The file of every Python function that `x` is made of: itself, what it wraps and what it closes over."""
-    if id(x) in seen:
-        return
-    seen.add(id(x))
-    parts: Iterable = ()
-    if isinstance(x, types.FunctionType):
-        yield x.__code__.co_filename
-        filled = (cell for cell in x.__closure__ or () if cell != types.CellType())  # an empty one has no contents
-        parts = [cell.cell_contents for cell in filled]
-    elif isinstance(x, functools.partial):
-        parts = (x.func, *x.args)
-    elif isinstance(x, linear_util.WrappedFun):
-        parts = (x.f,)
-    elif isinstance(x, tuple | list):
-        parts = x
-    for part in parts:
-        yield from _files(part, seen)
-
-
-def _source(info: str | None) -> tuple[str, str]:
-    """(name, `file:line`) from the text `name at file:line` that JAX keeps of a traced function."""
-    name, _, place = (info or "").partition(" at ")
-    return name or "rule", place

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from refgrad.verify.allowance import is_array, is_float
-from refgrad.verify.numbers import canonical, to_wide
+from refgrad.jaxpr.avals import canonical, is_array, is_float
+from refgrad.verify.numbers import to_wide
 
 Flat = Callable[[Sequence, Sequence], tuple[list, list]]
 

@@ -18,12 +18,13 @@ import numpy as np
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from refgrad._jax import programs_in
-from refgrad.verify.allowance import is_float
-from refgrad.verify.interpret import ARRAYS, Interpreter, inside, line, trace
+from refgrad.jaxpr.avals import is_float
+from refgrad.jaxpr.calls import retypes
+from refgrad.jaxpr.interpret import Interpreter
+from refgrad.jaxpr.programs import ARRAYS, holds_programs, inside, located, trace
 
 ROUNDING = {"reduce_precision"}  # exist only to round: in float64 they are the identity
-OPAQUE = {"ffi_call", "io_callback", "linear_call", "pallas_call", "pure_callback"}  # code that is not a program here
+OPAQUE = {"ffi_call", "io_callback", "pure_callback"}  # code that is not a program here
 NARROW = OPAQUE | {"bitcast_convert_type", "nextafter", "random_gamma", "rng_uniform"}  # or a result of one width only
 MUTE = {"debug_callback", "debug_print"}  # seen by a person, not by the result
 
@@ -109,7 +110,7 @@ class Wide(Interpreter):
             return values
         if stays_narrow(eqn):
             return self.narrow(eqn, values)
-        if any(True for _ in programs_in(eqn)):
+        if holds_programs(eqn):
             return self.fit(eqn, self.descend(eqn, values))
         params = {k: wide(v) for k, v in eqn.params.items() if isinstance(v, np.dtype | type)}
         if isinstance(eqn.params.get("precision"), lax.DotAlgorithm | lax.DotAlgorithmPreset):
@@ -134,24 +135,19 @@ def stays_narrow(eqn: JaxprEqn) -> bool:
     It is so for bit casts, for what draws floats by their width, and for what holds a Python function instead of a
     program (callbacks, foreign calls) or a program that only its own compiler can run (Pallas kernels).
     """
-    if eqn.primitive.name in NARROW | MUTE:
+    if eqn.primitive.name in NARROW | MUTE or not retypes(eqn):
         return True
     held = any(callable(v) and not isinstance(v, type) for v in eqn.params.values())
-    return held and next(iter(programs_in(eqn)), None) is None
+    return held and not holds_programs(eqn)
 
 
-def limits_of(program: ClosedJaxpr | Jaxpr, place: str = "an unknown line") -> Iterator[str]:
-    """The equations of a program, at any depth, that stay narrow and let a float in or out, or round one inside.
+def limits_of(program: ClosedJaxpr | Jaxpr) -> Iterator[str]:
+    """Yield the equations of a program, at any depth, that stay narrow and let a float in or out, or round one inside.
 
-    Floats made from given bits are exact, so that a cast of integers to floats is no limit. `place` is where the
-    program is called: it stands for equations that JAX's own code made.
+    Floats made from given bits are exact, so that a cast of integers to floats is not a limit.
     """
-    for eqn in program.eqns:
-        here = line(eqn) or place
-        if not stays_narrow(eqn):
-            for inner in programs_in(eqn):
-                yield from limits_of(inner, here)
-        elif eqn.primitive.name not in MUTE:
+    for eqn, here in located(program, enters=lambda eqn: not stays_narrow(eqn)):
+        if stays_narrow(eqn) and eqn.primitive.name not in MUTE:
             made = () if eqn.primitive.name == "bitcast_convert_type" else eqn.outvars
             within = (v for e in inside(eqn) for v in e.outvars)
             avals: list[Any] = [v.aval for v in (*eqn.invars, *made, *within) if is_narrow(v.aval)]

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from refgrad._jax import custom_vjp
 from refgrad.claims import LEDGER, Case, Check, Claim, run_claim
 from refgrad.claims._oracle import Disagreement, gradients
 from refgrad.cli import main
+from refgrad.jaxpr.versions import custom_vjp
 from refgrad.report.claims import WIDTH, ledger_table
 
 KEYS = {"id", "document", "title", "place", "says", "ran", "came_out", "verdict", "reason", "printed", "corrected"}

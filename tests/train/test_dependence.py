@@ -7,8 +7,8 @@ import optax
 import pytest
 from jax import lax
 
+from refgrad.jaxpr.dependence import dependence, evaluate
 from refgrad.models import gpt2
-from refgrad.train.dependence import dependence, evaluate
 from refgrad.train.layerwise import EACH, MIXED, OTHER, SAME, kinds
 from refgrad.train.optimiser import State, init_state
 from refgrad.train.scanned import layerwise

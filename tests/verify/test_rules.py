@@ -10,8 +10,9 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from refgrad.verify.interpret import equations
-from refgrad.verify.rules import bwd_location, of_jax, remaining_rules, without_rules
+from refgrad.jaxpr.programs import equations
+from refgrad.jaxpr.rules import rule_of
+from refgrad.verify.rules import remaining_rules, without_rules
 from tests.verify.scenes import SCENES, X, mesh, rule, trips
 
 WRONG = rule(jnp.sin, lambda x: 7 + 0 * x)
@@ -193,7 +194,7 @@ def test_a_users_rule_for_a_function_of_jax_is_the_users():
     by_vjp.defvjp(lambda x: (jnp.sin(x), None), lambda _, ct: (ct * 7,))
     for op in (by_jvp, by_jvps, by_vjp, jax.vmap(by_jvp), jax.vmap(by_jvps), jax.vmap(by_vjp)):
         np.testing.assert_allclose(jax.grad(without_rules(total(op), jvp=True))(X), jnp.cos(X), rtol=1e-6)
-        assert not of_jax(jax.make_jaxpr(op)(X).eqns[0])
+        assert not rule_of(jax.make_jaxpr(op)(X).eqns[0]).of_jax
 
 
 def test_a_rule_inside_a_kept_custom_jvp():
@@ -253,14 +254,9 @@ def test_what_is_plain_is_not_named():
 
 def test_where_a_backward_stands():
     line = "scenes.py:" + str(WRONG.bwd.__code__.co_firstlineno) + " (op_bwd)"
-    assert bwd_location(WRONG).endswith(line)
-    wrapped = rule(jnp.sin, jnp.cos)
-    wrapped.defvjp(wrapped.fwd, jax.jit(partial(WRONG.bwd)))
-    assert bwd_location(wrapped).endswith(line)
     for scene in ("bare", "vmap", "scan", "jit, scan, checkpoint, vmap"):
         program = jax.make_jaxpr(SCENES[scene](WRONG))(X)
-        calls = [e for e in equations(program) if e.primitive.name == "custom_vjp_call"]
-        assert calls and all(bwd_location(e).endswith(line) for e in calls)
-    assert "(op_jvp)" in bwd_location(jvp_rule(jnp.sin, jnp.cos))
-    with pytest.raises(TypeError, match="has no rule"):
-        bwd_location(jnp.sin)
+        calls = [rule for rule in map(rule_of, equations(program)) if rule is not None]
+        assert calls and all(rule.location.endswith(line) for rule in calls)
+    (called,) = filter(None, map(rule_of, jax.make_jaxpr(jvp_rule(jnp.sin, jnp.cos))(X).eqns))
+    assert "(op_jvp)" in called.location

@@ -9,7 +9,7 @@ from jax.experimental import pallas as pl
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from refgrad.verify.interpret import equations
+from refgrad.jaxpr.programs import equations
 from refgrad.verify.rules import without_rules
 from refgrad.verify.widen import widen
 from tests.verify.scenes import SCENES, X, mesh, rule, trips

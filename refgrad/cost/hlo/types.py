@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
 
-from refgrad._jax import SCAN_BODIES
 from refgrad.cost.hlo.parse import Instruction, Module
+from refgrad.jaxpr.versions import SCAN_BODIES
 
 
 class Pair(NamedTuple):

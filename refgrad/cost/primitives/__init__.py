@@ -15,9 +15,10 @@ XLA's figure of the lowered program only here:
 - what XLA folds while lowering (constants, x · 1, x + 0) is counted, since the program says it.
 """
 
+from jax.extend.core import JaxprEqn
+
 from refgrad.cost.primitives import (
     collectives,
-    control,
     dots,
     elementwise,
     indexing,
@@ -28,7 +29,8 @@ from refgrad.cost.primitives import (
     special,
     windows,
 )
-from refgrad.cost.primitives.rule import Rule
+from refgrad.cost.primitives.rule import Programs, Rule, Work
+from refgrad.jaxpr.calls import bodies_of
 
 FAMILIES = {
     module.__name__.rsplit(".", 1)[-1]: module.RULES
@@ -43,8 +45,19 @@ FAMILIES = {
         random,
         linalg,
         collectives,
-        control,
     )
 }
 
 TABLE: dict[str, Rule] = {name: rule for rules in FAMILIES.values() for name, rule in rules.items()}
+
+
+def price(eqn: JaxprEqn) -> Work | Programs | None:
+    """Return what an equation costs by the table, or the programs that it runs; None where neither is known.
+
+    Where nothing moves inside the programs, which are one fused kernel, the equation's own bytes count.
+    """
+    if (rule := TABLE.get(eqn.primitive.name)) is not None:
+        return rule(eqn)
+    if (bodies := bodies_of(eqn)) is None:
+        return None
+    return Programs(bodies, None if any(body.moves for body in bodies.all) else Work())

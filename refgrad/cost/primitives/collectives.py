@@ -8,7 +8,8 @@ leaves at 0, adds |in| − |out| on each device. Everything else moves.
 from jax.extend.core import JaxprEqn
 
 from refgrad.cost.primitives.movement import relabel
-from refgrad.cost.primitives.rule import Rule, Work, free, names, size
+from refgrad.cost.primitives.rule import Rule, Work, free, names
+from refgrad.jaxpr.avals import size
 
 
 def all_reduce(eqn: JaxprEqn) -> Work:

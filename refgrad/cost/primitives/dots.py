@@ -4,7 +4,8 @@ import math
 
 from jax.extend.core import JaxprEqn
 
-from refgrad.cost.primitives.rule import Rule, Work, kind, shape_of, size
+from refgrad.cost.primitives.rule import Rule, Work, kind
+from refgrad.jaxpr.avals import shape_of, size
 
 
 def dot_general(eqn: JaxprEqn) -> Work:

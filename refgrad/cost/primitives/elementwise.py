@@ -13,7 +13,9 @@ from jax import lax
 from jax.extend import source_info_util
 from jax.extend.core import JaxprEqn
 
-from refgrad.cost.primitives.rule import Bodies, Body, Rule, Work, bits, dtype_of, kind, names, size
+from refgrad.cost.primitives.rule import Programs, Rule, Work, kind, names
+from refgrad.jaxpr.avals import bits, dtype_of, size
+from refgrad.jaxpr.calls import Bodies, Body, Form
 
 PER_ELEMENT = (1, 0)
 TRANSCENDENTAL = (0, 1)
@@ -102,13 +104,13 @@ def convert(eqn: JaxprEqn) -> Work:
     return Work(elementwise=size(out) * (2 if takes_part and not same_part else 1))
 
 
-def one_minus_square(eqn: JaxprEqn) -> Bodies:
+def one_minus_square(eqn: JaxprEqn) -> Programs:
     """tanh's derivative since JAX 0.11, lowered as the program (x + 1)(1 − x)."""
     aval: Any = eqn.invars[0].aval
     one = np.ones((), aval.dtype)
     with source_info_util.user_context(eqn.source_info.traceback):
         program = jax.make_jaxpr(lambda x: lax.mul(lax.add(x, one), lax.sub(one, x)))(aval)
-    return Bodies((Body(program, (0,), (0,)),))
+    return Programs(Bodies((Body(program, (0,), (0,)),), Form.CALL))
 
 
 RULES: dict[str, Rule] = {

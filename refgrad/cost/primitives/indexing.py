@@ -3,7 +3,8 @@
 from jax.extend.core import JaxprEqn
 
 from refgrad.cost.primitives.movement import part_read
-from refgrad.cost.primitives.rule import Bodies, Rule, Work, combine, dtype_of, kind, names, nbytes, shape_of, size
+from refgrad.cost.primitives.rule import Programs, Rule, Work, combine, kind, names
+from refgrad.jaxpr.avals import dtype_of, nbytes, shape_of, size
 
 
 def gather(eqn: JaxprEqn) -> Work:
@@ -30,7 +31,7 @@ def _clamped(eqn: JaxprEqn) -> int:
     return size(eqn.invars[1]) if _mode(eqn) == "CLIP" else 0
 
 
-def scatter_set(eqn: JaxprEqn) -> Work | Bodies:
+def scatter_set(eqn: JaxprEqn) -> Work | Programs:
     """Setting combines nothing; `lax.scatter_apply` runs a function of one's own on each element. In place."""
     _, indices, updates = eqn.invars
     n = nbytes(updates)

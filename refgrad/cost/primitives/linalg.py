@@ -10,7 +10,8 @@ import math
 
 from jax.extend.core import JaxprEqn
 
-from refgrad.cost.primitives.rule import Rule, Work, free, shape_of, size
+from refgrad.cost.primitives.rule import Rule, Work, free
+from refgrad.jaxpr.avals import shape_of, size
 
 
 def _batch(value) -> int:

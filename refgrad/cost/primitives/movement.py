@@ -2,7 +2,8 @@
 
 from jax.extend.core import JaxprEqn
 
-from refgrad.cost.primitives.rule import Rule, Work, free, names, nbytes, size
+from refgrad.cost.primitives.rule import Rule, Work, free, names
+from refgrad.jaxpr.avals import nbytes, size
 
 
 def relabel(eqn: JaxprEqn) -> Work:

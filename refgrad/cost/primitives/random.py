@@ -7,7 +7,8 @@ import math
 import jax
 from jax.extend.core import JaxprEqn
 
-from refgrad.cost.primitives.rule import Rule, Work, bits, dtype_of, kind, size
+from refgrad.cost.primitives.rule import Rule, Work, kind
+from refgrad.jaxpr.avals import bits, dtype_of, size
 
 ROUNDS = 117  # a pair of words: 20 rounds of add, two shifts, or, xor; 17 additions of the key
 HALVES = {"fry": 1, "rbg": 2}  # threefry keys in a key

@@ -2,7 +2,8 @@
 
 from jax.extend.core import JaxprEqn
 
-from refgrad.cost.primitives.rule import Rule, Work, kind, names, shape_of, size
+from refgrad.cost.primitives.rule import Rule, Work, kind, names
+from refgrad.jaxpr.avals import shape_of, size
 
 
 def reduce_(eqn: JaxprEqn) -> Work:

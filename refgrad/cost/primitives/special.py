@@ -12,7 +12,8 @@ import jax
 from jax.extend.core import JaxprEqn, Primitive
 
 from refgrad.cost import hlo
-from refgrad.cost.primitives.rule import Rule, Work, dtype_of, names, size
+from refgrad.cost.primitives.rule import Rule, Work, names
+from refgrad.jaxpr.avals import dtype_of, size
 
 
 class Expansion(NamedTuple):

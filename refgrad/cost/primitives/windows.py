@@ -4,15 +4,16 @@ import math
 
 from jax.extend.core import JaxprEqn
 
-from refgrad.cost.primitives.rule import Bodies, Rule, Work, combine, kind, size
+from refgrad.cost.primitives.rule import Programs, Rule, Work, combine, kind
+from refgrad.jaxpr.avals import size
 
 
-def reduce_(eqn: JaxprEqn) -> Bodies:
+def reduce_(eqn: JaxprEqn) -> Programs:
     """The combiner once for each element that goes in beyond those that come out."""
     return combine(eqn, eqn.params["jaxpr"], max(size(eqn.invars[0]) - size(eqn.outvars[0]), 0))
 
 
-def reduce_window(eqn: JaxprEqn) -> Bodies:
+def reduce_window(eqn: JaxprEqn) -> Programs:
     """The combiner once less than the window has places, for each result."""
     return combine(eqn, eqn.params["jaxpr"], size(eqn.outvars[0]) * (math.prod(eqn.params["window_dimensions"]) - 1))
 

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import sympy
 from jax import Array
 
-from refgrad._jax import custom_vjp
+from refgrad.jaxpr.versions import custom_vjp
 from refgrad.ops._agree import agree, check_size
 from refgrad.ops._numerics import Like, after, blocks, corner, lift, product, wide
 from refgrad.ops._row import Cost, Row, Special

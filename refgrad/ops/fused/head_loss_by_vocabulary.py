@@ -23,7 +23,7 @@ import numpy as np
 import sympy
 from jax import Array
 
-from refgrad._jax import custom_vjp
+from refgrad.jaxpr.versions import custom_vjp
 from refgrad.ops._numerics import Like, lift, outer, product, rows, wide
 from refgrad.ops._row import Cost, Row
 from refgrad.ops.fused._rows_of_logits import (

@@ -19,7 +19,7 @@ import jax
 import sympy
 from jax import Array
 
-from refgrad._jax import custom_vjp
+from refgrad.jaxpr.versions import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, after
 from refgrad.ops._row import Cost, Row, summed

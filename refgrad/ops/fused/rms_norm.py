@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from refgrad._jax import custom_vjp
+from refgrad.jaxpr.versions import custom_vjp
 from refgrad.ops._agree import agree
 from refgrad.ops._numerics import Like, after, lift, rows, wide
 from refgrad.ops._row import Cost, Row, Special

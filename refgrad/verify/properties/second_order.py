@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
+from refgrad.jaxpr.rules import meets_rule
 from refgrad.verify.allowance import C, allowance, reductions
 from refgrad.verify.case import LARGEST, Case
-from refgrad.verify.interpret import equations
 from refgrad.verify.numbers import difference, draws_like, generator, to_wide
 from refgrad.verify.oracle import Leaves, Wide, first_line
 from refgrad.verify.report import FAIL, KINK, OK, UNAVAILABLE, Row
@@ -75,7 +75,7 @@ def _calls_rule(case: Case, directions: Leaves) -> bool:
         traced = jax.make_jaxpr(_forward(case.flat))(*own)
     except Exception:  # said in full by the comparison itself
         return False
-    return any(eqn.primitive.name == "custom_lin" for eqn in equations(traced))
+    return meets_rule(traced)
 
 
 def _limits(case: Case, truth: Wide, given: tuple, expected: Leaves) -> list[float]:

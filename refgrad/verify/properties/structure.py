@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from refgrad._jax import explicit_sharding
+from refgrad.jaxpr.avals import explicit_sharding
 from refgrad.verify.allowance import allowance, reductions
 from refgrad.verify.case import Case
 from refgrad.verify.numbers import difference, to_wide

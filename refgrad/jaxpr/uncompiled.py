@@ -1,4 +1,4 @@
-"""A traced program run one primitive at a time: what a compiler that fuses wrongly cannot have touched."""
+"""A traced program run one primitive at a time: a compiler that fuses wrongly cannot have touched the result."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,19 +6,19 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from refgrad.verify.interpret import Interpreter
+from refgrad.jaxpr.interpret import Interpreter
 
 
 class OneByOne(Interpreter):
     """Binds each primitive by itself. Inner `jit`s dissolve; a loop's body is compiled, since JAX has no other way."""
 
     def equation(self, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
-        """The outputs of one equation."""
-        if eqn.primitive.name in ("jit", "pjit"):
+        """Return the outputs of one equation."""
+        if eqn.primitive.name == "jit":
             return self.call(eqn.params["jaxpr"])(*values)
         return self.bind(eqn, values)
 
 
 def uncompiled(program: ClosedJaxpr, *args: Any) -> list:
-    """The flat outputs of `program` at the arrays in the pytrees `args`."""
+    """Return the flat outputs of `program` at the arrays in the pytrees `args`."""
     return OneByOne().run(program, jax.tree.leaves(args))

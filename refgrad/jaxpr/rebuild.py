@@ -1,8 +1,8 @@
-"""Each primitive that holds programs, built again around an interpreter: one short function for each.
+"""Structured primitives built again around an interpreter: one short function for each kind.
 
 Every function takes `(interpreter, eqn, values)` and returns the equation's outputs as a list. It goes through the
 public function that makes such an equation; where there is none, through the primitive itself with its programs traced
-anew. `BUILDERS` is the table from a primitive's name to its function; `anew` serves the rest.
+anew. The table in `calls` says which function serves which primitive; `anew` serves the rest.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,15 +14,15 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from refgrad._jax import expansion, scan_operands
+from refgrad.jaxpr.versions import called, expansion, scan_operands
 
 if TYPE_CHECKING:
-    from refgrad.verify.interpret import Interpreter
+    from refgrad.jaxpr.interpret import Interpreter
 
 
 def inline(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
     """A call without meaning of its own: its program, run in place."""
-    return ip.call(eqn.params["call_jaxpr"])(*values)
+    return ip.call(called(eqn.params))(*values)
 
 
 def jit(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
@@ -178,22 +178,3 @@ def anew(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[An
 
     params = {k: trace(v) for k, v in eqn.params.items() if isinstance(v, ClosedJaxpr | Jaxpr)}
     return ip.bind(eqn, values, **params)
-
-
-BUILDERS = {
-    "jit": jit,
-    "pjit": jit,
-    "scan": scan,
-    "while": while_loop,
-    "cond": cond,
-    "remat2": checkpoint,
-    "checkpoint": checkpoint,
-    "shard_map": shard_map,
-    "custom_linear_solve": linear_solve,
-    "custom_jvp_call": custom_jvp,
-    "call_hi_primitive": hi_primitive,
-    "custom_vjp_call": inline,
-    "closed_call": inline,
-    "core_call": inline,
-    "eval_jaxpr": inline,
-}
