@@ -9,6 +9,7 @@ from refgrad._files import write_json
 from refgrad._progress import track
 from refgrad._text import nearest
 from refgrad.claims import DOCUMENTS, KINDS, LEDGER, Claim, run_claim
+from refgrad.jaxpr.versions import JAX
 from refgrad.report.claims import ledger_table, row_text, summary
 
 VERDICTS = {kind.split()[-1]: kind for kind in KINDS}
@@ -28,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     outcomes = [run_claim(claim) for claim in track(chosen, "claims")]
     wanted = {VERDICTS[name] for name in options.verdict or VERDICTS}
     shown = [outcome for outcome in outcomes if outcome.kind in wanted]
-    print(f"refgrad claims on {jax.devices()[0].device_kind}, jax {jax.__version__}, in float64\n")
+    print(f"refgrad claims on {jax.devices()[0].device_kind}, jax {JAX}, in float64\n")
     if options.ids:
         print("\n\n".join(map(row_text, shown)))
     elif shown:
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"\n{summary(outcomes)}.")
     if options.json:
         rows = [outcome.data() for outcome in shown]
-        write_json(options.json, {"ok": all(o.ok for o in outcomes), "jax": jax.__version__, "rows": rows})
+        write_json(options.json, {"ok": all(o.ok for o in outcomes), "jax": JAX, "rows": rows})
     return 0 if all(outcome.ok for outcome in outcomes) else 1
 
 

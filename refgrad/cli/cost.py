@@ -14,6 +14,7 @@ from refgrad._progress import track
 from refgrad.cli.settings import add_common, load
 from refgrad.cli.target import arguments, bind, needs_x64
 from refgrad.cli.target import load as load_function
+from refgrad.jaxpr.versions import JAX
 from refgrad.models import gpt2, tally
 from refgrad.report import conventions, memory, mesh, model, shares, uses
 from refgrad.report.cost import Pass, csv_text, price, trap_text, tree_table
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     if options.csv:
         write_text(options.csv, csv_text(passes))
     if options.json:
-        write_json(options.json, {**found, "jax": jax.__version__, "passes": [p.data() for p in passes]})
+        write_json(options.json, {**found, "jax": JAX, "passes": [p.data() for p in passes]})
     return 0 if found["ok"] else 1
 
 
@@ -70,7 +71,7 @@ def _function(target: str, given: str) -> tuple[dict[str, Any], list[Pass]]:
                 passes.append(price(name, f, *arrays))
             elif any(jnp.issubdtype(array.dtype, jnp.inexact) for array in arrays):
                 passes, problem = _backward(passes, f, arrays)
-    print(f"refgrad cost of {target}, jax {jax.__version__}: {given}")
+    print(f"refgrad cost of {target}, jax {JAX}: {given}")
     for priced in passes:
         _show_pass(priced, DEPTH["function"])
         _show(f"{priced.name.capitalize()} by source line")
@@ -105,7 +106,7 @@ def _model(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
     batch, sequence = sizes["batch"], sizes["sequence"]
     dims = config.dims(batch, sequence)
     print(
-        f"refgrad cost of {config}\ninput: {batch} × {sequence} ids, float32, from shapes alone; jax {jax.__version__}"
+        f"refgrad cost of {config}\ninput: {batch} × {sequence} ids, float32, from shapes alone; jax {JAX}"
     )
     used = [uses.price_use(use, dims) for use in track([*tally.LAYER, *tally.ENDS], "operations")]
     _show("Operations: backward FLOPs and bytes of each use; × is how often the model has it; unexplained: both passes")
@@ -154,7 +155,7 @@ def _mesh(options: argparse.Namespace) -> dict[str, Any]:
     (result,) = [mesh.moved(config, axes, batch, sequence) for _ in track([options.mesh], "compiling")]
     print(
         f"refgrad cost of {config}\non {options.mesh}: {batch} × {sequence} ids of all devices, float32, forward and "
-        f"backward, document rules, layers scanned, compiled for virtual CPU devices; jax {jax.__version__}"
+        f"backward, document rules, layers scanned, compiled for virtual CPU devices; jax {JAX}"
     )
     _show("What is moved: payloads, the array that a collective is about, for one device")
     print(mesh.term_table(result))

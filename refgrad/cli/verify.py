@@ -12,6 +12,7 @@ from refgrad._progress import track
 from refgrad.cli import target
 from refgrad.cli.devices import device
 from refgrad.cli.settings import add_common, load
+from refgrad.jaxpr.versions import JAX
 from refgrad.models import gpt2
 from refgrad.models.networks import NETWORKS
 from refgrad.ops import TABLE
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
             raise ValueError(f"--op {name}: no such operation; there are {', '.join(TABLE)}")
     where = device(options.device)
     dtypes = [dtype for dtype in DTYPES if dtype in (options.dtype or DTYPES)]
-    print(f"refgrad verify on {where.device_kind}, jax {jax.__version__}, matmul precision: highest")
+    print(f"refgrad verify on {where.device_kind}, jax {JAX}, matmul precision: highest")
     if where.platform == "tpu" and "float64" in dtypes:
         print("float64 is left out: a TPU has none; truth is computed on the CPU")
         dtypes.remove("float64")
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     ok = all(part["ok"] for part in found.values())
     print("\nEverything holds." if ok else "\nNOT everything holds: look for FAIL and for unexplained other than 0.")
     if options.json:
-        facts = {"device": where.device_kind, "jax": jax.__version__, "precision": "highest"}
+        facts = {"device": where.device_kind, "jax": JAX, "precision": "highest"}
         write_json(options.json, {"ok": ok, **facts, **found})
     return 0 if ok else 1
 

@@ -14,8 +14,10 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 T = TypeVar("T")
 Version = tuple[int, ...]
 
-RUNNING: Version = tuple(int(part) for part in re.findall(r"\d+", jax.__version__)[:3])
-"""The version of JAX that is installed, as (major, minor, patch)."""
+JAX: str = jax.__version__
+"""The installed version of JAX, for people to read."""
+RUNNING: Version = tuple(int(part) for part in re.findall(r"\d+", JAX)[:3])
+"""The same as (major, minor, patch)."""
 
 
 def at_least(version: Version) -> bool:
@@ -30,7 +32,7 @@ def newest(rows: Mapping[Version, T]) -> T:
     """
     version = max(filter(at_least, rows), default=None)
     if version is None:
-        raise ValueError(f"no row for JAX {jax.__version__}: the oldest is of {min(rows)}")
+        raise ValueError(f"no row for JAX {JAX}: the oldest is of {min(rows)}")
     return rows[version]
 
 
