@@ -58,7 +58,7 @@ def _scan(run: Unrolled, eqn: JaxprEqn, bodies: Bodies, values: Sequence[Any]) -
     consts, carry, slices = _operands(body, values, body.carry)
     trips = range(body.trips or 0)
     stacked: list = [None] * len(trips)
-    for i in reversed(trips) if eqn.params["reverse"] else trips:
+    for i in reversed(trips) if eqn.params.get("reverse") else trips:
         with run.trip(eqn, i):
             out = step(*consts, *carry, *(lax.index_in_dim(x, i, keepdims=False) for x in slices))
         carry, stacked[i] = out[: body.carry], out[body.carry :]
