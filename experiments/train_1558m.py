@@ -9,6 +9,7 @@ other, takes its steps on one and the same text, and compares the plan with the 
 """
 
 import dataclasses
+import itertools
 import sys
 import time
 from functools import partial
@@ -167,7 +168,7 @@ def run(settings: Settings) -> Result:
     needs[WAYS[2]] = Needs(nbytes(shapes), 0, found.temporaries)
     failures = [
         f"the loss after step {n} is {now:.4f}, not below {before:.4f}"
-        for n, (before, now) in enumerate(zip(found.losses, found.losses[1:], strict=False), 1)
+        for n, (before, now) in enumerate(itertools.pairwise(found.losses), 1)
         if not now < before
     ]
     if found.peak > 1e9 * settings.allowed:

