@@ -1,0 +1,1 @@
+"""The room that reads JAX programs and knows JAX's versions."""
