@@ -50,10 +50,10 @@ from refgrad.train import allocator
 if sys.argv[1] == "keep" and not allocator.keep_temporaries():
     sys.exit(3)
 import jax, jax.numpy as jnp
-x, faults = jnp.ones((5000, 8)), []
+x, faults = jnp.ones((4000, 8)), []
 f = jax.jit(lambda x: (x @ x.T) @ x).lower(x).compile()
-assert f.memory_analysis().temp_size_in_bytes >= 100e6  # the product in between: XLA fuses what is only reduced
-for _ in range(5):
+assert f.memory_analysis().temp_size_in_bytes >= 64e6  # the product in between: XLA fuses what is only reduced
+for _ in range(15):  # on a busy machine the heap grows at first, where a call starts before the last one's are freed
     before = allocator.page_faults()
     f(x).block_until_ready()
     faults.append(allocator.page_faults() - before)
