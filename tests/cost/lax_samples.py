@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
+from refgrad.jaxpr.versions import at_least
+
 
 def spec(*shape, dtype=jnp.float32):
     """An abstract array."""
@@ -30,6 +32,11 @@ def names(text):
     return text.split()
 
 
+def since(version, rows):
+    """Samples of functions that this version of JAX has added, or none of them."""
+    return rows if at_least(version) else type(rows)()
+
+
 def then(name, *after):
     """The function of that name, with these arguments after the arrays."""
     return lambda *arrays: getattr(lax, name)(*arrays, *after)
@@ -40,7 +47,7 @@ UNARY = names(
     "exp exp2 expm1 floor is_finite lgamma log log1p logistic neg reciprocal round rsqrt sign sin sinh sqrt "
     "square tan tanh stop_gradient conj"
 )
-UNARY += [name for name in ("log2", "one_minus_square") if hasattr(lax, name)]  # since JAX 0.11
+UNARY += since((0, 11, 2), names("log2 one_minus_square"))
 BINARY = names(
     "add atan2 complex div eq ge gt igamma igamma_grad_a igammac le lt max min mul ne nextafter polygamma pow "
     "random_gamma_grad rem sub zeta"
@@ -62,6 +69,7 @@ ELEMENTWISE = {
     "reduce_precision": (lambda x: lax.reduce_precision(x, 5, 10), X),
     "select": (lax.select, B, X, X),
     "select_n": (lax.select_n, I, X, X, X),
+    **since((0, 12), {"polynomial": (lambda x, *a: lax.polynomial(x, a), X, X, spec(), X)}),
 }
 
 REDUCTIONS = {
@@ -246,6 +254,15 @@ COLLECTIVES = {
     "psum_scatter": (
         sharded(lambda x: lax.psum_scatter(x, "i", scatter_dimension=1, tiled=True)),
         _SHARDS,
+    ),
+    **since(
+        (0, 12),
+        {
+            "psum_scatter_start": (
+                sharded(lambda x: lax.psum_scatter_start(x, "i", scatter_dimension=1, tiled=True).done()),
+                _SHARDS,
+            )
+        },
     ),
     "all_gather": (sharded(lambda x: lax.all_gather(x, "i")), _SHARDS),
     "all_to_all": (sharded(lambda x: lax.all_to_all(x, "i", 1, 1, tiled=True)), _SHARDS),

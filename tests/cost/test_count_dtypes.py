@@ -6,7 +6,7 @@ import pytest
 from jax import lax
 
 from refgrad.cost import count
-from tests.cost.lax_samples import BINARY, INTEGER_BINARY, UNARY, names, spec
+from tests.cost.lax_samples import BINARY, INTEGER_BINARY, UNARY, names, since, spec
 
 FLOATS = ("bfloat16", "float16", "float64")
 COMPLEX = ("complex64", "complex128")
@@ -20,7 +20,7 @@ NO_COMPLEX = set(
     )
 )
 INTEGER_TOO = names("abs neg sign square add sub mul div rem max min eq ne lt le gt ge")
-INTEGER_TOO += [name for name in ("one_minus_square",) if name in UNARY]
+INTEGER_TOO += since((0, 11, 2), ["one_minus_square"])
 ELEMENTWISE = [
     *((name, dtype) for name in (*UNARY, *BINARY) for dtype in FLOATS),
     *((name, dtype) for name in (*UNARY, *BINARY) if name not in NO_COMPLEX for dtype in COMPLEX),

@@ -103,6 +103,9 @@ OPERATIONS = {
     ),
     "eigenvectors": lambda x: jnp.linalg.eigh(x.T @ x + jnp.diag(jnp.arange(3.0)))[0],
     "special": lambda x: jax.scipy.special.erfinv(x / 3) + jax.scipy.special.gammaln(x) + jnp.sinc(x),
+    # primitives of their own since JAX 0.11.2 and 0.12, as is the derivative of tanh
+    "polynomials and logarithms": lambda x: jnp.polyval(jnp.array([0.1, 0.7, -0.3]), x) + jnp.log2(x),
+    "a gradient": lambda x: jax.grad(lambda x: jnp.sum(jnp.tanh(x)))(x),
     "activations": lambda x: jax.nn.gelu(x) + jax.nn.silu(x) + jax.nn.relu(x) + jax.nn.logsumexp(x),
     "random": lambda x: x * jax.random.normal(jax.random.key(0), x.shape) + jax.random.uniform(jax.random.key(1)),
     "integers": lambda x: x * jnp.argmax(x) + jax.nn.one_hot(jnp.arange(4), 3) * jnp.arange(3)[None],

@@ -31,7 +31,10 @@ def axis_index(eqn: JaxprEqn) -> Work:
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
-        names("psum psum_invariant psum_start psum_invariant_start unreduced_psum unreduced_psum_start pmax pmin"),
+        names(
+            "psum psum_invariant psum_start psum_invariant_start unreduced_psum unreduced_psum_start pmax pmin "
+            "unreduced_pmax unreduced_pmin"
+        ),
         all_reduce,
     ),
     **dict.fromkeys(
@@ -42,14 +45,14 @@ RULES: dict[str, Rule] = {
         names(
             "all_gather all_gather_invariant all_gather_reduced all_gather_start all_gather_reduced_start "
             "all_to_all all_to_all_start ppermute ppermute_start ragged_all_to_all pbroadcast pbroadcast_start "
-            "psend precv"
+            "pbroadcast_dynamic psend precv"
         ),
         free,
     ),
     **dict.fromkeys(
         names(
             "psum_done all_gather_done all_to_all_done ppermute_done pbroadcast_done reduce_scatter_done "
-            "preduced reduced_vary_cast_p vary_unreduced_cast_p"
+            "preduced reduced_vary_cast reduced_vary_cast_p vary_unreduced_cast vary_unreduced_cast_p"
         ),
         relabel,
     ),

@@ -5,17 +5,18 @@ depends on the dtype: half precisions are converted to float32 and back, complex
 that are expanded into series are in `special`.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import jax
-import numpy as np
-from jax import lax
+import jax.numpy as jnp
+from jax import Array, lax
 from jax.extend import source_info_util
 from jax.extend.core import JaxprEqn
 
 from refgrad.cost.primitives.rule import Programs, Rule, Work, kind, names
-from refgrad.jaxpr.avals import bits, dtype_of, size
+from refgrad.jaxpr.avals import bits, dtype_of, shape_of, size
 from refgrad.jaxpr.calls import Bodies, Body, Form
+from refgrad.jaxpr.versions import newest
 
 PER_ELEMENT = (1, 0)
 TRANSCENDENTAL = (0, 1)
@@ -25,12 +26,13 @@ COSTS: dict[str, dict[str, tuple[int, int]]] = {
     **{
         name: {"": PER_ELEMENT}
         for name in names(
-            "add add_any sub mul div rem neg abs floor ceil round is_finite real imag complex "
+            "add add_any sub mul div rem neg floor ceil round is_finite real imag complex "
             "eq ne lt le gt ge eq_to lt_to le_to and or xor not shift_left shift_right_logical "
             "shift_right_arithmetic population_count clz reduce_precision clamp mulhi "
             "reciprocal"
         )
     },
+    "abs": {"": PER_ELEMENT, "complex": newest({(0, 10): PER_ELEMENT, (0, 12): (25, 1)})},
     "sign": {"": PER_ELEMENT, "uint": (2, 0)},
     "max": {"": PER_ELEMENT, "complex": (9, 0)},
     "min": {"": PER_ELEMENT, "complex": (9, 0)},
@@ -45,7 +47,7 @@ COSTS: dict[str, dict[str, tuple[int, int]]] = {
     "log1p": {"": TRANSCENDENTAL, "complex": (79, 5)},
     "sin": {"": TRANSCENDENTAL, "complex": (14, 4)},
     "cos": {"": TRANSCENDENTAL, "complex": (15, 4)},
-    "asin": {"": (5, 2), "complex": (105, 9)},
+    "asin": {"": newest({(0, 10): (5, 2), (0, 12): (3, 2)}), "complex": (105, 9)},
     "acos": {"": (3, 2), "complex": (105, 9)},
     "atan": {"": TRANSCENDENTAL, "complex": (47, 2)},
     "sinh": {"": (10, 3), "half": (12, 3), "complex": (95, 12)},
@@ -104,19 +106,44 @@ def convert(eqn: JaxprEqn) -> Work:
     return Work(elementwise=size(out) * (2 if takes_part and not same_part else 1))
 
 
-def one_minus_square(eqn: JaxprEqn) -> Programs:
-    """tanh's derivative since JAX 0.11, lowered as the program (x + 1)(1 − x)."""
-    aval: Any = eqn.invars[0].aval
-    one = np.ones((), aval.dtype)
-    with source_info_util.user_context(eqn.source_info.traceback):
-        program = jax.make_jaxpr(lambda x: lax.mul(lax.add(x, one), lax.sub(one, x)))(aval)
-    return Programs(Bodies((Body(program, (0,), (0,)),), Form.CALL))
+def program(f: Callable[..., Array]) -> Rule:
+    """A primitive that JAX lowers as the program `f` of its operands, with the equation's parameters as keywords."""
+
+    def rule(eqn: JaxprEqn) -> Programs:
+        operands = [jax.ShapeDtypeStruct(shape_of(v), dtype_of(v)) for v in eqn.invars]
+        every = tuple(range(len(operands)))
+        # 64-bit types may be off again by the time that a program of them is counted
+        with jax.enable_x64(True), source_info_util.user_context(eqn.source_info.traceback):
+            jaxpr = jax.make_jaxpr(lambda *xs: f(*xs, **eqn.params))(*operands)
+        return Programs(Bodies((Body(jaxpr, every, (0,), moves=False),), Form.CALL), Work())
+
+    return rule
+
+
+def one_minus_square(x: Array) -> Array:
+    """tanh's derivative since JAX 0.11: (x + 1)(1 − x)."""
+    one = lax.full_like(x, 1, shape=())
+    return lax.mul(lax.add(x, one), lax.sub(one, x))
+
+
+def polynomial(x: Array, *coefficients: Array, unroll: int = 8) -> Array:
+    """Horner's rule since JAX 0.12, coefficients from the lowest degree on; a scan of more than `unroll` of them."""
+    if len(coefficients) <= unroll:
+        *lower, y = coefficients
+        for c in reversed(lower):
+            y = lax.add(lax.mul(y, x), c)
+        return y
+    shape = jnp.broadcast_shapes(*(c.shape for c in coefficients))
+    stacked = jnp.stack([jnp.broadcast_to(c, shape) for c in reversed(coefficients)])
+    start = lax.full_like(x, 0, shape=jnp.broadcast_shapes(x.shape, shape))
+    return lax.scan(lambda y, c: (lax.add(lax.mul(y, x), c), None), start, stacked, unroll=unroll)[0]
 
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(COSTS, per_element),
     "integer_pow": integer_pow,
-    "one_minus_square": one_minus_square,
+    "one_minus_square": program(one_minus_square),
+    "polynomial": program(polynomial),
     "pow": power,
     "convert_element_type": convert,
     "bitcast_convert_type": one_each,

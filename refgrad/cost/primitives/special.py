@@ -26,7 +26,10 @@ class Expansion(NamedTuple):
 
 def series(eqn: JaxprEqn) -> Work:
     """The expansion's cost of one element times the elements, and its fixed part, such as a loop's counter."""
-    each, fixed, loops = expansion(eqn.primitive, tuple(map(dtype_of, eqn.invars)))
+    dtypes = tuple(map(dtype_of, eqn.invars))
+    # with 64-bit types on, a coefficient that is a Python number is converted; a program of them may be counted later
+    x64 = jax.config.jax_enable_x64 or any(dtype.itemsize == 8 for dtype in dtypes)
+    each, fixed, loops = expansion(eqn.primitive, dtypes, x64)
     n = size(eqn.outvars[0])
     return Work(
         elementwise=n * each.flops + fixed.flops,
@@ -36,16 +39,16 @@ def series(eqn: JaxprEqn) -> Work:
 
 
 @cache
-def expansion(primitive: Primitive, dtypes: tuple) -> Expansion:
+def expansion(primitive: Primitive, dtypes: tuple, x64: bool) -> Expansion:
     """What a primitive on operands of these dtypes is lowered to. Nothing is compiled or run."""
-    one, two = (_lowered(primitive, dtypes, n) for n in (1, 2))
+    one, two = (_lowered(primitive, dtypes, x64, n) for n in (1, 2))
     each = hlo.Pair(two.flops - one.flops, two.transcendentals - one.transcendentals)
     fixed = hlo.Pair(one.flops - each.flops, one.transcendentals - each.transcendentals)
     return Expansion(each, fixed, bool(one.loops))
 
 
-def _lowered(primitive: Primitive, dtypes: tuple, n: int) -> hlo.HloCost:
-    with jax.enable_x64(True):  # a program of 64-bit types may be counted when they are off again
+def _lowered(primitive: Primitive, dtypes: tuple, x64: bool, n: int) -> hlo.HloCost:
+    with jax.enable_x64(x64):
         operands = [jax.ShapeDtypeStruct((n,), dtype) for dtype in dtypes]
         return hlo.cost(jax.jit(primitive.bind).lower(*operands).as_text(dialect="hlo", debug_info=True))
 
