@@ -105,9 +105,7 @@ def _model(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
     config, sizes = load(options.config, options.set, whole_sequence=options.config is not None)
     batch, sequence = sizes["batch"], sizes["sequence"]
     dims = config.dims(batch, sequence)
-    print(
-        f"refgrad cost of {config}\ninput: {batch} × {sequence} ids, float32, from shapes alone; jax {JAX}"
-    )
+    print(f"refgrad cost of {config}\ninput: {batch} × {sequence} ids, float32, from shapes alone; jax {JAX}")
     used = [uses.price_use(use, dims) for use in track([*tally.LAYER, *tally.ENDS], "operations")]
     _show("Operations: backward FLOPs and bytes of each use; × is how often the model has it; unexplained: both passes")
     print(uses.use_table(used))

@@ -94,7 +94,7 @@ def _bwd(padding: str, kept: Residuals, dy: Array) -> tuple[Array, Array, Array]
     x, kernel = kept.x, kept.kernel
     like_x, like_kernel = Like.of(x), Like.of(kernel)
     around = _around(kernel, padding)
-    less = [(n - 1 - before, n - 1 - after) for n, (before, after) in zip(kernel.shape, around, strict=False)]
+    less = [(n - 1 - before, n - 1 - after) for n, (before, after) in zip(kernel.shape[:2], around, strict=True)]
     turned = jnp.flip(kernel, (0, 1))
     dx = _correlate(dy, turned, less, ("NHWC", "HWOI", "NHWC"), like_x.sharding)
     dkernel = _correlate(x, dy, around, ("CHWN", "IHWO", "HWNC"), like_kernel.sharding)

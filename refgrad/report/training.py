@@ -65,9 +65,8 @@ def draw(lines: Sequence[Mapping[str, Any]], found: Learnt, path: Path) -> None:
     with figures.draw(path, f"Loss of a GPT-2 on {found.source}", alt) as axes:
         axes.plot(*zip(*steps, strict=True), color=figures.SKY, linewidth=0.8, label="training, each step")
         axes.plot(*zip(*checks, strict=True), color=figures.BLUE, marker="o", label="validation")
-        for (name, loss), color, dash in zip(
-            found.ngrams.items(), (figures.VERMILLION, figures.GREEN), ("--", "-."), strict=False
-        ):
+        styles = [(figures.VERMILLION, "--"), (figures.GREEN, "-.")][: len(found.ngrams)]
+        for (name, loss), (color, dash) in zip(found.ngrams.items(), styles, strict=True):
             axes.axhline(loss, color=color, linestyle=dash, label=f"{name}, {loss:.3f}")
         axes.set(xlabel="step", ylabel="loss (nats a token)")
         figures.legend_below(axes)

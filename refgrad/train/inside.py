@@ -54,7 +54,7 @@ class Leaves:
 
     def note(self, places: Sequence[int], squares: Sequence[Array]) -> None:
         """Enter what `measure` made of the gradients at those places."""
-        for place, value in zip(places, squares, strict=False):
+        for place, value in zip(places if self.measured else (), squares, strict=True):
             self.squares[place] = value
 
     def updated(
