@@ -15,10 +15,10 @@ from refgrad.cost.equations import DEAD, Equation
 from refgrad.cost.hlo import Row
 from refgrad.cost.primitives import dots, elementwise, price, reductions, special
 from refgrad.cost.primitives.rule import Work
+from refgrad.jaxpr.avals import shape_of
 
 # primitives that are one HLO instruction an element, by its opcode
 OPCODES = {
-    "abs": "abs",
     "add": "add",
     "add_any": "add",
     "and": "and",
@@ -30,7 +30,6 @@ OPCODES = {
     "expm1": "exponential-minus-one",
     "ge": "compare",
     "gt": "compare",
-    "integer_pow": "multiply",
     "le": "compare",
     "log": "log",
     "log1p": "log-plus-one",
@@ -53,13 +52,14 @@ OPCODES = {
     "tanh": "tanh",
     "xor": "xor",
 }
+# primitives that JAX itself expands, in some version or for some dtype: the instructions bear the names of others
+_EXPANDED = {*special.RULES, "abs", "asin", "integer_pow", "logistic", "reciprocal"}
 # primitives whose instructions all bear their name (a cumulative sum's do not)
 _NAMED = {
     *dots.RULES,
     *elementwise.RULES,
-    *special.RULES,
     *(name for name in reductions.RULES if name.startswith("reduce_")),
-}
+} - _EXPANDED
 _TYPES = {"bool": "pred", "bfloat16": "bf16", "float": "f", "int": "s", "uint": "u", "complex": "c"}
 
 
@@ -70,7 +70,15 @@ def shape_key(dtype: Any, dims: Iterable[int]) -> str:
     if short is None:
         letters = name.rstrip("0123456789")
         short = _TYPES.get(letters, letters) + name[len(letters) :]
-    return f"{short}[{','.join(map(str, dims))}]"
+    return _typed(short, dims)
+
+
+def _typed(dtype: str, dims: Iterable[int]) -> str:
+    return f"{dtype}[{','.join(map(str, dims))}]"
+
+
+Kind = tuple[str, str, str]
+"""A kind of instruction: the primitive that it is named for, its opcode, its shape."""
 
 
 class Folded(NamedTuple):
@@ -88,25 +96,22 @@ def folded(expected: list[Equation], rows: list[Row]) -> Iterator[Folded]:
     the rest stays unexplained.
     """
     rows = [row for row in rows if row.taken]
-    present: Counter[tuple[str, str]] = Counter()
+    missing: Counter[Kind] = Counter()
+    for equation in expected:
+        for kind, n in _instructions(equation.eqn).items():
+            missing[kind] += n * equation.times
     for row in rows:
-        if OPCODES.get(row.primitive) == row.instruction.opcode:
-            shape = row.instruction.shape
-            present[row.primitive, f"{shape.dtype}[{','.join(map(str, shape.dims))}]"] += row.times
-    runs: Counter[tuple[str, str]] = Counter()
-    candidates: dict[tuple[str, str], list[Equation]] = {}
-    for equation in filter(lambda equation: _is_one_instruction(equation.eqn), expected):
-        key = equation.eqn.primitive.name, _shape(equation.eqn)
-        runs[key] += equation.times
-        if equation.reason:
-            candidates.setdefault(key, []).append(equation)
-    for key, some in candidates.items():
-        missing = runs[key] - present[key]
-        for equation in some:
-            gone = min(missing, equation.times)
-            if gone > 0:
-                missing -= gone
-                yield _gone(equation, gone)
+        shape = row.instruction.shape
+        missing[row.primitive, row.instruction.opcode, _typed(shape.dtype, shape.dims)] -= row.times
+    candidates = [equation for equation in expected if equation.reason]
+    for equation in sorted(
+        candidates, key=_is_single
+    ):  # those of many instructions first, which hold the others' kinds
+        kinds = _instructions(equation.eqn)
+        gone = min((equation.times, *(missing[kind] // n for kind, n in kinds.items()))) if kinds else 0
+        if gone > 0:
+            missing.subtract({kind: n * gone for kind, n in kinds.items()})
+            yield _gone(equation, gone)
     yield from _several(expected, rows)
     yield from _exponents(expected, rows)
 
@@ -153,6 +158,20 @@ def _gone(equation: Equation, runs: int) -> Folded:
     return Folded(name, -runs * (work.matmul + work.elementwise), -runs * work.transcendental)
 
 
+def _instructions(eqn: JaxprEqn) -> dict[Kind, int]:
+    """How many instructions of each kind an equation becomes; none where that is not known."""
+    name = eqn.primitive.name
+    if name in _EXPANDED:
+        dims = shape_of(eqn.outvars[0])
+        expanded = special.expansion(eqn).instructions
+        return {(inner, opcode, _typed(dtype, dims)): n for (inner, opcode, dtype), n in expanded.items()}
+    return {(name, OPCODES[name], _shape(eqn)): 1} if _is_one_instruction(eqn) else {}
+
+
+def _is_single(equation: Equation) -> bool:
+    return equation.eqn.primitive.name not in _EXPANDED
+
+
 def _shape(eqn: JaxprEqn) -> str:
     aval: Any = eqn.outvars[0].aval
     return shape_key(aval.dtype, aval.shape)
@@ -163,6 +182,4 @@ def _is_one_instruction(eqn: JaxprEqn) -> bool:
     if eqn.primitive.name == "convert_element_type":
         before, after = (x.aval for x in (eqn.invars[0], eqn.outvars[0]))
         return getattr(before, "dtype", None) != getattr(after, "dtype", None)
-    if eqn.primitive.name == "integer_pow":
-        return eqn.params["y"] == 2
     return eqn.primitive.name in OPCODES

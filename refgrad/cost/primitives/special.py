@@ -5,7 +5,9 @@ lowered by itself at one element and at two, once a process for each dtype, and 
 element costs and what is fixed. Its loops, which run until they converge, count one iteration.
 """
 
-from functools import cache
+from collections import Counter
+from collections.abc import Callable
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -17,19 +19,18 @@ from refgrad.jaxpr.avals import dtype_of, size
 
 
 class Expansion(NamedTuple):
-    """(flops, transcendentals) of an element, those that are fixed, and whether a loop is among them."""
+    """(flops, transcendentals) of an element, those that are fixed, whether a loop is among them, and how many
+    instructions it has an element, by (JAX's name for it, opcode, HLO's dtype)."""
 
     each: hlo.Pair
     fixed: hlo.Pair
     loops: bool
+    instructions: Counter[tuple[str, str, str]]
 
 
 def series(eqn: JaxprEqn) -> Work:
     """The expansion's cost of one element times the elements, and its fixed part, such as a loop's counter."""
-    dtypes = tuple(map(dtype_of, eqn.invars))
-    # with 64-bit types on, a coefficient that is a Python number is converted; a program of them may be counted later
-    x64 = jax.config.jax_enable_x64 or any(dtype.itemsize == 8 for dtype in dtypes)
-    each, fixed, loops = expansion(eqn.primitive, dtypes, x64)
+    each, fixed, loops, _ = expansion(eqn)
     n = size(eqn.outvars[0])
     return Work(
         elementwise=n * each.flops + fixed.flops,
@@ -38,19 +39,30 @@ def series(eqn: JaxprEqn) -> Work:
     )
 
 
+def expansion(eqn: JaxprEqn) -> Expansion:
+    """What an elementwise primitive is lowered to. Nothing is compiled or run."""
+    dtypes = tuple(map(dtype_of, eqn.invars))
+    # with 64-bit types on, a coefficient that is a Python number is converted; a program of them may be counted later
+    x64 = jax.config.jax_enable_x64 or any(dtype.itemsize == 8 for dtype in dtypes)
+    return _expansion(eqn.primitive, tuple(eqn.params.items()), dtypes, x64)
+
+
 @cache
-def expansion(primitive: Primitive, dtypes: tuple, x64: bool) -> Expansion:
-    """What a primitive on operands of these dtypes is lowered to. Nothing is compiled or run."""
-    one, two = (_lowered(primitive, dtypes, x64, n) for n in (1, 2))
+def _expansion(primitive: Primitive, params: tuple, dtypes: tuple, x64: bool) -> Expansion:
+    one, two = (_lowered(partial(primitive.bind, **dict(params)), dtypes, x64, n) for n in (1, 2))
     each = hlo.Pair(two.flops - one.flops, two.transcendentals - one.transcendentals)
     fixed = hlo.Pair(one.flops - each.flops, one.transcendentals - each.transcendentals)
-    return Expansion(each, fixed, bool(one.loops))
+    instructions: Counter[tuple[str, str, str]] = Counter()
+    for row in two.rows:
+        if row.instruction.shape.dims == (2,):
+            instructions[row.primitive, row.instruction.opcode, row.instruction.shape.dtype] += row.times
+    return Expansion(each, fixed, bool(one.loops), instructions)
 
 
-def _lowered(primitive: Primitive, dtypes: tuple, x64: bool, n: int) -> hlo.HloCost:
+def _lowered(f: Callable, dtypes: tuple, x64: bool, n: int) -> hlo.HloCost:
     with jax.enable_x64(x64):
         operands = [jax.ShapeDtypeStruct((n,), dtype) for dtype in dtypes]
-        return hlo.cost(jax.jit(primitive.bind).lower(*operands).as_text(dialect="hlo", debug_info=True))
+        return hlo.cost(jax.jit(f).lower(*operands).as_text(dialect="hlo", debug_info=True))
 
 
 RULES: dict[str, Rule] = dict.fromkeys(
