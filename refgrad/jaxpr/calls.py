@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from refgrad.jaxpr import rebuild
+from refgrad.jaxpr import hiprim, rebuild
 from refgrad.jaxpr.programs import equations
-from refgrad.jaxpr.versions import called, expansion, opened, scan_operands
+from refgrad.jaxpr.versions import called, opened, scan_operands
 
 if TYPE_CHECKING:
     from refgrad.jaxpr.interpret import Interpreter
@@ -88,9 +88,15 @@ class Structured:
     """False where its programs run only at the types at which they were traced."""
 
 
+def row_of(eqn: JaxprEqn) -> Structured | None:
+    """Return the row of an equation; None where its primitive has none in the table."""
+    prim = hiprim.prim_of(eqn)
+    return TABLE.get(eqn.primitive.name) if prim is None else HIPRIMS[hiprim.stands_for(prim)]
+
+
 def bodies_of(eqn: JaxprEqn) -> Bodies | None:
     """Return the programs that an equation runs; None where its primitive has no row in the table."""
-    row = TABLE.get(eqn.primitive.name)
+    row = row_of(eqn)
     return None if row is None else row.runs(eqn)
 
 
@@ -102,7 +108,7 @@ def callee(eqn: JaxprEqn) -> Jaxpr | ClosedJaxpr | None:
 
 def retypes(eqn: JaxprEqn) -> bool:
     """Return False for an equation whose programs run only at the types at which they were traced."""
-    row = TABLE.get(eqn.primitive.name)
+    row = row_of(eqn)
     return row is None or row.retypes
 
 
@@ -125,13 +131,13 @@ def has_unknown_trips(program: ClosedJaxpr | Jaxpr) -> bool:
 
 def has_own_derivative(eqn: JaxprEqn) -> bool:
     """Return True for an equation whose derivative is a rule beside the programs that it runs."""
-    row = TABLE.get(eqn.primitive.name)
+    row = row_of(eqn)
     return row is not None and row.own_derivative
 
 
 def rebuilt(interpreter: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
     """Evaluate an equation that holds programs so that `interpreter` runs them."""
-    row = TABLE.get(eqn.primitive.name)
+    row = row_of(eqn)
     return (rebuild.anew if row is None else row.rebuild)(interpreter, eqn, values)
 
 
@@ -237,7 +243,6 @@ TABLE: dict[str, Structured] = {
     "remat2": Structured(_CALLED, rebuild.checkpoint),
     "custom_vmap_call": Structured(_CALL),
     "custom_partitioning": Structured(_CALL),
-    "call_hi_primitive": Structured(call(expansion), rebuild.hi_primitive, own_derivative=True),
     "linear_call": Structured(call(lambda eqn: eqn.params["callee"]), own_derivative=True, retypes=False),
     "remat_opt": Structured(call(lambda eqn: eqn.params["fwd_jaxpr"]), own_derivative=True),
     "custom_linear_solve": Structured(linear_solve, rebuild.linear_solve, own_derivative=True),
@@ -248,4 +253,14 @@ TABLE: dict[str, Structured] = {
     "while": Structured(while_, rebuild.while_loop),
     "cond": Structured(cond, rebuild.cond),
     "shard_map": Structured(shard_map, rebuild.shard_map),
+}
+
+_EXPANDED = call(hiprim.expansion)
+
+# the rows of `call_hi_primitive`, by what its object stands for
+HIPRIMS: dict[str, Structured] = {
+    hiprim.VJP: Structured(_EXPANDED, rebuild.expand, own_derivative=True),
+    hiprim.JVP: Structured(_EXPANDED, rebuild.with_own_jvp, own_derivative=True),
+    hiprim.CHECKPOINT: Structured(_EXPANDED, rebuild.checkpoint_object),
+    hiprim.HI: Structured(_EXPANDED, rebuild.hi_primitive, own_derivative=True),
 }

@@ -10,7 +10,8 @@ from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxprs_in_params
 
 from refgrad.jaxpr.avals import canonical
-from refgrad.jaxpr.versions import expansion, opened
+from refgrad.jaxpr.hiprim import expansion, prim_of
+from refgrad.jaxpr.versions import opened
 
 ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
 REMAT = "rematted_computation"  # the scope that JAX puts around what `jax.checkpoint` computes again
@@ -18,7 +19,7 @@ REMAT = "rematted_computation"  # the scope that JAX puts around what `jax.check
 
 def programs_in(eqn: JaxprEqn) -> Iterator[Jaxpr | ClosedJaxpr]:
     """Yield the programs that an equation holds, among its parameters or as its expansion."""
-    if eqn.primitive.name == "call_hi_primitive":
+    if prim_of(eqn) is not None:
         yield expansion(eqn)
     else:
         yield from jaxprs_in_params(eqn.params)

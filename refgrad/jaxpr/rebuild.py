@@ -14,7 +14,8 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from refgrad.jaxpr.versions import called, expansion, scan_operands
+from refgrad.jaxpr import hiprim
+from refgrad.jaxpr.versions import called, scan_operands
 
 if TYPE_CHECKING:
     from refgrad.jaxpr.interpret import Interpreter
@@ -106,17 +107,43 @@ def custom_jvp(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Seque
     return _with_jvp(ip, eqn, values, eqn.params["call_jaxpr"], rule, eqn.params["symbolic_zeros"])
 
 
+def expand(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    """A rule that is left out: its forward, run in place."""
+    with jax.enable_x64(ip.x64):
+        program = hiprim.expansion(eqn)
+    return ip.call(program)(*values)
+
+
+def checkpoint_object(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    """`jax.checkpoint` with its policy, as `jax_remat3` writes it."""
+    prim = hiprim.prim_of(eqn)
+    return jax.checkpoint(ip.call(prim.jaxpr), prevent_cse=prim.prevent_cse, policy=prim.policy)(*values)
+
+
 def hi_primitive(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
-    """JAX 0.11's `lax.custom_root`: its expansion, with the derivative that JAX gives the equation itself."""
+    """A function of JAX's own, such as `lax.custom_root`, keeps its derivative; the rule of a user is left out."""
+    return (with_own_jvp if hiprim.is_own(hiprim.prim_of(eqn)) else expand)(ip, eqn, values)
+
+
+def with_own_jvp(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    """An object's program, with the derivative that JAX gives the equation itself."""
 
     def rule(*xs):
         primals, tangents = xs[: len(values)], xs[len(values) :]
-        made, moved = jax.jvp(lambda *given: list(ip.bind(eqn, given)), primals, tangents)
+        moving = [i for i, t in enumerate(tangents) if type(t) is not SymbolicZero]
+
+        def bound(*given):
+            full = list(primals)
+            for i, x in zip(moving, given, strict=True):
+                full[i] = x
+            return list(ip.bind(eqn, full))
+
+        made, moved = jax.jvp(bound, [primals[i] for i in moving], [tangents[i] for i in moving])
         return *made, *moved
 
     with jax.enable_x64(ip.x64):
-        program = expansion(eqn)
-    return _with_jvp(ip, eqn, values, program, rule, symbolic=False)
+        program = hiprim.expansion(eqn)
+    return _with_jvp(ip, eqn, values, program, rule, symbolic=True)
 
 
 def _with_jvp(

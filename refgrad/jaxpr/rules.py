@@ -2,21 +2,18 @@
 
 import dataclasses
 import functools
-import os
 import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import jax
 from jax.extend import linear_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from refgrad.jaxpr.calls import callee
+from refgrad.jaxpr.hiprim import CHECKPOINT, HI, JVP, VJP, is_own, prim_of, stands_for, user_rule
+from refgrad.jaxpr.methods import JAX_FOLDER, backward, locations
 from refgrad.jaxpr.programs import equations
 from refgrad.jaxpr.versions import opened
-
-JAX_FOLDER = os.path.dirname(str(jax.__file__)) + os.sep
-VJP, JVP, HI = "custom_vjp", "custom_jvp", "HiPrim"
 
 # primitive → the kind of rule that it calls, and the parameter that holds the rule
 _RULES = {"custom_vjp_call": (VJP, "bwd"), "custom_jvp_call": (JVP, "jvp_jaxpr_fun")}
@@ -28,7 +25,7 @@ class RuleCall:
 
     eqn: JaxprEqn
     kind: str  # VJP, JVP or HI
-    rule: Any  # what JAX keeps of the user's rule
+    rule: Any  # what JAX keeps of the user's rule: a wrapped function, the function itself, or a HiPrim
 
     @property
     def forward(self) -> ClosedJaxpr | Jaxpr:
@@ -39,30 +36,51 @@ class RuleCall:
 
     @property
     def name(self) -> str:
-        """The name of the function that has the rule."""
-        return _source(opened(self.forward).debug_info.func_src_info)[0]
+        """The name of the function that has the rule, or of the HiPrim's class."""
+        return type(self.rule).__name__ if self.kind == HI else self._function[0]
 
     @property
     def location(self) -> str:
         """`file:line (name)` of the backward, or of the jvp rule; empty where Python does not know one."""
+        if self.kind == HI:
+            return next(iter(locations(self.rule, backward(self.rule))), "")
+        if not isinstance(self.rule, linear_util.WrappedFun):
+            return code_location(self.rule)
         name, place = _source(self.rule.debug_info.func_src_info)
         return f"{place} ({name})" if place else ""
 
     @property
     def of_jax(self) -> bool:
         """True for a function of JAX's own library: no code of anybody else's makes its rule."""
-        place = _source(opened(self.forward).debug_info.func_src_info)[1]
-        return all(file.startswith(JAX_FOLDER) for file in (place, *_files(self.rule, set())))
+        if self.kind == HI:
+            return is_own(self.rule)
+        return all(file.startswith(JAX_FOLDER) for file in (self._function[1], *_files(self.rule, set())))
+
+    @property
+    def _function(self) -> tuple[str, str]:
+        """Name and place of the function that has the rule."""
+        return _source(opened(self.forward).debug_info.func_src_info)
 
 
 def rule_of(eqn: JaxprEqn) -> RuleCall | None:
     """Return the rule that an equation calls; None where it calls none."""
-    if eqn.primitive.name == "call_hi_primitive":
-        return RuleCall(eqn, HI, eqn.params["_prim"])
+    if (prim := prim_of(eqn)) is not None:
+        kind = stands_for(prim)
+        if kind == CHECKPOINT:
+            return None
+        return RuleCall(eqn, kind, prim if kind == HI else user_rule(prim))
     if (row := _RULES.get(eqn.primitive.name)) is None:
         return None
     kind, parameter = row
     return RuleCall(eqn, kind, eqn.params[parameter])
+
+
+def code_location(function: Any) -> str:
+    """Return `file:line (name)` of a Python function, through what wraps it; empty where it has no code."""
+    while (inner := getattr(function, "__wrapped__", None) or getattr(function, "func", None)) is not None:
+        function = inner  # functools.wraps, jax.jit and functools.partial
+    code = getattr(function, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno} ({code.co_name})" if code else ""
 
 
 def meets_rule(program: ClosedJaxpr | Jaxpr) -> bool:

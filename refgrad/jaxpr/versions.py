@@ -6,10 +6,10 @@ Other rooms hold data with a version beside it, such as `{(0, 10): 2, (0, 12): 1
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 T = TypeVar("T")
 Version = tuple[int, ...]
@@ -49,6 +49,49 @@ def custom_vjp(function: Callable | None = None, *, nondiff_argnums: tuple[int, 
     return op
 
 
+def is_rule(f: Any) -> bool:
+    """Return True for a `custom_vjp` or `custom_jvp` function, of whichever class JAX made it under its flags."""
+    return callable(f) and (hasattr(f, "defvjp") or hasattr(f, "defjvp"))
+
+
+class RuleParts(NamedTuple):
+    """What a `custom_vjp` function was made of, with its settings."""
+
+    fun: Callable
+    fwd: Callable | None
+    bwd: Callable | None
+    nondiff_argnums: tuple[int, ...]
+    symbolic_zeros: bool
+    optimize_remat: bool
+    with_accums: bool
+    with_logs: bool
+
+
+def parts_of(rule: Any) -> RuleParts:
+    """Return the parts of a `custom_vjp` function; JAX 0.11's class for `jax_custom_vjp3` has other names for them."""
+
+    def first(*names: str, default: Any = None) -> Any:
+        return next((getattr(rule, name) for name in names if hasattr(rule, name)), default)
+
+    return RuleParts(
+        first("fun", "f"),
+        first("fwd"),
+        first("bwd"),
+        nondiff_argnums(rule),
+        first("symbolic_zeros", "symz", default=False),
+        first("optimize_remat", "opt_remat", default=False),
+        first("with_accums", default=False),
+        first("with_logs", default=False),
+    )
+
+
+def nondiff_argnums(f: Any) -> tuple[int, ...]:
+    """Return the arguments that a rule does not differentiate, by position; nothing for any other function."""
+    if not is_rule(f):
+        return ()
+    return tuple(getattr(f, "nondiff_argnums", None) or getattr(f, "static_argnums", None) or ())
+
+
 def scan_operands(params: Mapping[str, Any]) -> tuple[int, int]:
     """Return how many operands of a `scan` are constants, and how many after them are carried; the rest are sliced.
 
@@ -66,16 +109,6 @@ def called(params: Mapping[str, Any]) -> Jaxpr | ClosedJaxpr:
     JAX 0.10 writes that of a `composite` as `jaxpr`, JAX 0.11 as `call_jaxpr`.
     """
     return params["jaxpr"] if "jaxpr" in params else params["call_jaxpr"]
-
-
-def expansion(eqn: JaxprEqn) -> ClosedJaxpr:
-    """Return the program of a `call_hi_primitive`: an object that expands when it is lowered."""
-    primitive = eqn.params["_prim"]
-
-    def program(*arrays):
-        return primitive.out_tree.flatten_up_to(primitive.expand(*primitive.in_tree.unflatten(arrays)))
-
-    return jax.make_jaxpr(program)(*(v.aval for v in eqn.invars))
 
 
 def closed(program: ClosedJaxpr | Jaxpr) -> ClosedJaxpr:

@@ -13,7 +13,8 @@
 from refgrad.verify.allowance import allowance, longest_reduction
 from refgrad.verify.blame import blame
 from refgrad.verify.check import assert_ok, check
-from refgrad.verify.mutants import Mutant, equivalent, mutants
+from refgrad.verify.mutant import Mutant
+from refgrad.verify.mutants import equivalent, mutants
 from refgrad.verify.properties import PROPERTIES
 from refgrad.verify.report import Report, Row
 from refgrad.verify.rules import remaining_rules, without_rules

@@ -18,6 +18,7 @@ from refgrad.jaxpr.analysis import Forward
 from refgrad.jaxpr.avals import is_array, is_float
 from refgrad.jaxpr.calls import Bodies, Body
 from refgrad.jaxpr.programs import directly_inside
+from refgrad.jaxpr.versions import nondiff_argnums
 
 C = 4.0  # the one constant of the project
 
@@ -33,7 +34,7 @@ def longest_reduction(f, *args) -> tuple[int, ...]:
     Arguments may be abstract. Leaves without a cotangent (integers, keys, static values, `nondiff_argnums`)
     get 1. Raises what JAX raises where `f` has no reverse mode.
     """
-    skipped = set(getattr(f, "nondiff_argnums", ()))
+    skipped = set(nondiff_argnums(f))
     leaves, tree = jax.tree.flatten(args)
     position = [i for i, arg in enumerate(args) for _ in jax.tree.leaves(arg)]
     floats = [i for i, x in enumerate(leaves) if is_float(x) and position[i] not in skipped]

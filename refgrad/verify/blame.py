@@ -11,15 +11,15 @@ from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr
 
 from refgrad.jaxpr.avals import is_float
-from refgrad.jaxpr.interpret import Interpreter
+from refgrad.jaxpr.methods import lacked
 from refgrad.jaxpr.programs import trace
 from refgrad.verify.allowance import allowance, reductions
 from refgrad.verify.calls import Call, Recorder
 from refgrad.verify.kinks import Kinks
 from refgrad.verify.numbers import difference, draw, generator, to_wide
 from refgrad.verify.oracle import Leaves, find, first_line
-from refgrad.verify.report import KINK, OK, Row
-from refgrad.verify.rules import Plain, remaining_rules
+from refgrad.verify.report import KINK, OK, UNAVAILABLE, Row
+from refgrad.verify.rules import remaining_rules
 from refgrad.verify.subject import pullback
 from refgrad.verify.verdicts import INHERITED, SILENT, WRONG, Blame, Verdict
 from refgrad.verify.widen import widen
@@ -88,7 +88,7 @@ def _upstream(calls: list[Call], program: ClosedJaxpr, arrays: list, cotangents:
 def _reversible(call: Call) -> bool:
     """Whether the plain forward of a call has a reverse mode."""
     try:
-        jax.eval_shape(pullback(_plain(call)), *_split(call.values), call.taps())
+        jax.eval_shape(pullback(call.plain), call.diff, call.rest, call.taps())
     except Exception:
         return False
     return True
@@ -110,7 +110,7 @@ def _cotangents(values: Sequence, tree: Any, avals: Sequence, cotangent: Any, se
 def _judge(index: int, call: Call, cts: list) -> tuple[Verdict, list[str]]:
     """The verdict on one call, and where its truth is limited."""
     eqn = call.eqn
-    diff, rest = _split(call.values)
+    diff, rest = call.diff, call.rest
     shapes = " ".join(v.aval.str_short(short_dtypes=True) for v in eqn.invars)
     trips = " ".join(call.trips)
 
@@ -121,12 +121,14 @@ def _judge(index: int, call: Call, cts: list) -> tuple[Verdict, list[str]]:
 
     if not any(np.any(to_wide(c)) for c in cts):
         return verdict("", 0.0, 0.0, SILENT), []
-    ruled = pullback(_flat(call.run(lambda *xs: Interpreter().bind(eqn, xs)), call.values))
+    ruled = pullback(call.ruled)
     try:
         outputs, cotangents = ruled(diff, rest, cts)
     except Exception as error:  # whatever a user's rule raises: it is the finding
+        if note := lacked([call.rule.rule], error):
+            return verdict("", 0.0, 0.0, UNAVAILABLE, note), []
         return verdict("", np.inf, 0.0, WRONG, f"raises {first_line(error)}"), []
-    truth = _truth(_plain(call), ruled, diff, rest, cts)
+    truth = _truth(call.plain, ruled, diff, rest, cts)
     got = [to_wide(y) for y in outputs] + truth.measure([to_wide(c) for c in cotangents])
     names = [f"value {i}" for i in range(len(cts))] + [
         f"argument {i}" for i, x in enumerate(call.values) if is_float(x)
@@ -158,30 +160,6 @@ def _kinks(
             errors[i] = difference(got[i], truth.leaves[i], skip).error
             rows.append(row)
     return rows
-
-
-def _split(values: Sequence) -> tuple[list, list]:
-    """(floats, others)."""
-    return [x for x in values if is_float(x)], [x for x in values if not is_float(x)]
-
-
-def _plain(call: Call) -> Callable:
-    """The forward of a call without rules, in its flat form."""
-    return _flat(call.run(Plain(jvp=True).call(call.rule.forward)), call.values)
-
-
-def _flat(program: Callable, values: Sequence) -> Callable:
-    """A call's program as `(floats, others) → (float outputs, other outputs)`, at the types of `values` only."""
-
-    def flat(diff, rest):
-        floats, others = iter(diff), iter(rest)
-        inputs = [next(floats) if is_float(x) else next(others) for x in values]
-        for given, x in zip(inputs, values, strict=True):
-            if given.dtype != x.dtype:
-                raise TypeError(f"a call traced at {x.dtype} cannot be run at {given.dtype}")
-        return _split(program(*inputs))
-
-    return flat
 
 
 class Truth(NamedTuple):

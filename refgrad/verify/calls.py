@@ -18,11 +18,13 @@ from jax.extend.core import JaxprEqn
 
 from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.calls import Form, bodies_of
+from refgrad.jaxpr.interpret import Interpreter
 from refgrad.jaxpr.programs import inside, line
 from refgrad.jaxpr.rules import RuleCall, rule_of
 from refgrad.jaxpr.unroll import Unrolled
 from refgrad.verify.devices import Devices
 from refgrad.verify.rules import Plain
+from refgrad.verify.subject import Flat
 
 
 @dataclasses.dataclass
@@ -50,10 +52,49 @@ class Call:
         """`program`, a function of the call's inputs, run where the call stands."""
         return self.devices.run(program, self.eqn) if self.devices else program
 
+    @property
+    def diff(self) -> list:
+        """The inputs that are differentiated."""
+        return split(self.values)[0]
+
+    @property
+    def rest(self) -> list:
+        """The inputs that are not."""
+        return split(self.values)[1]
+
+    @property
+    def ruled(self) -> Flat:
+        """The call with its rule, in flat form."""
+        return self._flat(lambda *xs: Interpreter().bind(self.eqn, xs))
+
+    @property
+    def plain(self) -> Flat:
+        """Its forward without rules, in flat form."""
+        return self._flat(Plain(jvp=True).call(self.rule.forward))
+
+    def _flat(self, program: Callable[..., Sequence]) -> Flat:
+        """`program` as `(floats, others) → (float outputs, other outputs)`, at the types of the call's inputs only."""
+        placed = self.run(program)
+
+        def flat(diff, rest):
+            floats, others = iter(diff), iter(rest)
+            inputs = [next(floats) if is_float(x) else next(others) for x in self.values]
+            for given, x in zip(inputs, self.values, strict=True):
+                if given.dtype != x.dtype:
+                    raise TypeError(f"a call traced at {x.dtype} cannot be run at {given.dtype}")
+            return split(placed(*inputs))
+
+        return flat
+
     def taps(self) -> list[jax.Array]:
         """A zero for each float output. It is −0.0, the one number that leaves every other, −0.0 too, as it is."""
         avals: list[Any] = [v.aval for v in self.eqn.outvars if is_float(v.aval)]
         return [jnp.full(self.devices.shape(a) if self.devices else a.shape, -0.0, a.dtype) for a in avals]
+
+
+def split(values: Sequence) -> tuple[list, list]:
+    """(floats, others)."""
+    return [x for x in values if is_float(x)], [x for x in values if not is_float(x)]
 
 
 class Recorder(Unrolled, Plain):

@@ -10,13 +10,16 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
+from refgrad.jaxpr import methods
 from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.programs import equations
-from refgrad.jaxpr.rules import RuleCall, rule_of
+from refgrad.jaxpr.rules import HI, RuleCall, rule_of
 from refgrad.jaxpr.uncompiled import uncompiled
+from refgrad.verify import method_cases
 from refgrad.verify import oracle as oracles
 from refgrad.verify.allowance import C, allowance, reductions
 from refgrad.verify.kinks import Kinks
+from refgrad.verify.method_case import MethodCase
 from refgrad.verify.numbers import difference, draws_like, generator, to_wide
 from refgrad.verify.oracle import Leaves, Oracle, Wide
 from refgrad.verify.rules import without_rules
@@ -56,7 +59,7 @@ class Case:
     ) -> None:
         self.subject, self.draws, self.seed, self.order = subject, draws, seed, order
         self.diff, self.rest = subject.diff, subject.rest
-        self.flat = subject.flat()
+        self.flat = self._typed(subject.flat())
         self.meant = reference_vjp
         self.excuses = True  # whether a failing rule is tried without the compiler before it is blamed
         self.referred = reference is not None
@@ -71,15 +74,38 @@ class Case:
                 other.__dict__.pop(name, None)
         other.__dict__.update(shared)
         other.subject = dataclasses.replace(self.subject, f=f)
-        other.flat = other.subject.flat()
+        other.flat = other._typed(other.subject.flat())
         other.excuses = False  # the right rule has passed under the same compiler
         return other
+
+    def _typed(self, flat: Flat) -> Flat:
+        """Return `flat`, which refuses other types than the given ones where a HiPrim inside it was made for these.
+
+        JAX itself runs one at any types, as if they were its own.
+        """
+
+        def typed(diff: Sequence, rest: Sequence) -> tuple[list, list]:
+            same = all(x.dtype == own.dtype for x, own in zip(diff, self.diff, strict=True))
+            if not same and any(rule.kind == HI for rule in self.rules):
+                jax.eval_shape(self.plain, diff, rest)
+            return flat(diff, rest)
+
+        return typed
 
     @functools.cached_property
     def rules(self) -> list[RuleCall]:
         """The calls of rules inside `f`, JAX's own functions left out. Raises what `f` raises."""
         program = jax.make_jaxpr(self.flat)(self.diff, self.rest)
         return [rule for rule in map(rule_of, equations(program)) if rule is not None and not rule.of_jax]
+
+    @functools.cached_property
+    def method_cases(self) -> list[MethodCase]:
+        """The calls of rules that have methods to be checked one by one."""
+        return method_cases.found(self.subject.f, self.flat, self.diff, self.rest, self.rules)
+
+    def lacked(self, error: Exception) -> str:
+        """Return the line that says which method a rule lacks, where JAX raised `error` because of that; else ""."""
+        return methods.lacked([rule.rule for rule in self.rules], error)
 
     def at_most(self, n: int) -> int:
         """How many of `n` like variants to try: a quarter for a function of many rules, each to be checked by itself.

@@ -16,6 +16,7 @@ from refgrad.verify.blame import blame
 from refgrad.verify.case import PRECISION, Case
 from refgrad.verify.oracle import default_device, truth_device
 from refgrad.verify.properties import PROPERTIES
+from refgrad.verify.properties.methods import METHODS
 from refgrad.verify.properties.structure import broken, explain
 from refgrad.verify.report import COMPILER, FAIL, Report, Row
 from refgrad.verify.subject import Subject
@@ -56,7 +57,7 @@ def check(
     with jax.default_matmul_precision(PRECISION):
         rows = _rows(case, names)
         facts = {} if rows and not rows[0].argument else _facts(case)
-        where = _where(case) if any(row.failed for row in rows) else ()
+        where = _where(case, rows) if any(row.failed for row in rows) else ()
     return Report(subject.title, tuple(rows), facts, where)
 
 
@@ -91,7 +92,11 @@ def _names(properties: Sequence[str] | None, order: int, draws: int) -> list[str
 def _rows(case: Case, names: Sequence[str]) -> list[Row]:
     """The rows of the properties, or the one that says why the rule cannot be run."""
     try:
-        return broken(case) or [row for name in names for row in PROPERTIES[name](case)]
+        refused = broken(case)
+        if any(row.failed for row in refused):
+            return refused
+        names = [name for name in names if name in METHODS] if refused else names
+        return [*refused, *(row for name in names for row in PROPERTIES[name](case))]
     except jax.errors.UnexpectedTracerError as error:  # a rule that stores a tracer fails when it is next traced
         if not case.rules:
             raise
@@ -116,8 +121,10 @@ def _facts(case: Case) -> dict[str, str]:
     return facts
 
 
-def _where(case: Case) -> tuple[str, ...]:
-    """`file:line (name)` of the backward of each rule at fault; of all of them where no single one can be blamed."""
+def _where(case: Case, rows: Sequence[Row]) -> tuple[str, ...]:
+    """`file:line (name)` of the method or backward of each rule at fault; of all where no single one can be blamed."""
+    if methods := tuple(dict.fromkeys(row.where for row in rows if row.failed and row.where)):
+        return methods
     everywhere = tuple(dict.fromkeys(rule.location for rule in case.rules if rule.location))
     if len(everywhere) > 1:
         with contextlib.suppress(Exception):  # whatever keeps the calls from being judged one by one

@@ -7,8 +7,9 @@ beyond that. The program is traced at float64 arguments, or at the given ones wh
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -107,17 +108,7 @@ def find(plain: Flat, diff: Leaves, rest: Leaves, cts: Leaves, rng: np.random.Ge
         return reverse(plain, diff, rest, cts)
     except Exception as refused:
         why = first_line(refused)
-    try:
-        push = Wide(_pushforward(plain), diff, rest, diff)
-        kind = "forward mode ⟨cotangent, J·v⟩ of the plain forward"
-        tolerance = CONVERGED if has_unknown_trips(push.program.program) else 0.0
-        jvp: Callable = push
-        limits = push.limits
-    except Exception:
-        forward = Wide(lambda diff, rest: plain(diff, rest)[0], diff, rest)
-        tolerance = 1e-3 if forward.limits or forward.own_types else 1e-7
-        kind = "finite differences of the forward"
-        jvp, limits = _differences(forward), forward.limits
+    kind, jvp, tolerance, limits = forward_mode(plain, diff, rest)
     directions = _directions(diff, rng)
     return Oracle(
         f"{kind} (no reverse mode: {why})",
@@ -127,6 +118,27 @@ def find(plain: Flat, diff: Leaves, rest: Leaves, cts: Leaves, rng: np.random.Ge
         tolerance=tolerance,
         limits=limits,
     )
+
+
+class Forward(NamedTuple):
+    """`jvp(floats, others, tangents)` gives the tangents of the float outputs."""
+
+    kind: str
+    jvp: Callable[[Sequence, Sequence, Sequence], Leaves]
+    tolerance: float
+    limits: Sequence[str]
+
+
+def forward_mode(plain: Flat, diff: Leaves, rest: Leaves) -> Forward:
+    """Forward mode of `plain`, or finite differences where it has none."""
+    try:
+        push = Wide(_pushforward(plain), diff, rest, diff)
+    except Exception:  # whatever JAX raises where there is no forward mode
+        value = Wide(lambda diff, rest: plain(diff, rest)[0], diff, rest)
+        tolerance = 1e-3 if value.limits or value.own_types else 1e-7
+        return Forward("finite differences of the forward", _differences(value), tolerance, value.limits)
+    kind = "forward mode ⟨cotangent, J·v⟩ of the plain forward"
+    return Forward(kind, push, CONVERGED if has_unknown_trips(push.program.program) else 0.0, push.limits)
 
 
 def reverse(plain: Flat, diff: Leaves, rest: Leaves, cts: Leaves) -> Oracle:
@@ -144,7 +156,7 @@ def given(cotangents: Callable[[Sequence, Sequence, Sequence], Leaves]) -> Oracl
 
 def first_line(error: BaseException) -> str:
     """The first sentence of an error, without JAX's advice and stack."""
-    return " ".join(str(error).split()).split(". ")[0].rstrip(".") or type(error).__name__
+    return re.split(r"(?<!e\.g)\. ", " ".join(str(error).split()))[0].rstrip(".") or type(error).__name__
 
 
 def _wide_leaf(x: Any) -> Any:

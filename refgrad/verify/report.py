@@ -29,6 +29,7 @@ class Row:
     error: float | None = None
     allowed: float | None = None
     note: str = ""
+    where: str = ""  # file:line of the method that is meant, where a rule has several
 
     @builtins.property
     def failed(self) -> bool:

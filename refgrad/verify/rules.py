@@ -10,12 +10,23 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 
 from refgrad.jaxpr.avals import is_float
+from refgrad.jaxpr.hiprim import prim_of
 from refgrad.jaxpr.interpret import Interpreter
 from refgrad.jaxpr.programs import equations, inside, line, trace
 from refgrad.jaxpr.rules import HI, JAX_FOLDER, JVP, VJP, rule_of
 
-CALLS = "process_custom_vjp_call"  # JAX's functions as they stand in a Python stack: text, not imports
-RUNNERS = ("_flatten_fwd", "_flatten_jvp")
+# JAX's functions as they stand in a Python stack: text, not imports
+CALLS = "process_custom_vjp_call"
+BINDING = ("current", "process_primitive", "bind_with_trace", "bind")
+CALLED, VJP_CALLED = "HiPrim.__call__", "custom_vjp3.__call__"
+RUNNERS = (
+    "_flatten_fwd",
+    "_flatten_jvp",
+    "_custom_vjp_fwd.<locals>.rule",
+    "_custom_jvp_rule.<locals>.rule",
+    "_call_hi_primitive_linearize",
+    "_call_hi_primitive_jvp",
+)
 
 
 def without_rules(f: Callable, jvp: bool = False) -> Callable:
@@ -56,12 +67,14 @@ class Plain(Interpreter):
     def keeps(self, eqn: JaxprEqn) -> bool:
         """Return True for a call of a user's function that has a jvp rule, which stays (`lax.custom_root` is one)."""
         rule = rule_of(eqn)
-        return rule is not None and (rule.kind == HI or (rule.kind == JVP and not rule.of_jax))
+        return rule is not None and (rule.of_jax if rule.kind == HI else rule.kind == JVP and not rule.of_jax)
 
     def drops(self, eqn: JaxprEqn) -> bool:
         """Return True for a call of a rule that is to be ignored."""
         rule = rule_of(eqn)
-        return rule is not None and (rule.kind == VJP or (self.jvp and rule.kind == JVP and not rule.of_jax))
+        if rule is None or rule.kind == VJP:
+            return rule is not None
+        return not rule.of_jax and (self.jvp or rule.kind == HI)
 
 
 def remaining_rules(f: Callable, *args: Any, **kwargs: Any) -> list[str]:
@@ -74,7 +87,10 @@ def remaining_rules(f: Callable, *args: Any, **kwargs: Any) -> list[str]:
     programs = [program]
     with contextlib.suppress(Exception):  # whatever JAX raises where there is no reverse mode: the forward stands alone
         programs.append(jax.make_jaxpr(_gradient(program))(*arrays))
-    return list(dict.fromkeys(place for p in programs for place in _applied(p)))
+    in_sight = {
+        eqn.source_info.traceback for eqn in equations(trace(f, args, kwargs)[0]) if prim_of(eqn) is not None
+    }  # the equations of an expanded HiPrim carry the stack of its call
+    return list(dict.fromkeys(place for p in programs for place in _applied(p, in_sight)))
 
 
 def _gradient(program: ClosedJaxpr) -> Callable:
@@ -94,8 +110,8 @@ def _gradient(program: ClosedJaxpr) -> Callable:
     return gradient
 
 
-def _applied(program: ClosedJaxpr | Jaxpr) -> Iterator[str]:
-    """Rules that have been applied in a program, read off the Python stacks of its equations.
+def _applied(program: ClosedJaxpr | Jaxpr, in_sight: set) -> Iterator[str]:
+    """Rules that have been applied in a program, read off the Python stacks of its equations but those `in_sight`.
 
     Below a `_fwd` or jvp rule that JAX ran at once stands the function that runs it; an equation of a rule that was
     kept in a program and applied later carries the stack on which the rule was called.
@@ -105,8 +121,18 @@ def _applied(program: ClosedJaxpr | Jaxpr) -> Iterator[str]:
         frames = traceback.frames if traceback is not None else []
         rule = rule_of(eqn)
         staged = rule is not None and rule.kind == VJP
-        if not staged and any(f.function_name.endswith(CALLS) for f in frames[:2]):
+        applied = not staged and any(f.function_name.endswith(CALLS) for f in frames[:2])
+        if applied or (rule is None and traceback not in in_sight and _called(frames)):
             yield f"a rule called at {line(eqn) or 'an unknown line'}"
         for callee, caller in itertools.pairwise(frames):
             if caller.function_name in RUNNERS and not callee.file_name.startswith(JAX_FOLDER):
                 yield f"{callee.function_name} at {callee.file_name}:{callee.line_num}"
+
+
+def _called(frames: Sequence[Any]) -> bool:
+    """Return True where JAX made an equation for the call of a user's HiPrim, or of what stands for a `custom_vjp`."""
+    made = itertools.dropwhile(lambda f: f.function_name.endswith(BINDING), frames)
+    callee, caller = next(made, None), next(made, None)
+    if callee is None or caller is None or callee.function_name != CALLED:
+        return False
+    return caller.function_name == VJP_CALLED or not caller.file_name.startswith(JAX_FOLDER)

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad.jaxpr.avals import canonical, is_array, is_float
+from refgrad.jaxpr.methods import is_hiprim
+from refgrad.jaxpr.versions import is_rule, nondiff_argnums
 from refgrad.verify.numbers import to_wide
 
 Flat = Callable[[Sequence, Sequence], tuple[list, list]]
@@ -39,11 +41,11 @@ class Subject:
 
         Raises TypeError where no argument can be differentiated, naming what was passed.
         """
-        skipped = {i % len(args) for i in getattr(f, "nondiff_argnums", ())} if args else set()
+        skipped = {i % len(args) for i in nondiff_argnums(f)} if args else set()
         with_paths, tree = jax.tree_util.tree_flatten_with_path(args)
         names = _names(f, args)
         arrays = any(is_float(x) and is_array(x) for _, x in with_paths)
-        numbers = isinstance(f, jax.custom_vjp | jax.custom_jvp) or not arrays
+        numbers = is_rule(f) or is_hiprim(f) or not arrays
         leaves, floats, others, labels = [], [], [], []
         for i, (path, leaf) in enumerate(with_paths):
             static = path[0].idx in skipped
@@ -144,10 +146,10 @@ def name_of(f: Callable) -> str:
     return getattr(f, "__name__", None) or type(f).__name__
 
 
-def _names(f: Callable, args: tuple) -> list[str]:
+def _names(f: Any, args: tuple) -> list[str]:
     """The parameter names of the positional arguments, as far as `f` tells them."""
     try:
-        parameters = inspect.signature(f).parameters.values()
+        parameters = inspect.signature(f.expand if is_hiprim(f) else f).parameters.values()
     except (TypeError, ValueError):
         parameters = ()
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -6,6 +6,7 @@ import jax
 
 from refgrad.verify.case import PRECISION, Case
 from refgrad.verify.mutants import equivalent, mutants
+from refgrad.verify.properties import PROPERTIES
 from refgrad.verify.properties.accuracy import accuracy
 from refgrad.verify.subject import Subject
 
@@ -13,7 +14,7 @@ CAUGHT, EQUIVALENT, SURVIVED = "caught", "equivalent", "survived"
 
 
 def tally(f: Any, *args: Any, draws: int = 2, seed: int = 0) -> dict[str, str]:
-    """The verdict on each mutant of `f` by its name: "caught" by the accuracy property, "equivalent" or "survived".
+    """The verdict on each mutant of `f` by its name: "caught" by its property, "equivalent" or "survived".
 
     The truth is found and compiled once for all of them: only the rule differs. Raises TypeError as `mutants` does,
     and ValueError where the right rule itself is not accepted, since nothing could then be said of the wrong ones.
@@ -25,7 +26,7 @@ def tally(f: Any, *args: Any, draws: int = 2, seed: int = 0) -> dict[str, str]:
         if wrong := [row for row in accuracy(case) if row.failed]:
             raise ValueError(f"the rule of {subject.title} itself fails ({wrong[0].cells()}): mend it first")
         for mutant in mutants(f, *args):
-            if any(row.failed for row in accuracy(case.variant(mutant.function))):
+            if any(row.failed for row in PROPERTIES[mutant.property](case.variant(mutant.function))):
                 found[mutant.name] = CAUGHT
             else:
                 found[mutant.name] = EQUIVALENT if equivalent(mutant, f, *args, seed=seed) else SURVIVED

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from refgrad.verify import PROPERTIES, assert_ok, check
+from refgrad.verify.properties.methods import METHODS
 from tests.verify.specimens import RIGHT, WRONG, matmul, normal, right_sine, rule, sine
 
 
@@ -37,7 +38,8 @@ def test_planted_fault_turns_its_property_red(name):
 def test_every_property_has_a_planted_fault():
     red = {red for red, _, _ in WRONG.values()}
     swapped = {"scan", "checkpoint", "shard_map"}  # in test_check_transforms.py
-    assert red | swapped | {"second_order"} >= set(PROPERTIES)
+    methods = set(METHODS)  # in test_hiprim.py and test_flags.py
+    assert red | swapped | methods | {"second_order"} >= set(PROPERTIES)
 
 
 def test_float64_lane(x64):

@@ -7,6 +7,7 @@ from refgrad.verify.properties.accuracy import accuracy
 from refgrad.verify.properties.differences import differences
 from refgrad.verify.properties.jacobian import jacobian, parts
 from refgrad.verify.properties.linearity import linearity, repeat
+from refgrad.verify.properties.methods import METHODS
 from refgrad.verify.properties.second_order import second_order
 from refgrad.verify.properties.sharding import shard_map
 from refgrad.verify.properties.structure import structure
@@ -27,4 +28,5 @@ PROPERTIES: dict[str, Callable[[Case], Iterator[Row]]] = {
     "checkpoint": checkpoint,
     "shard_map": shard_map,
     "second_order": second_order,
+    **METHODS,
 }

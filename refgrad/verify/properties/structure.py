@@ -15,11 +15,11 @@ from refgrad.verify.allowance import allowance, reductions
 from refgrad.verify.case import Case
 from refgrad.verify.numbers import difference, to_wide
 from refgrad.verify.oracle import first_line
-from refgrad.verify.report import FAIL, OK, Row
+from refgrad.verify.report import FAIL, OK, UNAVAILABLE, Row
 
 
 def broken(case: Case) -> list[Row]:
-    """A failing row if the rule cannot be run at all, else nothing.
+    """A row that says why the rule cannot be run at all, if that is so; else nothing.
 
     Raises what `f` itself raises, and TypeError where `f` holds no rule and has no reverse mode of its own.
     """
@@ -32,6 +32,8 @@ def broken(case: Case) -> list[Row]:
                 f"{case.subject.title} holds no rule and has no reverse mode of its own, "
                 f"so that there is no gradient to check: {first_line(error)}"
             ) from error
+        if note := case.lacked(error):
+            return [Row("structure", "", UNAVAILABLE, note=note)]
         return [Row("structure", "", FAIL, note=explain(error))]
     return []
 
@@ -83,8 +85,13 @@ def explain(error: Exception) -> str:
     trees = re.search(r"got bwd output structure (.*?) for primal input structure (.*?)[.,] ?", text)
     if trees:
         return f"_bwd must return one cotangent per argument, a tuple like {trees[2]}, but returns {trees[1]}"
+    number = re.search(r"bwd rule .*? must produce a tuple (?:of length .*?)?but got (?:<class )?(.*?)[>.]*$", text)
+    if number:
+        return f"_bwd must return one cotangent per argument, a tuple, but returns {number[1]}"
     types = re.search(
-        r"at (output\S*) .*? an output of type (\w+\[[^\]]*\]) corresponding to an input of type (\w+\[[^\]]*\])", text
+        r"at (output\S*) .*? an output of type (\w+\[[^\]]*\]) (?:corresponding to an input of|which doesn't match "
+        r"expected) type (\w+\[[^\]]*\])",
+        text,
     )
     if types:
         return f"_bwd returns {types[2]} where the primal is {types[3]} ({types[1].replace('output', 'cotangent', 1)})"

@@ -80,6 +80,9 @@ def inside(
     try:
         got = [to_wide(g) for g in transformed(case.flat)]
     except Exception as error:  # whatever a rule, or JAX on its behalf, raises
+        if note := case.lacked(error):
+            yield Row(name, "", UNAVAILABLE, note=note)
+            return
         try:
             transformed(case.plain)
         except Exception:
@@ -94,7 +97,7 @@ def inside(
 def summed_up(rows: list[Row], where: str) -> Iterator[Row]:
     """Every row that is not plainly ok, and the worst of the others in the place of them all."""
     fine = [row for row in rows if row.verdict == OK]
-    yield from (row for row in rows if row.verdict != OK)
+    yield from dict.fromkeys(row for row in rows if row.verdict != OK)
     if fine:
         ratios = [(row.error or 0.0) / (row.allowed or 1.0) for row in fine]
         worst = fine[int(np.argmax(ratios))]

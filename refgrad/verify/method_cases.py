@@ -1,0 +1,99 @@
+"""The rules of a program that have methods to be checked one by one: a `MethodCase` for each.
+
+These are the rules written as HiPrim, and of `custom_vjp` functions those that do more than return cotangents.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from refgrad.jaxpr.avals import is_float
+from refgrad.jaxpr.hiprim import prim_of
+from refgrad.jaxpr.methods import OPTIONAL, Places, backward, has, locations
+from refgrad.jaxpr.rules import HI, VJP, RuleCall, code_location
+from refgrad.verify.calls import Call, Recorder
+from refgrad.verify.method_case import MethodCase
+from refgrad.verify.subject import Flat
+
+MOST = 8  # different rules
+CHECKED = ("vjp_fwd", "jvp", "lin", "linearized", "batch", "dce", "remat", "transpose")
+
+
+def methods_of(prim: Any) -> dict[str, Places]:
+    """Return the places of each method of a HiPrim, by the name of what is checked.
+
+    The fault of a method that works on another one's residuals may lie in that one.
+    """
+    places: dict[str, Places] = {m: locations(prim, m) for m in CHECKED if has(prim, m)}
+    if "linearized" in places:
+        places["linearized"] += places.get("lin", ())
+    if "vjp_fwd" in places:
+        places["vjp_bwd"] = locations(prim, backward(prim)) + places["vjp_fwd"]
+    if has(prim, "vjp_bwd"):
+        places["accumulators"] = places["logs"] = places["vjp_bwd"]
+    elif has(prim, "vjp_bwd_retval_logs"):
+        places["logs"] = places["vjp_bwd"]
+    return places
+
+
+def lacks(prim: Any) -> dict[str, str]:
+    """Return what JAX does without each optional method that a HiPrim lacks."""
+    return {m: f"no `{m}`: {effect}" for m, effect in OPTIONAL.items() if not has(prim, m)}
+
+
+def names_of(prim: Any) -> list[str]:
+    """Return the names of the leaves of a HiPrim's arguments, as in "params['w']"."""
+    try:
+        parameters = list(inspect.signature(prim.expand).parameters)
+    except (TypeError, ValueError):
+        parameters = []
+    parameters += [f"argument {i}" for i in range(len(parameters), len(prim.in_avals))]
+    leaves, _ = jax.tree_util.tree_flatten_with_path(prim.in_avals)
+    return [parameters[path[0].idx] + jax.tree_util.keystr(path[1:]) for path, _ in leaves]
+
+
+def found(f: Callable, flat: Flat, diff: list, rest: list, rules: Sequence[RuleCall]) -> list[MethodCase]:
+    """Return a case for each of the `rules` inside `flat` that has methods, at the values that reach it."""
+    if not any(_methods(rule, f) for rule in rules):
+        return []
+    recorder = Recorder()
+    recorder.run(jax.make_jaxpr(flat)(diff, rest), [*diff, *rest])
+    cases: dict[Any, MethodCase] = {}
+    for call in recorder.calls:
+        key = call.rule.name, call.rule.location, *(str(v.aval) for v in call.eqn.invars)
+        if key not in cases and call.devices is None and len(cases) < MOST and (places := _methods(call.rule, f)):
+            cases[key] = _case(call, places)
+    return list(cases.values())
+
+
+def _case(call: Call, places: dict[str, Places]) -> MethodCase:
+    prim = call.rule.rule if call.rule.kind == HI else None
+    leaves = names_of(prim) if prim is not None else [f"argument {i}" for i in range(len(call.values))]
+    names = [name for name, x in zip(leaves, call.values, strict=True) if is_float(x)]
+    lacking = lacks(prim) if prim is not None else {}
+    return MethodCase(call.rule.name, call.ruled, call.plain, call.diff, call.rest, names, places, lacking)
+
+
+def _methods(rule: RuleCall, f: Callable) -> dict[str, Places]:
+    """Return the places of what is checked of a rule, by name; nothing where the properties of every rule say it all.
+
+    What a `custom_vjp` function does besides is known of its object, and of the equation that calls it under
+    `jax_custom_vjp3`.
+    """
+    if rule.kind == HI:
+        return methods_of(rule.rule)
+    source: Any = prim_of(rule.eqn) or f
+    if rule.kind != VJP:
+        return {}
+    places: dict[str, Places] = {}
+    if getattr(source, "bwd_accums", None) or getattr(source, "with_accums", False):
+        places["accumulators"] = (rule.location,)
+    if getattr(source, "with_logs", False) or "accumulators" in places:
+        places["logs"] = (rule.location,)
+    if source is not f and source.remat_rules:
+        places["remat"] = (code_location(source.remat_rules[1]),)
+    if source is not f and source.generic_batching:
+        places["batch"] = (rule.location,)
+    return places | {"vjp_bwd": (rule.location,)} if places else {}
