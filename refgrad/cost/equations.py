@@ -26,7 +26,7 @@ class Equation(NamedTuple):
 
 
 class Need(NamedTuple):
-    """Where a variable is needed: as the program stands, and with everything folded that may be."""
+    """Need of a variable: in the program as it stands, and with everything folded that may be."""
 
     plain: bool
     folded: bool

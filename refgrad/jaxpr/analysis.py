@@ -1,4 +1,4 @@
-"""What flows forward through a program, and what of it is needed, at any depth: a function per equation, written once.
+"""Forward and backward analyses of programs, at any depth, from a function per equation.
 
 A `Forward` analysis gives each variable a value made of the values upstream of it. A `Backward` analysis finds which
 variables are needed for some results, and gathers something from the equations that make them. Both descend through
@@ -122,7 +122,7 @@ class Forward(Generic[V]):
 
 
 class Backward(Generic[N, P]):
-    """What is needed of each variable, and a payload gathered from the equations that run.
+    """Need of each variable, and a payload gathered from the equations that run.
 
     Subclasses say what one equation needs of its operands, given what is needed of its results.
     """

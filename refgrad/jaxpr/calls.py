@@ -47,14 +47,14 @@ class Body:
     inputs: tuple[int | None, ...]
     outputs: tuple[int | None, ...]
     trips: int | None = 1
-    """How many times it runs; None where the equation alone does not tell."""
+    """Number of runs; None where the equation alone does not tell."""
     devices: int = 1
     carry: int = 0
     """The first `carry` results feed the next trip's arguments from `carry_start` on."""
     carry_start: int = 0
-    """Where it runs more than once: the arguments before this one are the same at every trip."""
+    """First argument that differs from trip to trip: those before it are the same at each."""
     repeats: int = 1
-    """How many times one trip applies it, as a reduction does its combiner: not a loop for XLA."""
+    """Number of times that one trip applies it, as a reduction does its combiner: not a loop for XLA."""
     moves: bool = True
     """False where the whole is one fused kernel, inside which no bytes move."""
 

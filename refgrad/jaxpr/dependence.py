@@ -1,4 +1,4 @@
-"""Which outputs of a program depend on which of its inputs, and the part of it that makes some of them.
+"""Dependence of a program's outputs on its inputs, and the part of a program that makes some outputs.
 
 An optimiser's update is such a program: where no new parameter and no new state leaf depends on two gradients, each can
 be made as soon as its own gradient exists. Sets of inputs are the bits of an integer.
@@ -30,7 +30,7 @@ class _Dependence(Forward[int]):
         return one | other
 
     def equation(self, eqn: JaxprEqn, entering: list[int]) -> Sequence[int]:
-        """Where nothing more is known, every output depends on every operand."""
+        """Assume that every output depends on every operand."""
         return [reduce(or_, entering, 0)] * len(eqn.outvars)
 
 
