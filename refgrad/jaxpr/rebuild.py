@@ -190,7 +190,7 @@ def _with_jvp(
 
 
 def zero(aval, symbolic: bool):
-    """Return the tangent of a custom_jvp argument into which nothing flows: a symbolic zero if the rule asked for those."""
+    """Return the tangent of an argument into which nothing flows: a symbolic zero if the jvp rule asked for those."""
     tangent = aval.to_tangent_aval()
     return SymbolicZero(tangent) if symbolic else np.zeros(tangent.shape, tangent.dtype)
 
