@@ -43,7 +43,7 @@ def expansion(eqn: JaxprEqn) -> Expansion:
     """What an elementwise primitive is lowered to. Nothing is compiled or run."""
     dtypes = tuple(map(dtype_of, eqn.invars))
     # with 64-bit types on, a coefficient that is a Python number is converted; a program of them may be counted later
-    x64 = jax.config.jax_enable_x64 or any(dtype.itemsize == 8 for dtype in dtypes)
+    x64 = jax.dtypes.canonicalize_dtype("float64") == "float64" or any(dtype.itemsize == 8 for dtype in dtypes)
     return _expansion(eqn.primitive, tuple(eqn.params.items()), dtypes, x64)
 
 
