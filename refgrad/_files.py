@@ -1,6 +1,7 @@
 """Files that people edit, read (TOML), and files that programs leave, written whole or not at all."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -8,6 +9,8 @@ import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

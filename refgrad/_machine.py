@@ -1,8 +1,11 @@
-"""The processor that this runs on: its name, its vector extensions, the cores that this process may use."""
+"""What this runs on: the processor, its vector extensions, the cores that this process may use, versions."""
 
+import contextlib
 import os
 import platform
 import sys
+from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 
 
@@ -24,6 +27,15 @@ def vector() -> str:
 def cores() -> int | None:
     """Logical cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of Python and of those of the packages that are installed."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from refgrad.bench import machine
 from refgrad.models import gpt2
+from refgrad.models._inputs import named_leaves
 
 BASELINE = "autodiff"
 ADAMW = {"lr": 1e-4, "weight_decay": 0.1}
@@ -143,8 +144,8 @@ def _torch(which: str, bf16: bool = False) -> Callable[[Work], Any]:
     def make(work: Work) -> Any:
         from refgrad.bench import peers
 
-        paths, _ = jax.tree.flatten_with_path(gpt2.init(jax.random.key(0), work.config))
-        weights = {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in paths}
+        params = named_leaves(gpt2.init(jax.random.key(0), work.config))
+        weights = {name: np.asarray(leaf) for name, leaf in params.items()}
         if which == "transformers":
             loss, parameters = peers.transformers_model(weights, work.config, *work.ids())
         else:

@@ -1,13 +1,11 @@
 """What a measurement was made on: processor, memory, versions. Times are worth nothing without them."""
 
-import importlib.metadata
-import platform
 import resource
 import sys
 from pathlib import Path
 from typing import Any
 
-from refgrad._machine import cores, processor, vector
+from refgrad._machine import cores, processor, vector, versions
 
 PACKAGES = ("jax", "jaxlib", "numpy", "optax", "torch", "transformers")
 
@@ -15,19 +13,13 @@ PACKAGES = ("jax", "jaxlib", "numpy", "optax", "torch", "transformers")
 def facts() -> dict[str, Any]:
     """Processor, accelerator (None without one), logical cores, bytes of memory, and the versions of what is installed
     of `PACKAGES`."""
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return {
         "processor": processor(),
         "vector": vector(),
         "accelerator": device.device_kind if (device := accelerator()) else None,
         "cores": cores(),
         "memory": memory()[0],
-        "versions": versions,
+        "versions": versions(PACKAGES),
     }
 
 

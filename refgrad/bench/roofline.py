@@ -17,7 +17,6 @@ from refgrad.bench.machine import peak_memory
 from refgrad.models import gpt2
 from refgrad.ops._numerics import outer
 
-ADAMW_ARRAYS = 7  # 4 read, 3 written, float32 each
 CHUNK = 1 << 26  # elements of one array of the memory test: 256 MB, beyond any cache
 BLOCK = 128  # rows of queries that meet their causal prefix together
 

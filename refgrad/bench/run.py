@@ -2,11 +2,9 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from refgrad import cost
 from refgrad.bench.contenders import BASELINE, CONTENDERS, Work
@@ -55,10 +53,8 @@ def check_memory(work: Work) -> None:
 
 def step_flops(work: Work) -> int:
     """FLOPs of the forward and backward pass by the document's rules, from abstract values."""
-    params = jax.eval_shape(gpt2.stack, gpt2.shapes(work.config))
-    ids = jax.ShapeDtypeStruct((work.batch, work.sequence), jnp.int32)
-    loss = partial(gpt2.loss, config=work.config, scan=True)
-    return cost.count(loss, params, ids, ids).flops + cost.count_backward(loss, params, ids, ids).flops
+    program = gpt2.abstract_loss(work.config, work.batch, work.sequence, stacked=True, scan=True)
+    return cost.count(*program).flops + cost.count_backward(*program).flops
 
 
 def measure(

@@ -30,11 +30,9 @@ def _collect() -> None:
     for module in pkgutil.iter_modules(__path__):
         if not module.name.startswith("_"):
             for claim in importlib.import_module(f"{__name__}.{module.name}").CLAIMS:
-                if claim.id in found:
-                    raise ValueError(
-                        f"{claim.id} stands twice in the ledger: at {found[claim.id].place} and {claim.place}"
-                    )
-                found[claim.id] = claim
+                other = found.setdefault(claim.id, claim)
+                if other is not claim:
+                    raise ValueError(f"{claim.id} stands twice in the ledger: at {other.place} and {claim.place}")
     LEDGER.update(sorted(found.items(), key=lambda item: _order(item[0])))
 
 

@@ -9,8 +9,9 @@ How to write a row (an example is D0.4 in `d0.py`; modules without a leading und
    true there, such as "backward <= few * forward", its thresholds named among the values (`bounds`).
 2. `Check(says, printed, cases, corrected="", when="", condition="")` is one thing that the document prints. `printed`
    and `corrected` are formulas (`_formula.py`), `cases` a function without arguments that yields cases, three
-   non-square shapes at least where shapes are free. `when` is a formula over the cases' values that must be true
-   exactly where `printed` holds, `condition` the same in words.
+   non-square shapes at least where shapes are free: a generator, `deferred` where it takes arguments, or what
+   `at_sizes` makes of a system. `when` is a formula over the cases' values that must be true exactly where `printed`
+   holds, `condition` the same in words.
 3. `Claim(id, place, says, runs, checks, see=(…), more="…", ops=(…))` is the row: place is the section's heading, says
    is in words of our own, runs says what is evaluated, see names related rows, more the command or experiment that
    shows more, ops the operations whose derived rules were run.
@@ -22,15 +23,17 @@ error in a case) → undecided, which is a failure of the ledger. The row's verd
 """
 
 import dataclasses
+import functools
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec
 
 import numpy as np
 
 from refgrad.claims._formula import evaluate
 from refgrad.claims._results import Case, Figures, Result, figures
 
+P = ParamSpec("P")
 Cases = Callable[[], Iterable[Case]]
 Kind = Literal["holds", "holds when", "is wrong", "undecided"]
 KINDS: tuple[Kind, ...] = ("holds", "holds when", "is wrong", "undecided")
@@ -41,6 +44,11 @@ DOCUMENTS = {
     "D3": "Neural network and backpropagation",
     "D4": "An Exercise in Backpropagation",
 }
+
+
+def deferred(make: Callable[P, Iterable[Case]]) -> Callable[P, Cases]:
+    """Return `make` as a function that takes its arguments now and makes its cases when the row runs."""
+    return lambda *args, **kwargs: functools.partial(make, *args, **kwargs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,12 +155,7 @@ class Outcome:
     @property
     def kind(self) -> Kind:
         """The worst of the checks' verdicts."""
-        kind: Kind = "undecided"
-        worst = -1
-        for finding in self.findings:
-            if KINDS.index(finding.kind) > worst:
-                kind, worst = finding.kind, KINDS.index(finding.kind)
-        return kind
+        return KINDS[max((KINDS.index(finding.kind) for finding in self.findings), default=-1)]
 
     @property
     def ok(self) -> bool:
@@ -169,13 +172,9 @@ class Outcome:
         """The verdict in words, with its reasons."""
         if self.kind == "holds":
             return "holds"
-        if len(self.findings) == 1:
-            reasons = [finding.reason for finding in self.deciding]
-        else:
-            reasons = [f"“{finding.check.says}”: {finding.reason}" for finding in self.deciding]
-        joint = {"holds when": " ", "is wrong": ", because ", "undecided": ": "}[self.kind]
-        if len(self.findings) > 1 and self.kind == "holds when":
-            joint = ", for "
+        several = len(self.findings) > 1
+        reasons = [f"“{f.check.says}”: {f.reason}" if several else f.reason for f in self.deciding]
+        joint = {"holds when": ", for " if several else " ", "is wrong": ", because ", "undecided": ": "}[self.kind]
         return self.kind + joint + "; ".join(reasons)
 
     @property

@@ -3,7 +3,7 @@
 All in float64: the ledger runs with 64-bit types on.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from refgrad import verify
+from refgrad.claims._ledger import Case, Cases, deferred
 
 AGREE = 1e-12  # of the largest entry
 QUICK = {"xla_backend_optimization_level": 0}  # each program runs once, on small arrays: compiling is all it costs
@@ -62,6 +63,57 @@ def weighted(f: Callable[..., Any], ct: Any) -> Callable[..., Any]:
         return (f(*args) * ct).sum()
 
     return scalar
+
+
+def at_sizes(sizes: Sequence[Mapping[str, int]]) -> Callable[[Callable[..., Any]], Callable[[str], Cases]]:
+    """Decorate a system, **sizes → (values, truths by name): name → the cases at each of `sizes` that have that truth.
+
+    Each size is computed once, when a row first asks for it. The values that a formula may use include the size. Under
+    the name "" the cases have no truth: the formula is a statement.
+    """
+
+    def decorate(system: Callable[..., Any]) -> Callable[[str], Cases]:
+        @cache
+        def computed() -> list[Any]:
+            return [(at(size), *system(**size)) for size in sizes]
+
+        @deferred
+        def cases(name: str) -> Iterator[Case]:
+            for (where, values, truths), size in zip(computed(), sizes, strict=True):
+                yield Case(where, {**size, **values}, truths[name] if name else True)
+
+        return cases
+
+    return decorate
+
+
+@cache
+def _pullbacks(f: Callable[..., Any], shapes: tuple[tuple[int, ...], ...], arguments: int, scale: float) -> list[Any]:
+    """At each shape: f's arguments and its cotangent, and the gradients of the arguments."""
+    found = []
+    for shape in shapes:
+        *args, ct = (normal(seed, *shape) for seed in range(arguments + 1))
+        args = [scale * arg for arg in args]
+        found.append(([*args, ct], gradients(weighted(f, ct), *args)))
+    return found
+
+
+@deferred
+def pullback(
+    f: Callable[..., Any],
+    shapes: tuple[tuple[int, ...], ...],
+    names: tuple[str, ...],
+    argument: int = 0,
+    scale: float = 1.0,
+    constants: Mapping[str, float] | None = None,
+) -> Iterator[Case]:
+    """Cases of f, element by element, at arrays of these shapes, whose truth is the gradient of one argument.
+
+    `names` are those of f's arguments, normal of `scale`, and of its cotangent; a formula may use `constants` too.
+    """
+    for arrays, truth in _pullbacks(f, shapes, len(names) - 1, scale):
+        where = "×".join(map(str, arrays[0].shape))
+        yield Case(where, {**dict(zip(names, arrays, strict=True)), **(constants or {})}, truth[argument])
 
 
 def at(sizes: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """D0, "Backpropagation: From Intuition to FLOPs": the scalar example and the two-layer linear network."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from refgrad import cost
 from refgrad.claims._ledger import Case, Check, Claim
-from refgrad.claims._oracle import at, gradients, normal
+from refgrad.claims._oracle import at, at_sizes, gradients, normal
 from refgrad.models import linear_network
 from refgrad.ops import operations
 
@@ -21,31 +21,16 @@ RAN = "autodiff and the derived rules of matmul and mean_square; the products of
 MORE = "refgrad verify --op matmul"
 
 
-@cache
-def _networks() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
-    """For each size: where, the values that a formula may use, and the gradient of everything by the oracle."""
-    found = []
-    for sizes in SIZES:
-        B, D, C = sizes.values()
-        X, W1, W2 = normal(0, B, D), normal(1, D, D), normal(2, D, C)
-        H1, H2 = X @ W1, X @ W1 @ W2
-        params, dX = gradients(linear_network.loss, {"W1": W1, "W2": W2}, X)
-        dH1, _ = gradients(lambda h, w: OPS.mean_square(OPS.matmul(h, w)), H1, W2)
-        (dH2,) = gradients(OPS.mean_square, H2)
-        truth = {"X": dX, "W1": params["W1"], "W2": params["W2"], "H1": dH1, "H2": dH2}
-        values = {**sizes, "X": X, "W1": W1, "W2": W2, "H1": H1, "H2": H2, "dH1": dH1, "dH2": dH2}
-        found.append((at(sizes), values, truth))
-    return tuple(found)
-
-
-def _gradient(name: str) -> Callable[[], Iterator[Case]]:
-    """Cases whose truth is the gradient of `name`."""
-
-    def cases() -> Iterator[Case]:
-        for where, values, truth in _networks():
-            yield Case(where, values, truth[name])
-
-    return cases
+@at_sizes(SIZES)
+def _gradient(B: int, D: int, C: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The network's arrays, and the gradient of each."""
+    X, W1, W2 = normal(0, B, D), normal(1, D, D), normal(2, D, C)
+    H1, H2 = X @ W1, X @ W1 @ W2
+    params, dX = gradients(linear_network.loss, {"W1": W1, "W2": W2}, X)
+    dH1, _ = gradients(lambda h, w: OPS.mean_square(OPS.matmul(h, w)), H1, W2)
+    (dH2,) = gradients(OPS.mean_square, H2)
+    values = {"X": X, "W1": W1, "W2": W2, "H1": H1, "H2": H2, "dH1": dH1, "dH2": dH2}
+    return values, {**params, "X": dX, "H1": dH1, "H2": dH2}
 
 
 @cache
@@ -63,14 +48,11 @@ def _counted(B: int, D: int, C: int) -> dict[str, cost.Count]:
     }
 
 
-def _flops(upto: str) -> Callable[[], Iterator[Case]]:
-    """Cases whose truth is the FLOPs of the products of a pass in `_counted`."""
-
-    def cases() -> Iterator[Case]:
-        for sizes in SIZES:
-            yield Case(at(sizes), sizes, _counted(**sizes)[upto].matmul)
-
-    return cases
+@at_sizes(SIZES)
+def _flops(**sizes: int) -> tuple[dict[str, Any], dict[str, int]]:
+    """The FLOPs of the products of each pass in `_counted`; a statement is about those forward and without ∂X."""
+    products = {name: count.matmul for name, count in _counted(**sizes).items()}
+    return {"forward": products["forward"], "backward": products["W1"]}, products
 
 
 def _scalar_values() -> dict[str, np.ndarray]:
@@ -101,13 +83,6 @@ def _twice() -> Iterator[Case]:
             forward, backward = (passes[p].flops if loss else passes[p].matmul for p in ("forward", upto))
             values = {"forward": forward, "backward": backward, "dX": int(upto == "X"), "loss": loss}
             yield Case(f"{at(sizes)} {name}", values)
-
-
-def _ratio_without_x() -> Iterator[Case]:
-    for sizes in SIZES:
-        passes = _counted(**sizes)
-        values = {**sizes, "backward": passes["W1"].matmul, "forward": passes["forward"].matmul}
-        yield Case(at(sizes), values)
 
 
 CLAIMS = (
@@ -204,7 +179,7 @@ CLAIMS = (
             Check(
                 "backward over forward without ∂X (derived here)",
                 "backward / forward == 2 - D / (D + C)",
-                _ratio_without_x,
+                _flops(""),
             ),
         ),
         see=("D1.20", "D2.1"),

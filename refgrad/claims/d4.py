@@ -1,14 +1,13 @@
 """D4, "An Exercise in Backpropagation": the binary classifier, its broadcast bias, and the batched linear layer."""
 
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
 from refgrad.claims._ledger import Case, Check, Claim
-from refgrad.claims._oracle import at, gradients, normal, value, weighted
+from refgrad.claims._oracle import at_sizes, gradients, normal, value, weighted
 from refgrad.ops import operations
 
 OPS = operations("document")
@@ -24,54 +23,34 @@ def _from_z(z: Any, y: Any) -> Any:
     return OPS.binary_cross_entropy(OPS.sigmoid(z), y)
 
 
-@cache
-def _classifiers() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
-    """For each size: where, the values that a formula may use, and the gradients by the oracle."""
-    found = []
-    for sizes in SIZES:
-        N, D, H = sizes.values()
-        X, w1, w2, b = normal(0, N, D), normal(1, D, H), normal(2, H, 1), normal(3, 1)
-        y = (normal(4, N, 1) > 0).astype(np.int32)
+@at_sizes(SIZES)
+def _classifier(N: int, D: int, H: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The classifier's arrays; the gradient of each, z itself ("forward"), and ∂z/∂b entry by entry."""
+    X, w1, w2, b = normal(0, N, D), normal(1, D, H), normal(2, H, 1), normal(3, 1)
+    y = (normal(4, N, 1) > 0).astype(np.int32)
 
-        def loss(w1: Any, w2: Any, b: Any, X: Any = X, y: Any = y) -> Any:
-            z = OPS.matmul(OPS.relu(OPS.matmul(X, w1)), w2)
-            return _from_z(z + b.reshape(1, 1), y)
+    def loss(w1: Any, w2: Any, b: Any) -> Any:
+        z = OPS.matmul(OPS.relu(OPS.matmul(X, w1)), w2)
+        return _from_z(z + b.reshape(1, 1), y)
 
-        dw1, dw2, db = gradients(loss, w1, w2, b)
-        h = np.maximum(X @ w1, 0)
-        z = h @ w2 + b
-        p = 1 / (1 + np.exp(-z))
-        (dz,) = gradients(lambda z, y=y: _from_z(z, y), z)
-        (dp,) = gradients(lambda p, y=y: OPS.binary_cross_entropy(p, y), p)
-        values = {**sizes, "X": X, "w1": w1, "w2": w2, "b": b, "y": y, "h": h, "z": z, "p": p, "dz": dz, "dp": dp}
-        found.append((at(sizes), values, {"w1": dw1, "w2": dw2, "b": db, "z": dz, "p": dp, "forward": z}))
-    return tuple(found)
-
-
-def _classifier(name: str) -> Callable[[], Iterator[Case]]:
-    """Cases whose truth is the gradient of `name` (or z itself, "forward")."""
-
-    def cases() -> Iterator[Case]:
-        for where, values, truth in _classifiers():
-            yield Case(where, values, truth[name])
-
-    return cases
-
-
-def _bias_jacobian() -> Iterator[Case]:
-    """∂z/∂b, entry by entry."""
-    for where, values, _ in _classifiers():
-        hw = values["h"] @ values["w2"]
-        yield Case(where, values, value(jax.jacobian(lambda b, hw=hw: hw + b.reshape(1, 1)), values["b"])[..., 0])
+    dw1, dw2, db = gradients(loss, w1, w2, b)
+    h = np.maximum(X @ w1, 0)
+    z = h @ w2 + b
+    p = 1 / (1 + np.exp(-z))
+    (dz,) = gradients(lambda z: _from_z(z, y), z)
+    (dp,) = gradients(lambda p: OPS.binary_cross_entropy(p, y), p)
+    jacobian = value(jax.jacobian(lambda b: h @ w2 + b.reshape(1, 1)), b)[..., 0]
+    values = {"X": X, "w1": w1, "w2": w2, "b": b, "y": y, "h": h, "z": z, "p": p, "dz": dz, "dp": dp}
+    return values, {"w1": dw1, "w2": dw2, "b": db, "z": dz, "p": dp, "forward": z, "dz_db": jacobian}
 
 
 def _at_the_edge() -> Iterator[Case]:
     """The loss as printed, with probabilities inside (0, 1) and with some that have reached their label."""
-    for where, values, _ in _classifiers():
-        p, y = values["p"], values["y"]
-        yield Case(f"{where}, p inside", {"p": p, "y": y}, float(value(OPS.binary_cross_entropy, p, y)))
+    for case in _classifier("p")():
+        p, y = case.values["p"], case.values["y"]
+        yield Case(f"{case.at}, p inside", {"p": p, "y": y}, float(value(OPS.binary_cross_entropy, p, y)))
         reached = np.where(np.arange(p.size)[:, None] == 0, y.astype(float), p)
-        yield Case(f"{where}, p₁ = y₁", {"p": reached, "y": y}, float(value(OPS.binary_cross_entropy, reached, y)))
+        yield Case(f"{case.at}, p₁ = y₁", {"p": reached, "y": y}, float(value(OPS.binary_cross_entropy, reached, y)))
 
 
 def _wrong_for_certain() -> Iterator[Case]:
@@ -83,28 +62,13 @@ def _wrong_for_certain() -> Iterator[Case]:
             yield Case(f"z={z[0]:g}, {where}", {"gradient": float(dz[0]), "right": sign, "logits": logits})
 
 
-@cache
-def _products() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
-    """For each size of Y = X W: where, the values, the gradients for an upstream dY, and both Jacobians."""
-    found = []
-    for sizes in PRODUCTS:
-        N, Dx, Dy = sizes.values()
-        X, W, dY = normal(0, N, Dx), normal(1, Dx, Dy), normal(2, N, Dy)
-        dX, dW = gradients(weighted(OPS.matmul, dY), X, W)
-        JX, JW = value(jax.jacobian(OPS.matmul, (0, 1)), X, W)
-        truth = {"X": dX, "W": dW, "JX": JX, "JW": JW}
-        found.append((at(sizes), {**sizes, "X": X, "W": W, "dY": dY}, truth))
-    return tuple(found)
-
-
-def _product(name: str) -> Callable[[], Iterator[Case]]:
-    """Cases whose truth is a gradient ("X", "W") or a Jacobian ("JX", "JW")."""
-
-    def cases() -> Iterator[Case]:
-        for where, values, truth in _products():
-            yield Case(where, values, truth[name])
-
-    return cases
+@at_sizes(PRODUCTS)
+def _product(N: int, Dx: int, Dy: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Y = X W with an upstream dY; the gradients ("X", "W") and both Jacobians ("JX", "JW")."""
+    X, W, dY = normal(0, N, Dx), normal(1, Dx, Dy), normal(2, N, Dy)
+    dX, dW = gradients(weighted(OPS.matmul, dY), X, W)
+    JX, JW = value(jax.jacobian(OPS.matmul, (0, 1)), X, W)
+    return {"X": X, "W": W, "dY": dY}, {"X": dX, "W": dW, "JX": JX, "JW": JW}
 
 
 CLAIMS = (
@@ -159,7 +123,7 @@ CLAIMS = (
         "the printed forms with 1 as a column of N ones, against the forward pass and its Jacobian",
         (
             Check("z", "h @ w2 + ones(N, 1).T * b", _classifier("forward"), corrected="h @ w2 + ones(N, 1) * b"),
-            Check("∂z/∂b", "ones(N, 1).T", _bias_jacobian, corrected="ones(N, 1)"),
+            Check("∂z/∂b", "ones(N, 1).T", _classifier("dz_db"), corrected="ones(N, 1)"),
             Check("∂ℓ/∂b is the sum over the batch", "ones(N, 1).T @ dz @ ones(1)", _classifier("b")),
         ),
         see=("D1.5", "D3.15"),

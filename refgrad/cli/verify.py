@@ -96,8 +96,8 @@ def _operations(
     _show(f"Operations: backward FLOPs at {', '.join(f'{k}={v}' for k, v in dims.items())}")
     print(operations.cost_table(results))
     for result in results:
-        if result.unexplained:
-            print(f"\n{result.row.name}\n{result.reconciliation}")
+        if result.priced.unexplained:
+            print(f"\n{result.row.name}\n{result.priced.reconciliation}")
     ok = all(result.ok for result in results)
     return {"operations": {"ok": ok, "rows": [result.data() for result in results]}}
 
@@ -109,9 +109,9 @@ def _networks(dtypes: Sequence[str]) -> dict[str, Any]:
     _show("Small networks: largest relative difference of a gradient to autodiff's, and FLOPs from the rows to XLA")
     print(networks.network_table(results))
     for result in results:
-        for way in result.passes.values():
-            if not way.ok:
-                print(f"\n{result.name}\n{way}")
+        for priced in result.passes.values():
+            if priced.unexplained:
+                print(f"\n{result.name}\n{priced.reconciliation}")
     return {"networks": {"ok": all(result.ok for result in results), "rows": [result.data() for result in results]}}
 
 
@@ -126,7 +126,7 @@ def _model(config: gpt2.Config, sizes: Mapping[str, int], dtypes: Sequence[str],
     print(f"{config}\ninput: {batch} × {sequence} bytes of the Python standard library's source\n")
     print(model.parameter_table(parameters))
     _show("Model: backward pass, from the document's total to XLA's count of the lowered module")
-    reconciliation = model.reconcile_model(config, batch, sequence, rules)
+    reconciliation = model.model_pass("backward", config, batch, sequence, rules, scan=False).reconciliation
     print(reconciliation)
     _show("The tally as polynomials")
     print(model.polynomial_text(config, rules))

@@ -87,18 +87,18 @@ def _block(o: SimpleNamespace, x: Array, layer: Layer, n_head: int, eps: float, 
         with jax.named_scope("ln_1"):
             normed = o.layer_norm(x, layer["ln_1"]["weight"], layer["ln_1"]["bias"], eps)
         with jax.named_scope("attn"):
-            w_qkv, b_qkv, w_out, b_out = _projections(layer["attn"], "c_attn")
+            w_qkv, b_qkv, w_out, b_out = projections(layer["attn"], "c_attn")
             x = o.residual(x, attend(o, normed, w_qkv, b_qkv, w_out, b_out, n_head))
         with jax.named_scope("ln_2"):
             normed = o.layer_norm(x, layer["ln_2"]["weight"], layer["ln_2"]["bias"], eps)
         with jax.named_scope("mlp"):
-            w_fc, b_fc, w_proj, b_proj = _projections(layer["mlp"], "c_fc")
+            w_fc, b_fc, w_proj, b_proj = projections(layer["mlp"], "c_fc")
             return o.residual(x, o.linear(o.gelu(o.linear(normed, w_fc, b_fc)), w_proj, b_proj))
 
     return (jax.checkpoint(block) if recompute else block)(x, layer)
 
 
-def _projections(module: Layer, first: str) -> tuple[Array, ...]:
+def projections(module: Layer, first: str) -> tuple[Array, ...]:
     """A module's two weights, each followed by its bias."""
     return tuple(module[name][part] for name in (first, "c_proj") for part in ("weight", "bias"))
 
@@ -109,7 +109,7 @@ def _fused_block(
     """The layer as one rule."""
     norms = ([layer[norm][part] for part in ("weight", "bias")] for norm in ("ln_1", "ln_2"))
     (gamma_1, beta_1), (gamma_2, beta_2) = norms
-    attn, mlp = _projections(layer["attn"], "c_attn"), _projections(layer["mlp"], "c_fc")
+    attn, mlp = projections(layer["attn"], "c_attn"), projections(layer["mlp"], "c_fc")
     by = attention_by(rules, x.shape[-2])
     return o.block(x, gamma_1, beta_1, *attn, gamma_2, beta_2, *mlp, n_head, eps, by, recompute)
 

@@ -14,6 +14,11 @@ def path_name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The tree's leaves by name."""
+    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
 def check_params(params: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Hold a parameter tree against the shapes that its config means, layers as a list or stacked.
 
@@ -26,8 +31,7 @@ def check_params(params: Mapping[str, Any], expected: Mapping[str, Any]) -> None
         layers = expected["h"]
         stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((len(layers), *leaf.shape), leaf.dtype), layers[0])
         expected = {**expected, "h": stacked}
-    got = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
-    want = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(expected)}
+    got, want = named_leaves(params), named_leaves(expected)
     for name in want.keys() - got.keys():
         raise ValueError(f"params has no {name}, which this config needs with shape {want[name].shape}")
     for name in got.keys() - want.keys():

@@ -132,6 +132,16 @@ def shapes(config: Config) -> Params:
     return jax.eval_shape(partial(init, config=config), jax.random.key(0))
 
 
+def abstract_loss(config: Config, batch: int, sequence: int, stacked: bool = False, **how: Any) -> tuple[Any, ...]:
+    """The loss under `how`, and its abstract arguments: parameters, stacked or not, tokens and targets.
+
+    It is counted, or compiled, as `f(*args)`; nothing is allocated.
+    """
+    params = shapes(config)
+    ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
+    return partial(loss, config=config, **how), jax.eval_shape(stack, params) if stacked else params, ids, ids
+
+
 def stack(params: Params) -> Params:
     """`params` with its list of layers as one tree of arrays with a leading axis of n_layer, which `scan` walks."""
     if isinstance(params["h"], Mapping):

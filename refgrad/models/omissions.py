@@ -47,8 +47,6 @@ def transcendentals() -> sympy.Expr:
 
 def _produced() -> sympy.Expr:
     """Elements made by all products of the backward pass."""
-    total = sympy.Integer(0)
-    for uses, times in ((tally.LAYER, n_L), (tally.ENDS, 1)):
-        for use in uses:
-            total += times * sympy.sympify(PRODUCED.get(use.op, 0)).subs(use.widths.items())
-    return sympy.expand(total)
+    uses = [*((use, n_L) for use in tally.LAYER), *((use, 1) for use in tally.ENDS)]
+    made = (times * sympy.sympify(PRODUCED.get(use.op, 0)).subs(use.widths.items()) for use, times in uses)
+    return sympy.expand(sympy.Add(*made))

@@ -14,6 +14,7 @@ import sympy
 from jax import Array
 
 from refgrad.models._costs import priced, total
+from refgrad.models._inputs import check_widths
 from refgrad.ops import Cost, operations
 from refgrad.ops._numerics import product, wide
 from refgrad.ops.rnn import through_time
@@ -32,9 +33,7 @@ def init(key: Array, inputs: int, hidden: int, outputs: int, radius: float) -> P
     is `radius`, and so is its norm. The others are normal of 1/√(columns in).
     Raises ValueError for a width below 1, and for a radius that is negative or not finite.
     """
-    for name, value in (("inputs", inputs), ("hidden", hidden), ("outputs", outputs)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}, but must be at least 1")
+    check_widths(inputs=inputs, hidden=hidden, outputs=outputs)
     if not 0 <= radius < float("inf"):
         raise ValueError(f"radius is {radius}, but must be at least 0 and finite")
     first, second, third = jax.random.split(key, 3)

@@ -1,6 +1,6 @@
 """What `refgrad bench` prints: contenders as a table, and as a picture of time and temporaries."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from refgrad._text import Table
@@ -21,43 +21,31 @@ compile: XLA's; of PyTorch, what its first step took beyond the later ones; of t
 faults: minor page faults of the last step, the price of memory that the allocator had given back"""
 
 
+COLUMNS: dict[str, Callable[[Row], str]] = {
+    "contender": lambda row: row.label,
+    "time": lambda row: f"{row.ratio:.3f}",
+    "spread": lambda row: f"{row.spread[0]:.2f}…{row.spread[1]:.2f}",
+    "s/step": lambda row: f"{row.seconds:.3f}",
+    "tokens/s": lambda row: f"{row.tokens_per_second:,.0f}",
+    "GFLOP/s": lambda row: f"{row.flops_per_second / 1e9:,.0f}",
+    "roofline": lambda row: _known(row.roofline, ".2f"),
+    "temp. MB": lambda row: NONE if row.temporaries is None else f"{row.temporaries / 1e6:,.0f}",
+    "ratio": lambda row: _known(row.temporaries_ratio, ".3f"),
+    "peak MB": lambda row: f"{row.peak / 1e6:,.0f}",
+    "trace s": lambda row: _known(row.trace, ".1f"),
+    "compile s": lambda row: _known(row.compile, ".1f"),
+    "faults": lambda row: f"{row.faults:,}",
+}
+SWEPT = ("contender", "time", "s/step", "temp. MB", "trace s", "compile s")
+
+
+def _known(value: float | None, form: str) -> str:
+    return NONE if value is None else format(value, form)
+
+
 def contender_table(rows: Sequence[Row]) -> Table:
     """One line a contender. Memory in MB (10⁶ bytes), rates in tokens and 10⁹ FLOPs a second."""
-    header = [
-        "contender",
-        "time",
-        "spread",
-        "s/step",
-        "tokens/s",
-        "GFLOP/s",
-        "roofline",
-        "temp. MB",
-        "ratio",
-        "peak MB",
-        "trace s",
-        "compile s",
-        "faults",
-    ]
-    return Table(header, [_line(row) for row in rows])
-
-
-def _line(row: Row) -> list[str]:
-    low, high = row.spread
-    return [
-        row.label,
-        f"{row.ratio:.3f}",
-        f"{low:.2f}…{high:.2f}",
-        f"{row.seconds:.3f}",
-        f"{row.tokens_per_second:,.0f}",
-        f"{row.flops_per_second / 1e9:,.0f}",
-        NONE if row.roofline is None else f"{row.roofline:.2f}",
-        NONE if row.temporaries is None else f"{row.temporaries / 1e6:,.0f}",
-        NONE if row.temporaries_ratio is None else f"{row.temporaries_ratio:.3f}",
-        f"{row.peak / 1e6:,.0f}",
-        NONE if row.trace is None else f"{row.trace:.1f}",
-        NONE if row.compile is None else f"{row.compile:.1f}",
-        f"{row.faults:,}",
-    ]
+    return Table(list(COLUMNS), [[cell(row) for cell in COLUMNS.values()] for row in rows])
 
 
 def part_table(rows: Sequence[PartRow]) -> Table:
@@ -72,7 +60,7 @@ def part_table(rows: Sequence[PartRow]) -> Table:
                 f"{row.batch} × {row.sequence}",
                 row.rules,
                 NONE if row.seconds is None else f"{1e3 * row.seconds:.2f}",
-                NONE if row.ratio is None else f"{row.ratio:.3f}",
+                _known(row.ratio, ".3f"),
                 *_beside(row.temporaries, base.temporaries),
                 *_beside(row.residuals, base.residuals),
             ]
@@ -93,24 +81,13 @@ def _beside(size: int, reference: int) -> tuple[str, str]:
 
 def sweep_table(axis: str, points: Sequence[Point]) -> Table:
     """One line a point and contender."""
-    header = [axis, "contender", "time", "s/step", "temp. MB", "trace s", "compile s", "compile / autodiff's"]
     lines = []
     for point in points:
         reference = point.rows[0].compile or 0.0
-        lines += [
-            [
-                str(point.value),
-                row.label,
-                f"{row.ratio:.3f}",
-                f"{row.seconds:.3f}",
-                NONE if row.temporaries is None else f"{row.temporaries / 1e6:,.0f}",
-                NONE if row.trace is None else f"{row.trace:.1f}",
-                NONE if row.compile is None else f"{row.compile:.1f}",
-                f"{row.compile / reference:.2f}" if row.compile and reference else NONE,
-            ]
-            for row in point.rows
-        ]
-    return Table(header, lines)
+        for row in point.rows:
+            compiling = f"{row.compile / reference:.2f}" if row.compile and reference else NONE
+            lines.append([str(point.value), *(COLUMNS[name](row) for name in SWEPT), compiling])
+    return Table([axis, *SWEPT, "compile / autodiff's"], lines)
 
 
 def title(work: Work) -> str:

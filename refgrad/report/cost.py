@@ -3,13 +3,18 @@
 import csv
 import dataclasses
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from refgrad import cost
 from refgrad._text import Table
 from refgrad.cost.scopes import by_scope, parting
+from refgrad.ops import Row
+from refgrad.symbols import evaluate
 
 FIELDS = ("matmul", "elementwise", "transcendental", "read", "written")
 OUTSIDE = "(outside every scope)"
@@ -66,9 +71,21 @@ def price(name: str, f: Callable[..., Any], *args: Any, **closed: Any) -> Pass:
     A remainder stands in the result instead of being raised. Raises UnknownCost and TypeError as `cost.count` does.
     """
     try:
-        return Pass(name, cost.reconcile(f, *args, backward=name == "backward", **closed))
+        found = cost.reconcile(f, *args, backward=name == "backward", **closed)
     except cost.Unexplained as unexplained:
-        return Pass(name, unexplained.reconciliation)
+        found = unexplained.reconciliation
+    return Pass(name, found)
+
+
+def price_row(row: Row, name: str, sizes: Mapping[str, int]) -> Pass:
+    """One pass of an operation in float32, from the document's FLOPs (backward) and its row's closed form to XLA."""
+    cost_of_pass = row.backward if name == "backward" else row.forward
+    closed: dict[str, Any] = {"derived": tuple(evaluate(part, sizes) for part in cost_of_pass)}
+    if name == "backward":
+        closed["document"] = evaluate(row.document, sizes)
+        closed["causes"] = {cause: evaluate(term, sizes) for cause, term in row.causes.items()}
+    with jax.enable_x64(False):
+        return price(name, row.bound(sizes), *row.shapes(sizes, jnp.float32), **closed)
 
 
 def tree_table(priced: Pass, depth: int) -> Table:

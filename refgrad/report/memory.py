@@ -1,11 +1,9 @@
 """Bytes kept from forward to backward: one block by rules, by autodiff, by remat, each derived and measured."""
 
 import dataclasses
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import sympy
 
 from refgrad import cost
@@ -45,10 +43,8 @@ def block_residuals(way: str, config: gpt2.Config, batch: int, sequence: int) ->
 
     def kept(n_layer: int, scan: bool = False) -> int:
         size = dataclasses.replace(config, n_layer=n_layer)
-        loss = partial(gpt2.loss, config=size, scan=scan, **WAYS[way])
-        params = gpt2.shapes(size)
-        ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
-        return cost.residuals(loss, jax.eval_shape(gpt2.stack, params) if scan else params, ids, ids).bytes
+        program = gpt2.abstract_loss(size, batch, sequence, stacked=scan, scan=scan, **WAYS[way])
+        return cost.residuals(*program).bytes
 
     formula = BLOCK_RESIDUALS[way]
     derived = evaluate(formula, config.dims(batch, sequence))
@@ -80,7 +76,5 @@ def jacobian_text() -> str:
 
 def plan(config: gpt2.Config, batch: int, sequence: int) -> cost.Memory:
     """XLA's own plan of the loss's forward and backward pass, which it compiles."""
-    params = gpt2.shapes(config)
-    ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
     with jax.enable_x64(False):
-        return cost.memory(partial(gpt2.loss, config=config), params, ids, ids)
+        return cost.memory(*gpt2.abstract_loss(config, batch, sequence))

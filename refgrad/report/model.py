@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import sympy
 from jax import Array
@@ -14,7 +13,7 @@ from jax import Array
 from refgrad import cost, verify
 from refgrad._text import Table
 from refgrad.models import gpt2, tally
-from refgrad.models._inputs import path_name
+from refgrad.models._inputs import named_leaves
 from refgrad.report.cost import Pass, price
 from refgrad.symbols import evaluate
 
@@ -49,18 +48,15 @@ def gradient_errors(
     with jax.default_matmul_precision("highest"):
         got = jax.jit(jax.grad(loss))(params)
         want = jax.jit(jax.grad(verify.without_rules(loss)))(params)
-    return {
-        path_name(path): relative(g, w)
-        for (path, g), w in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True)
-    }
+    wanted = named_leaves(want)
+    return {name: relative(leaf, wanted[name]) for name, leaf in named_leaves(got).items()}
 
 
 def parameter_results(config: gpt2.Config, errors: Mapping[str, Mapping[str, float]]) -> list[ParameterResult]:
     """`gradient_errors` by dtype, turned into one result per parameter."""
-    shapes = gpt2.shapes(config)
     return [
-        ParameterResult(path_name(path), leaf.shape, {dtype: errors[dtype][path_name(path)] for dtype in errors})
-        for path, leaf in jax.tree.leaves_with_path(shapes)
+        ParameterResult(name, leaf.shape, {dtype: errors[dtype][name] for dtype in errors})
+        for name, leaf in named_leaves(gpt2.shapes(config)).items()
     ]
 
 
@@ -86,37 +82,21 @@ def parameter_table(results: Sequence[ParameterResult]) -> Table:
     return Table(header, rows)
 
 
-def reconcile_model(config: gpt2.Config, batch: int, sequence: int, rules: str = "document") -> cost.Reconciliation:
-    """From the document's total (D2.22) to XLA's count of the whole backward pass, at this model's sizes.
+def model_pass(
+    name: str, config: gpt2.Config, batch: int, sequence: int, rules: str = "document", scan: bool = True
+) -> Pass:
+    """One pass of the loss, from the document's total (backward) and the closed form to XLA.
 
-    A remainder stands in the result instead of being raised. Layers are unrolled, since XLA counts a loop's body once.
+    XLA counts a scanned loop's body once, which the reconciliation follows; unrolled layers it counts as they are.
     """
-    dims = config.fused_dims(batch, sequence)
-    tied = config.tie_word_embeddings
-    exact, named = tally.backward(tied, rules), tally.differences(tied, rules)
-    try:
-        with jax.enable_x64(False):
-            return cost.reconcile(
-                *_loss_of_params(config, batch, sequence, rules=rules),
-                derived=(evaluate(exact.flops, dims), evaluate(exact.transcendentals, dims)),
-                document=evaluate(tally.PRINTED_TOTAL, dims),
-                causes={cause: evaluate(term, dims) for cause, term in named.items()},
-                backward=True,
-            )
-    except cost.Unexplained as unexplained:
-        return unexplained.reconciliation
-
-
-def model_pass(name: str, config: gpt2.Config, batch: int, sequence: int) -> Pass:
-    """One pass of the loss, its layers scanned, from the document's total (backward) and the closed form to XLA."""
-    dims, tied = config.dims(batch, sequence), config.tie_word_embeddings
-    exact = tally.forward() if name == "forward" else tally.backward(tied)
+    dims, tied = config.fused_dims(batch, sequence), config.tie_word_embeddings
+    exact = tally.forward(rules) if name == "forward" else tally.backward(tied, rules)
     closed: dict[str, Any] = {"derived": tuple(evaluate(part, dims) for part in exact)}
     if name == "backward":
         closed["document"] = evaluate(tally.PRINTED_TOTAL, dims)
-        closed["causes"] = {cause: evaluate(term, dims) for cause, term in tally.differences(tied).items()}
+        closed["causes"] = {cause: evaluate(term, dims) for cause, term in tally.differences(tied, rules).items()}
     with jax.enable_x64(False):
-        return price(name, *_loss_of_params(config, batch, sequence, scan=True), **closed)
+        return price(name, *gpt2.abstract_loss(config, batch, sequence, rules=rules, scan=scan), **closed)
 
 
 def recomputation(config: gpt2.Config, batch: int, sequence: int) -> dict[str, tuple[int, int]]:
@@ -124,16 +104,9 @@ def recomputation(config: gpt2.Config, batch: int, sequence: int) -> dict[str, t
     dims = config.dims(batch, sequence)
     derived = [evaluate(part, dims) for part in tally.recomputation()]
     with jax.enable_x64(False):
-        again = cost.count_backward(*_loss_of_params(config, batch, sequence, scan=True, remat=True)).recomputed
+        again = cost.count_backward(*gpt2.abstract_loss(config, batch, sequence, scan=True, remat=True)).recomputed
     counted = again.flops, again.transcendental
     return dict(zip(("FLOPs", "transcendentals"), zip(derived, counted, strict=True), strict=True))
-
-
-def _loss_of_params(config: gpt2.Config, batch: int, sequence: int, **how: Any) -> tuple[Any, ...]:
-    """The loss as a function of parameters and ids, and its abstract arguments: nothing is allocated."""
-    params = gpt2.shapes(config)
-    ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
-    return partial(gpt2.loss, config=config, **how), params, ids, ids
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +140,7 @@ def total(name: str, config: gpt2.Config, rules: str = "document", batch: int = 
     dims = config.fused_dims(batch, sequence)
     exact = tally.backward(config.tie_word_embeddings, rules)
     with jax.enable_x64(False):
-        counted = cost.count_backward(*_loss_of_params(config, batch, sequence, rules=rules, scan=True))
+        counted = cost.count_backward(*gpt2.abstract_loss(config, batch, sequence, rules=rules, scan=True))
     return Total(
         name,
         evaluate(tally.PRINTED_TOTAL, dims),

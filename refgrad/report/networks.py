@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from refgrad import cost
 from refgrad._text import Table
-from refgrad.models._inputs import path_name
+from refgrad.models._inputs import named_leaves
 from refgrad.models.networks import Network
+from refgrad.report.cost import Pass, price
 from refgrad.report.model import BOUNDS, relative
 from refgrad.symbols import evaluate
 
@@ -24,17 +24,22 @@ class NetworkResult:
     name: str
     source: str
     errors: Mapping[str, Mapping[str, float]]
-    passes: Mapping[str, cost.Reconciliation]
+    passes: Mapping[str, Pass]
 
     @property
     def ok(self) -> bool:
         """Whether every difference is within its bound (NaN is not), and no FLOP is unexplained."""
         within = all(error <= BOUNDS[dtype] for dtype, found in self.errors.items() for error in found.values())
-        return within and all(way.ok for way in self.passes.values())
+        return within and not self.unexplained
+
+    @property
+    def unexplained(self) -> int:
+        """FLOPs and transcendentals over, of both passes."""
+        return sum(priced.unexplained for priced in self.passes.values())
 
     def data(self) -> dict[str, Any]:
         """The result as plain data for JSON."""
-        passes = {name: way.json() for name, way in self.passes.items()}
+        passes = {name: priced.reconciliation.json() for name, priced in self.passes.items()}
         return {"network": self.name, "source": self.source, "ok": self.ok, "errors": self.errors, "cost": passes}
 
 
@@ -42,7 +47,7 @@ def verify_network(name: str, network: Network, dtypes: Sequence[str]) -> Networ
     """The gradients of every parameter and of the inputs in each dtype, and both passes from the rows to XLA."""
     errors = {dtype: _errors(network, dtype) for dtype in dtypes}
     with jax.enable_x64(False):
-        passes = {direction: _reconciled(network, direction) for direction in ("forward", "backward")}
+        passes = {name: _price(network, name) for name in ("forward", "backward")}
     return NetworkResult(name, network.source, errors, passes)
 
 
@@ -53,29 +58,23 @@ def _errors(network: Network, dtype: str) -> dict[str, float]:
     def gradients(rules: str) -> dict[str, Any]:
         with jax.default_matmul_precision("highest"):
             params, x = jax.jit(jax.grad(partial(network.loss, rules=rules), (0, 1)))(*args)
-        named = {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(params)}
-        return {**named, "x": x}
+        return {**named_leaves(params), "x": x}
 
     got, want = gradients("document"), gradients("autodiff")
     return {name: relative(leaf, want[name]) for name, leaf in got.items()}
 
 
-def _reconciled(network: Network, direction: str) -> cost.Reconciliation:
-    """A pass from the rows of the network's operations to XLA; a remainder stands in the result."""
+def _price(network: Network, name: str) -> Pass:
+    """A pass from the rows of the network's operations to XLA."""
     params, x, *targets = network.arguments(jnp.float32)
     given = [t for t in targets if jnp.issubdtype(t.dtype, jnp.integer)]  # float targets would get a gradient
     held = [np.asarray(t) for t in targets if not jnp.issubdtype(t.dtype, jnp.integer)]
-    exact = network.exact[direction]
-    derived = evaluate(exact.flops, network.sizes), evaluate(exact.transcendentals, network.sizes)
-    backward = direction == "backward"
+    derived = tuple(evaluate(part, network.sizes) for part in network.exact[name])
 
     def loss(*args: Any) -> jax.Array:
         return network.loss(*args, *held)
 
-    try:
-        return cost.reconcile(loss, params, x, *given, derived=derived, backward=backward)
-    except cost.Unexplained as unexplained:
-        return unexplained.reconciliation
+    return price(name, loss, params, x, *given, derived=derived)
 
 
 def network_table(results: Sequence[NetworkResult]) -> Table:
@@ -85,8 +84,7 @@ def network_table(results: Sequence[NetworkResult]) -> Table:
     header = ["network", "claim", *bounds, "forward FLOPs", "backward FLOPs", "ratio", "unexplained", "verdict"]
     rows = []
     for result in results:
-        forward, backward = (way.count.flops for way in result.passes.values())
-        over = sum(abs(step.unexplained) for way in result.passes.values() for step in way.steps if step.asserted)
+        forward, backward = (priced.count.flops for priced in result.passes.values())
         rows.append(
             [
                 result.name,
@@ -95,7 +93,7 @@ def network_table(results: Sequence[NetworkResult]) -> Table:
                 f"{forward:,}",
                 f"{backward:,}",
                 f"{backward / forward:.2f}",
-                str(over),
+                str(result.unexplained),
                 "ok" if result.ok else "FAIL",
             ]
         )

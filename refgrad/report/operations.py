@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from refgrad import cost, verify
+from refgrad import verify
 from refgrad._text import Table
 from refgrad.models import gpt2
 from refgrad.ops import Row
+from refgrad.report.cost import Pass, price_row
 from refgrad.symbols import evaluate
 
 BESIDE = {"m": 16, "c": 20, "v": 40, "H": 6, "W": 5, "k": 3, "l": 2}  # blocks, chunks, images: no sizes of the model
@@ -20,17 +20,17 @@ SAME = ("float64", "autodiff")  # in float64 autodiff of the plain forward is th
 
 @dataclasses.dataclass(frozen=True)
 class OperationResult:
-    """One operation: a report per dtype, and the way from the document's FLOPs to XLA's."""
+    """One operation: a report per dtype, and the backward pass from the document's FLOPs to XLA's."""
 
     row: Row
     dims: Mapping[str, int]
     reports: Mapping[str, verify.Report]
-    reconciliation: cost.Reconciliation
+    priced: Pass
 
     @property
     def ok(self) -> bool:
         """Whether every cotangent holds in every dtype, and no FLOP is unexplained."""
-        return self.unexplained == 0 and not self.failures
+        return self.priced.unexplained == 0 and not self.failures
 
     @property
     def failures(self) -> tuple[verify.Row, ...]:
@@ -40,9 +40,8 @@ class OperationResult:
         Kinks are no failure: narrow arguments have ties by chance, and what the rule makes of them is its contract.
         """
         rows = (row for report in self.reports.values() for row in report.rows)
-        holds = ("ok", "kink")
         return tuple(
-            row for row in rows if row.verdict not in holds or (row.property == "accuracy" and _share(row) > 1)
+            row for row in rows if row.verdict not in HOLDS or (row.property == "accuracy" and _share(row) > 1)
         )
 
     @property
@@ -58,11 +57,6 @@ class OperationResult:
             if row in failures
         )
 
-    @property
-    def unexplained(self) -> int:
-        """FLOPs and transcendentals over, summed in absolute value over the asserted steps."""
-        return sum(abs(step.unexplained) for step in self.reconciliation.steps if step.asserted)
-
     def data(self) -> dict[str, Any]:
         """The result as plain data for JSON."""
         return {
@@ -71,7 +65,7 @@ class OperationResult:
             "dims": dict(self.dims),
             "ok": self.ok,
             "reports": {dtype: report.data() for dtype, report in self.reports.items()},
-            "cost": self.reconciliation.json(),
+            "cost": self.priced.reconciliation.json(),
         }
 
 
@@ -88,22 +82,7 @@ def verify_operation(row: Row, dims: Mapping[str, int], dtypes: Sequence[str]) -
         )
         for dtype in dtypes
     }
-    return OperationResult(row, dims, reports, reconcile_operation(row, dims))
-
-
-def reconcile_operation(row: Row, dims: Mapping[str, int]) -> cost.Reconciliation:
-    """Walk from the document's backward FLOPs to XLA's; a remainder stands in the result instead of being raised."""
-    derived = (evaluate(row.backward.flops, dims), evaluate(row.backward.transcendentals, dims))
-    causes = {cause: evaluate(term, dims) for cause, term in row.causes.items()}
-    document = evaluate(row.document, dims)
-    shapes = row.shapes(dims, jnp.float32)
-    try:
-        with jax.enable_x64(False):
-            return cost.reconcile(
-                row.bound(dims), *shapes, derived=derived, document=document, causes=causes, backward=True
-            )
-    except cost.Unexplained as unexplained:
-        return unexplained.reconciliation
+    return OperationResult(row, dims, reports, price_row(row, "backward", dims))
 
 
 def accuracy_table(results: Sequence[OperationResult]) -> Table:
@@ -139,7 +118,7 @@ def cost_table(results: Sequence[OperationResult]) -> Table:
     """The document's backward FLOPs, each named difference as a polynomial and a number, and XLA's count."""
     rows = []
     for result in results:
-        lowered = result.reconciliation.lowered
+        lowered = result.priced.reconciliation.lowered
         differences = "; ".join(f"{n:+,} {cause}" for cause, n in _differences(result).items())
         rows.append(
             [
@@ -148,7 +127,7 @@ def cost_table(results: Sequence[OperationResult]) -> Table:
                 f"{evaluate(result.row.document, result.dims):,}",
                 f"{lowered.flops:,}",
                 f"{lowered.transcendentals:,}",
-                str(result.unexplained),
+                str(result.priced.unexplained),
                 differences,
             ]
         )
@@ -159,7 +138,7 @@ def cost_table(results: Sequence[OperationResult]) -> Table:
 def _differences(result: OperationResult) -> dict[str, int]:
     """Why XLA's FLOPs are not the document's: the row's causes, then the lowering's, loops taken together."""
     causes = {cause: evaluate(term, result.dims) for cause, term in result.row.causes.items()}
-    for step in result.reconciliation.steps:
+    for step in result.priced.reconciliation.steps:
         if (step.figure, step.start) == ("flops", "counted"):
             for name, n in step.causes.items():
                 kind = name.partition(" instead of")[0]

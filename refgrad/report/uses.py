@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from refgrad import cost
 from refgrad._text import Table
 from refgrad.models.tally import LAYER, Use
-from refgrad.ops import TABLE, Row
-from refgrad.report.cost import Pass, price
+from refgrad.ops import TABLE
+from refgrad.report.cost import Pass, price_row
 from refgrad.symbols import evaluate
 
 ITEM = {"w": 4, "a": 4}  # bytes of an element in float32
@@ -52,22 +52,12 @@ def price_use(use: Use, dims: Mapping[str, int]) -> UseResult:
     """Price one use at the model's dimensions, from shapes alone, in float32."""
     row = TABLE[use.op]
     sizes = use.sizes(dims)
+    forward, backward = (price_row(row, name, sizes) for name in ("forward", "backward"))
     with jax.enable_x64(False):
-        op, shapes = row.bound(sizes), row.shapes(sizes, jnp.float32)
-        forward, backward = (_price(row, name, op, shapes, sizes) for name in ("forward", "backward"))
-        measured = cost.residuals(op, *shapes)
+        measured = cost.residuals(row.bound(sizes), *row.shapes(sizes, jnp.float32))
     kept = evaluate(row.residuals, {**sizes, **ITEM}), measured.bytes + measured.argument_bytes
     times = dims["n_L"] if use in LAYER else 1
     return UseResult(use, times, evaluate(row.document, sizes), forward, backward, kept)
-
-
-def _price(row: Row, name: str, op: Any, shapes: tuple[Any, ...], sizes: Mapping[str, int]) -> Pass:
-    closed = row.backward if name == "backward" else row.forward
-    derived = evaluate(closed.flops, sizes), evaluate(closed.transcendentals, sizes)
-    if name == "forward":
-        return price(name, op, *shapes, derived=derived)
-    causes = {cause: evaluate(term, sizes) for cause, term in row.causes.items()}
-    return price(name, op, *shapes, derived=derived, document=evaluate(row.document, sizes), causes=causes)
 
 
 def use_table(results: list[UseResult]) -> Table:

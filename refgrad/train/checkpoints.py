@@ -12,7 +12,6 @@ again when it is read, and a checkpoint with a damaged one is passed over, sayin
 """
 
 import contextlib
-import errno
 import gc
 import hashlib
 import json
@@ -28,7 +27,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from refgrad.models._inputs import path_name
+from refgrad._files import DISK_FULL
+from refgrad.models._inputs import named_leaves
 from refgrad.train.digest import digests
 from refgrad.train.optimiser import State
 
@@ -41,7 +41,6 @@ GROUP = 2**28
 """Bytes that are read back at a time."""
 CONCURRENT_GB = 1
 """What orbax may hold of encoded or decoded arrays at once."""
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Leaves = dict[str, Any]
 
 
@@ -55,11 +54,6 @@ class Restored(NamedTuple):
     step: int
     leaves: Leaves
     about: dict[str, Any]
-
-
-def named(tree: Any) -> Leaves:
-    """The tree's leaves by name: "params.h.0.attn.c_attn.weight", "opt_state.0.count"."""
-    return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 class Checkpoints:
@@ -90,7 +84,7 @@ class Checkpoints:
                     self._delete(later)
         self._restored = None
         self.finish()
-        leaves = named(state)
+        leaves = named_leaves(state)
         checked = digests(leaves)
         facts = {name: {"digest": checked[name], "shape": leaf.shape} for name, leaf in leaves.items()}
         contents = {**about, "step": step, "leaves": facts}
@@ -133,11 +127,11 @@ class Checkpoints:
         `say` is told of each damaged one that is passed over. Raises CheckpointError where all are damaged, and
         ValueError where one holds a state of another form than `like`.
         """
-        found = newest(self.folder, named(like), say)
+        found = newest(self.folder, named_leaves(like), say)
         if found is None:
             return None
         self._restored = found.step
-        leaves = [found.leaves[name] for name in named(like)]
+        leaves = [found.leaves[name] for name in named_leaves(like)]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), found
 
     def _delete(self, step: int) -> None:
@@ -340,7 +334,7 @@ def _reason(error: BaseException) -> str:
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
     text = " ".join(str(one) for one in chain)
-    for full in map(os.strerror, FULL):
+    for full in map(os.strerror, DISK_FULL):
         if full in text:
             return f"there is no space left for it ({full}): free some, then go on with --resume"
     first = chain[-1]

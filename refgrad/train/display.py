@@ -46,9 +46,7 @@ class Display:
         used = cost.mfu(mean, self._flops, self._peak)
         waiting = sum(self._waits) / sum(self._seconds)
         rate = self._flops / mean
-        unit, size = next(
-            (u, s) for u, s in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)) if rate >= s or u == "M"
-        )
+        unit, size = next((u, s) for u, s in UNITS if rate >= s or u == "M")
         return (
             f"{self._tokens / mean:,.0f} tokens/s  {rate / size:.3g} {unit}FLOP/s  MFU {used:.0%}  "
             f"waiting for data {waiting:.1%}"

@@ -4,14 +4,12 @@ XLA divides sums by the number of cores and devices, picks instructions by the p
 version; with all of these equal it repeats.
 """
 
-import platform
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any
 
 import jax
 
-from refgrad._machine import cores, processor, vector
+from refgrad._machine import cores, processor, vector, versions
 
 PACKAGES = ("jax", "jaxlib", "optax", "refgrad")
 
@@ -26,8 +24,7 @@ def facts(mesh: Mapping[str, Any]) -> dict[str, Any]:
         "devices": f"{len(devices)} × {devices[0].device_kind}",
         "processes": jax.process_count(),
         "mesh": dict(mesh),
-        "python": platform.python_version(),
-        **{package: metadata.version(package) for package in PACKAGES},
+        **versions(PACKAGES),
     }
 
 

@@ -30,7 +30,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from refgrad.jaxpr.avals import varying_axes
 from refgrad.models import gpt2
-from refgrad.models._composition import attention_by
+from refgrad.models._composition import attention_by, projections
 from refgrad.models._inputs import check_ids, check_params, path_name
 from refgrad.ops import operations
 from refgrad.ops._numerics import after
@@ -147,7 +147,7 @@ class Device(Pieces):
     def _attention(self, x: Array, attn: gpt2.Params) -> Array:
         """What this device's heads add to the stream."""
         o, heads = operations(self.rules), self.config.n_head // self.size("model")
-        w_qkv, b_qkv, w_out, b_out = _projections(attn, "c_attn")
+        w_qkv, b_qkv, w_out, b_out = projections(attn, "c_attn")
         if not hasattr(o, "block"):
             return attend(o, x, w_qkv, b_qkv, w_out, b_out, heads)
         q, k, v = (split_heads(part, heads) for part in jnp.split(o.linear(x, w_qkv, b_qkv), 3, axis=-1))
@@ -156,7 +156,7 @@ class Device(Pieces):
     def _mlp(self, x: Array, mlp: gpt2.Params) -> Array:
         """What this device's hidden columns add to the stream."""
         o = operations(self.rules)
-        w_fc, b_fc, w_proj, b_proj = _projections(mlp, "c_fc")
+        w_fc, b_fc, w_proj, b_proj = projections(mlp, "c_fc")
         if hasattr(o, "block"):
             return o.mlp(x, w_fc, b_fc, w_proj, b_proj)
         return o.linear(o.gelu(o.linear(x, w_fc, b_fc)), w_proj, b_proj)
@@ -234,7 +234,3 @@ class Device(Pieces):
             lambda _, dx: (lax.all_gather(dx, "model", axis=1, tiled=True, to="invarying"),),
         )
         return part(x)
-
-
-def _projections(module: gpt2.Params, first: str) -> tuple[Array, ...]:
-    return tuple(module[name][part] for name in (first, "c_proj") for part in ("weight", "bias"))

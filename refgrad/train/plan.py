@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from functools import partial
 from typing import Any
 
 import jax
@@ -11,8 +10,7 @@ import jax.numpy as jnp
 from refgrad import cost
 from refgrad._text import Table, table
 from refgrad.models import gpt2
-from refgrad.train.optimiser import State, init_state
-from refgrad.train.step import make_step
+from refgrad.train.optimiser import State
 from refgrad.train.walk import EMBEDDINGS, Pieces, cast
 
 
@@ -48,21 +46,8 @@ def nbytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def memory_plan(config: gpt2.Config, tx: Any, batch: int, sequence: int, **choices: Any) -> Plan:
-    """The plan of the step that `make_step(config, tx, **choices)` makes, for float32 parameters. Compiles that step.
-
-    Raises as `make_step` and its step do, and RuntimeError where the backend has no memory analysis.
-    """
-    step, scan = make_step(config, tx, **choices), choices.get("scan", False)
-    params = gpt2.shapes(config)
-    params = jax.eval_shape(gpt2.stack, params) if scan else params
-    state = jax.eval_shape(partial(init_state, tx=tx), params)
-    ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
-    return plan_of(step.lower(state, ids, ids).compile(), config, state, batch, sequence, **choices)
-
-
 def plan_of(compiled: Any, config: gpt2.Config, state: State, batch: int, sequence: int, **choices: Any) -> Plan:
-    """The plan of that step, compiled already, for a state whose leaves may be abstract.
+    """The plan of a step that `make_step(config, …, **choices)` made, for a state whose leaves may be abstract.
 
     Raises RuntimeError where the backend has no memory analysis.
     """

@@ -15,7 +15,8 @@ import jax
 
 from refgrad._files import write_json
 from refgrad.models import gpt2
-from refgrad.train.checkpoints import named, newest
+from refgrad.models._inputs import named_leaves
+from refgrad.train.checkpoints import newest
 from refgrad.train.settings import Settings
 
 RUN, METRICS, CHECKPOINTS = "run.json", "metrics.jsonl", "checkpoints"
@@ -84,7 +85,7 @@ def trained(folder: Path, say: Callable[[str], None] = print) -> Trained:
     shapes = jax.eval_shape(gpt2.stack, shapes) if run.settings.train.scan else shapes
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), {"params": shapes})
-    found = newest(folder / CHECKPOINTS, named(like), say)
+    found = newest(folder / CHECKPOINTS, named_leaves(like), say)
     if found is None:
         raise ValueError(f"{folder} has no checkpoint yet: the first comes after checkpoint.every steps")
     params = jax.tree.unflatten(jax.tree.structure(shapes), list(found.leaves.values()))

@@ -19,7 +19,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from refgrad.models import gpt2
-from refgrad.models._inputs import path_name
+from refgrad.models._inputs import named_leaves, path_name
 
 AXES = ("data", "fsdp", "model")
 Entry = tuple[str, ...]
@@ -102,7 +102,7 @@ def shardings(state: Any, mesh: Mesh) -> Any:
     An array that stands under a parameter's name and has its shape is split as the parameter is, any other (a count, a
     key, a factored moment) is whole on every device.
     """
-    params = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(_params(state))}
+    params = named_leaves(_params(state))
 
     def of(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
         parts = path_name(path).split(".")

@@ -17,10 +17,10 @@ from refgrad.train.clip import scaled, squares
 from refgrad.train.measures import Measures, measures, squares_by_leaf, unless_finite
 from refgrad.train.optimiser import State, check_transformation, init_state, update
 from refgrad.train.separate import separate
+from refgrad.train.settings import MEMORY
 from refgrad.train.sharding import shardings
 from refgrad.train.walk import Pieces, cast
 
-MEMORY = ("plain", "fast", "small")
 WAY_OUT = "take memory='plain', or clip_norm=… in place of optax.clip_by_global_norm"
 
 

@@ -6,7 +6,6 @@ Source: Chowdhery et al. (2022), "PaLM", appendix B.
 """
 
 import time
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -34,10 +33,8 @@ SIZE, REPEATS = 1024, 20
 
 def step_flops(config: gpt2.Config, batch: int, sequence: int) -> int:
     """FLOPs of a step's matrix products, from abstract values."""
-    params = jax.eval_shape(gpt2.stack, gpt2.shapes(config))
-    ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
-    loss = partial(gpt2.loss, config=config, scan=True)
-    return cost.count(loss, params, ids, ids).matmul + cost.count_backward(loss, params, ids, ids).matmul
+    program = gpt2.abstract_loss(config, batch, sequence, stacked=True, scan=True)
+    return cost.count(*program).matmul + cost.count_backward(*program).matmul
 
 
 def peak_rate(dtype: str) -> tuple[float, str]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad._files import write_json
-from refgrad.models._inputs import check_params, path_name
+from refgrad.models._inputs import check_params, named_leaves
 from refgrad.models.gpt2 import Config, shapes
 from refgrad.weights.config_json import config_json
 from refgrad.weights.names import CONFIG, DTYPES, INDEX, WEIGHTS, parameter_shapes, stored_name
@@ -81,7 +81,7 @@ def _check_target(target: Path) -> None:
 def _write(folder: Path, params: Mapping[str, Any], config: Config, dtype: str, shard_bytes: int) -> None:
     """The files of the model, one shard's tensors in memory at a time."""
     write_json(folder / CONFIG, config_json(config, dtype))
-    leaves = {path_name(place): leaf for place, leaf in jax.tree_util.tree_leaves_with_path(params)}
+    leaves = named_leaves(params)
     sizes = {name: int(np.prod(shape)) * jnp.dtype(dtype).itemsize for name, shape in parameter_shapes(config).items()}
     shards = list(_shards(sizes, shard_bytes))
     places = {}

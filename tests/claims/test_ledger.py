@@ -4,10 +4,9 @@ import dataclasses
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from refgrad.claims import LEDGER, Case, Check, Claim, evaluate, run_claim
+from refgrad.claims import LEDGER, Case, Check, Claim, run_claim
 from refgrad.cli import main
 from tests.claims import test_d2
 
@@ -78,21 +77,6 @@ def test_a_wrong_formula_in_a_right_ones_place_is_found(id, x64):
     finding = planted.run()
     assert finding.kind == "is wrong" and finding.reason
     assert dataclasses.replace(check, printed=f"1.001 * ({check.printed})", corrected="").run().kind == "undecided"
-
-
-@pytest.mark.parametrize(
-    ("formula", "message"),
-    [
-        ("__import__('os')", "__import__"),
-        ("x.__class__", "__class__"),
-        ("open(x)", "open"),
-        ("(lambda: 1)()", "Lambda|lambda"),
-        ("y + 1", "y"),
-    ],
-)
-def test_a_formula_has_no_other_words_than_its_own(formula, message):
-    with pytest.raises(ValueError, match=message):
-        evaluate(formula, {"x": np.ones(2)})
 
 
 def test_an_undecided_row_turns_the_command_red(monkeypatch, capsys):

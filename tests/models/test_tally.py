@@ -45,12 +45,12 @@ def test_equals_xla_to_the_last_flop(name):
     ):
         assert xla.flops == evaluate(closed.flops, dims) < 2**24
         assert xla.transcendentals == evaluate(closed.transcendentals, dims)
-    assert model.reconcile_model(config, batch, sequence).ok
+    assert model.model_pass("backward", config, batch, sequence, scan=False).reconciliation.ok
 
 
 def test_loop_and_scan_have_one_count_and_xla_two():
     config, batch, sequence = MODELS["tied"]
-    loop, scan = (model._loss_of_params(config, batch, sequence, scan=scan) for scan in (False, True))
+    loop, scan = (gpt2.abstract_loss(config, batch, sequence, scan=scan) for scan in (False, True))
     counts = [cost.count_backward(*program) for program in (loop, scan)]
     assert counts[0].flops == counts[1].flops
     assert counts[0].transcendental == counts[1].transcendental
@@ -73,8 +73,8 @@ def test_fused_equals_xla_to_the_last_flop(name, monkeypatch):
     monkeypatch.setattr(_composition, "QUERIES", 2)  # several blocks, the last of them shorter
     monkeypatch.setattr(_composition, "ROWS_OF_LOGITS", {"cpu": 6})
     config, batch, sequence = MODELS[name]
-    assert model.reconcile_model(config, batch, sequence, "fused").ok
-    program = model._loss_of_params(config, batch, sequence, rules="fused")
+    assert model.model_pass("backward", config, batch, sequence, "fused", scan=False).reconciliation.ok
+    program = gpt2.abstract_loss(config, batch, sequence, rules="fused")
     made = cost.count(lambda *a: jax.vjp(program[0], *a), *program[1:])
     dims = config.fused_dims(batch, sequence)
     for part, counted in zip(range(2), (made.flops, made.transcendental), strict=True):
@@ -92,5 +92,5 @@ def test_a_planted_flop_is_unexplained(monkeypatch):
     exact = tally.backward(True)
     monkeypatch.setattr(tally, "backward", lambda tied, rules: exact._replace(flops=exact.flops + 1))
     config, batch, sequence = MODELS["tied"]
-    assert not model.reconcile_model(config, batch, sequence).ok
+    assert not model.model_pass("backward", config, batch, sequence, scan=False).reconciliation.ok
     assert model.total("124M", gpt2.SIZES["124M"]).unexplained == 1

@@ -12,6 +12,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from refgrad.models import gpt2
+from refgrad.models._inputs import named_leaves
 from refgrad.train import checkpoints
 from refgrad.train.checkpoints import CheckpointError, Checkpoints
 from refgrad.train.optimiser import init_state
@@ -110,7 +111,7 @@ def test_a_damaged_one_is_named_and_the_one_before_taken(name, copy):
     (text,) = said
     assert str(copy / "3") in text and text.endswith("the one before is taken")
     with pytest.raises(CheckpointError, match=message):
-        checkpoints.read(copy / "3", checkpoints.named(shapes()))
+        checkpoints.read(copy / "3", named_leaves(shapes()))
 
 
 def test_all_damaged(copy):

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from refgrad.claims._ledger import Case, Check, Claim
-from refgrad.claims._oracle import at, gradients, normal, once, value, weighted
+from refgrad.claims._ledger import Case, Check, Claim, deferred
+from refgrad.claims._oracle import at_sizes, gradients, normal, once, value, weighted
 from refgrad.ops import operations
 
 OPS = operations("document")
@@ -29,7 +29,7 @@ def _orthogonal(seed: int, n: int) -> Any:
 
 
 @cache
-def _linear_stacks() -> tuple[Case, ...]:
+def _linear_stack() -> tuple[Case, ...]:
     """The gradient's norm over the one sent, through linear layers whose every derivative is one factor."""
     found = []
     for depth in DISTANCES:
@@ -50,12 +50,8 @@ def _linear_stacks() -> tuple[Case, ...]:
     return tuple(found)
 
 
-def _linear_stack() -> Iterator[Case]:
-    yield from _linear_stacks()
-
-
 def _deep_enough() -> Iterator[Case]:
-    for case in _linear_stacks():
+    for case in _linear_stack():
         if case.values["depth"] == max(DISTANCES):
             yield Case(case.at, case.values)
 
@@ -112,16 +108,13 @@ def _remedies() -> Mapping[str, tuple[Any, Any]]:
     }
 
 
-def _remedy(name: str) -> Callable[[], Iterator[Case]]:
+@deferred
+def _remedy(name: str) -> Iterator[Case]:
     """Norms without and with a remedy, 10, 20 and 40 layers back."""
-
-    def cases() -> Iterator[Case]:
-        without, remedied = _remedies()[name]
-        for back in DISTANCES:
-            values = {"plain": float(without[back - 1]), "remedied": float(remedied[back - 1])}
-            yield Case(f"{back} layers back", {**BOUNDS, **values})
-
-    return cases
+    without, remedied = _remedies()[name]
+    for back in DISTANCES:
+        values = {"plain": float(without[back - 1]), "remedied": float(remedied[back - 1])}
+        yield Case(f"{back} layers back", {**BOUNDS, **values})
 
 
 def _clipped() -> Iterator[Case]:
@@ -137,34 +130,16 @@ NEARER = "abs(log(remedied)) <= half * abs(log(plain))"
 TIMES = ({"s": 4, "i": 3, "h": 5}, {"s": 4, "i": 2, "h": 3}, {"s": 4, "i": 5, "h": 2})
 
 
-@cache
-def _recurrences() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
+@at_sizes(TIMES)
+def _recurrence(s: int, i: int, h: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Four steps in time: each one's Jacobian, and the gradients by the derived backpropagation through time."""
-    found = []
-    for sizes in TIMES:
-        s, i, h = sizes.values()
-        x, h_0, W_x, W_h, b = normal(0, s, i), normal(1, h), normal(2, i, h), normal(3, h, h), normal(4, h)
-        ct = normal(5, h)
-
-        def last(x: Any, h_0: Any, W_x: Any, W_h: Any, b: Any) -> Any:
-            return OPS.rnn(x, h_0, W_x, W_h, b)[-1]
-
-        pulled = gradients(weighted(last, ct), x, h_0, W_x, W_h, b)
-        states = np.concatenate([h_0[None], value(OPS.rnn, x, h_0, W_x, W_h, b)])
-        J = {f"J{t}": np.diag(1 - states[t] ** 2) @ W_h.T for t in range(1, s + 1)}
-        values = {**J, "ct": ct, "states": states, "W_h": W_h}
-        found.append((at(sizes), values, {"h_0": pulled[1], "W_h": pulled[3]}))
-    return tuple(found)
-
-
-def _sequences(name: str) -> Callable[[], Iterator[Case]]:
-    """Cases whose truth is the gradient of h₀ or of W_h."""
-
-    def cases() -> Iterator[Case]:
-        for where, values, truth in _recurrences():
-            yield Case(where, values, truth[name])
-
-    return cases
+    args = normal(0, s, i), normal(1, h), normal(2, i, h), normal(3, h, h), normal(4, h)
+    _, h_0, _, W_h, _ = args
+    ct = normal(5, h)
+    pulled = gradients(weighted(lambda *args: OPS.rnn(*args)[-1], ct), *args)
+    states = np.concatenate([h_0[None], value(OPS.rnn, *args)])
+    J = {f"J{t}": np.diag(1 - states[t] ** 2) @ W_h.T for t in range(1, s + 1)}
+    return {**J, "ct": ct, "states": states, "W_h": W_h}, {"h_0": pulled[1], "W_h": pulled[3]}
 
 
 def _through_time() -> Iterator[Case]:
@@ -228,13 +203,13 @@ CLAIMS = (
         "h_t = f(h_{t−1}, x_t): the chain rule over all steps has products of ∂h_t/∂h_{t−1}, which vanish or explode.",
         "autodiff and the derived backpropagation through time of rnn; 40 steps by the spectral radius of W_h",
         (
-            Check("∂L/∂h₀", "(J4 @ J3 @ J2 @ J1).T @ ct", _sequences("h_0")),
+            Check("∂L/∂h₀", "(J4 @ J3 @ J2 @ J1).T @ ct", _recurrence("h_0")),
             Check(
                 "∂L/∂W_h, every step's part of one shared weight",
                 "d4 = ct * (1 - states[4] ** 2); d3 = d4 @ W_h.T * (1 - states[3] ** 2); "
                 "d2 = d3 @ W_h.T * (1 - states[2] ** 2); d1 = d2 @ W_h.T * (1 - states[1] ** 2); "
                 "outer(states[3], d4) + outer(states[2], d3) + outer(states[1], d2) + outer(states[0], d1)",
-                _sequences("W_h"),
+                _recurrence("W_h"),
             ),
             Check(
                 "it vanishes or explodes",

@@ -1,14 +1,14 @@
 """D1's rules: the one-hidden-layer network (D1.1), single operations (D1.3 to D1.7) and the batch (D1.8)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import jax
 import numpy as np
 
-from refgrad.claims._ledger import Case, Check, Claim
-from refgrad.claims._oracle import at, gradients, normal, value, weighted
+from refgrad.claims._ledger import Case, Check, Claim, deferred
+from refgrad.claims._oracle import at, at_sizes, gradients, normal, pullback, value, weighted
 from refgrad.models import one_hidden_layer
 from refgrad.ops import operations
 
@@ -25,43 +25,21 @@ def _network_loss(W1: Any, b1: Any, W2: Any, b2: Any, x: Any, y: Any) -> Any:
     return one_hidden_layer.loss({"W1": W1, "b1": b1, "W2": W2, "b2": b2}, x, y)
 
 
-@cache
-def _networks() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
-    """For each size: where, the values that a formula may use, and the gradient of everything by the oracle."""
-    found = []
-    for sizes in NETWORKS:
-        B, D, H, O = sizes.values()
-        x, y = normal(0, B, D), normal(1, B, O)
-        W1, b1, W2, b2 = normal(2, H, D), normal(3, H), normal(4, O, H), normal(5, O)
-        names = ("W1", "b1", "W2", "b2", "x")
-        truth: dict[str, Any] = dict(
-            zip(names, gradients(lambda *p, y=y: _network_loss(*p, y=y), W1, b1, W2, b2, x), strict=True)
-        )
-        h = x @ W1.T + b1
-        a = 1 / (1 + np.exp(-h))
-        o = a @ W2.T + b2
-        truth["a"] = gradients(lambda a, W2=W2, b2=b2, y=y: OPS.squared_error_mean(OPS.dense(a, W2, b2), y), a)[0]
-        truth["h"] = gradients(
-            lambda h, W2=W2, b2=b2, y=y: OPS.squared_error_mean(OPS.dense(OPS.sigmoid(h), W2, b2), y), h
-        )[0]
-        (do,) = gradients(lambda o, y=y: OPS.squared_error_mean(o, y), o)
-        values = {**sizes, "x": x, "W1": W1, "W2": W2, "h": h, "a": a, "do": do, "da": truth["a"], "dh": truth["h"]}
-        found.append((at(sizes), values, truth))
-    return tuple(found)
-
-
-def _network(name: str) -> Callable[[], Iterator[Case]]:
-    def cases() -> Iterator[Case]:
-        for where, values, truth in _networks():
-            yield Case(where, values, truth[name])
-
-    return cases
-
-
-def _square() -> Iterator[Case]:
-    for shape in SHAPES:
-        x, dz = normal(0, *shape), normal(1, *shape)
-        yield Case("×".join(map(str, shape)), {"x": x, "dz": dz}, gradients(weighted(_squared, dz), x)[0])
+@at_sizes(NETWORKS)
+def _network(B: int, D: int, H: int, O: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The network's arrays, and the gradient of each."""
+    x, y = normal(0, B, D), normal(1, B, O)
+    W1, b1, W2, b2 = normal(2, H, D), normal(3, H), normal(4, O, H), normal(5, O)
+    pulled = gradients(lambda *leaves: _network_loss(*leaves, y=y), W1, b1, W2, b2, x)
+    truth = dict(zip(("W1", "b1", "W2", "b2", "x"), pulled, strict=True))
+    h = x @ W1.T + b1
+    a = 1 / (1 + np.exp(-h))
+    o = a @ W2.T + b2
+    (da,) = gradients(lambda a: OPS.squared_error_mean(OPS.dense(a, W2, b2), y), a)
+    (dh,) = gradients(lambda h: OPS.squared_error_mean(OPS.dense(OPS.sigmoid(h), W2, b2), y), h)
+    (do,) = gradients(lambda o: OPS.squared_error_mean(o, y), o)
+    values = {"x": x, "W1": W1, "W2": W2, "h": h, "a": a, "do": do, "da": da, "dh": dh}
+    return values, {**truth, "a": da, "h": dh}
 
 
 def _squared(x: Any) -> Any:
@@ -74,35 +52,23 @@ def _scalar_loss(w: Any, x: Any, b: Any) -> Any:
     return _squared(OPS.add(OPS.mul(w, x), b))
 
 
-def _scalar(name: str) -> Callable[[], Iterator[Case]]:
+@deferred
+def _scalar(name: str) -> Iterator[Case]:
     """L or one of its gradients at w = 3, x = 2, b = 1."""
-
-    def cases() -> Iterator[Case]:
-        point = {"w": np.float64(3), "x": np.float64(2), "b": np.float64(1)}
-        found = dict(zip(point, gradients(_scalar_loss, *point.values()), strict=True))
-        found["L"] = np.asarray(_scalar_loss(*point.values()))
-        found["y"] = gradients(_squared, point["w"] * point["x"] + point["b"])[0]
-        yield Case("w=3, x=2, b=1", point, found[name])
-
-    return cases
+    point = {"w": np.float64(3), "x": np.float64(2), "b": np.float64(1)}
+    found = dict(zip(point, gradients(_scalar_loss, *point.values()), strict=True))
+    found["L"] = np.asarray(_scalar_loss(*point.values()))
+    found["y"] = gradients(_squared, point["w"] * point["x"] + point["b"])[0]
+    yield Case("w=3, x=2, b=1", point, found[name])
 
 
-def _linear(name: str) -> Callable[[], Iterator[Case]]:
-    def cases() -> Iterator[Case]:
-        for sizes in LINEAR:
-            B, d, h = sizes.values()
-            X, W, b, dY = normal(0, B, d), normal(1, h, d), normal(2, h), normal(3, B, h)
-            truth: dict[str, Any] = dict(zip("XWb", gradients(weighted(OPS.dense, dY), X, W, b), strict=True))
-            truth["Y"] = value(OPS.dense, X, W, b)
-            yield Case(at(sizes), {"X": X, "W": W, "b": b, "dY": dY}, truth[name])
-
-    return cases
-
-
-def _relu() -> Iterator[Case]:
-    for shape in SHAPES:
-        h, da = normal(0, *shape), normal(1, *shape)
-        yield Case("×".join(map(str, shape)), {"h": h, "da": da}, gradients(weighted(OPS.relu, da), h)[0])
+@at_sizes(LINEAR)
+def _linear(B: int, d: int, h: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A dense layer's arrays; its value and its gradients."""
+    X, W, b, dY = normal(0, B, d), normal(1, h, d), normal(2, h), normal(3, B, h)
+    dX, dW, db = gradients(weighted(OPS.dense, dY), X, W, b)
+    truth = {"Y": value(OPS.dense, X, W, b), "X": dX, "W": dW, "b": db}
+    return {"X": X, "W": W, "b": b, "dY": dY}, truth
 
 
 def _relu_example() -> Iterator[Case]:
@@ -113,12 +79,6 @@ def _relu_at_zero() -> Iterator[Case]:
     """The rule at 0, and the slopes on both sides of it."""
     below, at_zero, above = value(jax.vmap(jax.grad(OPS.relu)), np.array([-1e-9, 0.0, 1e-9]))
     yield Case("", {"below": float(below), "at_zero": float(at_zero), "above": float(above)})
-
-
-def _sigmoid() -> Iterator[Case]:
-    for shape in SHAPES:
-        x, dy = 3 * normal(0, *shape), normal(1, *shape)
-        yield Case("×".join(map(str, shape)), {"x": x, "dy": dy}, gradients(weighted(OPS.sigmoid, dy), x)[0])
 
 
 def _saturated() -> Iterator[Case]:
@@ -144,32 +104,22 @@ def _slope(depth: int) -> float:
 
 
 @cache
-def _batches() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
-    """For each size: where, every example's gradients alone (by `jax.vmap`), and those of the mean over the batch."""
-    found = []
+def _examples(B: int, D: int, H: int, O: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Each parameter's gradient by every example alone, and that of the mean over the batch."""
+    x, y = normal(0, B, D), normal(1, B, O)
+    params = {"W1": normal(2, H, D), "b1": normal(3, H), "W2": normal(4, O, H), "b2": normal(5, O)}
+    truth = gradients(lambda *leaves: _network_loss(*leaves, x=x, y=y), *params.values())
+    alone = jax.vmap(jax.grad(_network_loss, (0, 1, 2, 3)), (None, None, None, None, 0, 0))
+    each = value(alone, *params.values(), x[:, None], y[:, None])
+    return dict(zip(params, each, strict=True)), dict(zip(params, truth, strict=True))
+
+
+@deferred
+def _batch(name: str) -> Iterator[Case]:
+    """The gradient by each example alone; the truth is that of the mean over the batch."""
     for sizes in NETWORKS:
-        B, D, H, O = sizes.values()
-        x, y = normal(0, B, D), normal(1, B, O)
-        params = (normal(2, H, D), normal(3, H), normal(4, O, H), normal(5, O))
-
-        def loss(W1: Any, b1: Any, W2: Any, b2: Any, x: Any = x, y: Any = y) -> Any:
-            return _network_loss(W1, b1, W2, b2, x, y)
-
-        truth: dict[str, Any] = dict(zip(("W1", "b1", "W2", "b2"), gradients(loss, *params), strict=True))
-        alone = jax.vmap(jax.grad(_network_loss, (0, 1, 2, 3)), (None, None, None, None, 0, 0))
-        each = dict(zip(truth, value(alone, *params, x[:, None], y[:, None]), strict=True))
-        found.append((at(sizes), each, truth))
-    return tuple(found)
-
-
-def _batch(name: str) -> Callable[[], Iterator[Case]]:
-    """Cases with the gradient of each example alone, whose truth is that of the mean over the batch."""
-
-    def cases() -> Iterator[Case]:
-        for where, each, truth in _batches():
-            yield Case(where, {"each": each[name]}, truth[name])
-
-    return cases
+        each, truth = _examples(**sizes)
+        yield Case(at(sizes), {"each": each[name]}, truth[name])
 
 
 CLAIMS = (
@@ -197,7 +147,7 @@ CLAIMS = (
         "Backpropagation as Message Passing",
         "Each node multiplies what it receives by its local derivative: for z = x², x̄ = z̄ · 2x.",
         "autodiff and the derived rule of mul with both inputs the same",
-        (Check("x̄", "dz * 2 * x", _square),),
+        (Check("x̄", "dz * 2 * x", pullback(_squared, SHAPES, ("x", "dz"))),),
         see=("D3.6",),
         more="refgrad verify --op mul",
         ops=("mul",),
@@ -238,7 +188,7 @@ CLAIMS = (
         "ReLU passes the gradient above zero and blocks it below: [−2, 1, 3] gives [0, 1, 1]; at 0 nothing is said.",
         "autodiff and the derived rule of relu; at 0 the rule's convention, which lies between the slopes beside it",
         (
-            Check("∂L/∂h", "where(h > 0, da, 0)", _relu),
+            Check("∂L/∂h", "where(h > 0, da, 0)", pullback(OPS.relu, SHAPES, ("h", "da"))),
             Check("the example", "[0, 1, 1]", _relu_example),
             Check("at 0, by convention here", "below <= at_zero <= above and at_zero == 0", _relu_at_zero),
         ),
@@ -252,7 +202,7 @@ CLAIMS = (
         "σ′ = σ (1 − σ), which becomes small when σ saturates near 0 or 1; products of small slopes vanish.",
         "autodiff and the derived rule of sigmoid; near is within 0.01, small below 0.01, vanished below 1e-6",
         (
-            Check("σ′", "dy * sigmoid(x) * (1 - sigmoid(x))", _sigmoid),
+            Check("σ′", "dy * sigmoid(x) * (1 - sigmoid(x))", pullback(OPS.sigmoid, SHAPES, ("x", "dy"), scale=3.0)),
             Check("small when saturated", "(sigma < near or sigma > 1 - near) and slope < small", _saturated),
             Check("products vanish", "slope < vanished and slope <= (1 / 4) ** depth", _repeated),
         ),

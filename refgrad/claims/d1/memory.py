@@ -1,8 +1,8 @@
 """D1 on memory: what training holds (D1.9), four ways to hold less (D1.10), and checkpointing's price (D1.11)."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Iterator
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from refgrad import cost
 from refgrad.claims._ledger import Case, Check, Claim
 from refgrad.claims._oracle import at
-from refgrad.claims.d1.costs import gpt2_program
 from refgrad.models import gpt2
 from refgrad.ops import operations
 
@@ -26,67 +25,57 @@ SMALL = (
 )
 
 
-def _square_keeps_x() -> Iterator[Case]:
+def _square_bytes() -> Iterator[Case]:
     for shape in ((5,), (3, 4), (2, 7, 6)):
         x = jax.ShapeDtypeStruct(shape, jnp.float32)
         kept = cost.residuals(lambda x: OPS.mul(x, x), x)
-        yield Case("×".join(map(str, shape)), {"x": x}, kept.bytes + kept.argument_bytes)
-
-
-def _square_bytes() -> Iterator[Case]:
-    for case in _square_keeps_x():
-        yield Case(case.at, {"n": case.values["x"].size}, case.truth)
+        yield Case("×".join(map(str, shape)), {"n": x.size}, kept.bytes + kept.argument_bytes)
 
 
 def _activations() -> Iterator[Case]:
     """Bytes kept from forward to backward beyond the parameters, by the rules, at one sequence and at many."""
     for name in ("124M", "1.5B"):
         for batch in (1, MANY):
-            f, params, *ids = gpt2_program(gpt2.SIZES[name], batch, SEQUENCE)
+            f, params, *ids = gpt2.abstract_loss(gpt2.SIZES[name], batch, SEQUENCE, stacked=True, scan=True)
             size = sum(leaf.size for leaf in jax.tree.leaves(params))
             values = {"kept": cost.residuals(f, params, *ids).bytes, "parameters": size, "b": batch, "many": MANY}
             yield Case(f"GPT-2 {name}, {batch} × {SEQUENCE} tokens", {**values, **BOUNDS})
 
 
 @cache
-def _ways() -> tuple[tuple[str, dict[str, Any]], ...]:
+def _ways() -> tuple[Case, ...]:
     """Small GPT-2s: bytes kept and FLOPs of the backward pass, plainly and in three of D1's ways."""
     found = []
     for config in SMALL:
-        ids = {"batch": 4, "sequence": config.n_positions}
-        plain = gpt2_program(config, **ids)
+        program = partial(gpt2.abstract_loss, config, sequence=config.n_positions, stacked=True, scan=True)
+        plain = program(batch=4)
         f, params, *tokens = plain
         low = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.bfloat16), params)
         programs = {
             "plain": plain,
             "bf16": (f, low, *tokens),
-            "remat": gpt2_program(config, **ids, remat=True),
-            "half": gpt2_program(config, **{**ids, "batch": 2}),
+            "remat": program(batch=4, remat=True),
+            "half": program(batch=2),
         }
-        values: dict[str, Any] = {name: cost.residuals(*program).bytes for name, program in programs.items()}
+        values: dict[str, Any] = {name: cost.residuals(*each).bytes for name, each in programs.items()}
         counts = {name: cost.count_backward(*programs[name]) for name in ("plain", "remat")}
         values |= {f"flops_{name}": count.flops for name, count in counts.items()}
         values["recomputed"] = counts["remat"].recomputed.flops
         names = ("n_layer", "n_embd", "n_positions")
         where = at({name: value for name, value in dataclasses.asdict(config).items() if name in names})
-        found.append((where, values))
+        found.append(Case(where, values))
     return tuple(found)
-
-
-def _way() -> Iterator[Case]:
-    for where, values in _ways():
-        yield Case(where, values)
 
 
 def _offloaded() -> Iterator[Case]:
     """Bytes that leave the device: derived for one with memory of its own, and on this machine."""
-    for where, values in _ways():
-        kept = values["plain"]
-        yield Case(f"{where}, a device with memory of its own (derived)", {"apart": 1, "kept": kept, "leaves": kept})
+    for case in _ways():
+        kept = case.values["plain"]
+        yield Case(f"{case.at}, a device with memory of its own (derived)", {"apart": 1, "kept": kept, "leaves": kept})
     device = jax.devices()[0]
     apart = int(device.platform != "cpu")
     note = "" if apart else ", whose memory is the host's: not measurable here"
-    kept = _ways()[0][1]["plain"]
+    kept = _ways()[0].values["plain"]
     yield Case(f"{device.device_kind}{note}", {"apart": apart, "kept": kept, "leaves": apart * kept})
 
 
@@ -100,10 +89,6 @@ def _inference() -> Iterator[Case]:
             return OPS.dense(OPS.sigmoid(OPS.dense(x, W1, b1)), W2, b2)
 
         yield Case(at({"B": B, "D": D, "H": H, "O": O}), {"B": B, "H": H}, cost.residuals(network, *arrays).bytes)
-
-
-def _statement(says: str, printed: str, cases: Callable[[], Iterator[Case]] = _way) -> Check:
-    return Check(says, printed, cases)
 
 
 CLAIMS = (
@@ -137,9 +122,9 @@ CLAIMS = (
         "bytes kept by GPT-2 at three small sizes: in bfloat16, with blocks rematerialised, at half the batch; bytes "
         "that would leave the device",
         (
-            _statement("mixed precision", "bf16 < plain"),
-            _statement("checkpointing", "remat < plain"),
-            _statement("smaller batches", "half < plain"),
+            Check("mixed precision", "bf16 < plain", _ways),
+            Check("checkpointing", "remat < plain", _ways),
+            Check("smaller batches", "half < plain", _ways),
             Check(
                 "offloading",
                 "leaves == kept",
@@ -158,9 +143,9 @@ CLAIMS = (
         "Checkpointing keeps less and computes more: activations between checkpoints are computed again.",
         "bytes kept and backward FLOPs of GPT-2 at three small sizes, with every block rematerialised and without",
         (
-            _statement("less memory", "remat < plain"),
-            _statement("more FLOPs", "flops_remat > flops_plain"),
-            _statement("by what it computes again", "flops_remat == flops_plain + recomputed"),
+            Check("less memory", "remat < plain", _ways),
+            Check("more FLOPs", "flops_remat > flops_plain", _ways),
+            Check("by what it computes again", "flops_remat == flops_plain + recomputed", _ways),
         ),
         see=("D1.10",),
         more="experiments/checkpointing.py",

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from refgrad.claims._ledger import Case, Check, Claim
+from refgrad.claims._ledger import Case, Check, Claim, deferred
 from refgrad.claims._oracle import at, gradients, normal, value
 from refgrad.ops import operations
 
@@ -26,26 +26,19 @@ def _loss(W1: Any, W2: Any, x: Any, y: Any, cut: Callable[[Any], Any] = lambda h
 
 
 @cache
-def _problems() -> tuple[tuple[str, tuple[Any, ...]], ...]:
-    """For each size: where, and (W1, W2, x, y)."""
+def _problems() -> tuple[tuple[str, tuple[Any, ...], tuple[Any, ...]], ...]:
+    """For each size: where, (W1, W2, x, y), and the gradients of W₁ and W₂ by the oracle."""
     found = []
     for sizes in SIZES:
         B, D, H = sizes.values()
-        found.append((at(sizes), (normal(0, D, H), normal(1, H, 1), normal(2, B, D), normal(3, B, 1))))
+        W1, W2, x, y = normal(0, D, H), normal(1, H, 1), normal(2, B, D), normal(3, B, 1)
+        found.append((at(sizes), (W1, W2, x, y), gradients(partial(_loss, x=x, y=y), W1, W2)))
     return tuple(found)
-
-
-@cache
-def _gradients() -> tuple[Any, ...]:
-    """For each problem, the gradients of W₁ and W₂ by the oracle."""
-    return tuple(
-        gradients(lambda *weights, x=x, y=y: _loss(*weights, x=x, y=y), W1, W2) for _, (W1, W2, x, y) in _problems()
-    )
 
 
 def _steps() -> Iterator[Case]:
     """One step θ − η∇L: by how much the loss falls, against η‖∇L‖²."""
-    for (where, (W1, W2, x, y)), grads in zip(_problems(), _gradients(), strict=True):
+    for where, (W1, W2, x, y), grads in _problems():
         stepped = W1 - ETA * grads[0], W2 - ETA * grads[1]
         values = {"before": float(value(_loss, W1, W2, x, y)), "after": float(value(_loss, *stepped, x, y)), "eta": ETA}
         yield Case(where, {**values, **BOUNDS, "square": float(sum((g**2).sum() for g in grads))})
@@ -53,7 +46,7 @@ def _steps() -> Iterator[Case]:
 
 def _twice() -> Iterator[Case]:
     """A second gradient at the same point: as jax.grad gives it, and with the first carried along by the program."""
-    for where, (W1, W2, x, y) in _problems():
+    for where, (W1, W2, x, y), _ in _problems():
         grad = jax.grad(_loss)
         first, second = (value(grad, W1, W2, x, y) for _ in range(2))
         yield Case(f"{where}, a pure function", {"first": first, "second": second, "carried": 0})
@@ -71,7 +64,7 @@ def _error(f: Callable[[], Any]) -> str:
 
 def _left_the_graph() -> Iterator[Case]:
     """What jax.grad does with a loss that became a Python number or a NumPy array: an error, or else its gradient."""
-    _, (W1, W2, x, y) = _problems()[0]
+    _, (W1, W2, x, y), _ = _problems()[0]
     ways = {".item()": lambda loss: loss.item(), "float()": float, "np.asarray()": np.asarray}
     for way, leave in ways.items():
         grad = jax.grad(lambda W1, leave=leave: jnp.asarray(leave(_loss(W1, W2, x, y))))
@@ -115,15 +108,12 @@ def _unchanged() -> Iterator[Case]:
         yield Case(f"{n} entries", {"x": np.asarray(x)}, np.asarray(pull(jnp.ones(()))[0]))
 
 
-def _detached(argument: int) -> Callable[[], Iterator[Case]]:
+@deferred
+def _detached(argument: int) -> Iterator[Case]:
     """The gradient of the encoder (0) or the decoder (1) with `stop_gradient` between them, and what it is without."""
-
-    def cases() -> Iterator[Case]:
-        for (where, problem), whole in zip(_problems(), _gradients(), strict=True):
-            detached = partial(_loss, cut=jax.lax.stop_gradient)
-            yield Case(where, {"attached": whole[argument]}, value(jax.grad(detached, argument), *problem))
-
-    return cases
+    for where, problem, whole in _problems():
+        detached = partial(_loss, cut=jax.lax.stop_gradient)
+        yield Case(where, {"attached": whole[argument]}, value(jax.grad(detached, argument), *problem))
 
 
 CLAIMS = (

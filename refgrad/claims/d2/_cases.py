@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad import cost
-from refgrad.claims._ledger import Case, Check
+from refgrad.claims._ledger import Case, Check, deferred
 from refgrad.claims._oracle import gradients, normal, once
 from refgrad.models import tally
 from refgrad.ops import TABLE
@@ -70,16 +70,13 @@ def pulled(name: str, of: str) -> tuple[tuple[dict[str, Any], dict[str, Any]], .
     return tuple(found)
 
 
-def gradient(name: str, argument: str, of: str = "y", **more: Callable[..., Any]) -> Callable[[], Iterator[Case]]:
+@deferred
+def gradient(name: str, argument: str, of: str = "y", **more: Callable[..., Any]) -> Iterator[Case]:
     """Cases whose truth is the gradient of one of the operation's arguments; `more` are further values, made of the
     others."""
-
-    def cases() -> Iterator[Case]:
-        for values, grads in pulled(name, of):
-            extra = {key: make(values) for key, make in more.items()}
-            yield Case(at(values), {**values, **extra}, grads[argument])
-
-    return cases
+    for values, grads in pulled(name, of):
+        extra = {key: make(values) for key, make in more.items()}
+        yield Case(at(values), {**values, **extra}, grads[argument])
 
 
 def picked(values: Mapping[str, Any]) -> np.ndarray:

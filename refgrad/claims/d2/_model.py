@@ -58,10 +58,9 @@ CONFIGS = (
 def passes(size: str) -> tuple[cost.Count, cost.Count]:
     """The traced forward and backward pass at one of GPT-2's sizes: `BATCH` full sequences, from shapes alone."""
     config = gpt2.SIZES[size]
-    ids = jax.ShapeDtypeStruct((BATCH, config.n_positions), jnp.int32)
     with jax.enable_x64(False):
-        args = (partial(gpt2.loss, config=config, scan=True), gpt2.shapes(config), ids, ids)
-        return cost.count(*args), cost.count_backward(*args)
+        program = gpt2.abstract_loss(config, BATCH, config.n_positions, scan=True)
+        return cost.count(*program), cost.count_backward(*program)
 
 
 @cache

@@ -1,6 +1,6 @@
 """D2.3 to D2.11: products of matrices, their gradients and their FLOPs."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from fractions import Fraction
 from functools import cache
 from typing import Any
@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad import cost
-from refgrad.claims._ledger import Case, Check, Claim
+from refgrad.claims._ledger import Case, Check, Claim, deferred
 from refgrad.claims._oracle import gradients, normal, weighted
-from refgrad.claims.d2._cases import CONVENTIONS, PRINTED, SIZES, Condition, at, backward, by, pulled, settings
+from refgrad.claims.d2._cases import CONVENTIONS, PRINTED, SIZES, Condition, at, backward, by, line, pulled, settings
 from refgrad.models import gpt2
 from refgrad.ops import operations
 from refgrad.symbols import evaluate
@@ -41,31 +41,26 @@ def _product(form: str) -> tuple[tuple[dict[str, Any], dict[str, Any]], ...]:
     return tuple(found)
 
 
-def _gradient(form: str, argument: str) -> Callable[[], Iterator[Case]]:
-    def cases() -> Iterator[Case]:
-        for values, grads in _product(form):
-            sizes = ", ".join(f"{name}={value}" for name, value in values.items() if isinstance(value, int))
-            yield Case(sizes, values, grads[argument])
-
-    return cases
+@deferred
+def _gradient(form: str, argument: str) -> Iterator[Case]:
+    for values, grads in _product(form):
+        sizes = ", ".join(f"{name}={value}" for name, value in values.items() if isinstance(value, int))
+        yield Case(sizes, values, grads[argument])
 
 
-def _heads(name: str, argument: str, of: str, transposed: bool = False) -> Callable[[], Iterator[Case]]:
+@deferred
+def _heads(name: str, argument: str, of: str, transposed: bool = False) -> Iterator[Case]:
     """Cases for the first and the last head: its own slices alone, and its own part of the gradient.
 
     `transposed` says for the key both how the document's product takes it, and how the operation does.
     """
-
-    def cases() -> Iterator[Case]:
-        for values, grads in pulled(name, of):
-            for which, place in (("first", (0, 0)), ("last", (-1, -1))):
-                slices = {k: v[place] for k, v in values.items() if np.ndim(v) == 4}
-                where, grad = f"{at(values, 's', 'd')}, {which} head", grads[argument][place]
-                yield Case(where, {**slices, "as_printed": False}, grad)
-                if transposed:
-                    yield Case(f"{where}, of the transposed", {**slices, "as_printed": True}, grad.T)
-
-    return cases
+    for values, grads in pulled(name, of):
+        for which, place in (("first", (0, 0)), ("last", (-1, -1))):
+            slices = {k: v[place] for k, v in values.items() if np.ndim(v) == 4}
+            where, grad = f"{at(values, 's', 'd')}, {which} head", grads[argument][place]
+            yield Case(where, {**slices, "as_printed": False}, grad)
+            if transposed:
+                yield Case(f"{where}, of the transposed", {**slices, "as_printed": True}, grad.T)
 
 
 def _scalar_by_scalar() -> Iterator[tuple[dict[str, int], cost.Count]]:
@@ -75,14 +70,11 @@ def _scalar_by_scalar() -> Iterator[tuple[dict[str, int], cost.Count]]:
         yield {"m": m, "n": n, "p": p}, cost.count(lambda x, w: (x * w).sum(1), left, right)
 
 
-def _products(primitive: str) -> Callable[[], Iterator[Case]]:
+@deferred
+def _products(primitive: str) -> Iterator[Case]:
     """Cases whose truth is the part of that count that a primitive does."""
-
-    def cases() -> Iterator[Case]:
-        for dims, counted in _scalar_by_scalar():
-            yield Case(at(dims, *dims), dims, counted.by_primitive[primitive].flops)
-
-    return cases
+    for dims, counted in _scalar_by_scalar():
+        yield Case(at(dims, *dims), dims, counted.by_primitive[primitive].flops)
 
 
 def _both() -> Iterator[Case]:
@@ -112,12 +104,6 @@ def _line(claim: str) -> Check:
         return backward(name, n, (("i", sizes["i"]), ("o", sizes["o"])))[0].flops
 
     return settings("FLOPs", str(PRINTED[claim].flops), measure, {"unbiased": UNBIASED})
-
-
-def _plain(claim: str) -> Check:
-    """A line of the table that is exact as it stands."""
-    use = PRINTED[claim].use
-    return settings("FLOPs", str(PRINTED[claim].flops), lambda n, _: backward(use.op, n)[0].flops)
 
 
 def _weight(claim: str, name: str) -> Claim:
@@ -201,7 +187,7 @@ CLAIMS = (
         TABLE,
         "lm_head's backward pass, two products, costs 4bshV.",
         COUNTED,
-        (_plain("D2.6"),),
+        (line("D2.6"),),
         see=("D2.3", "D2.22"),
         more="refgrad verify --op lm_head",
         ops=("lm_head",),
@@ -217,7 +203,7 @@ CLAIMS = (
         (
             Check("1. (s, d) @ (d, s)", "dy @ v.T", _heads("attn_value", "p", "y")),
             Check("2. (s, s) @ (s, d)", "p.T @ dy", _heads("attn_value", "v", "y")),
-            _plain("D2.10"),
+            line("D2.10"),
         ),
         see=("D2.4",),
         more="refgrad verify --op attn_value",
@@ -238,7 +224,7 @@ CLAIMS = (
                 condition="it is read as the gradient of the transposed key, (d, s), which the forward multiplies by; "
                 "the key's own, (s, d), is (s, s) @ (s, d)",
             ),
-            _plain("D2.10b"),
+            line("D2.10b"),
         ),
         see=("D2.4",),
         more="refgrad verify --op query_key",

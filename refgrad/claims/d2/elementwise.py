@@ -1,7 +1,7 @@
 """D2.15 to D2.17: GELU, the scaling of attention, the residual connection."""
 
 import ast
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from typing import Any
 
@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from refgrad import cost
 from refgrad.claims._formula import evaluate
-from refgrad.claims._ledger import Case, Check, Claim
-from refgrad.claims._oracle import gradients, normal
+from refgrad.claims._ledger import Case, Check, Claim, deferred
+from refgrad.claims._oracle import gradients, normal, weighted
 from refgrad.claims.d2._cases import (
     CONVENTIONS,
     PRINTED,
@@ -88,21 +88,18 @@ def _listed(n: int, met: Collection[str]) -> int:
     return listing_flops(dims["b"] * dims["s"] * 4 * dims["h"], tuple(met))
 
 
-def _stream(term: str) -> Callable[[], Iterator[Case]]:
+@deferred
+def _stream(term: str) -> Iterator[Case]:
     """y = x + F(x) with a linear F: the gradient of x, or of F(x), by the addition alone and through F."""
-
-    def cases() -> Iterator[Case]:
-        for n, dims in enumerate(SIZES):
-            b, s, h = dims["b"], dims["s"], dims["h"]
-            x, f, W, dy = normal(n, b, s, h), normal(n + 3, b, s, h), normal(n + 6, h, h), normal(n + 9, b, s, h)
-            values = {"dy": dy, "W": W}
-            dx, df = gradients(lambda x, f, dy=dy: (OPS.residual(x, f) * dy).sum(), x, f)
-            yield Case(at(dims, "b", "s", "h"), {**values, "alone": True}, {"x": dx, "F": df}[term])
-            if term == "x":
-                both = gradients(lambda x, dy=dy, W=W: (OPS.residual(x, OPS.matmul(x, W)) * dy).sum(), x)
-                yield Case(f"{at(dims, 'b', 's', 'h')} ({ALONE.unmet})", {**values, "alone": False}, both[0])
-
-    return cases
+    for n, dims in enumerate(SIZES):
+        b, s, h = dims["b"], dims["s"], dims["h"]
+        x, f, W, dy = normal(n, b, s, h), normal(n + 3, b, s, h), normal(n + 6, h, h), normal(n + 9, b, s, h)
+        values = {"dy": dy, "W": W}
+        dx, df = gradients(weighted(OPS.residual, dy), x, f)
+        yield Case(at(dims, "b", "s", "h"), {**values, "alone": True}, {"x": dx, "F": df}[term])
+        if term == "x":
+            both = gradients(weighted(lambda x, W=W: OPS.residual(x, OPS.matmul(x, W)), dy), x)
+            yield Case(f"{at(dims, 'b', 's', 'h')} ({ALONE.unmet})", {**values, "alone": False}, both[0])
 
 
 def _meeting(n: int, met: Collection[str]) -> int:

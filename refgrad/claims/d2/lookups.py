@@ -1,6 +1,6 @@
 """D2.18 to D2.20: the embeddings and the negative log-likelihood, which move entries rather than compute."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
 from typing import Any
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad import cost
-from refgrad.claims._ledger import Case, Check, Claim
+from refgrad.claims._ledger import Case, Check, Claim, deferred
 from refgrad.claims._oracle import gradients, normal
 from refgrad.claims.d2._cases import at, gradient, line, picked
 from refgrad.claims.d2._model import BATCH, passes
@@ -36,29 +36,23 @@ def _example() -> tuple[tuple[dict[str, Any], np.ndarray], ...]:
     return tuple(found)
 
 
-def _rows(*numbers: int) -> Callable[[], Iterator[Case]]:
+@deferred
+def _rows(*numbers: int) -> Iterator[Case]:
     """Cases whose truth is these rows of the table's gradient, counted from 1; none: all but the example's."""
-
-    def cases() -> Iterator[Case]:
-        for values, dE in _example():
-            rows = np.array(numbers or [row for row in range(1, len(dE) + 1) if row not in EXAMPLE])
-            yield Case(at(values, "V", "h"), {**values, "rows": rows.size}, dE[rows - 1])
-
-    return cases
+    for values, dE in _example():
+        rows = np.array(numbers or [row for row in range(1, len(dE) + 1) if row not in EXAMPLE])
+        yield Case(at(values, "V", "h"), {**values, "rows": rows.size}, dE[rows - 1])
 
 
-def _additions(scatter: bool) -> Callable[[], Iterator[Case]]:
+@deferred
+def _additions(scatter: bool) -> Iterator[Case]:
     """Additions as the batch grows: of a program that adds rows of equal tokens alone, or of XLA's scatter."""
-
-    def cases() -> Iterator[Case]:
-        V, h = 50, 6
-        for batch, length in BATCHES:
-            tokens = np.random.default_rng(0).integers(0, V, (batch, length))
-            values = {"b": batch, "s": length, "h": h, "distinct": len(np.unique(tokens)), "constant": CONSTANT}
-            counted = _scattered(V, h, tokens.shape) if scatter else _least(h, tokens)
-            yield Case(f"b={batch}, s={length}", {**values, "additions": counted})
-
-    return cases
+    V, h = 50, 6
+    for batch, length in BATCHES:
+        tokens = np.random.default_rng(0).integers(0, V, (batch, length))
+        values = {"b": batch, "s": length, "h": h, "distinct": len(np.unique(tokens)), "constant": CONSTANT}
+        counted = _scattered(V, h, tokens.shape) if scatter else _least(h, tokens)
+        yield Case(f"b={batch}, s={length}", {**values, "additions": counted})
 
 
 def _least(h: int, tokens: np.ndarray) -> int:

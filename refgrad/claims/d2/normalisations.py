@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad import cost
-from refgrad.claims._ledger import Case, Check, Claim
+from refgrad.claims._ledger import Case, Check, Claim, deferred
 from refgrad.claims._oracle import normal, once
 from refgrad.claims.d2._cases import CONVENTIONS, SIZES, Condition, at, by, gradient, line, settings
 from refgrad.ops import TABLE, operations
@@ -39,19 +39,14 @@ def _softmax(x: Any, dz: Any) -> tuple[Any, Any]:
     return z, pull(dz)[0]
 
 
-def _shifted(tied: bool) -> Callable[[], Iterator[Case]]:
+@deferred
+def _shifted(tied: bool) -> Iterator[Case]:
     """Cases of the softmax with max x subtracted; where `tied`, on whole numbers, so that maxima stand twice."""
-
-    def cases() -> Iterator[Case]:
-        for n, dims in enumerate(SIZES):
-            shape = (dims["b"], dims["s"], dims["h"])
-            x, dz = normal(n, *shape), normal(n + 3, *shape)
-            if tied:
-                x = np.round(x)
-            z, dx = _softmax(x, dz)
-            yield Case(at(dims, "b", "s", "h"), {"z": np.asarray(z), "dz": dz}, np.asarray(dx))
-
-    return cases
+    for n, dims in enumerate(SIZES):
+        shape = (dims["b"], dims["s"], dims["h"])
+        x, dz = normal(n, *shape), normal(n + 3, *shape)
+        z, dx = _softmax(np.round(x) if tied else x, dz)
+        yield Case(at(dims, "b", "s", "h"), {"z": np.asarray(z), "dz": dz}, np.asarray(dx))
 
 
 def _gains(argument: str) -> Callable[[int, Collection[str]], int]:

@@ -3,7 +3,7 @@
 The upstream gradient, which D2 lists with them, is kept by no forward pass and left out on both sides.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad import cost
-from refgrad.claims._ledger import Case, Check, Claim
+from refgrad.claims._ledger import Case, Check, Claim, deferred
 from refgrad.claims._oracle import normal, once
 from refgrad.claims.d2._cases import PRINTED, SIZES, at
 from refgrad.models import tally
@@ -60,16 +60,13 @@ LINES = (
 )
 
 
-def _bytes(use: tally.Use) -> Callable[[], Iterator[Case]]:
+@deferred
+def _bytes(use: tally.Use) -> Iterator[Case]:
     """Cases whose truth is the bytes that the rule keeps, arguments included, in float64."""
-
-    def cases() -> Iterator[Case]:
-        for dims in SIZES:
-            sizes, row = use.sizes(dims), TABLE[use.op]
-            kept = cost.residuals(row.bound(sizes), *row.shapes(sizes, jnp.float64))
-            yield Case(at(dims), dims, kept.bytes + kept.argument_bytes)
-
-    return cases
+    for dims in SIZES:
+        sizes, row = use.sizes(dims), TABLE[use.op]
+        kept = cost.residuals(row.bound(sizes), *row.shapes(sizes, jnp.float64))
+        yield Case(at(dims), dims, kept.bytes + kept.argument_bytes)
 
 
 @cache
@@ -94,15 +91,16 @@ def _changes(op: str) -> tuple[dict[str, float], ...]:
     return tuple(found)
 
 
+@deferred
+def _changed(op: str, argument: str) -> Iterator[Case]:
+    """How much an argument's value matters to the gradients."""
+    for dims, changes in zip(SIZES, _changes(op), strict=True):
+        yield Case(at(dims), {"change": changes[argument], "noise": NOISE})
+
+
 def _needed(op: str, argument: str) -> Check:
-    """Whether an argument's value matters to the gradients."""
-
-    def cases() -> Iterator[Case]:
-        for dims, changes in zip(SIZES, _changes(op), strict=True):
-            yield Case(at(dims), {"change": changes[argument], "noise": NOISE})
-
     says = f"{argument} is needed: with another one a gradient changes"
-    return Check(says, "change > noise", cases, corrected="change <= noise")
+    return Check(says, "change > noise", _changed(op, argument), corrected="change <= noise")
 
 
 def _claim(number: int, line: Required) -> Claim:

@@ -4,10 +4,10 @@ A Jacobian J stands as a matrix with [j, i] = ∂z_j/∂x_i; `other` is 1 off it
 j ≠ i is a product with it. Lines that are definitions alone, with the derivative still to be taken, are no rows.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from refgrad.claims._ledger import Case, Check, Claim
+from refgrad.claims._ledger import Case, Check, Claim, deferred
 from refgrad.claims.d2._systems import values
 
 SOFTMAX, LOG_SOFTMAX, NORM, GELU = "Softmax", "Log-softmax Gradients", "LayerNorm", "GELU"
@@ -157,13 +157,11 @@ STEPS = (
 )
 
 
-def _cases(step: Step) -> Callable[[], Iterator[Case]]:
-    def cases() -> Iterator[Case]:
-        for found in values(OPERATIONS[step.place]):
-            known = {name: value for name, value in found.items() if name != step.truth}
-            yield Case(f"N={found['N']}", known, found[step.truth])
-
-    return cases
+@deferred
+def _cases(step: Step) -> Iterator[Case]:
+    for found in values(OPERATIONS[step.place]):
+        known = {name: value for name, value in found.items() if name != step.truth}
+        yield Case(f"N={found['N']}", known, found[step.truth])
 
 
 OPERATIONS = {SOFTMAX: "softmax", LOG_SOFTMAX: "log_softmax", NORM: "layer_norm", GELU: "gelu"}

@@ -1,15 +1,13 @@
 """D2.1, D2.2 and D2.21 to D2.24: the whole network, its tally, and what the tally leaves out."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from fractions import Fraction
-from functools import cache, partial
+from functools import cache
 
-import jax
-import jax.numpy as jnp
 import sympy
 
 from refgrad import cost
-from refgrad.claims._ledger import Case, Check, Claim
+from refgrad.claims._ledger import Case, Check, Claim, deferred
 from refgrad.claims.d2._cases import CONVENTIONS, PRINTED, SIZES, Condition, backward, by, settings
 from refgrad.claims.d2._model import BATCH, LISTING, gradient_gaps, losses, passes, seconds
 from refgrad.claims.d2.elementwise import LISTED, listing_flops
@@ -51,8 +49,7 @@ def _exact(layers: int, n: int) -> int:
     """The traced backward pass of the whole network with this many layers."""
     dims = SIZES[n]
     config = gpt2.Config(layers, dims["n_h"], dims["h"], dims["s"], dims["V"])
-    ids = jax.ShapeDtypeStruct((dims["b"], dims["s"]), jnp.int32)
-    return cost.count_backward(partial(gpt2.loss, config=config, scan=True), gpt2.shapes(config), ids, ids).flops
+    return cost.count_backward(*gpt2.abstract_loss(config, dims["b"], dims["s"], scan=True)).flops
 
 
 def _layer(n: int, met: Collection[str]) -> int:
@@ -71,18 +68,12 @@ def _network() -> Iterator[Case]:
         yield Case(", ".join(f"{k}={values[k]}" for k in ("b", "s", "h", "n_h", "V", "n_L")), values, whole)
 
 
-def _sizes(make: Callable[[str, cost.Count, cost.Count], dict[str, object]]) -> Callable[[], Iterator[Case]]:
-    """Cases at GPT-2's four sizes; `make` has the values of the name, the forward and the backward pass."""
-
-    def cases() -> Iterator[Case]:
-        for name, config in gpt2.SIZES.items():
-            yield Case(f"{name}, s={config.n_positions}", make(name, *passes(name)))
-
-    return cases
-
-
-def _twice(part: str) -> Callable[[], Iterator[Case]]:
-    return _sizes(lambda _, f, b: {"ratio": Fraction(getattr(b, part), getattr(f, part)), "about": ABOUT})
+@deferred
+def _twice(part: str) -> Iterator[Case]:
+    for name, config in gpt2.SIZES.items():
+        forward, back = passes(name)
+        ratio = Fraction(getattr(back, part), getattr(forward, part))
+        yield Case(f"{name}, s={config.n_positions}", {"ratio": ratio, "about": ABOUT})
 
 
 def _gap() -> Iterator[Case]:
@@ -111,14 +102,14 @@ def _left_out(name: str, term: sympy.Expr) -> Check:
     return Check(says, "share <= negligible", cases, **(when if masked else {}))
 
 
-def _shares(part: str) -> Callable[[], Iterator[Case]]:
+@deferred
+def _shares(part: str) -> Iterator[Case]:
     """What products have of the FLOPs or the unfused bytes of the backward pass."""
-
-    def make(_: str, __: cost.Count, b: cost.Count) -> dict[str, object]:
-        products = b.where(lambda site: site.primitive == "dot_general")
-        return {"share": Fraction(getattr(products, part), getattr(b, part)), "most": MOST, "half": Fraction(1, 2)}
-
-    return _sizes(make)
+    for name, config in gpt2.SIZES.items():
+        _, back = passes(name)
+        products = back.where(lambda site: site.primitive == "dot_general")
+        share = Fraction(getattr(products, part), getattr(back, part))
+        yield Case(f"{name}, s={config.n_positions}", {"share": share, "most": MOST, "half": Fraction(1, 2)})
 
 
 def _rates() -> Iterator[Case]:

@@ -1,60 +1,42 @@
 """D3's activation functions with their derivatives (D3.3), and ReLU's Jacobian (D3.12)."""
 
+import itertools
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from refgrad import cost
-from refgrad.claims._ledger import Case, Check, Claim
-from refgrad.claims._oracle import gradients, normal, value, weighted
+from refgrad.claims._ledger import Case, Check, Claim, deferred
+from refgrad.claims._oracle import gradients, normal, pullback, value, weighted
 from refgrad.ops import operations
 
 OPS = operations("document")
 SHAPES = ((7,), (3, 5), (2, 4, 3))
 # A sigmoid or tanh "suffers" where its slope is below `vanishing`; an input is "very large" from `large` on.
 BOUNDS = {"large": 10.0, "vanishing": 1e-3}
-SLOPE, ALPHA = 0.01, 1.0
+CONSTANTS = {"slope": 0.01, "alpha": 1.0}  # of leaky ReLU and ELU
 # The vectors of D3.12 stand in a picture that the text has lost: z̄ is in the words, x is chosen here.
 LOST_X, UPSTREAM = [1.0, -2.0, 3.0, -1.0], [4.0, -1.0, 5.0, 9.0]
 
 
-def _derivative(f: Callable[[Any], Any]) -> Callable[[], Iterator[Case]]:
-    """Cases whose truth is the pullback of dy through f, at inputs from −12 to 12."""
-
-    def cases() -> Iterator[Case]:
-        for shape in SHAPES:
-            x, dy = 4 * normal(0, *shape), normal(1, *shape)
-            (dx,) = gradients(weighted(f, dy), x)
-            yield Case("×".join(map(str, shape)), {"x": x, "dy": dy, "slope": SLOPE, "alpha": ALPHA}, dx)
-
-    return cases
-
-
-def _range(f: Callable[[Any], Any]) -> Callable[[], Iterator[Case]]:
+@deferred
+def _range(f: Callable[[Any], Any]) -> Iterator[Case]:
     """Cases with the slope of f, by its rule, where |x| is large."""
-
-    def cases() -> Iterator[Case]:
-        x = np.array([-30.0, -BOUNDS["large"], BOUNDS["large"], 30.0])
-        slopes = value(jax.vmap(jax.grad(f)), x)  # alone: autodiff of the plain forward has no digit left at 30
-        for point, slope in zip(x, slopes, strict=True):
-            yield Case(f"x={point:g}", {**BOUNDS, "slope": float(slope)})
-
-    return cases
+    x = np.array([-30.0, -BOUNDS["large"], BOUNDS["large"], 30.0])
+    slopes = value(jax.vmap(jax.grad(f)), x)  # alone: autodiff of the plain forward has no digit left at 30
+    for point, slope in zip(x, slopes, strict=True):
+        yield Case(f"x={point:g}", {**BOUNDS, "slope": float(slope)})
 
 
-def _values(f: Callable[[Any], Any]) -> Callable[[], Iterator[Case]]:
+@deferred
+def _values(f: Callable[[Any], Any]) -> Iterator[Case]:
     """Cases with f's values, and their mean over inputs that are symmetric about 0."""
-
-    def cases() -> Iterator[Case]:
-        for n in (5, 8, 31):
-            x = np.linspace(-6.0, 6.0, n)
-            y = value(f, x)
-            yield Case(f"{n} inputs from −6 to 6", {"y": y, "centre": round(float(y.mean()), 12)})
-
-    return cases
+    for n in (5, 8, 31):
+        x = np.linspace(-6.0, 6.0, n)
+        y = value(f, x)
+        yield Case(f"{n} inputs from −6 to 6", {"y": y, "centre": round(float(y.mean()), 12)})
 
 
 def _jacobian() -> Iterator[Case]:
@@ -77,20 +59,21 @@ def _never_formed() -> Iterator[Case]:
         yield Case(f"n={n}", {"n": n, "products": passed.matmul, "kept": kept.bytes + kept.argument_bytes})
 
 
-def _names() -> Iterator[tuple[str, str, Callable[[Any], Any]]]:
-    """Activation, its derivative as a formula, the operation."""
-    yield "ReLU", "where(x > 0, 1, 0)", OPS.relu
-    yield "leaky ReLU", "where(x > 0, 1, slope)", partial(_second, OPS.leaky_relu, SLOPE)
-    yield "sigmoid", "sigmoid(x) * (1 - sigmoid(x))", OPS.sigmoid
-    yield "tanh", "1 - tanh(x) ** 2", OPS.tanh
-    yield "ELU", "where(x > 0, 1, alpha * exp(minimum(x, 0)))", partial(_second, OPS.elu, ALPHA)
-    yield "GELU", "(1 + erf(x / sqrt(2))) / 2 + x * exp(-(x**2) / 2) / sqrt(2 * 3.141592653589793)", OPS.gelu_erf
-    yield "SiLU", "sigmoid(x) * (1 + x * (1 - sigmoid(x)))", OPS.silu
+# Activation, its derivative as a formula, the operation.
+ACTIVATIONS: tuple[tuple[str, str, Callable[[Any], Any]], ...] = (
+    ("ReLU", "where(x > 0, 1, 0)", OPS.relu),
+    ("leaky ReLU", "where(x > 0, 1, slope)", lambda x: OPS.leaky_relu(x, CONSTANTS["slope"])),
+    ("sigmoid", "sigmoid(x) * (1 - sigmoid(x))", OPS.sigmoid),
+    ("tanh", "1 - tanh(x) ** 2", OPS.tanh),
+    ("ELU", "where(x > 0, 1, alpha * exp(minimum(x, 0)))", lambda x: OPS.elu(x, CONSTANTS["alpha"])),
+    ("GELU", "(1 + erf(x / sqrt(2))) / 2 + x * exp(-(x**2) / 2) / sqrt(2 * 3.141592653589793)", OPS.gelu_erf),
+    ("SiLU", "sigmoid(x) * (1 + x * (1 - sigmoid(x)))", OPS.silu),
+)
 
 
-def _second(op: Any, static: float, x: Any) -> Any:
-    """`op` with its static argument, which stands second."""
-    return op(x, static)
+def _derivative(name: str, formula: str, f: Callable[[Any], Any]) -> Check:
+    """The pullback of dy through f, at inputs from −12 to 12."""
+    return Check(f"{name}′", f"dy * ({formula})", pullback(f, SHAPES, ("x", "dy"), scale=4.0, constants=CONSTANTS))
 
 
 CLAIMS = (
@@ -101,7 +84,7 @@ CLAIMS = (
         "tanh have vanishing gradients at very large inputs.",
         "autodiff and the derived rules; very large is |x| ≥ 10, vanishing a slope below 1e-3",
         (
-            *(Check(f"{name}′", f"dy * ({formula})", _derivative(f)) for name, formula, f in _names()),
+            *itertools.starmap(_derivative, ACTIVATIONS),
             Check("sigmoid lies in (0, 1)", "min(y) > 0 and max(y) < 1", _values(OPS.sigmoid)),
             Check("tanh lies in (−1, 1), around 0", "min(y) > -1 and max(y) < 1 and centre == 0", _values(OPS.tanh)),
             Check("sigmoid vanishes", "slope < vanishing", _range(OPS.sigmoid)),

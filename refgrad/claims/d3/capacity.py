@@ -1,6 +1,5 @@
 """D3.10: capacity by hidden units, and the L2 penalty against over-fitting, on two noisy spirals."""
 
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -61,7 +60,7 @@ def _train(used: Any, strength: Any, points: Any, labels: Any) -> Any:
 
 
 @cache
-def _trained() -> tuple[tuple[str, dict[str, float]], ...]:
+def _trained() -> tuple[Case, ...]:
     """For each draw of the points: losses on them and on fresh ones, for every width and every strength."""
     settings = [(units, 0.0) for units in UNITS] + [(UNITS[-1], strength) for strength in STRENGTHS]
     used = np.array([np.arange(UNITS[-1]) < units for units, _ in settings], np.float64)
@@ -81,13 +80,8 @@ def _trained() -> tuple[tuple[str, dict[str, float]], ...]:
         names = [f"{units}" for units in UNITS] + [f"20_L2_{strength:.0e}".replace("-0", "m") for strength in STRENGTHS]
         values = {f"seen_{name}": float(x) for name, x in zip(names, seen, strict=True)}
         values |= {f"fresh_{name}": float(x) for name, x in zip(names, fresh, strict=True)}
-        found.append((f"draw {draw}", values))
+        found.append(Case(f"draw {draw}", values))
     return tuple(found)
-
-
-def _cases() -> Iterator[Case]:
-    for where, values in _trained():
-        yield Case(where, values)
 
 
 CAPACITY = Claim(
@@ -98,15 +92,15 @@ CAPACITY = Claim(
     f"two noisy spirals, {TRAIN} points seen and {TEST} fresh ones, {STEPS} steps by the derived rules, three draws; "
     "L2 from 1e-4 to 1e-2",
     (
-        Check("more units, more capacity", "seen_3 > seen_6 > seen_20", _cases),
-        Check("and a wider gap to fresh points", "fresh_20 - seen_20 > fresh_3 - seen_3", _cases),
+        Check("more units, more capacity", "seen_3 > seen_6 > seen_20", _trained),
+        Check("and a wider gap to fresh points", "fresh_20 - seen_20 > fresh_3 - seen_3", _trained),
         Check(
             "a stronger penalty, a smaller gap",
             "fresh_20 - seen_20 > fresh_20_L2_1em4 - seen_20_L2_1em4 > fresh_20_L2_1em3 - seen_20_L2_1em3",
-            _cases,
+            _trained,
         ),
-        Check("it costs fit", "seen_20 < seen_20_L2_1em4 < seen_20_L2_1em3 < seen_20_L2_1em2", _cases),
-        Check("better than a narrow network", "fresh_20_L2_1em3 < fresh_3 and fresh_20_L2_1em3 < fresh_6", _cases),
+        Check("it costs fit", "seen_20 < seen_20_L2_1em4 < seen_20_L2_1em3 < seen_20_L2_1em2", _trained),
+        Check("better than a narrow network", "fresh_20_L2_1em3 < fresh_3 and fresh_20_L2_1em3 < fresh_6", _trained),
     ),
     see=("D3.9",),
     more="experiments/decision_boundaries.py",

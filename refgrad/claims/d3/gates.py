@@ -1,14 +1,14 @@
 """D3's gates (D3.6), the sigmoid neuron (D3.7), and flat against modular code (D3.11)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import jax
 import numpy as np
 
-from refgrad.claims._ledger import Case, Check, Claim
-from refgrad.claims._oracle import gradients, normal, value, weighted
+from refgrad.claims._ledger import Case, Cases, Check, Claim, deferred
+from refgrad.claims._oracle import gradients, normal, pullback, value, weighted
 from refgrad.ops import operations
 
 OPS = operations("document")
@@ -17,24 +17,9 @@ SHAPES = ((3,), (2, 5), (4, 1, 3))
 NEURON = {"w0": 2.0, "x0": -1.0, "w1": -3.0, "x1": -2.0, "w2": -3.0}
 
 
-@cache
-def _pulled(op: Any) -> tuple[tuple[str, dict[str, Any], Any], ...]:
-    """For each shape: where, a gate's two inputs and what it receives, and both gradients by the oracle."""
-    found = []
-    for shape in SHAPES:
-        x, y, dz = (normal(seed, *shape) for seed in range(3))
-        found.append(("×".join(map(str, shape)), {"x": x, "y": y, "dz": dz}, gradients(weighted(op, dz), x, y)))
-    return tuple(found)
-
-
-def _gate(op: Any, argument: int) -> Callable[[], Iterator[Case]]:
+def _gate(op: Any, argument: int) -> Cases:
     """Cases whose truth is the gradient of one argument of a gate with two."""
-
-    def cases() -> Iterator[Case]:
-        for where, values, truth in _pulled(op):
-            yield Case(where, values, truth[argument])
-
-    return cases
+    return pullback(op, SHAPES, ("x", "y", "dz"), argument)
 
 
 def _copied() -> Iterator[Case]:
@@ -60,22 +45,12 @@ def _product_of_sum(x: Any, y: Any, z: Any) -> Any:
     return OPS.mul(OPS.add(x, y), z)
 
 
-def _numbers(name: str) -> Callable[[], Iterator[Case]]:
+@deferred
+def _numbers(name: str) -> Iterator[Case]:
     """f or one of its gradients at (−2, 5, −4)."""
-
-    def cases() -> Iterator[Case]:
-        point, truth = _worked_example()
-        yield Case("", point, truth[name])
-
-    return cases
-
-
-@cache
-def _worked_example() -> tuple[dict[str, Any], dict[str, Any]]:
-    """The inputs of D3's example, and f with its gradients."""
     point = {"x": np.float64(-2), "y": np.float64(5), "z": np.float64(-4)}
     truth = dict(zip(point, gradients(_product_of_sum, *point.values()), strict=True))
-    return point, truth | {"f": value(_product_of_sum, *point.values())}
+    yield Case("", point, {**truth, "f": value(_product_of_sum, *point.values())}[name])
 
 
 def _argument(w0: Any, x0: Any, w1: Any, x1: Any, w2: Any) -> Any:
@@ -109,26 +84,19 @@ def _neurons() -> tuple[tuple[str, dict[str, Any]], ...]:
     return tuple(found)
 
 
-def _neuron(truth: str = "") -> Callable[[], Iterator[Case]]:
-    """Every neuron; the truth is one of its values, or that the formula is true."""
-
-    def cases() -> Iterator[Case]:
-        for where, values in _neurons():
-            yield Case(where, values, np.asarray(values[truth]) if truth else True)
-
-    return cases
+@deferred
+def _neuron(truth: str) -> Iterator[Case]:
+    """Every neuron; the truth is one of its values."""
+    for where, values in _neurons():
+        yield Case(where, values, np.asarray(values[truth]))
 
 
-def _chosen(truth: str) -> Callable[[], Iterator[Case]]:
+@deferred
+def _chosen(truth: str) -> Iterator[Case]:
     """The neuron at the chosen inputs, rounded to the two digits that are printed."""
-
-    def cases() -> Iterator[Case]:
-        where, values = _neurons()[0]
-        (local,) = gradients(OPS.sigmoid, np.float64(values["argument"]))
-        found = {"argument": values["argument"], "L": values["L"], "local": float(local)}
-        yield Case(where, values, round(found[truth], 2))
-
-    return cases
+    where, values = _neurons()[0]
+    (local,) = gradients(OPS.sigmoid, np.float64(values["argument"]))
+    yield Case(where, values, round({**values, "local": float(local)}[truth], 2))
 
 
 def _slopes() -> Iterator[Case]:

@@ -1,13 +1,11 @@
 """D3's losses: the multiclass hinge (D3.8), the L2 penalty (D3.9), and both in one graph (D3.16)."""
 
-from collections.abc import Callable, Iterator
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-from refgrad.claims._ledger import Case, Check, Claim
-from refgrad.claims._oracle import at, gradients, normal, value
+from refgrad.claims._ledger import Check, Claim
+from refgrad.claims._oracle import at_sizes, gradients, normal, value
 from refgrad.ops import operations
 
 OPS = operations("document")
@@ -15,72 +13,47 @@ SIZES = ({"N": 5, "D": 3, "C": 4}, {"N": 2, "D": 6, "C": 3}, {"N": 7, "D": 4, "C
 MARGIN, STRENGTH, HIDDEN = 1.0, 0.05, 6
 
 
-@cache
-def _classifiers() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
-    """For each size of s = X Wᵀ: where, the values that a formula may use, losses and gradients by the oracle."""
-    found = []
-    for sizes in SIZES:
-        N, D, C = sizes.values()
-        X, W = normal(0, N, D), normal(1, C, D)
-        y = np.random.default_rng(2).integers(0, C, N).astype(np.int32)
-
-        def hinge(W: Any, X: Any = X, y: Any = y) -> Any:
-            return OPS.hinge(OPS.matmul(X, W.T), y, MARGIN)
-
-        def penalty(W: Any) -> Any:
-            return OPS.l2_penalty(W, STRENGTH)
-
-        def total(W: Any, hinge: Any = hinge) -> Any:
-            return OPS.add(hinge(W), penalty(W))
-
-        s = X @ W.T
-        (ds,) = gradients(lambda s, y=y: OPS.hinge(s, y, MARGIN), s)
-        truth = {"hinge": value(hinge, W), "total": value(total, W), "s": ds, "W": gradients(total, W)[0]}
-        target = np.arange(C)[None, :] == y[:, None]
-        values = {**sizes, "X": X, "W": W, "Wy": W[y], "s": s, "s_y": s[np.arange(N), y][:, None], "target": target}
-        values |= {"ds": ds, "lam": STRENGTH, "path_hinge": gradients(hinge, W)[0], "path_L2": gradients(penalty, W)[0]}
-        found.append((at(sizes), values, truth))
-    return tuple(found)
+def _labels(N: int, C: int) -> np.ndarray:
+    return np.random.default_rng(2).integers(0, C, N).astype(np.int32)
 
 
-def _linear(name: str) -> Callable[[], Iterator[Case]]:
-    def cases() -> Iterator[Case]:
-        for where, values, truth in _classifiers():
-            yield Case(where, values, truth[name])
+@at_sizes(SIZES)
+def _linear(N: int, D: int, C: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """s = X Wᵀ: its arrays, losses and gradients."""
+    X, W, y = normal(0, N, D), normal(1, C, D), _labels(N, C)
 
-    return cases
+    def hinge(W: Any) -> Any:
+        return OPS.hinge(OPS.matmul(X, W.T), y, MARGIN)
+
+    def penalty(W: Any) -> Any:
+        return OPS.l2_penalty(W, STRENGTH)
+
+    def total(W: Any) -> Any:
+        return OPS.add(hinge(W), penalty(W))
+
+    s = X @ W.T
+    (ds,) = gradients(lambda s: OPS.hinge(s, y, MARGIN), s)
+    target = np.arange(C)[None, :] == y[:, None]
+    values = {"X": X, "W": W, "Wy": W[y], "s": s, "s_y": s[np.arange(N), y][:, None], "target": target}
+    values |= {"ds": ds, "lam": STRENGTH, "path_hinge": gradients(hinge, W)[0], "path_L2": gradients(penalty, W)[0]}
+    return values, {"hinge": value(hinge, W), "total": value(total, W), "s": ds, "W": gradients(total, W)[0]}
 
 
-@cache
-def _networks() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
+@at_sizes(SIZES)
+def _two_layers(N: int, D: int, C: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """W₂ max(0, W₁ x) with both penalties: values hold the data's own loss and gradients, truth those of the total."""
-    found = []
-    for where, values, _ in _classifiers():
-        X, C = values["X"], values["C"]
-        W1, W2 = normal(3, HIDDEN, X.shape[1]), normal(4, C, HIDDEN)
-        y = np.argmax(values["target"], 1).astype(np.int32)
+    X, W1, W2, y = normal(0, N, D), normal(3, HIDDEN, D), normal(4, C, HIDDEN), _labels(N, C)
 
-        def data(W1: Any, W2: Any, X: Any = X, y: Any = y) -> Any:
-            return OPS.hinge(OPS.matmul(OPS.relu(OPS.matmul(X, W1.T)), W2.T), y, MARGIN)
+    def data(W1: Any, W2: Any) -> Any:
+        return OPS.hinge(OPS.matmul(OPS.relu(OPS.matmul(X, W1.T)), W2.T), y, MARGIN)
 
-        def total(W1: Any, W2: Any, data: Any = data) -> Any:
-            return data(W1, W2) + OPS.l2_penalty(W1, STRENGTH) + OPS.l2_penalty(W2, STRENGTH)
+    def total(W1: Any, W2: Any) -> Any:
+        return data(W1, W2) + OPS.l2_penalty(W1, STRENGTH) + OPS.l2_penalty(W2, STRENGTH)
 
-        known = {"W1": W1, "W2": W2, "lam": STRENGTH, "mean_loss": float(value(data, W1, W2))}
-        known |= dict(zip(("data1", "data2"), gradients(data, W1, W2), strict=True))
-        truth = dict(zip(("W1", "W2"), gradients(total, W1, W2), strict=True))
-        found.append((where, known, truth | {"loss": value(total, W1, W2)}))
-    return tuple(found)
-
-
-def _two_layers(name: str) -> Callable[[], Iterator[Case]]:
-    """Cases whose truth is the two-layer network's total loss or a gradient of it."""
-
-    def cases() -> Iterator[Case]:
-        for where, values, truth in _networks():
-            yield Case(where, values, truth[name])
-
-    return cases
+    known = {"W1": W1, "W2": W2, "lam": STRENGTH, "mean_loss": float(value(data, W1, W2))}
+    known |= dict(zip(("data1", "data2"), gradients(data, W1, W2), strict=True))
+    truth = dict(zip(("W1", "W2"), gradients(total, W1, W2), strict=True))
+    return known, {**truth, "loss": value(total, W1, W2)}
 
 
 EXPANDED = "mean(sum(where(target, 0, maximum(0, X @ W.T {} sum(X * Wy, 1, True) + 1)), 1)) + lam * sum(W**2)"

@@ -1,7 +1,7 @@
 """D3 on the matrix product: its Jacobian's size (D3.13), the only products that fit (D3.14), slips in print (D3.17)."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from refgrad import cost
-from refgrad.claims._ledger import Case, Check, Claim
-from refgrad.claims._oracle import at, gradients, normal, value, weighted
+from refgrad.claims._ledger import Case, Check, Claim, deferred
+from refgrad.claims._oracle import at, at_sizes, gradients, normal, value, weighted
 from refgrad.ops import operations
 
 OPS = operations("document")
@@ -28,18 +28,11 @@ def _product(N: int, D: int, M: int) -> tuple[dict[str, Any], dict[str, Any]]:
     dx, dw = gradients(weighted(OPS.matmul, dy), x, w)
     Jx = value(jax.jacobian(OPS.matmul), x, w)  # (N, M, N, D)
     n, d = N // 2, D // 2
-    values = {"N": N, "D": D, "M": M, "x": x, "w": w, "dy": dy, "n": n, "d": d}
-    values |= {"dL_dx": dx[n, d], "dy_dx": Jx[:, :, n, d]}
+    values = {"x": x, "w": w, "dy": dy, "n": n, "d": d, "dL_dx": dx[n, d], "dy_dx": Jx[:, :, n, d]}
     return values, {"x": dx, "w": dw, "entry": np.asarray(dx[n, d]), "local": Jx[n, :, n, d]}
 
 
-def _truth(name: str) -> Callable[[], Iterator[Case]]:
-    def cases() -> Iterator[Case]:
-        for sizes in SIZES:
-            values, truth = _product(**sizes)
-            yield Case(at(sizes), values, truth[name])
-
-    return cases
+_truth = at_sizes(SIZES)(_product)
 
 
 def _fitting() -> Iterator[Case]:
@@ -62,8 +55,8 @@ def _count(upstream: tuple[int, ...], other: tuple[int, ...], wanted: tuple[int,
 def _same_shape() -> Iterator[Case]:
     for sizes in SIZES:
         values, truth = _product(**sizes)
-        pairs = {f"axes_{name}": np.array(np.shape(values[name])) for name in ("x", "w")}
-        pairs |= {f"axes_d{name}": np.array(np.shape(truth[name])) for name in ("x", "w")}
+        pairs = {f"axes_{name}": np.shape(values[name]) for name in ("x", "w")}
+        pairs |= {f"axes_d{name}": np.shape(truth[name]) for name in ("x", "w")}
         yield Case(at(sizes), pairs)
 
 
@@ -77,14 +70,11 @@ def _sizes_of(N: int, D: int, M: int) -> dict[str, int]:
     return {"elements": jacobian.size, "bytes": jacobian.size * jacobian.dtype.itemsize, "rule": kept}
 
 
-def _large(truth: str, *more: Mapping[str, int]) -> Callable[[], Iterator[Case]]:
+@deferred
+def _large(truth: str, *more: Mapping[str, int]) -> Iterator[Case]:
     """D3's own sizes, and `more`; without a truth, the formula is a statement about them."""
-
-    def cases() -> Iterator[Case]:
-        for sizes in (LARGE, *more):
-            yield Case(at(sizes), {**sizes, **BOUNDS}, _sizes_of(**sizes)[truth] if truth else True)
-
-    return cases
+    for sizes in (LARGE, *more):
+        yield Case(at(sizes), {**sizes, **BOUNDS}, _sizes_of(**sizes)[truth] if truth else True)
 
 
 def _sides() -> Iterator[Case]:
@@ -95,24 +85,20 @@ def _sides() -> Iterator[Case]:
         yield Case(at(sizes), {"argument": next(name for name in ("x", "w") if np.shape(values[name]) == wanted)})
 
 
-def _vectors(what: str) -> Callable[[], Iterator[Case]]:
+@at_sizes([{"N": sizes["N"], "M": sizes["M"]} for sizes in SIZES])
+def _vectors(N: int, M: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """A map from N to M numbers: its Jacobian with ∂y_m/∂x_n at [n, m]; and of a scalar map, the gradient."""
+    A, x, dz = normal(3, M, N), normal(4, N), normal(5, M)
 
-    def cases() -> Iterator[Case]:
-        for N, _, M in (sizes.values() for sizes in SIZES):
-            A, x, dz = normal(3, M, N), normal(4, N), normal(5, M)
+    def f(x: Any) -> Any:
+        return jax.numpy.tanh(A @ x)
 
-            def f(x: Any, A: Any = A) -> Any:
-                return jax.numpy.tanh(A @ x)
-
-            J = value(jax.jacobian(f), x)  # row m, column n
-            gradient = value(jax.grad(lambda x, f=f: f(x).sum()), x)
-            entries = np.array([[J[m, n] for m in range(M)] for n in range(N)])  # [n, m]
-            pulled = value(lambda x, dz, f=f: jax.vjp(f, x)[1](dz)[0], x, dz)
-            truth = {"layout": entries, "pullback": pulled, "components": gradient.size}[what]
-            yield Case(f"N={N}, M={M}", {"J_row_m_column_n": J, "J": entries, "dz": dz, "N": N}, truth)
-
-    return cases
+    J = value(jax.jacobian(f), x)  # row m, column n
+    gradient = value(jax.grad(lambda x: f(x).sum()), x)
+    entries = np.array([[J[m, n] for m in range(M)] for n in range(N)])  # [n, m]
+    pulled = value(lambda x, dz: jax.vjp(f, x)[1](dz)[0], x, dz)
+    truth = {"layout": entries, "pullback": pulled, "components": gradient.size}
+    return {"J_row_m_column_n": J, "J": entries, "dz": dz}, truth
 
 
 CLAIMS = (

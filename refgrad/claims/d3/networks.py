@@ -1,15 +1,14 @@
 """D3's networks: one to three layers (D3.1, D3.4), the ring (D3.2), the 20 lines (D3.5), the absorbed bias (D3.15)."""
 
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from refgrad.claims._ledger import Case, Check, Claim
-from refgrad.claims._oracle import at, gradients, normal, value, weighted
+from refgrad.claims._ledger import Case, Check, Claim, deferred
+from refgrad.claims._oracle import at, at_sizes, gradients, normal, value, weighted
 from refgrad.claims.d3.capacity import CAPACITY
 from refgrad.ops import operations
 
@@ -23,26 +22,23 @@ NOTHING = "no error"
 DIRECTIONS = 8  # hidden units of the network that separates the ring from its middle
 
 
-def _layers(n: int) -> Callable[[], Iterator[Case]]:
+@deferred
+def _layers(n: int) -> Iterator[Case]:
     """Cases whose truth is the output of n layers with ReLU between them; 0 for two without it."""
+    for sizes in SIZES:
+        N, D, H, C = sizes.values()
+        shapes = {1: ((C, D),), 3: ((H, D), (D, H), (C, D))}.get(n, ((H, D), (C, H)))
+        X, weights = normal(0, N, D), [normal(1 + i, *shape) for i, shape in enumerate(shapes)]
 
-    def cases() -> Iterator[Case]:
-        for sizes in SIZES:
-            N, D, H, C = sizes.values()
-            shapes = {1: ((C, D),), 3: ((H, D), (D, H), (C, D))}.get(n, ((H, D), (C, H)))
-            X, weights = normal(0, N, D), [normal(1 + i, *shape) for i, shape in enumerate(shapes)]
+        def network(*weights: Any, X: Any = X) -> Any:
+            x = OPS.matmul(X, weights[0].T)
+            for W in weights[1:]:
+                x = OPS.matmul(OPS.relu(x) if n else x, W.T)
+            return x
 
-            def network(*weights: Any, X: Any = X) -> Any:
-                x = OPS.matmul(X, weights[0].T)
-                for W in weights[1:]:
-                    x = OPS.matmul(OPS.relu(x) if n else x, W.T)
-                return x
-
-            gradients(weighted(network, normal(9, N, C)), *weights)  # the rules agree with autodiff
-            names = {f"W{i + 1}": W for i, W in enumerate(weights)}
-            yield Case(at(sizes), {"X": X, **names}, value(network, *weights))
-
-    return cases
+        gradients(weighted(network, normal(9, N, C)), *weights)  # the rules agree with autodiff
+        names = {f"W{i + 1}": W for i, W in enumerate(weights)}
+        yield Case(at(sizes), {"X": X, **names}, value(network, *weights))
 
 
 def _collapse() -> Iterator[Case]:
@@ -116,31 +112,19 @@ def _listing_loss(w1: Any, w2: Any, x: Any, y: Any) -> Any:
     return OPS.squared_error_sum(OPS.matmul(OPS.sigmoid(OPS.matmul(x, w1)), w2), y)
 
 
-@cache
-def _listings() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
-    """For each size: the listing's values, the gradients, and the losses before and after `STEPS` steps."""
-    found = []
-    for sizes in LISTING:
-        N, D, H, C = sizes.values()
-        x, y, w1, w2 = normal(0, N, D), normal(1, N, C), normal(2, D, H), normal(3, H, C)
-        dw1, dw2 = gradients(lambda w1, w2, x=x, y=y: _listing_loss(w1, w2, x, y), w1, w2)
+@at_sizes(LISTING)
+def _listing(N: int, D: int, H: int, C: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The listing's arrays and its losses before and after `STEPS` steps; the gradients."""
+    x, y, w1, w2 = normal(0, N, D), normal(1, N, C), normal(2, D, H), normal(3, H, C)
+    dw1, dw2 = gradients(lambda w1, w2: _listing_loss(w1, w2, x, y), w1, w2)
 
-        def step(w: Any, _: None, x: Any = x, y: Any = y) -> Any:
-            loss, dw = jax.value_and_grad(lambda w: _listing_loss(w[0], w[1], x, y))(w)
-            return jax.tree.map(lambda w, dw: w - RATE * dw, w, dw), loss
+    def step(w: Any, _: None) -> Any:
+        loss, dw = jax.value_and_grad(lambda w: _listing_loss(w[0], w[1], x, y))(w)
+        return jax.tree.map(lambda w, dw: w - RATE * dw, w, dw), loss
 
-        losses = np.asarray(jax.lax.scan(step, (jnp.asarray(w1), jnp.asarray(w2)), None, length=STEPS)[1])
-        values = {"x": x, "y": y, "w1": w1, "w2": w2, "loss_first": losses[0], "loss_last": losses[-1]}
-        found.append((at(sizes), values, {"w1": dw1, "w2": dw2}))
-    return tuple(found)
-
-
-def _listing(name: str) -> Callable[[], Iterator[Case]]:
-    def cases() -> Iterator[Case]:
-        for where, values, truth in _listings():
-            yield Case(where, values, truth[name] if name else True)
-
-    return cases
+    losses = np.asarray(jax.lax.scan(step, (jnp.asarray(w1), jnp.asarray(w2)), None, length=STEPS)[1])
+    values = {"x": x, "y": y, "w1": w1, "w2": w2, "loss_first": losses[0], "loss_last": losses[-1]}
+    return values, {"w1": dw1, "w2": dw2}
 
 
 def _imports() -> Iterator[Case]:
@@ -156,29 +140,15 @@ def _imports() -> Iterator[Case]:
         yield Case(at(sizes), {**said, "nothing": NOTHING})
 
 
-@cache
-def _biases() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
-    """For each size: where, a dense layer with its bias absorbed and the gradients of that, and dense's own."""
-    found = []
-    for sizes in SIZES:
-        N, D, H, _ = sizes.values()
-        x, W, b, dy = normal(0, N, D), normal(1, H, D), normal(2, H), normal(3, N, H)
-        dx, dW, db = gradients(weighted(OPS.dense, dy), x, W, b)
-        one, Wb = np.concatenate([x, np.ones((N, 1))], 1), np.concatenate([W, b[:, None]], 1)
-        d_one, dWb = gradients(weighted(lambda x, W: OPS.matmul(x, W.T), dy), one, Wb)
-        values = {"x": x, "W": W, "b": b, "N": N, "D": D, "H": H, "dWb": dWb, "d_one": d_one}
-        found.append((at(sizes), values, {"y": value(OPS.dense, x, W, b), "x": dx, "W": dW, "b": db}))
-    return tuple(found)
-
-
-def _absorbed(name: str) -> Callable[[], Iterator[Case]]:
-    """Cases whose truth is dense's value ("y"), or the gradient of its input, weight or bias."""
-
-    def cases() -> Iterator[Case]:
-        for where, values, truth in _biases():
-            yield Case(where, values, truth[name])
-
-    return cases
+@at_sizes(SIZES)
+def _absorbed(N: int, D: int, H: int, C: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A dense layer with its bias absorbed, and the gradients of that; dense's own value ("y") and gradients."""
+    x, W, b, dy = normal(0, N, D), normal(1, H, D), normal(2, H), normal(3, N, H)
+    dx, dW, db = gradients(weighted(OPS.dense, dy), x, W, b)
+    one, Wb = np.concatenate([x, np.ones((N, 1))], 1), np.concatenate([W, b[:, None]], 1)
+    d_one, dWb = gradients(weighted(lambda x, W: OPS.matmul(x, W.T), dy), one, Wb)
+    truth = {"y": value(OPS.dense, x, W, b), "x": dx, "W": dW, "b": db}
+    return {"x": x, "W": W, "b": b, "dWb": dWb, "d_one": d_one}, truth
 
 
 CLAIMS = (

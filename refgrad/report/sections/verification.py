@@ -41,7 +41,8 @@ def small_networks(quick: bool) -> Section:
     compared = [dtype for dtype in DTYPES[quick] if dtype in model.BOUNDS]
     results = [networks.verify_network(name, network, compared) for name, network in NETWORKS.items()]
     shown = Shown("Largest relative difference of a gradient to autodiff's, and FLOPs", networks.network_table(results))
-    ways = [f"{one.name}\n{way}" for one in results for way in one.passes.values() if not way.ok]
+    unexplained = [(one.name, priced) for one in results for priced in one.passes.values() if priced.unexplained]
+    ways = [f"{name}\n{priced.reconciliation}" for name, priced in unexplained]
     ok = all(result.ok for result in results)
     return Section("The documents' small networks", {"shown": [shown], "texts": ways}, ok=ok)
 
@@ -52,7 +53,7 @@ def parameters(quick: bool) -> Section:
     ids = standard_library_ids(BATCH, SEQUENCE)
     errors = {t: model.gradient_errors(config, *ids, t) for t in DTYPES[quick] if t in model.BOUNDS}
     found = model.parameter_results(config, errors)
-    reconciliation = model.reconcile_model(config, BATCH, SEQUENCE)
+    reconciliation = model.model_pass("backward", config, BATCH, SEQUENCE, scan=False).reconciliation
     return Section(
         "The gradient of every parameter of a small GPT-2",
         data={

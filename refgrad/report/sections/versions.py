@@ -4,10 +4,10 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
-from importlib import metadata
 
 import jax
 
+from refgrad import _machine
 from refgrad._text import Table
 from refgrad.report.sections.experiments import CHECKOUT
 from refgrad.report.sections.section import Section, Shown
@@ -23,19 +23,11 @@ def versions(quick: bool) -> Section:
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
         "compiled": "with little optimisation, experiments that time themselves excepted (--quick)" if quick else "",
         "device": jax.devices()[0].device_kind,
-        "python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
+        **_machine.versions(PACKAGES),
     }
     rows = [[name, value] for name, value in facts.items() if value]
     shown = Shown("What this page was made with", Table(["what", "version"], rows), False)
     return Section("Versions", {"shown": [shown]})
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _commit() -> str:

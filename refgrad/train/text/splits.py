@@ -7,7 +7,6 @@ tokenizer's separator.
 """
 
 import contextlib
-import errno
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from refgrad._files import DISK_FULL
 from refgrad._progress import track
 from refgrad.train.text.corpus import Document, document
 from refgrad.train.text.tokenizers import Tokenizer
@@ -24,7 +24,6 @@ WHOLE = 256 * 2**10
 """Bytes up to which a file goes whole to one split."""
 BLOCK = 2**20
 """Bytes that are read at a time."""
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write(
@@ -136,7 +135,7 @@ def _space_for(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL:
             raise
         raise OSError(
             error.errno,
