@@ -44,7 +44,7 @@ def accepts(line: str) -> bool:
     """Whether Python's tokenizer reads the line alone to its end."""
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(line.strip() + "\n").readline))
-    except (tokenize.TokenError, SyntaxError):
+    except (tokenize.TokenError, SyntaxError, UnicodeDecodeError):  # the last in Python 3.13, after a lone "\r"
         return False
     return all(map(_is_token, tokens))
 

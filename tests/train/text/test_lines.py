@@ -18,7 +18,19 @@ GOOD = [
     "else:",
     "\tpass",
 ]
-BAD = ["x = (1", "'unfinished", '"""a docstring', "print('a", "cost: 5 $", "a = ?", "x \\", "{[", "\ufffd", "x\xa0= 1"]
+BAD = [
+    "x = (1",
+    "'unfinished",
+    '"""a docstring',
+    "print('a",
+    "cost: 5 $",
+    "a = ?",
+    "x \\",
+    "{[",
+    "\ufffd",
+    "\ufffd\r\ufffd",
+    "x\xa0= 1",
+]
 
 
 @pytest.mark.parametrize("line", GOOD)
