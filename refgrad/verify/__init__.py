@@ -7,7 +7,7 @@
 - `mutants`, `equivalent` (`mutants.py`): wrong versions of a right rule, to measure a test with; `tally` (`tally.py`)
   says which of them `check` catches
 - `allowance`, `longest_reduction` (`allowance.py`): how far a right rule may be from the truth
-- `PROPERTIES` (`properties/`): what is checked, by name
+- `PROPERTIES` (`properties/`): what is checked, by name; of a HiPrim each method by itself (`properties/methods/`)
 """
 
 from refgrad.verify.allowance import allowance, longest_reduction

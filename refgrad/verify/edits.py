@@ -1,4 +1,4 @@
-"""What may be wrong with one cotangent: edits that take it, and a way to run the rule again on another cotangent."""
+"""Edits that make one cotangent wrong: each takes it, and a way to run the rule again on another cotangent."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,7 +21,7 @@ def least(dtype: Any, length: int) -> float:
 
 
 def cotangent_edits(leaf: Any, length: int, outputs: list) -> Iterator[tuple[str, Edit]]:
-    """What may be wrong with one cotangent. An edit takes it, and a way to run the rule again on another cotangent."""
+    """Yield the edits that the shape and dtype of a leaf allow, by name."""
     shape, size = np.shape(leaf), int(np.size(leaf))
     if size == 0:
         return

@@ -84,7 +84,7 @@ class MethodCase:
 
     @functools.cached_property
     def sound(self) -> bool:
-        """Whether the backward is right by itself, so that it can be used to judge other methods."""
+        """True where the backward is right by itself, so that it can be used to judge other methods."""
         if "vjp_bwd" not in self.methods or self.reversed[1]:
             return False
         cts = self.cotangents()
@@ -120,7 +120,7 @@ class MethodCase:
 
     @functools.cached_property
     def kinked(self) -> bool:
-        """Whether the forward has no derivative at these arguments."""
+        """True where the forward has no derivative at these arguments."""
         truth = lambda diff: self.oracle.cotangents(diff, self.rest, self.cotangents())  # noqa: E731
         expected = truth(self.diff)
         kinks = Kinks(self.diff, truth if self.oracle.entries else None, expected, expected, generator(self.seed, 4))

@@ -11,7 +11,7 @@ import jax
 
 from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.hiprim import prim_of
-from refgrad.jaxpr.methods import OPTIONAL, Places, backward, has, locations
+from refgrad.jaxpr.methods import OPTIONAL, Places, backward, has, is_hiprim, locations
 from refgrad.jaxpr.rules import HI, VJP, RuleCall, code_location
 from refgrad.verify.calls import Call, Recorder
 from refgrad.verify.method_case import MethodCase
@@ -83,7 +83,7 @@ def _methods(rule: RuleCall, f: Callable) -> dict[str, Places]:
     `jax_custom_vjp3`.
     """
     if rule.kind == HI:
-        return methods_of(rule.rule)
+        return methods_of(rule.rule) if is_hiprim(rule.rule) else {}
     source: Any = prim_of(rule.eqn) or f
     if rule.kind != VJP:
         return {}

@@ -10,6 +10,7 @@ if not hasattr(hijax, "HiPrim"):
     pytest.skip("this version of JAX has no hijax.HiPrim", allow_module_level=True)
 
 from refgrad.cost import count, count_backward, residuals
+from refgrad.jaxpr.versions import at_least
 from refgrad.verify import (
     assert_ok,
     blame,
@@ -57,6 +58,8 @@ def test_a_right_rule_passes_every_property(name):
 @pytest.mark.parametrize("name", WRONG)
 def test_a_planted_fault_is_caught_and_attributed(name):
     red, method, kind, args = WRONG[name]
+    if red == "dce" and not at_least((0, 12)):
+        pytest.skip("before JAX 0.12, jit does not ask a rule for less than all of it")
     report = check(kind.call, *args, **ONLY_METHODS)
     assert red in {row.property for row in report.failures}, report
     assert method in report.where[0] and "hiprims.py:" in report.where[0]

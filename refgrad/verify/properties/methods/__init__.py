@@ -1,4 +1,4 @@
-"""What is checked of each method of a rule by itself, by name; nothing for a rule that has none.
+"""Properties of single methods of a rule, by name; they yield nothing for a rule that has none.
 
 `CHECKS` are functions from a `MethodCase` to rows, `METHODS` the same as properties of a `Case`.
 """

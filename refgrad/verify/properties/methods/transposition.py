@@ -40,7 +40,7 @@ def transpose(case: MethodCase) -> Iterator[Row]:
 
 
 def _is_linear(case: MethodCase, i: int) -> bool:
-    """Whether the forward in argument `i` is its own derivative: f(x) = J(a)·x for an x that is not a."""
+    """Return True where the forward in argument `i` is its own derivative: f(x) = J(a)·x for an x that is not a."""
     x = case.moved(1)[0][i]
     values = case.values([*case.diff[:i], x, *case.diff[i + 1 :]], case.rest)[: len(case.outputs)]
     tangents = [x if j == i else np.zeros_like(t) for j, t in enumerate(case.tangents)]
