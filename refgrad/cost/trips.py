@@ -36,8 +36,9 @@ def trips_of(eqn: JaxprEqn, bodies: Bodies, body: Body, of: Callable[[Any], Know
     """
     if bodies.form is not Form.WHILE:
         return body.trips
-    n = _while_trips(*bodies.all, [of(v) for v in eqn.invars])
-    return n + 1 if n is not None and body is bodies.all[0] else n
+    test, step = bodies.all
+    n = _while_trips(test, step, [of(v) for v in eqn.invars])
+    return n + 1 if n is not None and body is test else n
 
 
 def _while_trips(test: Body, body: Body, known: list[Known | None]) -> int | None:

@@ -81,7 +81,8 @@ class Forward(Generic[V]):
         if bodies.form is Form.SCAN:
             return inner._scan(bodies.all[0], entering)
         if bodies.form is Form.WHILE:
-            return inner._while(*bodies.all, entering)
+            test, step = bodies.all
+            return inner._while(test, step, entering)
         made = [inner.run(body.jaxpr, [entering[i] for i in body.inputs if i is not None]) for body in bodies.all]
         results = made[0]
         for other in made[1:]:

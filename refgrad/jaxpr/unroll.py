@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import JaxprEqn
 
+from refgrad.jaxpr.avals import dtype_of, shape_of
 from refgrad.jaxpr.calls import Bodies, Body, Form, bodies_of, has_own_derivative
 from refgrad.jaxpr.interpret import Interpreter
 
@@ -63,7 +64,7 @@ def _scan(run: Unrolled, eqn: JaxprEqn, bodies: Bodies, values: Sequence[Any]) -
             out = step(*consts, *carry, *(lax.index_in_dim(x, i, keepdims=False) for x in slices))
         carry, stacked[i] = out[: body.carry], out[body.carry :]
     if not stacked:
-        return [*carry, *(jnp.zeros(v.aval.shape, v.aval.dtype) for v in eqn.outvars[body.carry :])]
+        return [*carry, *(jnp.zeros(shape_of(v), dtype_of(v)) for v in eqn.outvars[body.carry :])]
     return [*carry, *(jnp.stack(ys) for ys in zip(*stacked, strict=True))]
 
 

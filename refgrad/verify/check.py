@@ -36,8 +36,8 @@ def check(
 
     `f` is a `custom_vjp` or `custom_jvp` function, a HiPrim, or any function with such rules inside; `args` are
     pytrees, and every floating or complex array among their leaves is checked. Truth is found, not supplied: autodiff
-    of `f` without its rules. For a rule that is meant to differ from it, `reference` is a function with the meant gradient,
-    or `reference_vjp(cotangent, *args)` gives the meant cotangents, one per argument. `order=1` leaves second order
+    of `f` without its rules. For a rule that is meant to differ from it, `reference` is a function with the meant
+    gradient, or `reference_vjp(cotangent, *args)` gives the meant cotangents, one per argument. `order=1` leaves second
     out; `properties` names those to run, of `PROPERTIES` (all of them by default); `draws` cotangents are drawn from
     `seed`.
 
