@@ -38,8 +38,8 @@ def check(
     pytrees, and every floating or complex array among their leaves is checked. Truth is found, not supplied: autodiff
     of `f` without its rules. For a rule that is meant to differ from it, `reference` is a function with the meant
     gradient, or `reference_vjp(cotangent, *args)` gives the meant cotangents, one per argument. `order=1` leaves second
-    out; `properties` names those to run, of `PROPERTIES` (all of them by default); `draws` cotangents are drawn from
-    `seed`.
+    order out; `properties` names those to run, of `PROPERTIES` (all of them by default); `draws` cotangents are drawn
+    from `seed`.
 
     Raises ValueError for an unknown property, order or number of draws, TypeError where nothing can be differentiated
     (no floating argument; or neither a rule nor a reverse mode), and whatever `f(*args)` itself raises.

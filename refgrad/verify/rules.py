@@ -10,7 +10,6 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 
 from refgrad.jaxpr.avals import is_float
-from refgrad.jaxpr.hiprim import prim_of
 from refgrad.jaxpr.interpret import Interpreter
 from refgrad.jaxpr.programs import equations, inside, line, trace
 from refgrad.jaxpr.rules import HI, JAX_FOLDER, JVP, VJP, rule_of
@@ -87,9 +86,9 @@ def remaining_rules(f: Callable, *args: Any, **kwargs: Any) -> list[str]:
     programs = [program]
     with contextlib.suppress(Exception):  # whatever JAX raises where there is no reverse mode: the forward stands alone
         programs.append(jax.make_jaxpr(_gradient(program))(*arrays))
-    in_sight = {
-        eqn.source_info.traceback for eqn in equations(trace(f, args, kwargs)[0]) if prim_of(eqn) is not None
-    }  # the equations of an expanded HiPrim carry the stack of its call
+    staged = (rule_of(eqn) for eqn in equations(trace(f, args, kwargs)[0]))
+    # JAX gives the equations of a HiPrim that is expanded here the stack of its call
+    in_sight = {rule.eqn.source_info.traceback for rule in staged if rule is not None and rule.kind == HI}
     return list(dict.fromkeys(place for p in programs for place in _applied(p, in_sight)))
 
 
