@@ -200,7 +200,7 @@ def recomputation() -> Cost:
 # (4bsh + 2bs elements), q, k, v and the merged heads (4bsh), p, GELU's argument and value (8bsh). By autodiff: two
 # norms (6bsh + 4bs + 2h), q, k, v and the heads (4bsh), GELU's five arrays and its tanh's (4bsh each) and its value
 # (4bsh), three arrays of the softmax with its mask in single bytes. With remat: the block's input.
-_TANH = newest({(0, 10): 2, (0, 11): 1})  # arrays that autodiff keeps of y = tanh(x): y and 1 − y, then 1 − y² alone
+_TANH = newest({(0, 10): 2, (0, 11, 2): 1})  # arrays that autodiff keeps of y = tanh(x): y and 1 − y, then 1 − y² alone
 _AUTODIFF = 14 + 4 * (5 + _TANH)  # bsh elements
 BLOCK_RESIDUALS: Mapping[str, sympy.Expr] = {
     "rules": 4 * (16 * b * s * h + b * n_h * s**2 + 2 * b * s),

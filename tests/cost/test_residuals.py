@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from refgrad.cost import memory, residuals
+from refgrad.jaxpr.versions import newest
 from refgrad.models import gpt2
 from refgrad.ops import TABLE
 from refgrad.symbols import evaluate
@@ -116,7 +117,7 @@ def autodiff(b, s, h, n_h):
     """Two norms (6bsh + 4bs + 2h), q, k, v and the mixture (4bsh), GELU (20bsh, and of its tanh y and 1 − y, or since
     JAX 0.11 only 1 − y²: 4bsh each) and its value (4bsh); a mask of one byte an element, the zeros it puts there, and
     two arrays of the softmax."""
-    wide = 34 + 4 * (1 if hasattr(jax.lax, "one_minus_square") else 2)
+    wide = 34 + 4 * newest({(0, 10): 2, (0, 11, 2): 1})
     softmax = 4 * (3 * b * n_h * s * s + 2 * b * n_h * s) + b * n_h * s * s
     return 4 * (wide * b * s * h + 4 * b * s + 2 * h) + softmax
 

@@ -4,7 +4,7 @@ Four rows an argument:
 - `accuracy`: the rule at its own dtype against truth; at most the allowance;
 - `float64`: the rule evaluated in float64 against truth. Its rounding is gone, so what is left is its mathematics;
 - `autodiff`: the rule against autodiff of the plain forward at the same dtype; both may err, so twice the allowance;
-- `median`: the rule's median error over the draws, against 1.1 times autodiff's own.
+- `median`: the rule's median error over the draws, against 1.25 times autodiff's own and a unit in the last place.
 
 Where the function itself is so ill-conditioned that autodiff errs as much, a rule whose mathematics holds in float64
 is not blamed for it.
@@ -22,7 +22,7 @@ from refgrad.verify.case import Case
 from refgrad.verify.numbers import Difference, difference, worst
 from refgrad.verify.report import COMPILER, FAIL, LESS, OK, Row, number
 
-NO_WORSE = 1.1  # times autodiff's own median error
+NO_WORSE = 1.25  # times autodiff's own median error, beside one unit in the last place
 
 
 @dataclasses.dataclass
@@ -111,24 +111,24 @@ def _agreement(errors: Errors, name: str, allowed: float, accuracy: Row) -> Row:
 
 
 def _median(case: Case, errors: Errors, i: int, name: str, skip: np.ndarray | None) -> Row:
-    """The rule's median error against autodiff's. Below one unit in the last place the comparison is luck.
+    """Return the row that compares the rule's median error with autodiff's.
 
-    Where the draws at hand say "less accurate", four times as many are asked before the report does.
+    Up to one unit in the last place is luck: compilers add the same terms in different orders. Where the draws at hand
+    say "less accurate", four times as many are asked before the report does.
     """
-    floor = float(jnp.finfo(case.diff[i].dtype).eps)
+    ulp = float(jnp.finfo(case.diff[i].dtype).eps)
     rule, autodiff = [d.error for d in errors.truth], [d.error for d in errors.autodiff]
-    for k in range(case.draws, 4 * case.draws if _less(rule, autodiff, floor) else 0):
+    for k in range(case.draws, 4 * case.draws if statistics.median(rule) > _no_worse(autodiff, ulp) else 0):
         found = case.gradients(k)
         rule.append(difference(found.rule[i], found.truth[i], skip).error)
         autodiff.append(difference((found.autodiff or found.rule)[i], found.truth[i], skip).error)
-    allowed = max(NO_WORSE * statistics.median(autodiff), floor)
-    verdict = LESS if _less(rule, autodiff, floor) else OK
+    error, allowed = statistics.median(rule), _no_worse(autodiff, ulp)
     note = f"autodiff {number(statistics.median(autodiff))}"
-    return Row("median", name, verdict, error=statistics.median(rule), allowed=allowed, note=note)
+    return Row("median", name, LESS if error > allowed else OK, error=error, allowed=allowed, note=note)
 
 
-def _less(rule: list[float], autodiff: list[float], floor: float) -> bool:
-    return statistics.median(rule) > max(NO_WORSE * statistics.median(autodiff), floor)
+def _no_worse(autodiff: list[float], ulp: float) -> float:
+    return NO_WORSE * statistics.median(autodiff) + ulp
 
 
 def acquit(case: Case, i: int, skip: np.ndarray | None, rows: list[Row]) -> list[Row]:
