@@ -210,6 +210,16 @@ def linear_solve(eqn: JaxprEqn) -> Bodies:
     return Bodies((Body(jaxprs.solve, inputs, outputs),), Form.SOLVE)
 
 
+def linear_system(
+    eqn: JaxprEqn, values: Sequence[Any]
+) -> tuple[Jaxpr | ClosedJaxpr, Sequence[Any], Sequence[Any]] | None:
+    """Return the product with a matrix, its constants and the right-hand sides; None unless a system is solved."""
+    if (bodies := bodies_of(eqn)) is None or bodies.form is not Form.SOLVE:
+        return None
+    lengths = eqn.params["const_lengths"]
+    return eqn.params["jaxprs"].matvec, values[: lengths.matvec], values[sum(lengths) :]
+
+
 def kernel(eqn: JaxprEqn) -> Bodies:
     """A Pallas kernel: its body at every point of its grid."""
     grid = eqn.params["grid_mapping"].grid

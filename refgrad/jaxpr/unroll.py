@@ -1,12 +1,16 @@
-"""Programs run in place: calls dissolved, loops trip by trip, the branch that is taken, without jit."""
+"""Programs run in place: calls dissolved, loops trip by trip, the branch that is taken, without jit.
+
+The values are JAX's arrays, or whatever a subclass can index, stack and read a condition from.
+"""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
-from jax.extend.core import JaxprEqn
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from refgrad.jaxpr.avals import dtype_of, shape_of
 from refgrad.jaxpr.calls import Bodies, Body, Form, bodies_of, has_own_derivative
@@ -26,10 +30,34 @@ class Unrolled(Interpreter):
         yield
         vars(self).update(before)
 
+    def index(self, values: Any, i: int) -> Any:
+        """Return entry i along the leading axis."""
+        return lax.index_in_dim(values, i, keepdims=False)
+
+    def stack(self, values: Sequence[Any], result: Any) -> Any:
+        """Return values along a new leading axis: the value of the variable `result`."""
+        return jnp.stack(values) if values else jnp.zeros(shape_of(result), dtype_of(result))
+
+    def concrete(self, value: Any) -> np.ndarray:
+        """Return what the next step depends on: the number of a branch, or the truth of a loop's condition."""
+        return np.asarray(value)
+
+    def where(self, condition: np.ndarray, one: Any, other: Any) -> Any:
+        """Return `one` where the condition holds, along the leading axes, else `other`."""
+        return jnp.where(condition.reshape(condition.shape + (1,) * (one.ndim - condition.ndim)), one, other)
+
+    def condition(self, program: ClosedJaxpr | Jaxpr) -> Callable[..., list]:
+        """Return a loop's condition as a function."""
+        return Interpreter().call(program)
+
     def can_unroll(self, eqn: JaxprEqn) -> bool:
         """Return True for an equation that `unroll` runs in place: one whose derivative is that of what it runs."""
+        return self.runs_in_place(eqn) and not has_own_derivative(eqn)
+
+    def runs_in_place(self, eqn: JaxprEqn) -> bool:
+        """Return True for an equation whose value `unroll` computes."""
         bodies = bodies_of(eqn)
-        return bodies is not None and bodies.form in _IN_PLACE and not has_own_derivative(eqn)
+        return bodies is not None and bodies.form in _IN_PLACE
 
     def unroll(self, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
         """Run a structured equation in place."""
@@ -49,7 +77,7 @@ def _call(run: Unrolled, eqn: JaxprEqn, bodies: Bodies, values: Sequence[Any]) -
 
 def _branches(run: Unrolled, eqn: JaxprEqn, bodies: Bodies, values: Sequence[Any]) -> Sequence[Any]:
     del eqn
-    which = min(max(int(values[0]), 0), len(bodies.all) - 1)
+    which = min(max(int(run.concrete(values[0])), 0), len(bodies.all) - 1)
     return run.call(bodies.all[which].jaxpr)(*values[1:])
 
 
@@ -61,22 +89,22 @@ def _scan(run: Unrolled, eqn: JaxprEqn, bodies: Bodies, values: Sequence[Any]) -
     stacked: list = [None] * len(trips)
     for i in reversed(trips) if eqn.params.get("reverse") else trips:
         with run.trip(eqn, i):
-            out = step(*consts, *carry, *(lax.index_in_dim(x, i, keepdims=False) for x in slices))
+            out = step(*consts, *carry, *(run.index(x, i) for x in slices))
         carry, stacked[i] = out[: body.carry], out[body.carry :]
-    if not stacked:
-        return [*carry, *(jnp.zeros(shape_of(v), dtype_of(v)) for v in eqn.outvars[body.carry :])]
-    return [*carry, *(jnp.stack(ys) for ys in zip(*stacked, strict=True))]
+    columns = zip(*stacked, strict=True) if stacked else ((),) * (len(eqn.outvars) - body.carry)
+    return [*carry, *(run.stack(ys, v) for ys, v in zip(columns, eqn.outvars[body.carry :], strict=True))]
 
 
 def _while(run: Unrolled, eqn: JaxprEqn, bodies: Bodies, values: Sequence[Any]) -> Sequence[Any]:
     test, body = bodies.all
     tested, carry, _ = _operands(test, [values[i] for i in test.inputs if i is not None], len(eqn.outvars))
     fixed = [values[i] for i in body.inputs[: body.carry_start] if i is not None]
-    holds, step = Interpreter().call(test.jaxpr), run.call(body.jaxpr)
+    holds, step = run.condition(test.jaxpr), run.call(body.jaxpr)
     trip = 0
-    while holds(*tested, *carry)[0]:
+    while np.any(lanes := run.concrete(holds(*tested, *carry)[0])):
         with run.trip(eqn, trip):
-            carry = step(*fixed, *carry)
+            after = step(*fixed, *carry)
+        carry = after if np.all(lanes) else [run.where(lanes, a, b) for a, b in zip(after, carry, strict=True)]
         trip += 1
     return carry
 

@@ -3,6 +3,7 @@
 - `check`, `assert_ok` (`check.py`): one line that checks the rules inside any function; `Report`, `Row` (`report.py`)
 - `without_rules`, `remaining_rules` (`rules.py`): the function without its rules, which is where truth comes from
 - `widen` (`widen.py`): a function in float64 all the way inside
+- `exact` (`exact/`): truth in exact arithmetic, from the forward alone, with a verdict on every entry
 - `blame` (`blame.py`): each call of a rule judged alone, so that the wrong one is named
 - `mutants`, `equivalent` (`mutants.py`): wrong versions of a right rule, to measure a test with; `tally` (`tally.py`)
   says which of them `check` catches
@@ -13,6 +14,7 @@
 from refgrad.verify.allowance import allowance, longest_reduction
 from refgrad.verify.blame import blame
 from refgrad.verify.check import assert_ok, check
+from refgrad.verify.exact import exact
 from refgrad.verify.mutant import Mutant
 from refgrad.verify.mutants import equivalent, mutants
 from refgrad.verify.properties import PROPERTIES
@@ -31,6 +33,7 @@ __all__ = [
     "blame",
     "check",
     "equivalent",
+    "exact",
     "longest_reduction",
     "mutants",
     "remaining_rules",

@@ -1,0 +1,299 @@
+"""Arrays of scalars, and the few operations that all rules are made of, each with its way back for cotangents.
+
+A rule never says how it is differentiated: it is written with `elementwise`, `move`, `add_up`, `matmul` and `pick`,
+which run on balls and on germs alike and, on balls, remember how a cotangent returns. Where a derivative does not exist
+or may not, an `Undecided` cotangent returns, to those entries alone that it concerns.
+"""
+
+import heapq
+import itertools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from flint import acb, acb_mat, arb, arb_mat
+
+from refgrad.verify.exact.functions import Function, finite
+from refgrad.verify.exact.germ import ABSENT, EXACT, TIE, ZERO, Germ, Undecided
+
+BLOCKED = 61  # from this size on flint multiplies matrices by blocks, at 256 bits
+_made = itertools.count()
+_is_zero = operator.methodcaller("is_zero")
+Pull = Callable[[np.ndarray], Sequence[np.ndarray | None]]
+
+
+class NotDecided(Exception):
+    """What a program does next is not decided; `why` says what would help."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class Array:
+    """An object array of scalars or truth values; `pull` takes the cotangent back to `parents`, None in a constant."""
+
+    __slots__ = ("data", "number", "parents", "pull")
+
+    def __init__(self, data: np.ndarray, parents: Sequence["Array"] = (), pull: Pull | None = None) -> None:
+        self.data, self.number = data, next(_made)
+        moving = any(x.pull is not None for x in parents)
+        self.parents, self.pull = (parents, pull) if moving else ((), None)
+
+    @classmethod
+    def leaf(cls, data: np.ndarray) -> "Array":
+        """Return an array whose cotangent is wanted."""
+        x = cls(data)
+        x.pull = lambda ct: ()
+        return x
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape."""
+        return self.data.shape
+
+
+def full(shape: Sequence[int], value: Any = ZERO) -> np.ndarray:
+    """Return an object array of one value."""
+    out = np.empty(tuple(shape), object)
+    out.fill(value)
+    return out
+
+
+def elementwise(f: Function, *xs: Array) -> Array:
+    """Return f of each entry; axes of length 1 are broadcast."""
+    datas = [x.data for x in xs]
+    y = f.each(*datas)
+
+    def pull(ct: np.ndarray) -> list[np.ndarray | None]:
+        return [None if x.pull is None else _narrowed(f.pull(i, ct, y, *datas), x.shape) for i, x in enumerate(xs)]
+
+    return Array(y, xs, pull)
+
+
+def _narrowed(ct: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a cotangent summed over the axes along which its operand was broadcast."""
+    if ct.shape == shape:
+        return ct
+    ct = np.sum(ct, axis=tuple(range(ct.ndim - len(shape))))
+    wide = tuple(d for d, n in enumerate(shape) if n != np.shape(ct)[d])
+    return np.asarray(np.sum(ct, axis=wide, keepdims=True) if wide else ct, object)
+
+
+def positions(*xs: Array) -> list[np.ndarray]:
+    """Return for each array the numbers of its entries, counted through all of them."""
+    starts = np.cumsum([0, *(x.data.size for x in xs)])
+    return [np.arange(s, s + x.data.size).reshape(x.shape) for s, x in zip(starts, xs, strict=False)]
+
+
+def move(f: Callable[..., np.ndarray], *xs: Any) -> Any:
+    """Return what a NumPy function that only moves, drops and repeats entries makes of arrays."""
+    if not any(isinstance(x, Array) for x in xs):
+        return f(*xs)
+    xs = tuple(x if isinstance(x, Array) else Array(np.asarray(x).astype(object)) for x in xs)
+
+    def pull(ct: np.ndarray) -> list[np.ndarray | None]:
+        total = full((sum(x.data.size for x in xs),), ABSENT)
+        _accumulate(total, f(*positions(*xs)).ravel(), ct.ravel())
+        ends = np.cumsum([x.data.size for x in xs])[:-1]
+        return [part.reshape(x.shape) for part, x in zip(np.split(total, ends), xs, strict=True)]
+
+    return Array(np.asarray(f(*(x.data for x in xs)), object), xs, pull)
+
+
+def _accumulate(total: np.ndarray, at: Any, ct: np.ndarray) -> None:
+    """Add cotangents to places, some of them to the same one; where nothing flows, nothing is added."""
+    flows = np.array([c is not ABSENT for c in ct.ravel()], bool).reshape(ct.shape)
+    at = tuple(np.broadcast_to(i, ct.shape)[flows] for i in at) if isinstance(at, tuple) else at[flows]
+    np.add.at(total, at, ct[flows])
+
+
+def take(x: Array, ids: np.ndarray, fill: Any = ZERO) -> Array:
+    """Return the entries of x at flat positions; `fill` where a position is −1."""
+    extra = Array(full((1,), fill))
+    return move(lambda a, b: np.concatenate([a.ravel(), b])[ids], x, extra)
+
+
+def add_up(x: Array, ids: np.ndarray, shape: tuple[int, ...]) -> Array:
+    """Return an array of sums: each entry of x is added at its flat position, and dropped where that is −1."""
+    flat = ids.ravel()
+    kept = flat >= 0
+    data = full((int(np.prod(shape)),))
+    np.add.at(data, flat[kept], x.data.ravel()[kept])
+
+    def pull(ct: np.ndarray) -> list[np.ndarray]:
+        back = full(x.shape)
+        back.ravel()[:] = np.concatenate([ct.ravel(), full((1,), ABSENT)])[flat]
+        return [back]
+
+    return Array(data.reshape(shape), (x,), pull)
+
+
+def pick(x: Array, ids: np.ndarray, tied: np.ndarray) -> Array:
+    """Return `ids` entries of each row of x, where a comparison of the row's entries chose them.
+
+    A row that is `tied` has no derivative.
+    """
+    rows = np.arange(len(ids))[:, None]
+
+    def pull(ct: np.ndarray) -> list[np.ndarray]:
+        back = full(x.shape, ABSENT)
+        _accumulate(back, (rows, ids), ct)
+        for row in np.flatnonzero(tied):
+            if not all(map(_is_zero, ct[row])):
+                back[row] = Undecided(TIE)
+        return [back]
+
+    return Array(x.data[rows, ids], (x,), pull)
+
+
+def total(x: Array, axes: Sequence[int]) -> Array:
+    """Return the sum over some axes."""
+    kept = tuple(n for d, n in enumerate(x.shape) if d not in axes)
+    ids = np.expand_dims(np.arange(int(np.prod(kept))).reshape(kept), tuple(axes))
+    return add_up(x, np.broadcast_to(ids, x.shape), kept)
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """Return the products of stacks of matrices, (..., m, k) · (..., k, n) with the same leading axes."""
+
+    def pull(ct: np.ndarray) -> list[np.ndarray | None]:
+        return [
+            None if a.pull is None else _product(ct, np.swapaxes(b.data, -1, -2)),
+            None if b.pull is None else _product(np.swapaxes(a.data, -1, -2), ct),
+        ]
+
+    return Array(_product(a.data, b.data), (a, b), pull)
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    out = full((*a.shape[:-1], b.shape[-1]))
+    for at in np.ndindex(a.shape[:-2]):
+        out[at] = _matrix_product(a[at], b[at])
+    return out
+
+
+def _matrix_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return one product of matrices: flint's where all entries are finite balls, term by term where they are germs."""
+    if not a.size or not b.size:
+        return full((a.shape[0], b.shape[1]))
+    rows, columns = ([i for i, row in enumerate(x) if not all(map(finite, row))] for x in (a, b.T))
+    if rows or columns:
+        sound = [np.array([x if x.is_finite() else ZERO for x in m.ravel()], object).reshape(m.shape) for m in (a, b)]
+        out = _matrix_product(*sound)
+        for i in rows:
+            out[i] = np.sum(a[i][:, None] * b, axis=0)
+        for j in columns:
+            out[:, j] = np.sum(a * b[:, j], axis=1)
+        return out
+    kinds = {*map(type, a.ravel()), *map(type, b.ravel())}
+    if Germ not in kinds:
+        return _flint_product(a, b, acb_mat if acb in kinds else arb_mat)
+    (a_terms, a_low, a_order), (b_terms, b_low, b_order) = map(_coefficients, (a, b))
+    orders = np.minimum(_least(a_low, b_order), _least(a_order, b_low))
+    parts = (*a_terms.values(), *b_terms.values())
+    kind = acb_mat if any(isinstance(c, acb) for m in parts for c in m.flat) else arb_mat
+    found: dict = {}
+    for (q, m), A in a_terms.items():
+        for (r, n), B in b_terms.items():
+            key = (q + r, m + n)
+            part = _flint_product(A, B, kind)
+            found[key] = found[key] + part if key in found else part
+    out = full(orders.shape)
+    for at in np.ndindex(orders.shape):
+        out[at] = Germ.of({key: part[at] for key, part in found.items()}, orders[at])
+    return out
+
+
+def _coefficients(m: np.ndarray) -> tuple[dict, np.ndarray, np.ndarray]:
+    """Return the matrix of each term, the lowest exponents and the orders of a matrix of germs."""
+    terms: dict = {}
+    low, order = full(m.shape, EXACT), full(m.shape, EXACT)
+    for at, x in np.ndenumerate(m):
+        found = x.terms if isinstance(x, Germ) else {} if x.is_zero() else {(0, 0): x}
+        if isinstance(x, Germ):
+            order[at] = x.order
+        low[at] = min((k[0] for k in found), default=order[at])
+        for key, c in found.items():
+            terms.setdefault(key, full(m.shape))[at] = c
+    return terms, low, order
+
+
+def _least(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.min(a[:, :, None] + b[None], axis=1)
+
+
+def _flint_product(a: np.ndarray, b: np.ndarray, kind: Any) -> np.ndarray:
+    (m, k), n = a.shape, b.shape[1]
+    wide_m, wide_k, wide_n = (max(d, BLOCKED) for d in (m, k, n))
+    if wide_m * wide_k * wide_n < 2 * m * k * n:  # zeros that let flint multiply by blocks, several times as fast
+        a, b = _bordered(a, wide_m, wide_k), _bordered(b, wide_k, wide_n)
+    product = kind(*a.shape, a.ravel().tolist()) * kind(*b.shape, b.ravel().tolist())
+    out = np.empty(product.nrows() * product.ncols(), object)
+    out[:] = product.entries()
+    return out.reshape(product.nrows(), -1)[:m, :n]
+
+
+def _bordered(x: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    if x.shape == (rows, columns):
+        return x
+    out = full((rows, columns))
+    out[: x.shape[0], : x.shape[1]] = x
+    return out
+
+
+def pull_back(outputs: Sequence[Array], cotangents: Sequence[np.ndarray], leaves: Sequence[Array]) -> list[np.ndarray]:
+    """Return the cotangents of the leaves, given those of the outputs."""
+    cts: dict[int, tuple[Array, np.ndarray]] = {}
+    waiting: list[int] = []
+
+    def arrive(x: Array, ct: np.ndarray | None) -> None:
+        if x.pull is None or ct is None or all(c is ABSENT for c in ct.ravel()):
+            return
+        if x.number in cts:
+            ct = np.asarray(cts[x.number][1] + ct, object)
+        else:
+            heapq.heappush(waiting, -x.number)
+        cts[x.number] = x, ct
+
+    for x, ct in zip(outputs, cotangents, strict=True):
+        arrive(x, ct)
+    wanted = {x.number for x in leaves}
+    found: dict[int, np.ndarray] = {}
+    while waiting:
+        x, ct = cts.pop(-heapq.heappop(waiting))
+        if x.number in wanted:
+            found[x.number] = ct
+        assert x.pull is not None
+        for parent, back in zip(x.parents, x.pull(ct), strict=False):
+            arrive(parent, back)
+    return [found.get(x.number, full(x.shape, ABSENT)) for x in leaves]
+
+
+def concrete(x: "Array | np.ndarray") -> np.ndarray:
+    """Return truth values as NumPy's, where what runs next depends on them.
+
+    Raises NotDecided where one is not decided, or changes with the direction.
+    """
+    if not isinstance(x, Array):
+        return x
+    for value in x.data.ravel():
+        if isinstance(value, Undecided):
+            raise NotDecided(value.why)
+    if x.pull is not None and reaches_a_tie(x):
+        raise NotDecided(TIE)
+    return x.data.astype(bool)
+
+
+def reaches_a_tie(x: Array) -> bool:
+    """Return True where a truth value changes with the arguments at once."""
+    found = x.pull(full(x.shape, arb(1))) if x.pull is not None else ()
+    for parent, ct in zip(x.parents, found, strict=False):
+        if ct is None or parent.pull is None:
+            continue
+        if any(isinstance(c, Undecided) for c in ct.ravel()):
+            return True
+        if parent.data.size and isinstance(parent.data.flat[0], bool | Undecided) and reaches_a_tie(parent):
+            return True
+    return False

@@ -1,0 +1,67 @@
+"""Arrays of balls as people and NumPy read them: midpoints with rigorous radii."""
+
+from typing import Any
+
+import numpy as np
+from flint import acb, arb
+
+from refgrad.verify.exact.germ import NAN, Undecided
+
+
+class Balls:
+    """An array of real or complex balls, with `Undecided` where there is none; `data` holds every digit."""
+
+    def __init__(self, data: np.ndarray) -> None:
+        self.data = data
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape."""
+        return self.data.shape
+
+    @property
+    def decided(self) -> np.ndarray:
+        """True where there is a ball."""
+        return np.array([not isinstance(x, Undecided) for x in self.data.ravel()], bool).reshape(self.shape)
+
+    @property
+    def mid(self) -> np.ndarray:
+        """The midpoints, rounded to float64 or complex128; NaN where there is no ball."""
+        found = [_float(x) for x in self.data.ravel()]
+        return np.array(found, np.result_type(np.float64, *found)).reshape(self.shape)
+
+    @property
+    def rad(self) -> np.ndarray:
+        """How far a truth can be from `mid`, its rounding included."""
+        return self.error(self.mid)
+
+    def error(self, got: Any) -> np.ndarray:
+        """Return the largest possible |got − truth| of each entry; ∞ where that is not a number."""
+        got = np.asarray(got)
+        wide = got.astype(np.complex128 if np.iscomplexobj(got) else np.float64)
+        found = [_gap(x, g) for x, g in zip(self.data.ravel(), wide.ravel(), strict=True)]
+        return np.array(found, np.float64).reshape(self.shape)
+
+    def __repr__(self) -> str:
+        return f"Balls(mid={self.mid}, rad={self.rad})"
+
+
+def _float(x: Any) -> float | complex:
+    if isinstance(x, Undecided):
+        return float("nan")
+    return complex(x.mid()) if isinstance(x, acb) else float(x.mid())
+
+
+def _gap(x: Any, got: Any) -> float:
+    if isinstance(x, Undecided):
+        return float("inf")
+    point = acb(complex(got)) if isinstance(got, complex | np.complexfloating) else arb(float(got))
+    if isinstance(x, arb) and isinstance(point, arb) and x == point:
+        return 0.0  # equal infinities too
+    upper = float(abs(x - point).upper()) if (x - point).is_finite() else float("inf")
+    return float(np.nextafter(upper, np.inf)) if upper else 0.0
+
+
+def width(x: Any) -> Any:
+    """Return the radius of a scalar."""
+    return x.rad() if isinstance(x, arb) else x.real.rad() + x.imag.rad() if isinstance(x, acb) else NAN

@@ -1,0 +1,287 @@
+"""Factorizations, by their algorithms on rows and columns; `eigh` to first order around its eigenvalues."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from flint import acb, acb_mat, arb
+from jax.extend.core import JaxprEqn
+
+from refgrad.verify.exact.arrays import Array, NotDecided, elementwise, full, matmul, move, total
+from refgrad.verify.exact.germ import EXACT, ONE, PRECISION, TIE, ZERO, Germ, Undecided, compare, limit
+from refgrad.verify.exact.primitives.elementwise import SCALARS
+from refgrad.verify.exact.primitives.reductions import _extreme
+
+
+def _do(name: str, *xs: Array) -> Array:
+    return elementwise(SCALARS[name], *xs)
+
+
+def each_matrix(f: Callable[..., list]) -> Callable[..., Any]:
+    """The rule of a function of single matrices, over the leading axes."""
+
+    def rule(eqn: JaxprEqn, *xs: Any) -> Any:
+        batch = xs[0].shape[:-2]
+        flat = [move(lambda d, x=x: d.reshape(-1, *x.shape[-2:]), x) for x in xs]
+        made = [f(eqn.params, *(move(lambda d, i=i: d[i], x) for x in flat)) for i in range(int(np.prod(batch)))]
+        out = [
+            move(lambda *ds: np.stack(ds).reshape((*batch, *ds[0].shape)), *parts) for parts in zip(*made, strict=True)
+        ]
+        return out if eqn.primitive.multiple_results else out[0]
+
+    return rule
+
+
+def _rows(x: Array) -> list[Array]:
+    return [move(lambda d, i=i: d[i : i + 1], x) for i in range(x.shape[0])]
+
+
+def _stack(rows: list[Array]) -> Array:
+    return move(lambda *ds: np.concatenate(ds), *rows)
+
+
+def _turned(x: Array) -> Array:
+    return move(lambda d: d.T, x)
+
+
+def _entry(x: Array, i: int, j: int) -> Array:
+    return move(lambda d: d[i, j], x)
+
+
+def solve_triangular(a: Array, b: Array, lower: bool, unit: bool) -> Array:
+    """Return x of a x = b, by substitution."""
+    n = a.shape[0]
+    order = range(n) if lower else reversed(range(n))
+    right, x = _rows(b), {}
+    for i in order:
+        row = right[i]
+        for j in x:
+            row = _do("sub", row, _do("mul", _entry(a, i, j), x[j]))
+        x[i] = row if unit else _do("div", row, _entry(a, i, i))
+    return _stack([x[i] for i in range(n)])
+
+
+def triangular_solve(p: dict, a: Array, b: Array) -> list[Array]:
+    """Substitution from either side: x·op(a) = b is op(a)ᵀ·xᵀ = bᵀ."""
+    left, flip = p["left_side"], p["transpose_a"] is p["left_side"]
+    a = _do("conj", a) if p["conjugate_a"] else a
+    x = solve_triangular(
+        _turned(a) if flip else a,
+        b if left else _turned(b),
+        p["lower"] is not flip,
+        p["unit_diagonal"],
+    )
+    return [x if left else _turned(x)]
+
+
+def cholesky(p: dict, a: Array) -> list[Array]:
+    """Column by column, of the lower triangle."""
+    del p
+    n = a.shape[0]
+    columns: list[Array] = []
+    for j in range(n):
+        c = move(lambda d, j=j: d[j:, j], a)
+        for k, done in enumerate(columns):
+            below = move(lambda d, s=j - k: d[s:], done)
+            pivot = move(lambda d, s=j - k: d[s], done)
+            c = _do("sub", c, _do("mul", below, _do("conj", pivot)))
+        root = _do("sqrt", move(lambda d: d[0], c))
+        columns.append(move(lambda r, d: np.append(r, d), root, _do("div", move(lambda d: d[1:], c), root)))
+    zero = Array(full((n,)))
+    return [move(lambda z, *cs: np.stack([np.concatenate([z[: n - len(c)], c]) for c in cs], 1), zero, *columns)]
+
+
+def lu(p: dict, a: Array) -> list:
+    """Gaussian elimination with the largest pivot of each column."""
+    del p
+    m, n = a.shape
+    rows = _rows(a)
+    pivots, order = [], list(range(m))
+    for k in range(min(m, n)):
+        size = _do("abs", move(lambda *ds, k=k: np.concatenate([d[0, k : k + 1] for d in ds]), *rows[k:]))
+        best, tied = _extreme(size.data, largest=True)
+        if tied and size.pull is not None:
+            raise NotDecided(TIE)
+        i = k + best
+        rows[k], rows[i], order[k], order[i] = rows[i], rows[k], order[i], order[k]
+        pivots.append(i)
+        for j in range(k + 1, m):
+            factor = _do("div", _entry(rows[j], 0, k), _entry(rows[k], 0, k))
+            after = _do(
+                "sub",
+                move(lambda d, k=k: d[:, k + 1 :], rows[j]),
+                _do("mul", factor, move(lambda d, k=k: d[:, k + 1 :], rows[k])),
+            )
+            rows[j] = move(
+                lambda d, f, r, k=k: np.concatenate([d[:, :k], f.reshape(1, 1), r], 1), rows[j], factor, after
+            )
+    return [_stack(rows), np.array(pivots, np.int32), np.array(order, np.int32)]
+
+
+def solve(a: Array, b: Array) -> Array:
+    """Return x of a x = b (n, k), by elimination."""
+    factors, _, order = lu({}, a)
+    b = move(lambda d: d[order], b)
+    return solve_triangular(factors, solve_triangular(factors, b, lower=True, unit=True), lower=False, unit=False)
+
+
+def qr(p: dict, a: Array) -> list[Array]:
+    """Householder reflections, with LAPACK's signs: a column's image has the sign opposite to its first entry's."""
+    m, n = a.shape
+    if p.get("pivoting"):
+        raise NotImplementedError("qr with pivoting")
+    q = Array(np.array([[ONE if i == j else ZERO for j in range(m)] for i in range(m)], object))
+    for k in range(min(m - 1, n)):
+        x = move(lambda d, k=k: d[k:, k], a)
+        norm = _do("sqrt", total(_do("mul", x, x), (0,)))
+        first = move(lambda d: d[0], x)
+        s = _do("sign", first)
+        signed = _do("mul", norm, s if not _is_zero(first) else Array(full((), ONE)))
+        head = _do("add", first, signed)
+        v = move(lambda h, d: np.append(h, d[1:])[:, None], head, x)
+        scale = _do("mul", signed, head)  # |v|² / 2
+        v_scaled = _do("div", v, scale)
+        for_q, for_a = (move(lambda d, k=k: d[k:], y) for y in (q, a))
+        q, a = (
+            move(
+                lambda d, r, k=k: np.concatenate([d[:k], r]),
+                y,
+                _do("sub", part, _product(v_scaled, _product(_turned(v), part))),
+            )
+            for y, part in ((q, for_q), (a, for_a))
+        )
+    k = m if p["full_matrices"] else min(m, n)
+    upper = move(lambda d, z: np.where(np.tri(k, n, -1, dtype=bool), z, d[:k]), a, Array(full(())))
+    return [move(lambda d: d[:k].T, q), upper]
+
+
+def _is_zero(x: Array) -> bool:
+    s = compare(x.data.item(), ZERO)
+    if isinstance(s, Undecided):
+        raise NotDecided(s.why)
+    if s == 0 and x.pull is not None:
+        raise NotDecided(TIE)
+    return s == 0
+
+
+def _product(a: Array, b: Array) -> Array:
+    return move(lambda d: d[0], matmul(move(lambda d: d[None], a), move(lambda d: d[None], b)))
+
+
+def eigh(p: dict, a: Array) -> list[Array]:
+    """λ + diag(M) and V (1 + F ∘ M), M = Vᵀ (A − A₀) V, F_ij = 1/(λ_j − λ_i): exact to first order around A₀."""
+    n = a.shape[0]
+    base = np.asarray(np.frompyfunc(limit, 1, 1)(a.data), object)
+    base = (
+        np.where(np.tri(n, dtype=bool), base, base.T) if p["lower"] else np.where(np.tri(n, dtype=bool).T, base, base.T)
+    )
+    try:
+        values, vectors = acb_mat(n, n, base.ravel().tolist()).eig(right=True)
+    except ValueError:
+        raise NotDecided(PRECISION) from None  # eigenvalues that balls do not tell apart
+    order = sorted(range(n), key=lambda i: float(values[i].real.mid()))
+    if any(isinstance(x, acb) for x in base.ravel()):
+        raise NotImplementedError("eigh of a complex matrix")
+    heads = [max((vectors[i, j] for i in range(n)), key=lambda x: float(x.abs_lower())) for j in order]
+    V = np.array([[(vectors[i, j] / h).real for j, h in zip(order, heads, strict=True)] for i in range(n)], object)
+    V = V / np.array([(V[:, j] * V[:, j]).sum().sqrt() for j in range(n)], object)
+    lam = np.array([values[i].real for i in order], object)
+    F = np.array([[ZERO if i == j else 1 / (lam[j] - lam[i]) for j in range(n)] for i in range(n)], object)
+    lower = a if p["lower"] else _turned(a)
+    symmetric = move(lambda d: np.where(np.tri(n, dtype=bool), d, d.T), lower)
+    gap = _do("sub", symmetric, Array(base))
+    M = _product(Array(V.T), _product(gap, Array(V)))
+    w = _do("add", Array(lam), move(np.diag, M))
+    v = _do("add", Array(V), _product(Array(V), _do("mul", Array(F), M)))
+    return [_to_first_order(v, gap), _to_first_order(w, gap)]
+
+
+def _to_first_order(x: Array, gap: Array) -> Array:
+    order = min((2 * g.lowest for g in gap.data.ravel() if isinstance(g, Germ)), default=EXACT)
+    if order < EXACT:
+        return Array(np.asarray(x.data + Germ({}, order), object))
+    return x
+
+
+def svd(p: dict, a: Array) -> list[Array]:
+    """A = U S Vᵀ by the eigenvectors of AᵀA, for singular values that are distinct and not 0."""
+    m, n = a.shape
+    if m < n:
+        s, *rest = svd(p, _turned(a))
+        return [s, *map(_turned, reversed(rest))]
+    if p["full_matrices"] and m != n and p["compute_uv"]:
+        raise NotImplementedError("svd with full matrices")
+    vectors, squares = eigh({"lower": True}, _product(_turned(a), a))
+    s = _do("sqrt", move(lambda d: d[::-1], squares))
+    if not p["compute_uv"]:
+        return [s]
+    v = move(lambda d: d[:, ::-1], vectors)
+    return [s, _do("div", _product(a, v), move(lambda d: d[None], s)), _turned(v)]
+
+
+def householder_product(p: dict, a: Array, taus: Array) -> list[Array]:
+    """The first columns of Π (1 − τ v vᵀ), v below the diagonal of a."""
+    del p
+    m, n = a.shape
+    q = Array(np.array([[ONE if i == j else ZERO for j in range(n)] for i in range(m)], object))
+    for k in reversed(range(taus.shape[1])):
+        head = Array(np.array([*[ZERO] * k, ONE], object))
+        v = move(lambda d, h, k=k: np.append(h, d[k + 1 :, k])[:, None], a, head)
+        q = _do("sub", q, _do("mul", _entry(taus, 0, k), _product(v, _product(_turned(v), q))))
+    return [q]
+
+
+def tridiagonal_solve(p: dict, lower: Array, main: Array, upper: Array, b: Array) -> list[Array]:
+    """Thomas's algorithm: elimination without pivots."""
+    del p
+    n = b.shape[0]
+    diagonal, right, x = [_entry(main, 0, 0)], _rows(b), {}
+    for i in range(1, n):
+        factor = _do("div", _entry(lower, 0, i), diagonal[-1])
+        diagonal.append(_do("sub", _entry(main, 0, i), _do("mul", factor, _entry(upper, 0, i - 1))))
+        right[i] = _do("sub", right[i], _do("mul", factor, right[i - 1]))
+    for i in reversed(range(n)):
+        row = right[i] if i == n - 1 else _do("sub", right[i], _do("mul", _entry(upper, 0, i), x[i + 1]))
+        x[i] = _do("div", row, diagonal[i])
+    return [_stack([x[i] for i in range(n)])]
+
+
+def _with_rows(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """The rule of a function of matrices, some of whose operands are vectors: as matrices of one row."""
+
+    def widened(eqn: JaxprEqn, *xs: Array) -> Any:
+        rank = max(len(x.shape) for x in xs)
+        return rule(eqn, *(x if len(x.shape) == rank else move(lambda d: d[..., None, :], x) for x in xs))
+
+    return widened
+
+
+def symmetric_product(eqn: JaxprEqn, a: Array, c: Array) -> Array:
+    """α·A·Aᵀ + β·C."""
+    product = matmul(a, move(lambda d: np.swapaxes(d, -1, -2), a))
+    alpha, beta = (Array(full((), arb(eqn.params[k]))) for k in ("alpha", "beta"))
+    return _do("add", _do("mul", product, alpha), _do("mul", c, beta))
+
+
+def permutation(eqn: JaxprEqn, pivots: np.ndarray) -> np.ndarray:
+    """The permutation that a sequence of exchanges makes."""
+    n = eqn.params["permutation_size"]
+    out = np.broadcast_to(np.arange(n, dtype=np.int32), (*pivots.shape[:-1], n)).copy()
+    for at in np.ndindex(pivots.shape[:-1]):
+        for k, i in enumerate(pivots[at]):
+            out[at][k], out[at][i] = out[at][i], out[at][k]
+    return out
+
+
+RULES: dict[str, Callable[..., Any]] = {
+    "triangular_solve": each_matrix(triangular_solve),
+    "cholesky": each_matrix(cholesky),
+    "lu": each_matrix(lu),
+    "qr": each_matrix(qr),
+    "eigh": each_matrix(eigh),
+    "svd": each_matrix(svd),
+    "householder_product": _with_rows(each_matrix(householder_product)),
+    "tridiagonal_solve": _with_rows(each_matrix(tridiagonal_solve)),
+    "symmetric_product": symmetric_product,
+    "lu_pivots_to_permutation": permutation,
+}

@@ -1,0 +1,207 @@
+"""Verdicts and slopes at the points where float64 autodiff has none: ties, saturation, ends of a domain, quotients."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from refgrad.verify.exact import Verdict, exact
+
+INF = float("inf")
+
+
+def bce(y):
+    return lambda z: jax.nn.relu(z) - z * y + jnp.log1p(jnp.exp(-jnp.abs(z)))
+
+
+def quotient(f):
+    return lambda x: jnp.where(x == 0, 1.0, f(x) / x)
+
+
+def cylinder(p):
+    """Signed distance of (radius, height) to a cylinder of radius 1 and half height 1."""
+    d = jnp.abs(p) - 1.0
+    return jnp.minimum(jnp.max(d), 0.0) + jnp.linalg.norm(jnp.maximum(d, 0.0))
+
+
+def norm(x):
+    return jnp.sqrt(jnp.sum(x * x))
+
+
+SIGMOID_800 = 3.6678745841776872e-348  # 0 in float64, not in `data`
+
+# a function of one array: arguments → the slope at each entry
+SMOOTH = {
+    "BCE with logits, y = 0": (bce(0.0), [0.0, 3.0], [0.5, 1 / (1 + math.exp(-3))]),
+    "BCE with logits, y = 1": (bce(1.0), [0.0, -3.0], [-0.5, 1 / (1 + math.exp(3)) - 1]),
+    "log(1 + eˣ)": (lambda x: jnp.log(1 + jnp.exp(x)), [100.0, 800.0], [1.0, 1.0]),
+    "a guarded product": (lambda y: jnp.where(y == 0, 0.0, jnp.array([3.0, 5.0]) * y), [0.0, 1.0], [3.0, 5.0]),
+    "sin(x)/x": (quotient(jnp.sin), [0.0], [0.0]),
+    "expm1(x)/x": (quotient(jnp.expm1), [0.0], [0.5]),
+    "(1 − cos x)/x²": (lambda x: jnp.where(x == 0, 0.5, (1 - jnp.cos(x)) / x**2), [0.0], [0.0]),
+    "x⁰": (lambda x: x**0.0, [0.0, 2.0], [0.0, 0.0]),
+    "relu(x) − relu(−x)": (lambda x: jax.nn.relu(x) - jax.nn.relu(-x), [0.0], [1.0]),
+    "abs squared": (lambda x: jnp.abs(x) ** 2, [0.0, -2.0], [0.0, -4.0]),
+    "x·|x|": (lambda x: x * jnp.abs(x), [0.0], [0.0]),
+    "max(x, −x)²": (lambda x: jnp.maximum(x, -x) ** 2, [0.0], [0.0]),
+    "log-sigmoid": (jax.nn.log_sigmoid, [0.0, -800.0, 800.0], [0.5, 1.0, 0.0]),
+    "sigmoid": (jax.nn.sigmoid, [800.0, -800.0], [0.0, 0.0]),
+    "erf": (lax.erf, [0.0, 30.0], [2 / math.sqrt(math.pi), 0.0]),
+    "sorted, by all values": (lambda x: jnp.sort(x) * 2.0, [1.0, 1.0, 0.0], [2.0, 2.0, 2.0]),
+    "logsumexp, masked": (jax.nn.logsumexp, [-INF, 0.0, 0.0], [0.0, 0.5, 0.5]),
+    "cubic in |x|^3": (lambda x: jnp.sqrt(x**6), [0.0], [0.0]),
+    "a bump, flat at 0": (lambda x: jnp.where(x <= 0, 0.0, jnp.exp(-1 / x)), [0.0], [0.0]),
+    "atan2": (lambda x: jnp.arctan2(jnp.zeros_like(x), x), [2.0], [0.0]),
+    "a norm elsewhere": (norm, [3.0, 4.0], [0.6, 0.8]),
+    "inside a cylinder": (cylinder, [0.5, 0.2], [1.0, 0.0]),
+    "log(eˣ) − x": (lambda x: jnp.log(jnp.exp(x)) - x, [1.5], [0.0]),
+}
+
+# … → the slopes of each entry, from below and from above
+KINKS = {
+    "relu": (jax.nn.relu, [0.0], [(0.0, 1.0)]),
+    "abs": (jnp.abs, [0.0], [(-1.0, 1.0)]),
+    "max of two": (jnp.max, [1.0, 1.0], [(0.0, 1.0), (0.0, 1.0)]),
+    "sorted": (lambda x: jnp.sort(x) @ jnp.array([1.0, 3.0]), [1.0, 1.0], [(1.0, 3.0), (1.0, 3.0)]),
+    "a norm": (norm, [0.0, 0.0], [(-1.0, 1.0)] * 2),
+    "√|x|": (lambda x: jnp.sqrt(jnp.abs(x)), [0.0], [(-INF, INF)]),
+    "the axis of a cylinder": (lambda p: cylinder(jnp.stack([jnp.abs(p[0]), p[1]])), [0.0, 0.0], [(-1.0, 1.0)] * 2),
+    "e^−|x|·I₀(x)": (lax.bessel_i0e, [0.0], [(1.0, -1.0)]),
+}
+
+# … → the slope from inside, on the side where the function is defined
+ENDS = {
+    "√(x³)": (lambda x: jnp.sqrt(x**3), [0.0], [0.0]),
+    "√x": (jnp.sqrt, [0.0], [INF]),
+    "x·log x": (lambda x: jnp.where(x == 0, 0.0, x * jnp.log(x)), [0.0], [-INF]),
+    "x²·log x": (lambda x: jnp.where(x == 0, 0.0, x * x * jnp.log(x)), [0.0], [0.0]),
+    "arccos": (jnp.arccos, [1.0, -1.0], [-INF, -INF]),
+    "arcsin": (jnp.arcsin, [1.0], [INF]),
+    "x^1.5": (lambda x: x**1.5, [0.0], [0.0]),
+    "acosh(x)²": (lambda x: jnp.arccosh(x) ** 2, [1.0], [2.0]),
+}
+
+OTHER = {
+    "a jump": (lambda x: jnp.where(x == 0, 5.0, x), [0.0], Verdict.JUMP),
+    "sign": (jnp.sign, [0.0], Verdict.JUMP),
+    "floor": (jnp.floor, [2.0], Verdict.JUMP),
+    "round": (jnp.round, [0.5], Verdict.JUMP),
+    "a hidden pole": (lambda x: jnp.where(x == 0, 0.0, 1 / x), [0.0], Verdict.JUMP),
+    "log 0": (jnp.log, [0.0], Verdict.NOT_FINITE),
+    "log of a negative number": (jnp.log, [-1.0], Verdict.NOT_FINITE),
+    "a cube root": (jnp.cbrt, [0.0], Verdict.NOT_FINITE),
+    "logsumexp of −∞": (jax.nn.logsumexp, [-INF, -INF], Verdict.NOT_FINITE),
+    "x·log x, not guarded": (lambda x: x * jnp.log(x), [0.0], Verdict.NOT_FINITE),
+    "a tie that balls do not decide": (
+        lambda x: jnp.where(jnp.log(jnp.exp(x)) == x, x, 2 * x),
+        [1.5],
+        Verdict.UNDECIDED,
+    ),
+}
+
+
+def ids(table):
+    return pytest.mark.parametrize("f, x, expected", table.values(), ids=table)
+
+
+def floats(x):
+    return jnp.array(x, jnp.float32)
+
+
+@ids(SMOOTH)
+def test_smooth_points_have_one_slope(f, x, expected):
+    entries = list(exact(f, floats(x)).entries())
+    assert {e.verdict for e in entries} == {Verdict.SMOOTH}
+    for side in ("below", "above"):
+        np.testing.assert_allclose([float(getattr(e, side).mid()) for e in entries], expected, rtol=1e-7, atol=1e-30)
+
+
+@ids(KINKS)
+def test_kinks_have_two(f, x, expected):
+    entries = list(exact(f, floats(x)).entries())
+    assert {e.verdict for e in entries} == {Verdict.KINK}
+    assert [(float(e.below.mid()), float(e.above.mid())) for e in entries] == expected
+
+
+@ids(ENDS)
+def test_ends_of_a_domain_have_the_slope_from_inside(f, x, expected):
+    entries = list(exact(f, floats(x)).entries())
+    assert {e.verdict for e in entries} == {Verdict.END}
+    assert [float((e.above if e.below is None else e.below).mid()) for e in entries] == expected
+
+
+@ids(OTHER)
+def test_other_verdicts(f, x, expected):
+    assert {e.verdict for e in exact(f, floats(x)).entries()} == {expected}
+
+
+@ids(SMOOTH)
+def test_the_reverse_sweep_is_right_or_undecided(f, x, expected):
+    (gradient,) = exact(f, floats(x)).gradient()
+    got = gradient.mid[gradient.decided]
+    np.testing.assert_allclose(got, np.array(expected)[gradient.decided], rtol=1e-7, atol=1e-30)
+
+
+@pytest.mark.parametrize("table", [KINKS, ENDS, OTHER], ids=["kinks", "ends", "others"])
+def test_the_reverse_sweep_never_decides_where_there_is_no_derivative(table):
+    for f, x, _ in table.values():
+        (gradient,) = exact(f, floats(x)).gradient()
+        assert not gradient.decided.any() or (table is OTHER and not np.any(gradient.mid[gradient.decided])), f
+
+
+def test_saturation_keeps_its_digits():
+    (gradient,) = exact(jax.nn.sigmoid, floats([800.0])).gradient()
+    digits = gradient.data[0]
+    assert str(digits)[1:6] == "3.667" and "e-348" in str(digits)
+    (value,) = exact(jax.nn.softmax, floats([0.0, -2461.0])).value
+    assert "1.58957" in str(value.data[1]) and "e-1069" in str(value.data[1])
+
+
+def test_one_entry_excuses_no_other():
+    rows = floats([[-INF, -INF], [1.0, 2.0]])
+    truth = exact(lambda x: jax.nn.logsumexp(x, axis=1), rows)
+    verdicts = [e.verdict for e in truth.entries()]
+    assert verdicts == [Verdict.NOT_FINITE] * 2 + [Verdict.SMOOTH] * 2
+    assert [e.verdict for e in exact(jnp.abs, floats([0.0, 1.0, -INF])).entries()][:2] == [Verdict.KINK, Verdict.SMOOTH]
+
+
+def test_complex_entries_along_both_parts():
+    z = jnp.array([0.0, 1 + 2j], jnp.complex64)
+    truth = exact(lambda z: jnp.abs(z) ** 2, z)
+    assert [(e.imaginary, float(e.above.mid())) for e in truth.entries()] == [
+        (False, 0.0),
+        (True, 0.0),
+        (False, 2.0),
+        (True, 4.0),
+    ]
+    np.testing.assert_array_equal(truth.gradient()[0].mid, [0, 2 - 4j])
+
+
+def test_directions_and_second_derivatives():
+    truth = exact(lambda x: x**3, floats([2.0]))
+    assert [d[0].mid[0] for d in truth.along([[1.0]], [[-2.0]])] == [12.0, -24.0]
+    assert truth.along([[1.0]], derivative=2)[0][0].mid[0] == 12.0
+    right = exact(norm, floats([0.0, 0.0])).along([[3.0, 4.0]])[0][0]
+    np.testing.assert_allclose(right.mid, 5.0)
+
+
+def test_radii_hold_the_truth():
+    (value,) = exact(jnp.exp, floats([1.0])).value
+    assert 0 < value.rad[0] < 1e-15 and abs(value.mid[0] - math.e) <= value.rad[0]
+    assert 4e-4 < value.error(np.float32([2.7178]))[0] < 5e-4
+
+
+@pytest.mark.parametrize("x, verdict", [(0.0, Verdict.UNDECIDED), (0.9, Verdict.SMOOTH), (1.0, Verdict.UNDECIDED)])
+def test_a_branch_point_is_never_taken_for_a_smooth_one(x, verdict):
+    truth = exact(lambda x: jax.scipy.special.betainc(1.5, 2.0, x), floats(x))
+    assert [e.verdict for e in truth.entries()] == [verdict]
+    truth = exact(lambda x: jax.scipy.special.gammainc(1.5, x), floats(0.0))
+    assert [e.verdict for e in truth.entries()] == [Verdict.UNDECIDED]
+
+
+def test_what_stop_gradient_holds_is_not_equal_to_what_moves():
+    (entry,) = exact(lambda x: jnp.where(x == lax.stop_gradient(x), 5.0, x), floats(1.0)).entries()
+    assert entry.verdict is Verdict.JUMP
