@@ -2,7 +2,7 @@
 
 A folder means all its files, by name in sorted order, but none that is hidden (`.git`) or compiled (`__pycache__`). The
 standard library means its `.py` files without its tests, which some distributions leave out, and without what a build
-of Python writes about its own machine: so that one version of Python is one corpus wherever it runs.
+or a distribution of Python adds about its own machine: so that one version of Python is one corpus wherever it runs.
 """
 
 import os
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 COMPILED = ("__pycache__",)
+OF_THE_MACHINE = ("_sysconfigdata", "sitecustomize", "usercustomize")
 NO_SOURCE = ("site-packages", "dist-packages", "test", "tests", "idle_test", *COMPILED)
 
 
@@ -77,7 +78,7 @@ def standard_library() -> list[Path]:
     """This Python's own source files, sorted. Raises ValueError where there are none, as in a zipped library."""
     root = Path(sysconfig.get_path("stdlib"))
     found = [
-        path for path in files(root, NO_SOURCE) if path.suffix == ".py" and not path.name.startswith("_sysconfigdata")
+        path for path in files(root, NO_SOURCE) if path.suffix == ".py" and not path.name.startswith(OF_THE_MACHINE)
     ]
     if not found:
         raise ValueError(f"this Python has no source in {root}: name text files or folders of your own")

@@ -1,6 +1,7 @@
 """Documents: in one order, each once, hidden ones left out; bad paths named; the default is the same everywhere."""
 
 import os
+import sysconfig
 
 import pytest
 
@@ -39,6 +40,13 @@ def test_the_standard_library():
     assert not parts & {"test", "tests", "idle_test", "site-packages"}
     assert sum(each.size for each in found) > 5_000_000
     assert found == documents(None)
+
+
+def test_a_distribution_adds_nothing_to_the_standard_library(tmp_path, monkeypatch):
+    fill(tmp_path, ["ast.py", "json/decoder.py", "_sysconfigdata__linux.py", "test/test_ast.py"])
+    (tmp_path / "sitecustomize.py").symlink_to(tmp_path / "gone")  # Debian's points into /etc
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    assert [each.path.name for each in documents()] == ["ast.py", "decoder.py"]
 
 
 def test_bad_paths_are_named(tmp_path):
