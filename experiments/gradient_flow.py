@@ -116,7 +116,7 @@ def clipped(settings: Settings) -> tuple[float, float]:
 
     grads = jax.jit(jax.grad(loss))(weights)
     after, _ = optax.clip_by_global_norm(settings.clip).update(grads, optax.EmptyState())
-    return float(optax.global_norm(grads)), float(optax.global_norm(after))
+    return float(optax.tree.norm(grads)), float(optax.tree.norm(after))
 
 
 def transformer(settings: Settings, residual: bool, norm: bool) -> np.ndarray:
