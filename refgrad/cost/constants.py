@@ -38,12 +38,13 @@ class Constants(Forward[Known | None]):
     unknown = None
     follows = frozenset()
 
-    def __init__(self, program: ClosedJaxpr | Jaxpr, arguments: Sequence[Known | None]):
+    def __init__(self, program: ClosedJaxpr | Jaxpr, arguments: Sequence[Known | None] = ()):
+        """Look through `program`, given what is known of its `arguments`: () where that is nothing."""
         values = zip(opened(program).constvars, closed(program).consts, strict=True)
         self._consts = {v: known_value(value) for v, value in values}
         self._same: dict[Any, Any] = {}
         self.reasons: dict[JaxprEqn, str] = {}
-        self._known = self.flow(program, arguments)
+        self._known = self.flow(program, arguments or [None] * len(opened(program).invars))
 
     def equation(self, eqn: JaxprEqn, entering: list[Known | None]) -> Sequence[Known | None]:
         """Return what is known of the results, and note why the equation may be folded."""

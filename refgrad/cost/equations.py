@@ -50,7 +50,7 @@ class _Live(Backward[Need, list[Equation]]):
         return bool(eqn.effects) or any(need.plain for need in results)
 
     def facts(self, program: ClosedJaxpr | Jaxpr, known: tuple[Known | None, ...]) -> Constants:
-        return Constants(program, known or [None] * len(opened(program).invars))
+        return Constants(program, known)
 
     def known(self, eqn: JaxprEqn, body: Body, facts: Constants) -> tuple[Known | None, ...]:
         return tuple(None if i is None else facts.of(eqn.invars[i]) for i in body.fixed_inputs())

@@ -14,7 +14,6 @@ from refgrad.jaxpr.analysis import Backward
 from refgrad.jaxpr.avals import nbytes
 from refgrad.jaxpr.calls import Bodies, Body, Form
 from refgrad.jaxpr.programs import scope_of, source_of
-from refgrad.jaxpr.versions import opened
 
 NOWHERE = "(inside JAX)"  # the source of what no line of the user's code has called
 
@@ -50,7 +49,7 @@ class Walker(Backward[bool, Costs]):
 
     def facts(self, program: ClosedJaxpr | Jaxpr, known: tuple[Known | None, ...]) -> Constants:
         """Return the constants of a program."""
-        return Constants(program, known or [None] * len(opened(program).invars))
+        return Constants(program, known)
 
     def known(self, eqn: JaxprEqn, body: Body, facts: Constants) -> tuple[Known | None, ...]:
         """Return the integers that are known of a body's arguments: nothing else changes a cost."""

@@ -23,10 +23,8 @@ class Forward(Generic[V]):
     """One value for each variable. Subclasses say what a single equation makes of the values of its operands."""
 
     unknown: V  # of literals and constants
-    follows: ClassVar[frozenset[Form]] = frozenset(Form) - {
-        Form.SOLVE,
-        Form.OPAQUE,
-    }  # the structured equations to descend into
+    # the structured equations to descend into
+    follows: ClassVar[frozenset[Form]] = frozenset(Form) - {Form.SOLVE, Form.OPAQUE}
 
     def join(self, one: V, other: V) -> V:
         """Return the value of what may be either of two, or is made of both."""

@@ -40,6 +40,7 @@ def cotangent_edits(leaf: Any, length: int, outputs: list) -> Iterator[tuple[str
 
 
 def swap(j: int) -> Edit:
+    """Return the edit that gives the cotangent of leaf `j` in the place of this one."""
     return lambda g, again: again(None, j)
 
 
