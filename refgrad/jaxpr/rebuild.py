@@ -53,7 +53,18 @@ def while_loop(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Seque
     n_cond, n_body = p["cond_nconsts"], p["body_nconsts"]
     cond_consts, body_consts, carry = values[:n_cond], values[n_cond:][:n_body], values[n_cond + n_body :]
     cond, body = ip.call(p["cond_jaxpr"]), ip.call(p["body_jaxpr"])
-    return lax.while_loop(lambda c: cond(*cond_consts, *c)[0], lambda c: body(*body_consts, *c), list(carry))
+    if not p["cond_jaxpr"].out_avals[0].shape:
+        return lax.while_loop(lambda c: cond(*cond_consts, *c)[0], lambda c: body(*body_consts, *c), list(carry))
+
+    def step(c):  # a condition for each lane, as `vmap` makes it: a lane that is done keeps its carry
+        going = cond(*cond_consts, *c)[0]
+        new = body(*body_consts, *c)
+        return [
+            lax.select(lax.broadcast_in_dim(going, x.shape, range(going.ndim)), y, x)
+            for x, y in zip(c, new, strict=True)
+        ]
+
+    return lax.while_loop(lambda c: cond(*cond_consts, *c)[0].any(), step, list(carry))
 
 
 def cond(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:

@@ -2,18 +2,22 @@
 
 A rule never says how it is differentiated: it is written with `elementwise`, `move`, `add_up`, `matmul` and `pick`,
 which run on balls and on germs alike and, on balls, remember how a cotangent returns. Where a derivative does not exist
-or may not, an `Undecided` cotangent returns, to those entries alone that it concerns.
+or may not, an `Undecided` cotangent returns, to those entries alone that it concerns. Where arguments have tangents, so
+has every array: its cotangents return second derivatives.
 """
 
+import functools
 import heapq
 import itertools
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from flint import acb, acb_mat, arb, arb_mat
 
+from refgrad.verify.exact.arithmetic import ADD, DIV, MUL, NEG, power_of
 from refgrad.verify.exact.functions import Function, finite
 from refgrad.verify.exact.germ import ABSENT, EXACT, TIE, ZERO, Germ, Undecided
 
@@ -31,13 +35,22 @@ class NotDecided(Exception):
         self.why = why
 
 
-class Array:
-    """An object array of scalars or truth values; `pull` takes the cotangent back to `parents`, None in a constant."""
+class Unknown(Exception):
+    """The entries of an array that is known by its shape alone."""
 
-    __slots__ = ("data", "number", "parents", "pull")
+
+class Array:
+    """An object array of scalars or truth values; `pull` takes the cotangent back to `parents`, None in a constant.
+
+    `tangent` is the derivative along a direction, an array whose cotangents return too; None where nothing moves.
+    """
+
+    __slots__ = ("data", "number", "parents", "pull", "tangent", "tied")
 
     def __init__(self, data: np.ndarray, parents: Sequence["Array"] = (), pull: Pull | None = None) -> None:
         self.data, self.number = data, next(_made)
+        self.tangent: Array | None = None
+        self.tied: bool | None = None  # of truth values: `reaches_a_tie`, once it is known
         moving = any(x.pull is not None for x in parents)
         self.parents, self.pull = (parents, pull) if moving else ((), None)
 
@@ -53,6 +66,58 @@ class Array:
         """The shape."""
         return self.data.shape
 
+    def still(self) -> "Array":
+        """Return a tangent where nothing moves."""
+        return Array(full(self.shape, ABSENT))
+
+    def plain(self) -> "Array":
+        """Return the same without a tangent."""
+        return Array(self.data, (self,), lambda ct: [ct]) if self.tangent is not None else self
+
+    def __add__(self, other: Any) -> "Array":
+        return elementwise(ADD, self, _operand(other))
+
+    def __mul__(self, other: Any) -> "Array":
+        return elementwise(MUL, self, _operand(other))
+
+    def __truediv__(self, other: Any) -> "Array":
+        return elementwise(DIV, self, _operand(other))
+
+    def __neg__(self) -> "Array":
+        return elementwise(NEG, self)
+
+    def __pow__(self, n: int) -> "Array":
+        return elementwise(power_of(Fraction(n)), self)
+
+
+class Deferred(Array):
+    """An array that is known by its shape alone; what is made of it is recorded in a graph."""
+
+    __slots__ = ("_shape", "graph")
+
+    def __init__(self, graph: Any, shape: tuple[int, ...]) -> None:
+        self.graph, self._shape = graph, shape
+        self.parents, self.pull, self.tangent = (), lambda ct: (), None
+
+    @property
+    def data(self) -> np.ndarray:
+        """Raise Unknown."""
+        raise Unknown
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape."""
+        return self._shape
+
+
+def _graph(xs: Sequence[Any]) -> Any:
+    """Return the graph in which what is made of some arrays is recorded; None where all are known."""
+    return next((x.graph for x in xs if isinstance(x, Deferred)), None)
+
+
+def _operand(x: Any) -> Array:
+    return x if isinstance(x, Array) else Array(full((), arb(x)))
+
 
 def full(shape: Sequence[int], value: Any = ZERO) -> np.ndarray:
     """Return an object array of one value."""
@@ -63,13 +128,46 @@ def full(shape: Sequence[int], value: Any = ZERO) -> np.ndarray:
 
 def elementwise(f: Function, *xs: Array) -> Array:
     """Return f of each entry; axes of length 1 are broadcast."""
+    if (graph := _graph(xs)) is not None:
+        return graph.elementwise(f, *xs)
     datas = [x.data for x in xs]
     y = f.each(*datas)
 
     def pull(ct: np.ndarray) -> list[np.ndarray | None]:
         return [None if x.pull is None else _narrowed(f.pull(i, ct, y, *datas), x.shape) for i, x in enumerate(xs)]
 
-    return Array(y, xs, pull)
+    out = Array(y, xs, pull)
+    tangents = [x.tangent for x in xs]
+    if any(t is not None for t in tangents):
+        moved = f.tangent(elementwise, tangents, out.plain(), *(x.plain() for x in xs))
+        rests = [absent(t.data) for t in tangents if t is not None]
+        out.tangent = _resting(moved, functools.reduce(np.logical_and, rests))
+    return out
+
+
+def absent(x: np.ndarray) -> np.ndarray:
+    """Return True where nothing flows, whatever the slopes on the way."""
+    return np.array([c is ABSENT for c in x.ravel()], bool).reshape(x.shape)
+
+
+def _resting(tangent: Array | None, rests: np.ndarray) -> Array | None:
+    """Return a tangent that is absent where it rests, whatever the slopes there."""
+    if tangent is None or not rests.any():
+        return tangent
+    rests = np.broadcast_to(rests, tangent.shape)
+
+    def masked(x: np.ndarray) -> np.ndarray:
+        out = x.copy()
+        out[rests] = ABSENT
+        return out
+
+    return Array(masked(tangent.data), (tangent,), lambda ct: [masked(ct)])
+
+
+def _tangents(xs: Sequence[Array]) -> list[Array] | None:
+    """Return the tangent of each array, at rest where it has none; None where none has one."""
+    moving = any(x.tangent is not None for x in xs)
+    return [x.still() if x.tangent is None else x.tangent for x in xs] if moving else None
 
 
 def _narrowed(ct: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -91,6 +189,8 @@ def move(f: Callable[..., np.ndarray], *xs: Any) -> Any:
     """Return what a NumPy function that only moves, drops and repeats entries makes of arrays."""
     if not any(isinstance(x, Array) for x in xs):
         return f(*xs)
+    if (graph := _graph(xs)) is not None:
+        return graph.move(f, *xs)
     xs = tuple(x if isinstance(x, Array) else Array(np.asarray(x).astype(object)) for x in xs)
 
     def pull(ct: np.ndarray) -> list[np.ndarray | None]:
@@ -99,12 +199,15 @@ def move(f: Callable[..., np.ndarray], *xs: Any) -> Any:
         ends = np.cumsum([x.data.size for x in xs])[:-1]
         return [part.reshape(x.shape) for part, x in zip(np.split(total, ends), xs, strict=True)]
 
-    return Array(np.asarray(f(*(x.data for x in xs)), object), xs, pull)
+    out = Array(np.asarray(f(*(x.data for x in xs)), object), xs, pull)
+    if (tangents := _tangents(xs)) is not None:
+        out.tangent = move(f, *tangents)
+    return out
 
 
 def _accumulate(total: np.ndarray, at: Any, ct: np.ndarray) -> None:
     """Add cotangents to places, some of them to the same one; where nothing flows, nothing is added."""
-    flows = np.array([c is not ABSENT for c in ct.ravel()], bool).reshape(ct.shape)
+    flows = ~absent(ct)
     at = tuple(np.broadcast_to(i, ct.shape)[flows] for i in at) if isinstance(at, tuple) else at[flows]
     np.add.at(total, at, ct[flows])
 
@@ -117,6 +220,8 @@ def take(x: Array, ids: np.ndarray, fill: Any = ZERO) -> Array:
 
 def add_up(x: Array, ids: np.ndarray, shape: tuple[int, ...]) -> Array:
     """Return an array of sums: each entry of x is added at its flat position, and dropped where that is −1."""
+    if (graph := _graph([x])) is not None:
+        return graph.add_up(x, ids, shape)
     flat = ids.ravel()
     kept = flat >= 0
     data = full((int(np.prod(shape)),))
@@ -127,13 +232,27 @@ def add_up(x: Array, ids: np.ndarray, shape: tuple[int, ...]) -> Array:
         back.ravel()[:] = np.concatenate([ct.ravel(), full((1,), ABSENT)])[flat]
         return [back]
 
-    return Array(data.reshape(shape), (x,), pull)
+    out = Array(data.reshape(shape), (x,), pull)
+    if x.tangent is not None:
+        moves = np.zeros(data.size, bool)
+        moves[flat[kept & ~absent(x.tangent.data).ravel()]] = True
+        out.tangent = _resting(add_up(x.tangent, ids, shape), ~moves.reshape(shape))
+    return out
 
 
-def pick(x: Array, ids: np.ndarray, tied: np.ndarray) -> Array:
+def choose(decide: Callable[..., tuple], count: int, keys: Sequence[Array], xs: Sequence[Array]) -> list[Array]:
+    """Return `count` entries of each row of each array: what `pick` makes of `decide(rows of the keys)`."""
+    if (graph := _graph((*keys, *xs))) is not None:
+        return graph.choose(decide, count, keys, xs)
+    found = decide(*(k.data for k in keys))
+    return [pick(x, *found) for x in xs]
+
+
+def pick(x: Array, ids: np.ndarray, tied: np.ndarray, lost: Mapping[int, str] | None = None) -> Array:
     """Return `ids` entries of each row of x, where a comparison of the row's entries chose them.
 
-    A row that is `tied` has no derivative.
+    A row that is `tied` has no derivative, unless what returns to it may be 0: whichever entries of the row share that,
+    each gets no more than its bound. One that is `lost`, with a reason, has no value.
     """
     rows = np.arange(len(ids))[:, None]
 
@@ -142,10 +261,30 @@ def pick(x: Array, ids: np.ndarray, tied: np.ndarray) -> Array:
         _accumulate(back, (rows, ids), ct)
         for row in np.flatnonzero(tied):
             if not all(map(_is_zero, ct[row])):
-                back[row] = Undecided(TIE)
+                back[row] = _shared(ct[row])
         return [back]
 
-    return Array(x.data[rows, ids], (x,), pull)
+    out = Array(x.data[rows, ids], (x,), pull)
+    for row, why in (lost or {}).items():
+        out.data[row] = Undecided(why)
+    if x.tangent is not None:
+        torn = np.logical_and(tied, np.any(~absent(x.tangent.data), axis=1))
+        moved = pick(x.tangent, ids, torn, dict.fromkeys(np.flatnonzero(torn).tolist(), TIE) | dict(lost or {}))
+
+        def pull_tangent(ct: np.ndarray) -> list[np.ndarray]:
+            back = full(x.shape, ABSENT)
+            back[np.logical_and(torn, np.any(~absent(ct), axis=1))] = Undecided(TIE)
+            return [ct, back]
+
+        out.tangent = Array(moved.data, (moved, x), pull_tangent)
+    return out
+
+
+def _shared(cts: np.ndarray) -> Any:
+    """Return a ball that holds every share of cotangents that may be 0, undecided where one is not."""
+    if not all(isinstance(c, arb) and c.is_finite() and c.contains(0) for c in cts):
+        return Undecided(TIE)
+    return arb(0, sum((abs(c).upper() for c in cts), arb(0)))
 
 
 def total(x: Array, axes: Sequence[int]) -> Array:
@@ -157,6 +296,8 @@ def total(x: Array, axes: Sequence[int]) -> Array:
 
 def matmul(a: Array, b: Array) -> Array:
     """Return the products of stacks of matrices, (..., m, k) · (..., k, n) with the same leading axes."""
+    if (graph := _graph((a, b))) is not None:
+        return graph.matmul(a, b)
 
     def pull(ct: np.ndarray) -> list[np.ndarray | None]:
         return [
@@ -164,7 +305,14 @@ def matmul(a: Array, b: Array) -> Array:
             None if b.pull is None else _product(np.swapaxes(a.data, -1, -2), ct),
         ]
 
-    return Array(_product(a.data, b.data), (a, b), pull)
+    out = Array(_product(a.data, b.data), (a, b), pull)
+    if (tangents := _tangents((a, b))) is not None:
+        rests_a, rests_b = (absent(t.data) for t in tangents)
+        parts = [matmul(tangents[0], b.plain())] if a.tangent is not None else []
+        parts += [matmul(a.plain(), tangents[1])] if b.tangent is not None else []
+        moved = functools.reduce(operator.add, parts)
+        out.tangent = _resting(moved, np.all(rests_a, axis=-1, keepdims=True) & np.all(rests_b, axis=-2, keepdims=True))
+    return out
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -188,6 +336,8 @@ def _matrix_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
             out[:, j] = np.sum(a * b[:, j], axis=1)
         return out
     kinds = {*map(type, a.ravel()), *map(type, b.ravel())}
+    if not kinds <= {arb, acb, Germ}:
+        return a @ b  # scalars of another kind
     if Germ not in kinds:
         return _flint_product(a, b, acb_mat if acb in kinds else arb_mat)
     (a_terms, a_low, a_order), (b_terms, b_low, b_order) = map(_coefficients, (a, b))
@@ -216,7 +366,9 @@ def _coefficients(m: np.ndarray) -> tuple[dict, np.ndarray, np.ndarray]:
             order[at] = x.order
         low[at] = min((k[0] for k in found), default=order[at])
         for key, c in found.items():
-            terms.setdefault(key, full(m.shape))[at] = c
+            if key not in terms:
+                terms[key] = full(m.shape)
+            terms[key][at] = c
     return terms, low, order
 
 
@@ -288,6 +440,12 @@ def concrete(x: "Array | np.ndarray") -> np.ndarray:
 
 def reaches_a_tie(x: Array) -> bool:
     """Return True where a truth value changes with the arguments at once."""
+    if x.tied is None:
+        x.tied = _reaches_a_tie(x)
+    return x.tied
+
+
+def _reaches_a_tie(x: Array) -> bool:
     found = x.pull(full(x.shape, arb(1))) if x.pull is not None else ()
     for parent, ct in zip(x.parents, found, strict=False):
         if ct is None or parent.pull is None:

@@ -1,6 +1,8 @@
 """A program evaluated on arrays of scalars: control flow in place, every other equation by the table of meanings."""
 
+import math
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,10 +16,10 @@ from refgrad.jaxpr.programs import line
 from refgrad.jaxpr.unroll import Unrolled
 from refgrad.verify.exact.arrays import Array, concrete, full, move
 from refgrad.verify.exact.germ import ONE
-from refgrad.verify.exact.primitives import TABLE
+from refgrad.verify.exact.operations import Budget
+from refgrad.verify.exact.primitives import TABLE, WITH_PROGRAMS
 from refgrad.verify.exact.primitives.elementwise import as_array
 from refgrad.verify.exact.primitives.linalg import solve
-from refgrad.verify.exact.primitives.reductions import WITH_PROGRAMS
 from refgrad.verify.exact.rounding import NARROW, rounded
 
 # bits that JAX itself computes, by their values
@@ -38,11 +40,11 @@ class NoMeaning(NotImplementedError):
 
 
 class Evaluator(Unrolled):
-    """Evaluates a program exactly; casts to the dtypes named in `casts` round, all others do not."""
+    """Evaluates a program exactly, in at most so many operations; casts to the dtypes named in `casts` round."""
 
-    def __init__(self, casts: Collection[str] = ()) -> None:
+    def __init__(self, casts: Collection[str] = (), most: float = math.inf, stop_gradient: bool = False) -> None:
         super().__init__()
-        self.casts = casts
+        self.casts, self.budget, self.stop_gradient = casts, Budget(most), stop_gradient
 
     def constant(self, value: Any, aval: Any) -> Any:
         """Return a literal or constant at its exact value."""
@@ -55,13 +57,17 @@ class Evaluator(Unrolled):
             return self.unroll(eqn, values)
         if (system := linear_system(eqn, values)) is not None:
             return self._solve(*system)
-        if name in TABLE:
+        self.budget.spend(eqn)
+        if name == "stop_gradient" and not self.stop_gradient:
+            out = values[0]
+        elif name in TABLE or name in WITH_PROGRAMS:
+            rule = TABLE[name] if name in TABLE else partial(WITH_PROGRAMS[name], self)
             try:
-                out = TABLE[name](eqn, *values)
+                out = rule(eqn, *values)
+            except NoMeaning:
+                raise
             except NotImplementedError as reason:
                 raise NoMeaning(f"{reason} ({name} at {line(eqn) or 'an unknown line'})") from None
-        elif name in WITH_PROGRAMS:
-            out = WITH_PROGRAMS[name](self, eqn, *values)
         elif name in BITS:
             out = self._bits(eqn, values)
         else:

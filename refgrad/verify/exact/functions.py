@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -89,6 +89,12 @@ class Function:
         del y
         return ct * self.partial(i, *xs)
 
+    def tangent(self, apply: Callable, tangents: Sequence[Any], y: Any, *xs: Any) -> Any:
+        """Return the derivative along the tangents of the operands; `apply` applies a function to arrays."""
+        del y
+        parts = [apply(Partial(self, i), *xs) * t for i, t in enumerate(tangents) if t is not None]
+        return functools.reduce(operator.add, parts)
+
     def partial(self, i: int, *xs: Any) -> Any:
         """Return the partial derivative in argument i: that from either side, undecided where the two differ."""
         if not xs[i].is_finite():
@@ -105,6 +111,39 @@ class Function:
         if not (left.is_finite() and right.is_finite() and (below - above).contains(0)):
             return Undecided(TIE)
         return left if (left - right).contains(0) else Undecided(CORNER)
+
+    def second(self, i: int, j: int, *xs: Any) -> Any:
+        """Return the second partial derivative in arguments i and j."""
+        if i == j:
+            return self._bend({i}, *xs)
+        return (self._bend({i, j}, *xs) - self._bend({i}, *xs) - self._bend({j}, *xs)) / 2
+
+    def _bend(self, moving: Collection[int], *xs: Any) -> Any:
+        """Return the second derivative along some arguments at once, undecided where the two sides differ."""
+        sides = []
+        with terms(3):
+            for step in (ONE, MINUS):
+                y = self(*(variable(x, step) if k in moving else x for k, x in enumerate(xs)))
+                sides.append((limit(y), slope(y) * step, slope(y, 2)))
+        if not all(c.is_finite() for side in sides for c in side):
+            return Undecided(TIE)
+        agree = all((below - above).contains(0) for below, above in zip(*sides, strict=True))
+        return sides[0][2] if agree else Undecided(TIE)
+
+
+class Partial(Function):
+    """The partial derivative of a function in one argument."""
+
+    def __init__(self, f: Function, i: int) -> None:
+        super().__init__(functools.partial(f.partial, i))
+        vars(self).update(f=f, i=i)
+
+    f: Function
+    i: int
+
+    def partial(self, i: int, *xs: Any) -> Any:
+        """Return a second partial derivative."""
+        return self.f.second(self.i, i, *xs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +194,7 @@ class Analytic(Function):
         g = xs[i]
         rest = {k: c for k, c in g.terms.items() if k != CONSTANT}
         if any(k < CONSTANT for k in rest):
-            return self._diverging(g) if i == len(xs) - 1 else Undecided(ESSENTIAL)
+            return self._diverging(xs) if i == len(xs) - 1 else Undecided(ESSENTIAL)
         if g.order <= 0:
             return Undecided(ORDER)
         start = g.terms.get(CONSTANT, ZERO)
@@ -175,9 +214,10 @@ class Analytic(Function):
             result = small * result + c
         return result + Germ({}, min(g.order, count * small.lowest))
 
-    def _diverging(self, g: Germ) -> Any:
+    def _diverging(self, xs: tuple) -> Any:
         """Return the function of a germ that goes to ±∞: its limit there, which it approaches as exp(−1/ε) does."""
-        if self.elsewhere is not None:
+        g = xs[-1]
+        if self.elsewhere is not None and len(xs) == 1:
             return self.elsewhere(g)
         end = limit(g)
         if isinstance(end, Undecided) or g.lowest == 0:
@@ -256,6 +296,15 @@ class Analytic(Function):
             return self.derivative(*xs)
         except ZeroDivisionError:
             return Undecided(TIE)
+
+    def second(self, i: int, j: int, *xs: Any) -> Any:
+        """Return the second partial derivative in arguments i and j."""
+        x = xs[i]
+        if i != j:
+            return super().second(i, j, *xs)
+        if not x.is_finite():
+            return ZERO if isinstance(x, arb) and not x.is_nan() else Undecided(TIE)
+        return self.taylor(i, 3, *xs)[2] * 2
 
 
 def logarithm(g: Any) -> Any:
@@ -426,6 +475,39 @@ def _beta_density(a: Any, b: Any, s: Any) -> Any:
     return (s.log() * (a - 1) + (1 - s).log() * (b - 1)).exp() * ((a + b).gamma() * a.rgamma() * b.rgamma())
 
 
+def _gamma_start(a: Any, g: Any) -> Any:
+    """Return P(a, g) where g goes to 0: g^a e^−g Σ g^n / Γ(a + n + 1)."""
+    power = _exact_power(a, g)
+    if isinstance(power, Undecided):
+        return power
+    rest: Any = Germ({}, ctx.cap * g.lowest)
+    for n in reversed(range(ctx.cap)):
+        rest = rest * g + (a + (n + 1)).rgamma()
+    return power * EXP(-g) * rest
+
+
+def _beta_start(a: Any, b: Any, g: Any) -> Any:
+    """Return I_g(a, b) where g goes to 0 or 1: g^a (1 − g)^b / (a B(a, b)) Σ g^n (a + b)_n / (a + 1)_n at 0."""
+    if isinstance(g, Germ) and limit(g) == 1:
+        return ONE - _beta_start(b, a, ONE - g)
+    power = _exact_power(a, g)
+    if isinstance(power, Undecided) or not isinstance(b, arb):
+        return power if isinstance(power, Undecided) else Undecided(ESSENTIAL)
+    rest: Any = Germ({}, ctx.cap * g.lowest)
+    for n in reversed(range(ctx.cap)):
+        rest = rest * g * ((a + b + n) / (a + (n + 1))) + ONE
+    factor = (a + b).gamma() * (a + 1).rgamma() * b.rgamma()
+    return power * EXP(LOG(ONE - g) * b) * rest * factor
+
+
+def _exact_power(a: Any, g: Any) -> Any:
+    """Return g^a for an exact a > 0 where g goes to 0, undecided elsewhere."""
+    if not (isinstance(a, arb) and a.is_exact() and a > 0 and isinstance(g, Germ) and limit(g) == 0):
+        return Undecided(ESSENTIAL)
+    r = a.fmpq()
+    return raised(g, Fraction(int(r.numer()), int(r.denom())))
+
+
 def _polygamma(n: Any, x: Any) -> Any:
     y = acb(x).polygamma(acb(n))
     return y.real if isinstance(x, arb) and isinstance(n, arb) else y
@@ -545,13 +627,22 @@ ANALYTIC: dict[str, Analytic] = {
     "digamma": Analytic(lambda x: x.digamma(), _trigamma, (NAN, INFINITY)),
     "polygamma": Analytic(_polygamma),
     "zeta": Analytic(lambda s, a: s.zeta(a), edges=((1,), (0,))),
-    "igamma": Analytic(lambda a, x: x.gamma_lower(a, regularized=1), _gamma_density, (NAN, ONE), edges=((0,), (0,))),
+    "igamma": Analytic(
+        lambda a, x: x.gamma_lower(a, regularized=1),
+        _gamma_density,
+        (NAN, ONE),
+        edges=((0,), (0,)),
+        elsewhere=_gamma_start,
+    ),
     "igammac": Analytic(
         lambda a, x: x.gamma_upper(a, regularized=1),
         lambda a, s: -_gamma_density(a, s),
         (NAN, ZERO),
         edges=((0,), (0,)),
+        elsewhere=lambda a, g: ONE - _gamma_start(a, g),
     ),
     "igamma_grad_a": Analytic(lambda a, x: ANALYTIC["igamma"].taylor(0, 2, a, x)[1], edges=((0,), (0,))),
-    "regularized_incomplete_beta": Analytic(_lower_beta, _beta_density, edges=((0,), (0,), (0, 1))),
+    "regularized_incomplete_beta": Analytic(
+        _lower_beta, _beta_density, edges=((0,), (0,), (0, 1)), elsewhere=_beta_start
+    ),
 }

@@ -1,6 +1,6 @@
 """Casts to narrow floats as the program has them: values rounded to nearest even, derivatives passed on as they are."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -28,6 +28,11 @@ class Rounding(Function):
         """Return the cotangent as it is."""
         del i, y, xs
         return ct
+
+    def tangent(self, apply: Callable, tangents: Sequence[Any], y: Any, *xs: Any) -> Any:
+        """Return the tangent as it is."""
+        del apply, y, xs
+        return tangents[0]
 
 
 def rounded(x: Any, dtype: str, casts: Collection[str]) -> Any:

@@ -8,23 +8,37 @@ array([0.])
 """
 
 import contextlib
+import copy
 import dataclasses
-import enum
 import functools
-import operator
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flint import acb, arb, ctx
+from flint import ctx
 
-from refgrad.verify.exact.arrays import Array, NotDecided, full, pull_back
-from refgrad.verify.exact.balls import Balls, width
+from refgrad.verify.exact.accuracy import accurate, largest, narrow, needs
+from refgrad.verify.exact.arrays import Array, NotDecided, absent, full, pull_back
+from refgrad.verify.exact.balls import Balls
+from refgrad.verify.exact.entry import (
+    BREAK,
+    NOT_FINITE,
+    SECOND,
+    SEVERITY,
+    Entry,
+    bend,
+    judge,
+    obstacle_to,
+    one_sided,
+)
 from refgrad.verify.exact.evaluate import Evaluator, lift
-from refgrad.verify.exact.functions import terms
-from refgrad.verify.exact.germ import ABSENT, ORDER, PRECISION, TIE, ZERO, Undecided, limit, slope, variable
+from refgrad.verify.exact.functions import real, terms
+from refgrad.verify.exact.germ import ABSENT, ORDER, PRECISION, TIE, ZERO, Exponent, Germ, Undecided, slope
+from refgrad.verify.exact.graph import NotSliceable
+from refgrad.verify.exact.operations import OverBudget, operations
+from refgrad.verify.exact.slices import JUDGED, Slice, Sliced, Values
 from refgrad.verify.subject import Subject
 
 
@@ -36,53 +50,31 @@ class Limits:
     """The accuracy that a result must reach, relative to it or to the function's own scale."""
     precision: tuple[int, int] = (128, 2048)
     order: tuple[int, int] = (2, 32)
+    operations: float = 1e10
+    """The most scalar operations of one evaluation, as `Truth.operations` counts them; OverBudget is raised beyond."""
 
 
-class Verdict(enum.Enum):
-    """What a function is along one entry of its arguments."""
-
-    SMOOTH = "smooth"
-    KINK = "kink"
-    JUMP = "jump"
-    END = "end of the domain"
-    NOT_FINITE = "truth is not finite"
-    UNDECIDED = "not decided"
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """The derivative along one entry: the slopes from below and from above, None where there is none."""
-
-    leaf: int
-    index: tuple[int, ...]
-    verdict: Verdict
-    below: arb | None = None
-    above: arb | None = None
-    why: str = ""
-    imaginary: bool = False
-    """True along the imaginary part of a complex entry."""
-
-    def __str__(self) -> str:
-        sides = [f"{float(x.mid()):.6g}" for x in (self.below, self.above) if x is not None]
-        text = {
-            Verdict.SMOOTH: f": slope {sides[-1]}" if sides else "",
-            Verdict.KINK: f": slopes {' and '.join(sides)}",
-            Verdict.END: f": slope {' and '.join(sides)} from inside",
-        }.get(self.verdict, f": {self.why}" if self.why else "")
-        return f"{self.verdict.value}{text}"
-
-
-def exact(f: Callable, *args: Any, casts: Collection[str] = (), limits: Limits | None = None) -> "Truth":
+def exact(
+    f: Callable,
+    *args: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    casts: Collection[str] = (),
+    limits: Limits | None = None,
+    stop_gradient: bool = False,
+) -> "Truth":
     """Return the truth about `f` at `args`, found without autodiff, without a compiler and without a step size.
 
-    Every float and complex array among the arguments is differentiated; the program is traced at their dtypes and
-    evaluated in ℝ and ℂ, its constants at their exact values. Casts to the dtypes named in `casts` ("bfloat16") round;
-    all others do nothing.
+    Every float and complex array among `args` is differentiated, none in `kwargs`. The program is traced at their
+    dtypes and evaluated in ℝ and ℂ, its constants at their exact values. Casts to the dtypes named in `casts`
+    ("bfloat16") round; all others do nothing. `lax.stop_gradient` does nothing either, as it does not change the
+    function; with `stop_gradient` its result does not move.
 
     Raises TypeError where nothing can be differentiated, ValueError where an argument is NaN, and NoMeaning (from the
     methods of the result) where the program holds what has no meaning in exact arithmetic.
     """
-    return Truth(Subject.of(f, args), [jnp.dtype(name).name for name in casts], limits or Limits())
+    names = [jnp.dtype(name).name for name in casts]
+    f = functools.partial(f, **kwargs) if kwargs else f
+    return Truth(Subject.of(f, args), names, limits or Limits(), stop_gradient)
 
 
 class Truth:
@@ -91,25 +83,55 @@ class Truth:
     Outputs and arguments are lists of the floating leaves, in the order of `jax.tree.leaves`.
     """
 
-    def __init__(self, subject: Subject, casts: Collection[str], limits: Limits) -> None:
-        self.subject, self.casts, self.limits = subject, casts, limits
-        for name, x in zip(subject.arguments, subject.diff, strict=True):
-            if np.isnan(np.asarray(x)).any():
-                raise ValueError(f"{name} holds NaN: no function has a derivative there")
-        flat = subject.flat()
-        self.program, shapes = jax.make_jaxpr(flat, return_shape=True)(subject.diff, subject.rest)
+    def __init__(self, subject: Subject, casts: Collection[str], limits: Limits, stop_gradient: bool = False) -> None:
+        self.subject, self.casts, self.limits, self.stop_gradient = subject, casts, limits, stop_gradient
+        self._start(subject.diff)
+        self.program, shapes = jax.make_jaxpr(subject.flat(), return_shape=True)(subject.diff, subject.rest)
         self.count = len(shapes[0])
-        self.leaves = [lift(x).data for x in subject.diff]
+        self._sliced: list[Sliced | None] = []
+        self._part: tuple[Any, Slice] | None = None
+
+    def _start(self, diff: Sequence[Any]) -> None:
+        self.diff = [np.asarray(x) for x in diff]
+        for name, x in zip(self.subject.arguments, self.diff, strict=True):
+            if np.isnan(x).any():
+                raise ValueError(f"{name} holds NaN: no function has a derivative there")
+        for name in ("leaves", "size", "value"):
+            vars(self).pop(name, None)
         self._values: dict[int, list[np.ndarray]] = {}
+        self._still: dict[int, Values] = {}
+        self._forward: tuple[int, list[Array], list[Array]] | None = None
+
+    def at(self, diff: Sequence[Any]) -> "Truth":
+        """Return the truth at other values of the leaves, of the same shapes, without tracing it again."""
+        shapes = [x.shape for x in self.diff]
+        if [np.shape(x) for x in diff] != shapes:
+            raise ValueError(f"values of shapes {[np.shape(x) for x in diff]} for leaves of shapes {shapes}")
+        other = copy.copy(self)
+        other._start(diff)
+        return other
+
+    @functools.cached_property
+    def leaves(self) -> list[np.ndarray]:
+        """The differentiated leaves at their exact values."""
+        return [lift(x).data for x in self.diff]
+
+    @functools.cached_property
+    def operations(self) -> float:
+        """An estimate of the scalar operations (50 ns each) of one evaluation, a loop of unknown length counted once.
+
+        A gradient takes about four; an entry what `cost` says.
+        """
+        return operations(self.program)
 
     @functools.cached_property
     def value(self) -> list[Balls]:
         """The value of each output."""
-        size = self._size()
+        size = self.size
 
         def compute() -> tuple[list[np.ndarray], set[str]]:
             made = self._value()
-            return made, set().union(*(_needs(x, size, self.limits.bits) for x in made))
+            return made, set().union(*(needs(x, size, self.limits.bits) for x in made))
 
         return [Balls(x) for x in self._settled(compute)]
 
@@ -121,17 +143,19 @@ class Truth:
         return [self._along([np.asarray(v) for v in d], derivative) for d in directions]
 
     def _along(self, direction: list[np.ndarray], derivative: int) -> list[Balls]:
-        size = self._size()
+        size = self.size
 
         def compute() -> tuple[list[np.ndarray], set[str]]:
-            values, germs = self._value(), self._germs(direction)
+            values, germs = self._value(), self._germs([(1, direction)])
             made = []
             for v, g in zip(values, germs, strict=True):
-                found = [_side(*pair, self.limits.bits, derivative) for pair in zip(v.ravel(), g.ravel(), strict=True)]
+                found = [
+                    one_sided(*pair, self.limits.bits, derivative) for pair in zip(v.ravel(), g.ravel(), strict=True)
+                ]
                 data = full(v.shape)
                 data.ravel()[:] = [Undecided(s) if isinstance(s, str) else s for s in found]
                 made.append(data)
-            return made, set().union(*(_needs(x, size, self.limits.bits) for x in made))
+            return made, set().union(*(needs(x, size, self.limits.bits) for x in made))
 
         return [Balls(x) for x in self._settled(compute)]
 
@@ -143,22 +167,66 @@ class Truth:
         cts = self._cotangents(cotangents)
 
         def compute() -> tuple[list[np.ndarray], set[str]]:
+            try:
+                xs, outputs = self._sweep()
+            except NotDecided as trouble:
+                return [full(x.shape, Undecided(trouble.why)) for x in self.leaves], {trouble.why}
+            size = self._scale(cts)
+            if ctx.prec < self.limits.precision[1] and not all(
+                accurate(y.data, size, self.limits.bits) for y in outputs
+            ):
+                return self.leaves, {PRECISION}  # what the value lacks, its derivative lacks too
+            reached = [_where_finite(c, y.data) for c, y in zip(cts, outputs, strict=True)]
+            made = pull_back(outputs, reached, xs)
+            return made, set().union(*(needs(x, size, self.limits.bits) for x in made))
+
+        return [Balls(x) for x in self._settled(compute, bits=self._forward[0] if self._forward else 0)]
+
+    def _sweep(self) -> tuple[list[Array], list[Array]]:
+        """Return arguments and outputs through which cotangents return; the last is kept for other cotangents."""
+        if self._forward is None or self._forward[0] != ctx.prec:
             xs = [Array.leaf(x) for x in self.leaves]
+            outputs = self._outputs(xs)
+            self._values.setdefault(ctx.prec, [y.data for y in outputs])
+            self._forward = ctx.prec, xs, outputs
+        return self._forward[1:]
+
+    def hessian(
+        self, direction: Sequence[Any], cotangents: Sequence[Any] | None = None
+    ) -> tuple[list[Balls], list[Balls]]:
+        """Return the derivative along a direction of the gradient of each argument, and of each output.
+
+        The latter is the derivative of the gradient in the cotangents. Entries that depend on a tie or a singular point
+        are undecided: `curvatures` decides them.
+        """
+        cts = self._cotangents(cotangents)
+        vs = [_moving(x, v) for x, v in zip(self.leaves, direction, strict=True)]
+
+        def compute() -> tuple[Any, set[str]]:
+            xs = [Array.leaf(x) for x in self.leaves]
+            for x, v in zip(xs, vs, strict=True):
+                x.tangent = Array(v) if not absent(v).all() else None
             try:
                 outputs = self._outputs(xs)
             except NotDecided as trouble:
-                return [full(x.shape, Undecided(trouble.why)) for x in self.leaves], {trouble.why}
-            self._values.setdefault(ctx.prec, [y.data for y in outputs])
-            size = self._scale(cts)
-            if ctx.prec < self.limits.precision[1] and not all(
-                _accurate(y.data, size, self.limits.bits) for y in outputs
-            ):
-                return self.leaves, {PRECISION}  # what the value lacks, its derivative lacks too
-            reached = [np.asarray(_where_finite(c, y.data), object) for c, y in zip(cts, outputs, strict=True)]
-            made = pull_back(outputs, reached, xs)
-            return made, set().union(*(_needs(x, size, self.limits.bits) for x in made))
+                lost = Undecided(trouble.why)
+                shapes = [v.aval.shape for v in self.program.jaxpr.outvars[: self.count]]
+                return ([full(x.shape, lost) for x in xs], [full(s, lost) for s in shapes]), {trouble.why}
+            tangents = [y.still() if y.tangent is None else y.tangent for y in outputs]
+            moved = [_known(y.data, t.data) for y, t in zip(outputs, tangents, strict=True)]
+            blocked = [_where_finite(c, y.data, ABSENT) for c, y in zip(cts, outputs, strict=True)]
+            made = pull_back([*tangents, *outputs], [*cts, *blocked], xs)
+            size = max(map(largest, vs)) or 1.0
+            wanting = [needs(x, size * self._scale(cts) / self.size, self.limits.bits) for x in made]
+            wanting += [needs(t, size * self._scale(cts), self.limits.bits) for t in moved]
+            return (made, moved), set().union(*wanting)
 
-        return [Balls(x) for x in self._settled(compute)]
+        made, moved = self._settled(compute)
+        outputs = [Balls(x) for x in moved]
+        if not all(x.decided.all() for x in outputs):
+            backwards = [-np.asarray(v) for v in direction]
+            outputs = [Balls(_both(*sides)) for sides in zip(*self.along(direction, backwards), strict=True)]
+        return [Balls(x) for x in made], outputs
 
     def entries(
         self, cotangents: Sequence[Any] | None = None, where: Sequence[tuple[int, tuple[int, ...]]] | None = None
@@ -167,59 +235,194 @@ class Truth:
 
         A place is (number of the argument, index). Cotangents are all 1 by default. A complex entry is yielded twice,
         along its real and its imaginary part.
+
+        Each is judged on what it depends on alone, at the price of `cost`: what only adds a constant to an output is
+        left out, whether it is finite or not. Raises OverBudget where that is more than `Limits.operations`.
+        """
+        numbers, part = self._numbers(cotangents), None
+        cts = functools.cache(lambda: self._cotangents(cotangents))
+        for leaf, index, imaginary in self._places(where):
+            if not imaginary or part is None:
+                part = self._slice(leaf, index, numbers)
+            if part is None:
+                yield self._entry(leaf, index, imaginary, functools.partial(self._slope, leaf, index, cts()))
+                continue
+            if part.cost > self.limits.operations:
+                raise OverBudget(f"{self.subject.arguments[leaf]}{list(index)}", part.cost, self.limits.operations)
+            reached = [_lifted(c.ravel()[at]) for c, at in zip(numbers, part.reached, strict=True)]
+            start = _lifted(self.diff[leaf][index])[()]
+            base = functools.cache(lambda bits, part=part, start=start: part.run(self._entries(bits), start))
+            yield self._entry(leaf, index, imaginary, functools.partial(self._sliced_slope, part, start, base, reached))
+
+    def cost(self, leaf: int, index: tuple[int, ...], cotangents: Sequence[Any] | None = None) -> float:
+        """Return an estimate of the scalar operations that judging one entry takes, without evaluating anything."""
+        part = self._slice(leaf, index, self._numbers(cotangents))
+        return JUDGED * self.operations if part is None else part.cost
+
+    def _slice(self, leaf: int, index: tuple[int, ...], numbers: list[np.ndarray]) -> Slice | None:
+        """Return what an entry reaches and needs; None where the program cannot be sliced."""
+        if not self._sliced:
+            try:
+                rest = self.subject.rest
+                self._sliced.append(Sliced(self.program, rest, self.count, self.casts, self.stop_gradient))
+            except NotSliceable:
+                self._sliced.append(None)
+        (program,) = self._sliced
+        if program is None:
+            return None
+        wanted = [None if c.all() else np.flatnonzero(c) for c in numbers]
+        key = leaf, index, *(None if w is None else w.tobytes() for w in wanted)
+        if self._part is None or self._part[0] != key:
+            self._part = key, Slice(program, leaf, index, wanted)
+        return self._part[1]
+
+    def _entries(self, bits: int) -> Values:
+        """Return the entries that slices share at one precision."""
+        if bits not in self._still:
+            self._still[bits] = Values(lambda i, at: _lifted(self.diff[i].ravel()[at]), self.limits.operations)
+        return self._still[bits]
+
+    def _sliced_slope(
+        self,
+        part: Slice,
+        start: Any,
+        base: Callable[[int], list[np.ndarray]],
+        cts: list[np.ndarray],
+        step: complex,
+    ) -> Any:
+        """Return the slope of ⟨cts, f⟩ along the entry of a slice, or what stands in its way."""
+        moving = start + Germ({(1, 0): _lifted(np.asarray(step))[()]}) if start.is_finite() else start
+        values, still = base(ctx.prec), self._entries(ctx.prec)
+        total = self._total(
+            cts, values, part.run(still, moving), lambda: _absorbs(values, part.run(still, Undecided(TIE)))
+        )
+        return total if isinstance(total, str) else self._certain(total, self._scale(cts, values))
+
+    def curvatures(
+        self,
+        direction: Sequence[Any],
+        cotangents: Sequence[Any] | None = None,
+        where: Sequence[tuple[int, tuple[int, ...]]] | None = None,
+    ) -> Iterator[Entry]:
+        """Yield the verdict and both one-sided slopes, along each entry, of the derivative of ⟨cotangents, f⟩ along v.
+
+        That is row by row the Hessian times v, decided by germs in both directions; `hessian` has all rows at once.
         """
         cts = self._cotangents(cotangents)
-        if where is None:
-            where = [(i, at) for i, x in enumerate(self.leaves) for at in np.ndindex(x.shape)]
-        for leaf, index in where:
-            yield self._entry(leaf, index, cts, imaginary=False)
-            if isinstance(self.leaves[leaf][index], acb):
-                yield self._entry(leaf, index, cts, imaginary=True)
+        vs = [np.asarray(v) for v in direction]
+        found: dict[tuple[int, int], Any] = {}
 
-    def _entry(self, leaf: int, index: tuple[int, ...], cts: list[np.ndarray], imaginary: bool) -> Entry:
+        def value() -> Any:
+            """Return the derivatives along v and −v at the point itself, or what stands in their way."""
+            key = ctx.prec, ctx.cap
+            if key not in found:
+                sides = tuple(self._derivative([(1, [s * v for v in vs])], cts) for s in (1, -1))
+                words = [x for x in sides if isinstance(x, str)]
+                found[key] = words[0] if words else sides if all(x.is_finite() for x in sides) else BREAK
+            return found[key]
+
+        for leaf, index, imaginary in self._places(where):
+
+            def read(step: complex, leaf: int = leaf, index: tuple[int, ...] = index) -> Any:
+                if isinstance(at := value(), str):
+                    return at
+                unit = 1, self._unit(leaf, index, step)
+                right, left = (self._summed([unit, (SECOND, [s * v for v in vs])], cts) for s in (1, -1))
+                return self._certain(bend(right, left, at), self._scale(cts))
+
+            yield self._entry(leaf, index, imaginary, read, order=4)
+
+    def _places(
+        self, where: Sequence[tuple[int, tuple[int, ...]]] | None
+    ) -> Iterator[tuple[int, tuple[int, ...], bool]]:
+        """Yield (argument, index, along the imaginary part) for each place, or for all of them."""
+        if where is None:
+            where = [(i, at) for i, x in enumerate(self.diff) for at in np.ndindex(x.shape)]
+        for leaf, index in where:
+            yield leaf, index, False
+            if np.iscomplexobj(self.diff[leaf]):
+                yield leaf, index, True
+
+    def _unit(self, leaf: int, index: tuple[int, ...], step: complex) -> list[np.ndarray]:
+        direction = [np.zeros(x.shape, type(step)) for x in self.leaves]
+        direction[leaf][index] = step
+        return direction
+
+    def _entry(
+        self, leaf: int, index: tuple[int, ...], imaginary: bool, read: Callable[[complex], Any], order: int = 0
+    ) -> Entry:
+        """Return the verdict on one entry, given what reads the slope along a step of ±1 or ±i."""
+
         def compute() -> tuple[Entry, set[str]]:
-            below, above = (self._slope(leaf, index, step, cts, imaginary) for step in (-1, 1))
-            entry = _judge(leaf, index, below, above, imaginary)
+            below, above = (read(step * 1j if imaginary else step) for step in (-1, 1))
+            entry = judge(leaf, index, below, above, imaginary)
             return entry, {entry.why} & {PRECISION, ORDER}
 
-        entry = self._settled(compute)
+        entry = self._settled(compute, order=order)
         if entry.why in (PRECISION, ORDER):
             bits, order = self.limits.precision[1], self.limits.order[1]
             return dataclasses.replace(entry, why=f"{entry.why}, up to {bits} bits and order {order}")
         return entry
 
-    def _slope(self, leaf: int, index: tuple[int, ...], step: int, cts: list[np.ndarray], imaginary: bool) -> Any:
+    def _slope(self, leaf: int, index: tuple[int, ...], cts: list[np.ndarray], step: complex) -> Any:
         """Return the slope of ⟨cts, f⟩ along one entry, or what stands in its way."""
-        direction = [np.zeros(x.shape, complex if imaginary else float) for x in self.leaves]
-        direction[leaf][index] = step * (1j if imaginary else 1)
-        values, germs = self._value(), self._germs(direction)
-        size = self._scale(cts)
-        depends = functools.cache(lambda: self._depends(leaf, index))
-        total, worst = ZERO, ""
+        values, germs = self._value(), self._germs([(1, self._unit(leaf, index, step))])
+        total = self._total(cts, values, germs, lambda: self._depends(leaf, index))
+        return total if isinstance(total, str) else self._certain(total, self._scale(cts))
+
+    def _total(
+        self,
+        cts: list[np.ndarray],
+        values: list[np.ndarray],
+        germs: list[np.ndarray],
+        depends: Callable[[], bool],
+    ) -> Any:
+        """Return the slope of ⟨cts, f⟩ given the outputs and their germs, or what stands in its way.
+
+        An output that is not finite counts only where it `depends` on the entry.
+        """
+        depends, total, worst = functools.cache(depends), ZERO, ""
         for ct, v, g in zip(cts, values, germs, strict=True):
             for c, a, b in zip(ct.ravel(), v.ravel(), g.ravel(), strict=True):
                 if not c.is_zero():
-                    side = _side(a, b, self.limits.bits)
-                    if side == NOT_FINITE and not depends():
+                    found = one_sided(a, b, self.limits.bits)
+                    if found == NOT_FINITE and not depends():
                         continue
-                    if isinstance(side, str):
-                        worst = max(worst, side, key=lambda why: _SEVERITY.get(why, 1))
-                    elif not side.is_finite() or side != 0:
-                        total = total + (c * side).real
-        if worst:
-            return worst
-        return PRECISION if total.is_finite() and not _narrow(total, size, self.limits.bits) else total
+                    if isinstance(found, str):
+                        worst = max(worst, found, key=lambda why: SEVERITY.get(why, 1))
+                    elif not found.is_finite() or found != 0:
+                        total = total + (c * found).real
+        return worst or total
+
+    def _certain(self, slope: Any, scale: float) -> Any:
+        """Return a slope if it is known well enough, else what would help."""
+        if isinstance(slope, str) or not slope.is_finite():
+            return slope
+        return slope if narrow(slope, scale, self.limits.bits) else PRECISION
+
+    def _derivative(self, moving: list[tuple[Exponent, list[np.ndarray]]], cts: list[np.ndarray]) -> Any:
+        """Return the derivative of ⟨cts, f⟩ along a direction, or what stands in its way."""
+        total = self._summed(moving, cts)
+        found = slope(total) if not isinstance(total, str) else total
+        return found.why if isinstance(found, Undecided) else found
+
+    def _summed(self, moving: list[tuple[Exponent, list[np.ndarray]]], cts: list[np.ndarray]) -> Any:
+        """Return the germ of ⟨cts, f⟩, or what keeps it from having derivatives."""
+        total: Any = ZERO
+        for ct, v, g in zip(cts, self._value(), self._germs(moving), strict=True):
+            for c, a, b in zip(ct.ravel(), v.ravel(), g.ravel(), strict=True):
+                if not c.is_zero():
+                    if obstacle := obstacle_to(a, b, self.limits.bits):
+                        return obstacle
+                    total = total + real(b * c)
+        return total
 
     def _depends(self, leaf: int, index: tuple[int, ...]) -> bool:
         """Return True where an output that is not finite depends on an entry: where it is not determined without it."""
         xs = [x.copy() for x in self.leaves]
         xs[leaf][index] = Undecided(TIE)
         with contextlib.suppress(NotDecided):
-            for before, after in zip(self._value(), self._outputs([Array(x) for x in xs]), strict=True):
-                for a, b in zip(before.ravel(), after.data.ravel(), strict=True):
-                    if isinstance(b, Undecided) and not isinstance(a, Undecided) and not a.is_finite():
-                        return True
-            return False
+            return _absorbs(self._value(), [y.data for y in self._outputs([Array(x) for x in xs])])
         return True
 
     def _value(self) -> list[np.ndarray]:
@@ -231,14 +434,15 @@ class Truth:
                 return [full(s, Undecided(trouble.why)) for s in shapes]
         return self._values[ctx.prec]
 
-    def _germs(self, direction: list[np.ndarray]) -> list[np.ndarray]:
-        xs = []
-        for x, v in zip(self.leaves, direction, strict=True):
-            data = [
-                variable(a, b) if not b.is_zero() else a for a, b in zip(x.ravel(), lift(v).data.ravel(), strict=True)
-            ]
-            xs.append(full(x.shape))
-            xs[-1].ravel()[:] = data
+    def _germs(self, moving: list[tuple[Exponent, list[np.ndarray]]]) -> list[np.ndarray]:
+        """Return the outputs of the arguments plus ε^q times a direction, for each (q, direction)."""
+        xs = [x.copy() for x in self.leaves]
+        for q, direction in moving:
+            for x, v in zip(xs, direction, strict=True):
+                v = np.broadcast_to(v, x.shape)
+                for at in map(tuple, np.argwhere(v)):
+                    start: Any = x[at]
+                    x[at] = start + Germ({(q, 0): _lifted(v[at])[()]}) if start.is_finite() else start
         try:
             return [y.data for y in self._outputs([Array(x) for x in xs])]
         except NotDecided as trouble:
@@ -246,119 +450,94 @@ class Truth:
 
     def _outputs(self, xs: list[Array]) -> list[Array]:
         rest = [lift(x) for x in self.subject.rest]
-        return Evaluator(self.casts).run(self.program, [*xs, *rest])[: self.count]
+        return Evaluator(self.casts, self.limits.operations, self.stop_gradient).run(self.program, [*xs, *rest])[
+            : self.count
+        ]
 
-    def _settled(self, compute: Callable[[], tuple[Any, set[str]]]) -> Any:
-        """Return what `compute` finds once it needs neither more precision nor a higher order, or at their limits."""
-        (bits, most_bits), (order, most_order) = self.limits.precision, self.limits.order
+    def _settled(self, compute: Callable[[], tuple[Any, set[str]]], bits: int = 0, order: int = 0) -> Any:
+        """Return what `compute` finds once it needs neither more precision nor a higher order, or at their limits.
+
+        It starts with `bits` and `order`, or at the lower limits.
+        """
+        (least_bits, most_bits), (least_order, most_order) = self.limits.precision, self.limits.order
+        bits, order = min(max(bits, least_bits), most_bits), min(max(order, least_order), most_order)
         while True:
             with ctx.workprec(bits), terms(order), np.errstate(all="ignore"):
-                found, needs = compute()
-            more = (PRECISION in needs and bits < most_bits, ORDER in needs and order < most_order)
+                found, wanting = compute()
+            more = (PRECISION in wanting and bits < most_bits, ORDER in wanting and order < most_order)
             if not any(more):
                 return found
             bits, order = min(bits << more[0], most_bits), min(order << more[1], most_order)
 
-    def _cotangents(self, cotangents: Sequence[Any] | None) -> list[np.ndarray]:
+    def _numbers(self, cotangents: Sequence[Any] | None) -> list[np.ndarray]:
+        """Return a cotangent for each output, all 1 by default."""
         avals = [v.aval for v in self.program.jaxpr.outvars[: self.count]]
         if cotangents is None:
-            cotangents = [np.ones(a.shape, a.dtype) for a in avals]
-        exact = [lift(np.broadcast_to(np.asarray(c), a.shape)).data for c, a in zip(cotangents, avals, strict=True)]
+            cotangents = [np.ones((), a.dtype) for a in avals]
+        return [np.broadcast_to(np.asarray(c), a.shape) for c, a in zip(cotangents, avals, strict=True)]
+
+    def _cotangents(self, cotangents: Sequence[Any] | None) -> list[np.ndarray]:
+        exact = [lift(c).data for c in self._numbers(cotangents)]
         return [np.asarray(np.frompyfunc(lambda c: ABSENT if c.is_zero() else c, 1, 1)(c), object) for c in exact]
 
-    def _size(self) -> float:
+    @functools.cached_property
+    def size(self) -> float:
         """The largest finite argument, 1 where all are 0."""
-        return max((_largest(x) for x in self.leaves), default=0.0) or 1.0
+        wide = [np.abs(x.astype(np.complex128 if np.iscomplexobj(x) else np.float64)) for x in self.diff]
+        return max((float(np.max(x, initial=0.0, where=np.isfinite(x))) for x in wide), default=0.0) or 1.0
 
-    def _scale(self, cts: list[np.ndarray]) -> float:
+    def _scale(self, cts: list[np.ndarray], values: list[np.ndarray] | None = None) -> float:
         """The function's own scale: the largest output by the largest argument."""
-        products = [np.asarray(c * v, object) for c, v in zip(cts, self._value(), strict=True)]
-        return max(map(_largest, products), default=0.0) / max(1.0, self._size())
+        values = self._value() if values is None else values
+        products = [np.asarray(c * v, object) for c, v in zip(cts, values, strict=True)]
+        return max(map(largest, products), default=0.0) / max(1.0, self.size)
 
 
-NOT_FINITE, JUMP, OUTSIDE = "not finite", "the limit is not the value", "outside the domain"
-_SEVERITY = {"": 0, OUTSIDE: 2, JUMP: 3, NOT_FINITE: 4}  # what balls or series do not decide: 1
+def _lifted(x: np.ndarray) -> np.ndarray:
+    """Return numbers at their exact values."""
+    return lift(np.asarray(x * 1.0)).data
 
 
-def _side(value: Any, germ: Any, bits: int, k: int = 1) -> Any:
-    """Return the k-th derivative of an output along a direction, given its value, or what stands in its way."""
-    if isinstance(value, Undecided):
-        return value.why
-    if not value.is_finite():
-        return NOT_FINITE
-    end = limit(germ)
-    if isinstance(end, Undecided):
-        return end.why
-    if isinstance(end, arb) and end.is_nan():
-        return OUTSIDE
-    gap = end - value
-    if not end.is_finite() or not gap.contains(0):
-        return JUMP
-    if not _narrow(gap, max(_largest(np.array([value], object)), 2.0**-bits), bits // 2):
-        return PRECISION
-    found = slope(germ, k)
-    return found.why if isinstance(found, Undecided) else found
+def _absorbs(values: list[np.ndarray], lost: list[np.ndarray]) -> bool:
+    """Return True where an output that is not finite depends on an entry: it is lost where the entry is."""
+    return any(
+        isinstance(b, Undecided) and not isinstance(a, Undecided) and not a.is_finite()
+        for before, after in zip(values, lost, strict=True)
+        for a, b in zip(before.ravel(), after.ravel(), strict=True)
+    )
 
 
-def _judge(leaf: int, index: tuple[int, ...], below: Any, above: Any, imaginary: bool) -> Entry:
-    """Return the verdict on an entry, given the slope of each side as it goes away, or what stands in its way."""
-    entry = functools.partial(Entry, leaf, index, imaginary=imaginary)
-    words = [s for s in (below, above) if isinstance(s, str)]
-    for word, verdict in ((NOT_FINITE, Verdict.NOT_FINITE), (JUMP, Verdict.JUMP)):
-        if word in words:
-            return entry(verdict, why=word)
-    rest = [w for w in words if w != OUTSIDE]
-    if rest:
-        return entry(Verdict.UNDECIDED, why=rest[0])
-    left, right = (None if isinstance(s, str) else s for s in (below, above))
-    left = None if left is None else -left
-    if left is None and right is None:
-        return entry(Verdict.NOT_FINITE, why="outside the domain on both sides")
-    if left is None or right is None:
-        return entry(Verdict.END, left, right)
-    if left.is_nan() or right.is_nan() or (not left.is_finite() and left == right):
-        return entry(Verdict.NOT_FINITE, left, right, why="an infinite slope")
-    if not left.is_finite() or not right.is_finite() or not (left - right).contains(0):
-        return entry(Verdict.KINK, left, right)
-    return entry(Verdict.SMOOTH, left, right)
+def _where_finite(ct: np.ndarray, y: np.ndarray, elsewhere: Any = None) -> np.ndarray:
+    """Return cotangents (or `elsewhere`), undecided where they are not 0 and the output is not finite."""
+
+    def one(c: Any, v: Any) -> Any:
+        return Undecided(TIE) if not c.is_zero() and not v.is_finite() else c if elsewhere is None else elsewhere
+
+    return np.asarray(np.frompyfunc(one, 2, 1)(ct, y), object)
 
 
-def _floats(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return |midpoints| and radii of the finite balls of an array, roughly."""
-    balls = x.ravel()
-    if set(map(type, balls)) - {arb}:
-        kept = (c for c in balls if isinstance(c, arb | acb))
-        balls = [part for c in kept for part in ((c.real, c.imag) if isinstance(c, acb) else (c,))]
-    parts = (map(float, map(operator.methodcaller(name), balls)) for name in ("mid", "rad"))
-    mid, rad = (np.fromiter(part, np.float64, len(balls)) for part in parts)
-    finite = np.isfinite(mid)
-    return np.abs(mid[finite]), rad[finite]
+def _moving(x: np.ndarray, direction: Any) -> np.ndarray:
+    """Return a direction at exact values, absent where it is 0 or where the argument is not finite."""
+    v = lift(np.broadcast_to(np.asarray(direction) * 1.0, x.shape)).data
+    return np.asarray(np.frompyfunc(lambda a, b: ABSENT if b.is_zero() or not a.is_finite() else b, 2, 1)(x, v), object)
 
 
-def _largest(x: np.ndarray) -> float:
-    return float(np.max(_floats(x)[0], initial=0.0))
+def _both(right: Balls, left: Balls) -> np.ndarray:
+    """Return derivatives along a direction, undecided where the opposite direction has another."""
+
+    def one(a: Any, b: Any) -> Any:
+        lost = next((x for x in (a, b) if isinstance(x, Undecided)), None)
+        return lost or (a if a.is_finite() and (a + b).contains(0) else Undecided(TIE))
+
+    return np.asarray(np.frompyfunc(one, 2, 1)(right.data, left.data), object)
 
 
-def _where_finite(ct: np.ndarray, y: np.ndarray) -> Any:
-    """Return cotangents, undecided where the output is not finite."""
-    return np.frompyfunc(lambda c, v: c if c.is_zero() or v.is_finite() else Undecided(TIE), 2, 1)(ct, y)
+def _known(y: np.ndarray, tangent: np.ndarray) -> np.ndarray:
+    """Return the derivatives of outputs, undecided where they or their outputs are not finite."""
 
+    def one(value: Any, moved: Any) -> Any:
+        if not value.is_finite() or isinstance(moved, Undecided):
+            return moved if isinstance(moved, Undecided) else Undecided(NOT_FINITE)
+        return moved if moved.is_finite() else Undecided(TIE)
 
-def _narrow(x: Any, size: float, bits: int) -> bool:
-    """Return True where a ball is known to `bits` bits, relative to itself or to `size`."""
-    radius = width(x)
-    return radius.is_zero() or radius <= abs(x).lower() / arb(2) ** bits or radius <= arb(size) / arb(2) ** bits
-
-
-def _needs(x: np.ndarray, size: float, bits: int) -> set[str]:
-    """Return what would help an array: more precision, a higher order."""
-    undecided = {c.why for c in x.ravel() if isinstance(c, Undecided)} if Undecided in map(type, x.ravel()) else set()
-    return undecided if _accurate(x, size, bits) else undecided | {PRECISION}
-
-
-def _accurate(x: np.ndarray, size: float, bits: int) -> bool:
-    """Return True where all balls are known to `bits` bits, relative to the largest, to `size` where all hold 0."""
-    mid, rad = _floats(x)
-    scale = np.max(mid, initial=0.0)
-    scale = scale if scale > np.max(rad, initial=0.0) else size
-    return bool(np.all(rad <= np.maximum(mid, scale) * 2.0**-bits))
+    return np.asarray(np.frompyfunc(one, 2, 1)(y, tangent), object)

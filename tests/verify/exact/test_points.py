@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flint import arb, ctx
 from jax import lax
 
 from refgrad.verify.exact import Verdict, exact
+from refgrad.verify.exact.functions import ANALYTIC, terms
+from refgrad.verify.exact.germ import variable
 
 INF = float("inf")
 
@@ -180,6 +183,15 @@ def test_complex_entries_along_both_parts():
     np.testing.assert_array_equal(truth.gradient()[0].mid, [0, 2 - 4j])
 
 
+def test_the_sign_of_a_complex_number():
+    z = jnp.array([1 + 2j, 1.0], jnp.complex64)
+    truth = exact(lambda z: (jnp.sign(z).imag, jnp.sign(z).real * 2), z)
+    found = [float(e.above.mid()) for e in truth.entries()]
+    np.testing.assert_allclose(found[::2], truth.gradient()[0].mid.real, atol=1e-30)
+    np.testing.assert_allclose(found[1::2], -truth.gradient()[0].mid.imag, atol=1e-30)
+    np.testing.assert_allclose(found[2:], [0, 1], atol=1e-30)
+
+
 def test_directions_and_second_derivatives():
     truth = exact(lambda x: x**3, floats([2.0]))
     assert [d[0].mid[0] for d in truth.along([[1.0]], [[-2.0]])] == [12.0, -24.0]
@@ -194,14 +206,50 @@ def test_radii_hold_the_truth():
     assert 4e-4 < value.error(np.float32([2.7178]))[0] < 5e-4
 
 
-@pytest.mark.parametrize("x, verdict", [(0.0, Verdict.UNDECIDED), (0.9, Verdict.SMOOTH), (1.0, Verdict.UNDECIDED)])
-def test_a_branch_point_is_never_taken_for_a_smooth_one(x, verdict):
-    truth = exact(lambda x: jax.scipy.special.betainc(1.5, 2.0, x), floats(x))
-    assert [e.verdict for e in truth.entries()] == [verdict]
-    truth = exact(lambda x: jax.scipy.special.gammainc(1.5, x), floats(0.0))
-    assert [e.verdict for e in truth.entries()] == [Verdict.UNDECIDED]
+ORDERS = [(0.5, 2.0), (1.5, 2.0), (1.0, 0.5), (2.5, 1.5)]
+
+
+@pytest.mark.parametrize("a, b", ORDERS)
+def test_incomplete_functions_at_the_ends_of_their_domains(a, b):
+    def slope(f, x):
+        (entry,) = exact(f, floats(x)).entries()
+        assert entry.verdict is Verdict.END or (entry.verdict is Verdict.SMOOTH and (a if x == 0 else b) % 1 == 0)
+        return float((entry.above if x == 0 else entry.below).mid())
+
+    def density(power, at_one):  # of a function that starts as x^power, whose slope is `at_one` where power is 1
+        return INF if power < 1 else at_one if power == 1 else 0.0
+
+    assert slope(lambda x: lax.igamma(a, x), 0.0) == density(a, 1.0)
+    assert slope(lambda x: lax.igammac(a, x), 0.0) == -density(a, 1.0)
+    assert slope(lambda x: lax.betainc(a, b, x), 0.0) == density(a, b)
+    assert slope(lambda x: lax.betainc(a, b, x), 1.0) == density(b, a)
+
+
+@pytest.mark.parametrize("a, b", ORDERS)
+def test_incomplete_functions_where_they_start(a, b):
+    start = variable(arb(0))
+    with ctx.workprec(512), terms(12):
+        for name, parameters in (("igamma", [a]), ("igammac", [a]), ("regularized_incomplete_beta", [a, b])):
+            f, parameters = ANALYTIC[name], [arb(p) for p in parameters]
+            germ, step = f(*parameters, start), arb(2) ** -24
+            series = sum((c * step ** arb(str(float(k[0]))) for k, c in germ.terms.items()), arb(0))
+            assert abs(series - f(*parameters, step)) < step**11
+    (entry,) = exact(lambda x: jax.scipy.special.betainc(1.5, 2.0, x), floats(0.9)).entries()
+    assert entry.verdict is Verdict.SMOOTH
+
+
+def test_a_tied_maximum_that_cancels_is_no_kink():
+    """A shift by the maximum adds nothing, whichever of the tied entries it is taken from."""
+    x = floats([[1.0, 1.0, 0.5], [2.0, 2.0, 2.0]])
+    (gradient,) = exact(lambda x: jax.nn.logsumexp(x, axis=-1), x).gradient()
+    assert gradient.decided.all() and gradient.rad.max() < 1e-15
+    np.testing.assert_allclose(gradient.mid, jax.nn.softmax(x, axis=-1), rtol=1e-6)
+    (gradient,) = exact(lambda x: jnp.max(x, axis=-1), x).gradient()
+    assert gradient.decided.tolist() == [[False] * 3] * 2
 
 
 def test_what_stop_gradient_holds_is_not_equal_to_what_moves():
-    (entry,) = exact(lambda x: jnp.where(x == lax.stop_gradient(x), 5.0, x), floats(1.0)).entries()
+    f = lambda x: jnp.where(x == lax.stop_gradient(x), 5.0, x)  # noqa: E731
+    assert next(exact(f, floats(1.0)).entries()).verdict is Verdict.SMOOTH
+    (entry,) = exact(f, floats(1.0), stop_gradient=True).entries()
     assert entry.verdict is Verdict.JUMP

@@ -121,6 +121,20 @@ def test_casts_are_ignored_or_modelled_by_name():
     assert rounded.gradient()[0].mid == pytest.approx(np.cos(1.0), rel=1e-12)
 
 
+def test_scatters_by_a_function():  # of which JAX has no derivative
+    truth = exact(lambda x: x.at[jnp.array([1, 1, 2])].apply(jnp.sin), X)
+    x = np.float64(X)
+    expected = [1, np.cos(np.sin(x[1])) * np.cos(x[1]), np.cos(x[2])]
+    np.testing.assert_allclose(truth.value[0].mid, [x[0], np.sin(np.sin(x[1])), np.sin(x[2])], rtol=1e-14)
+    np.testing.assert_allclose(truth.gradient()[0].mid, expected, rtol=1e-14)
+    np.testing.assert_allclose([float(e.above.mid()) for e in truth.entries()], expected, rtol=1e-14)
+
+
+def test_keyword_arguments_are_passed_on():
+    truth = exact(lambda x, *, k, w: x * k * w, X, kwargs={"k": 3, "w": X})
+    np.testing.assert_array_equal(truth.gradient()[0].mid, 3 * np.float64(X))
+
+
 def test_random_bits_are_taken_by_their_values():
     def f(x):
         return x * jax.random.normal(jax.random.key(0), (3,))
@@ -146,7 +160,9 @@ def test_constants_keep_the_value_that_the_program_has():
 
 
 def test_stop_gradient_holds():
-    truth = exact(lambda x: x + lax.stop_gradient(jnp.round(x) - x), X)
+    straight = lambda x: x + lax.stop_gradient(jnp.round(x) - x)  # noqa: E731
+    assert [float(e.above.mid()) for e in exact(straight, X).entries()] == [0.0] * 3
+    truth = exact(straight, X, stop_gradient=True)
     assert [float(e.above.mid()) for e in truth.entries()] == [1.0] * 3
     np.testing.assert_array_equal(truth.gradient()[0].mid, 1.0)
 

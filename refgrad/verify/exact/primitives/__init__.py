@@ -15,3 +15,5 @@ TABLE: dict[str, Rule] = {
     for family in (elementwise, movement, indexing, reductions, products, linalg)
     for name, rule in family.RULES.items()
 }
+WITH_PROGRAMS: dict[str, Rule] = reductions.WITH_PROGRAMS | indexing.WITH_PROGRAMS
+"""Rules of equations that run programs on scalars: they take the interpreter before the equation."""

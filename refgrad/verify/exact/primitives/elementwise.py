@@ -1,7 +1,7 @@
 """Operations on each element: of scalars by `functions`, of integers and truth values by NumPy."""
 
-import operator
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
 from typing import Any
@@ -13,8 +13,9 @@ from jax.extend.core import JaxprEqn
 
 from refgrad.jaxpr.avals import dtype_of
 from refgrad.verify.exact import functions as fn
+from refgrad.verify.exact.arithmetic import ADD, DIV, MUL, NEG, SQUARE, SUB, Linear, power_of
 from refgrad.verify.exact.arrays import Array, NotDecided, concrete, elementwise, full, move, reaches_a_tie
-from refgrad.verify.exact.functions import ANALYTIC, HALF, Function, finite
+from refgrad.verify.exact.functions import ANALYTIC, HALF, Function
 from refgrad.verify.exact.germ import (
     ABSENT,
     CORNER,
@@ -32,38 +33,19 @@ from refgrad.verify.exact.germ import (
 )
 
 
-class Arithmetic(Function):
-    """A function whose cotangents are expressions (ct, result, operands) that hold for whole arrays."""
-
-    def __init__(self, value: Callable[..., Any], *pulls: Callable[..., Any], whole: bool = False) -> None:
-        super().__init__(value)
-        vars(self).update(pulls=pulls, whole=whole)
-
-    pulls: tuple[Callable[..., Any], ...]
-    whole: bool  # True where the value is an expression that holds for whole arrays too
-
-    def each(self, *xs: np.ndarray) -> np.ndarray:
-        """Return the function of each entry of arrays."""
-        return np.asarray(self.value(*xs), object) if self.whole else super().each(*xs)
-
-    def pull(self, i: int, ct: np.ndarray, y: np.ndarray, *xs: np.ndarray) -> np.ndarray:
-        """Return the cotangent of argument i: at once where it is finite everywhere."""
-        back = np.asarray(self.pulls[i](ct, y, *xs), object)
-        return back if all(map(finite, back.ravel())) else super().pull(i, ct, y, *xs)
-
-    def pull_one(self, i: int, ct: Any, y: Any, *xs: Any) -> Any:
-        """Return the cotangent of argument i of one entry."""
-        return self.pulls[i](ct, y, *xs)
-
-
-class ByEntry(Arithmetic):
-    """The same, entry by entry: of real operands the real part returns."""
-
-    pull = Function.pull
-
-
 class Decision(Function):
     """A truth value of scalars or of other truth values: the cotangent of one that changes at once is undecided."""
+
+    def tangent(self, apply: Callable, tangents: Sequence[Any], y: Any, *xs: Any) -> Any:
+        """Return a mark where the truth value changes at once along a direction: an undecided scalar, else absent."""
+        marks = (x.still() if t is None else t for t, x in zip(tangents, xs, strict=True))
+        return apply(Held(functools.partial(self._mark, len(xs))), y, *xs, *marks)
+
+    def _mark(self, count: int, y: Any, *operands: Any) -> Any:
+        xs, marks = operands[:count], operands[count:]
+        cts = (m if isinstance(x, bool) else ONE for m, x in zip(marks, xs, strict=True))
+        backs = (self._pull(i, ct, y, *xs) for i, ct in enumerate(cts))
+        return next((b for b in backs if isinstance(b, Undecided)), ABSENT)
 
     def _pull(self, i: int, ct: Any, y: Any, *xs: Any) -> Any:
         if isinstance(xs[i], bool):
@@ -73,6 +55,26 @@ class Decision(Function):
         a, b = xs
         equal = False if a is b or not (a.is_finite() and b.is_finite()) else same(a, b)
         return equal if isinstance(equal, Undecided) else Undecided(TIE) if equal else ABSENT
+
+
+class Held(Function):
+    """A function that is held: no cotangent returns through it, and no tangent passes."""
+
+    def tangent(self, apply: Callable, tangents: Sequence[Any], y: Any, *xs: Any) -> Any:
+        """Return None."""
+        del apply, tangents, y, xs
+
+    def _pull(self, i: int, ct: Any, y: Any, *xs: Any) -> Any:
+        del i, ct, y, xs
+        return ABSENT
+
+
+class Marked(Function):
+    """A truth value, undecided where a mark is; a cotangent returns to the truth value alone."""
+
+    def _pull(self, i: int, ct: Any, y: Any, *xs: Any) -> Any:
+        del y, xs
+        return ABSENT if i else ct
 
 
 def _by_sign(holds: Callable[[Any], bool]) -> Decision:
@@ -112,13 +114,25 @@ def _choose(which: Any, *cases: Any) -> Any:
 class Choice(Function):
     """One of several scalars by a truth value."""
 
+    def tangent(self, apply: Callable, tangents: Sequence[Any], y: Any, *xs: Any) -> Any:
+        """Return the tangent of the scalar that is chosen, undecided where that changes at once."""
+        del y
+        moving = (x.still() if t is None else t for t, x in zip(tangents[1:], xs[1:], strict=True))
+        which, mark = xs[0], tangents[0]
+        if mark is not None:
+            which = apply(Marked(lambda x, m: m if isinstance(m, Undecided) else x), which, mark)
+        return apply(self, which, *moving)
+
     def _pull(self, i: int, ct: Any, y: Any, *xs: Any) -> Any:
         del y
-        if isinstance(xs[0], Undecided):
-            return Undecided(TIE)
+        alike = all(c is xs[1] for c in xs[1:])
+        if ct is ABSENT or (i == 0 and alike):
+            return ABSENT
         if i == 0:  # a cotangent of any value finds the ties behind the truth value
-            return ABSENT if ct is ABSENT or all(c is xs[1] for c in xs[1:]) else ONE
-        return ct if i == int(xs[0]) + 1 else ABSENT
+            return ONE
+        if isinstance(xs[0], Undecided) and not alike:
+            return Undecided(TIE)
+        return ct if i == (1 if alike else xs[0] + 1) else ABSENT
 
 
 def _larger(a: Any, b: Any) -> Any:
@@ -132,8 +146,6 @@ def _smaller(a: Any, b: Any) -> Any:
 
 
 def _sign(x: Any) -> Any:
-    if fn.is_complex(x):
-        return fn.divide(x, fn.absolute(x))
     s = sign(x)
     return s if isinstance(s, Undecided) else arb(s)
 
@@ -174,12 +186,6 @@ def _round_even(x: Any) -> Any:
     return n - 1 if half and n.is_finite() and not (n / 2).is_integer() else n
 
 
-def _subtract(a: Any, b: Any) -> Any:
-    if a is b and not isinstance(a, Undecided):
-        return ZERO if a.is_finite() else NAN
-    return a - b
-
-
 def _power(x: Any, y: Any) -> Any:
     """Return x^y: by the exponent where that is an exact ball, else exp(y log x)."""
     if isinstance(y, Undecided) or isinstance(x, Undecided):
@@ -208,21 +214,24 @@ def _complex(a: Any, b: Any) -> Any:
     return a * acb(1) + b * acb(0, 1)
 
 
+class RealPart(Linear):
+    """A linear function from ℂ or to it: of real operands the real part of a cotangent returns."""
+
+    pull = Function.pull
+
+
 class Modulus(Function):
     """|x|, whose cotangent is ct · conj(x)/|x|."""
+
+    def tangent(self, apply: Callable, tangents: Sequence[Any], y: Any, *xs: Any) -> Any:
+        """Return Re(conj(x) ẋ)/|x|, of real operands ±ẋ."""
+        if acb not in map(type, xs[0].data.ravel()):
+            return super().tangent(apply, tangents, y, *xs)
+        return apply(SCALARS["real"], apply(SCALARS["conj"], xs[0]) * tangents[0]) / y
 
     def pull_one(self, i: int, ct: Any, y: Any, *xs: Any) -> Any:
         """Return the cotangent of x."""
         return Undecided(CORNER) if y.contains(0) else ct * _conjugate(xs[i]) / y
-
-
-def power_of(r: Fraction) -> Function:
-    """The function x^r, whose derivative is r·y/x, or r·x^(r−1) for a positive integer r."""
-    factor = fn.ball(r)
-    if r.denominator == 1 and r >= 0:
-        n = int(r)
-        return Arithmetic(lambda x: fn.raised(x, r), lambda ct, y, x: ct * (x ** (n - 1) * n if n else ZERO))
-    return Arithmetic(lambda x: fn.raised(x, r), lambda ct, y, x: ct * y / x * factor)
 
 
 def _conjugate(x: Any) -> Any:
@@ -240,17 +249,17 @@ def scaled(f: Function, factor: Callable[[], Any], inside: bool) -> Function:
 
 SCALARS: dict[str, Function] = {
     **ANALYTIC,
-    "add": Arithmetic(operator.add, lambda ct, *_: ct, lambda ct, *_: ct, whole=True),
-    "sub": Arithmetic(_subtract, lambda ct, *_: ct, lambda ct, *_: -ct),
-    "mul": Arithmetic(operator.mul, lambda ct, y, a, b: ct * b, lambda ct, y, a, b: ct * a, whole=True),
-    "div": Arithmetic(fn.divide, lambda ct, y, a, b: ct / b, lambda ct, y, a, b: -(ct * y) / b),
-    "neg": Arithmetic(operator.neg, lambda ct, *_: -ct, whole=True),
-    "square": Arithmetic(lambda x: x * x, lambda ct, y, x: ct * x * 2, whole=True),
+    "add": ADD,
+    "sub": SUB,
+    "mul": MUL,
+    "div": DIV,
+    "neg": NEG,
+    "square": SQUARE,
     "one_minus_square": Function(lambda x: (ONE - x) * (x + ONE)),
-    "real": ByEntry(fn.real, lambda ct, *_: ct * acb(1)),
-    "imag": ByEntry(fn.imaginary, lambda ct, *_: ct * acb(0, -1)),
-    "conj": ByEntry(_conjugate, lambda ct, *_: _conjugate(ct)),
-    "complex": ByEntry(_complex, lambda ct, *_: ct, lambda ct, *_: ct * acb(0, 1)),
+    "real": RealPart(fn.real, lambda ct, *_: ct * acb(1)),
+    "imag": RealPart(fn.imaginary, lambda ct, *_: ct * acb(0, -1)),
+    "conj": RealPart(_conjugate, lambda ct, *_: _conjugate(ct)),
+    "complex": RealPart(_complex, lambda ct, *_: ct, lambda ct, *_: ct * acb(0, 1)),
     "abs": Modulus(fn.absolute),
     "sqrt": power_of(Fraction(1, 2)),
     "rsqrt": power_of(Fraction(-1, 2)),
@@ -362,10 +371,18 @@ def each(name: str, eqn: JaxprEqn, *xs: Any) -> Any:
     return np.asarray(out, dtype_of(eqn.outvars[0]))
 
 
+def sign_of(eqn: JaxprEqn, x: Any) -> Any:
+    """−1, 0 or 1; of complex numbers x/|x|, which is not analytic."""
+    if np.issubdtype(dtype_of(eqn.invars[0]), np.complexfloating):
+        return elementwise(DIV, x, elementwise(TO_COMPLEX, elementwise(SCALARS["abs"], x)))
+    return each("sign", eqn, x)
+
+
 def integer_pow(eqn: JaxprEqn, x: Any) -> Any:
     """x^y for a fixed integer y."""
     y = eqn.params["y"]
-    return elementwise(power_of(Fraction(y)), x) if isinstance(x, Array) else np.asarray(x**y, x.dtype)
+    f = SQUARE if y == 2 else power_of(Fraction(y))
+    return elementwise(f, x) if isinstance(x, Array) else np.asarray(x**y, x.dtype)
 
 
 def select_n(eqn: JaxprEqn, which: Any, *cases: Any) -> Any:
@@ -416,7 +433,7 @@ def convert(eqn: JaxprEqn, x: Any) -> Any:
     return x if real or jnp.issubdtype(old, np.complexfloating) else elementwise(TO_COMPLEX, x)
 
 
-TO_COMPLEX = ByEntry(lambda x: x * acb(1), lambda ct, *_: ct)
+TO_COMPLEX = RealPart(lambda x: x * acb(1), lambda ct, *_: ct)
 
 
 def integers(x: Array) -> np.ndarray:
@@ -434,9 +451,7 @@ def integers(x: Array) -> np.ndarray:
 def stop_gradient(eqn: JaxprEqn, x: Any) -> Any:
     """The limit, which does not move; an object of its own, which is not equal to what moves."""
     del eqn
-    return (
-        Array(np.asarray(np.frompyfunc(lambda v: limit(v) * ONE, 1, 1)(x.data), object)) if isinstance(x, Array) else x
-    )
+    return elementwise(Held(lambda v: limit(v) * ONE), x) if isinstance(x, Array) else x
 
 
 def bits_of(eqn: JaxprEqn, x: Any) -> Any:
@@ -450,6 +465,7 @@ def bits_of(eqn: JaxprEqn, x: Any) -> Any:
 RULES: dict[str, Callable[..., Any]] = {
     **{name: partial(each, name) for name in {*SCALARS, *INTEGERS}},
     **{alias: partial(each, name) for alias, name in ALIASES.items()},
+    "sign": sign_of,
     "integer_pow": integer_pow,
     "select_n": select_n,
     "polynomial": polynomial,

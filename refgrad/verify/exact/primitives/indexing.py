@@ -1,11 +1,12 @@
 """Gathers, scatters and dynamic slices: positions in NumPy, then entries taken from them or put there."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import JaxprEqn
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 from jax.lax import GatherScatterMode
 
 from refgrad.jaxpr.avals import dtype_of
@@ -103,7 +104,7 @@ def scatter(combine: str | None) -> Callable[..., Any]:
     def rule(eqn: JaxprEqn, x: Any, indices: np.ndarray, updates: Any) -> Any:
         ids = _targets(eqn, x, indices, updates).ravel()
         real = jnp.issubdtype(dtype_of(eqn.invars[0]), np.inexact)
-        f = None if combine is None else SCALARS[combine]
+        f = None if combine is None else partial(elementwise, SCALARS[combine])
         if not real:
             x, updates = as_array(x), as_array(updates)
         if combine in ("add", "sub"):
@@ -115,7 +116,18 @@ def scatter(combine: str | None) -> Callable[..., Any]:
     return rule
 
 
-def _in_turn(f: Any, x: Array, ids: np.ndarray, updates: Array) -> Array:
+def scatter_by(run: Any, eqn: JaxprEqn, x: Any, indices: np.ndarray, updates: Any) -> Any:
+    """Updates put where indices point, or what a program on scalars makes of each and of what is there."""
+    program = eqn.params["update_jaxpr"]
+    if program is None:
+        return scatter(None)(eqn, x, indices, updates)
+    if not isinstance(x, Array):
+        raise NotImplementedError("a program on integers")
+    apply = run.call(ClosedJaxpr(program, eqn.params["update_consts"]))
+    return _in_turn(lambda a, b: apply(a, b)[0], x, _targets(eqn, x, indices, updates).ravel(), updates)
+
+
+def _in_turn(f: Callable[[Array, Array], Array] | None, x: Array, ids: np.ndarray, updates: Array) -> Array:
     """Apply the first update of every position, then the second of those that have one, and so on."""
     waiting = np.flatnonzero(ids >= 0)
     while waiting.size:
@@ -123,7 +135,7 @@ def _in_turn(f: Any, x: Array, ids: np.ndarray, updates: Array) -> Array:
         now = waiting[first]
         new = take(updates, now)
         if f is not None:
-            new = elementwise(f, take(x, targets), new)
+            new = f(take(x, targets), new)
         x = move(lambda a, b, at=targets: _put(a, b, at), x, new)
         waiting = np.delete(waiting, first)
     return x
@@ -159,9 +171,9 @@ def _window(shape: Sequence[int], sizes: Sequence[int], starts: Sequence[Any]) -
     return tuple(slice(s, s + size) for s, size in zip(firsts, sizes, strict=True))
 
 
+WITH_PROGRAMS: dict[str, Callable[..., Any]] = {"scatter": scatter_by}
 RULES: dict[str, Callable[..., Any]] = {
     "gather": gather,
-    "scatter": scatter(None),
     **{f"scatter-{name}": scatter(name) for name in ("add", "sub", "mul", "min", "max")},
     "dynamic_slice": dynamic_slice,
     "dynamic_update_slice": dynamic_update_slice,

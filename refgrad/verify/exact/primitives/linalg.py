@@ -7,10 +7,12 @@ import numpy as np
 from flint import acb, acb_mat, arb
 from jax.extend.core import JaxprEqn
 
-from refgrad.verify.exact.arrays import Array, NotDecided, elementwise, full, matmul, move, total
-from refgrad.verify.exact.germ import EXACT, ONE, PRECISION, TIE, ZERO, Germ, Undecided, compare, limit
+from refgrad.verify.exact.arrays import Array, NotDecided, absent, elementwise, full, matmul, move, total
+from refgrad.verify.exact.germ import ABSENT, EXACT, ONE, PRECISION, TIE, ZERO, Germ, Undecided, compare, limit
 from refgrad.verify.exact.primitives.elementwise import SCALARS
 from refgrad.verify.exact.primitives.reductions import _extreme
+
+FIRST_ORDER = "eigenvalues and eigenvectors are followed to first order"
 
 
 def _do(name: str, *xs: Array) -> Array:
@@ -200,7 +202,15 @@ def _to_first_order(x: Array, gap: Array) -> Array:
     order = min((2 * g.lowest for g in gap.data.ravel() if isinstance(g, Germ)), default=EXACT)
     if order < EXACT:
         return Array(np.asarray(x.data + Germ({}, order), object))
+    if x.tangent is not None:
+        x.tangent = Array(full(x.shape, Undecided(FIRST_ORDER)), (x.tangent, x), _undecided)
     return x
+
+
+def _undecided(ct: np.ndarray) -> list[np.ndarray]:
+    back = full(ct.shape, ABSENT)
+    back[~absent(ct)] = Undecided(TIE)
+    return [back, back]
 
 
 def svd(p: dict, a: Array) -> list[Array]:

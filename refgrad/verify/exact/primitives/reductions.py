@@ -12,6 +12,7 @@ from refgrad.verify.exact.arrays import (
     Array,
     NotDecided,
     add_up,
+    choose,
     elementwise,
     full,
     move,
@@ -109,17 +110,24 @@ def _extreme(row: np.ndarray, largest: bool) -> tuple[int, bool]:
     return best, tied
 
 
-def _extremes(rows: Array, largest: bool) -> tuple[np.ndarray, np.ndarray, list[int], str]:
-    ids, ties, undecided, why = [], [], [], ""
-    for r, row in enumerate(rows.data):
+def _extremes(rows: np.ndarray, largest: bool) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    ids, ties, lost = [], [], {}
+    for r, row in enumerate(rows):
         try:
             best, tied = _extreme(row, largest)
         except NotDecided as trouble:
-            best, tied, why = 0, False, trouble.why
-            undecided.append(r)
+            best, tied, lost[r] = 0, True, trouble.why
         ids.append([best])
         ties.append(tied)
-    return np.array(ids, int).reshape(-1, 1), np.array(ties, bool), undecided, why
+    return np.array(ids, int).reshape(-1, 1), np.array(ties, bool), lost
+
+
+def _extreme_places(rows: Array, moves: bool, largest: bool) -> np.ndarray:
+    """Return the places of the extremes, where they do not move. Raises NotDecided."""
+    ids, ties, lost = _extremes(rows.data, largest)
+    if lost or (ties.any() and moves):
+        raise NotDecided(next(iter(lost.values()), TIE))
+    return ids
 
 
 def extreme(largest: bool) -> Callable[..., Any]:
@@ -132,10 +140,7 @@ def extreme(largest: bool) -> Callable[..., Any]:
         rows, shape = _rows(x, axes), shape_of(eqn.outvars[0])
         if rows.shape[1] == 0:
             return Array(full(shape, STARTS["max" if largest else "min"]))
-        ids, ties, undecided, why = _extremes(rows, largest)
-        out = pick(rows, ids, ties)
-        for r in undecided:
-            out.data[r] = Undecided(why)
+        (out,) = choose(functools.partial(_extremes, largest=largest), 1, [rows], [rows])
         return move(lambda d: d.reshape(shape), out)
 
     return rule
@@ -148,9 +153,7 @@ def argument(largest: bool) -> Callable[..., Any]:
         (axis,) = eqn.params["axes"]
         if not isinstance(x, Array):
             return (np.argmax if largest else np.argmin)(x, axis=axis).astype(eqn.params["index_dtype"])
-        ids, ties, undecided, why = _extremes(_rows(x, (axis,)), largest)
-        if undecided or (ties.any() and x.pull is not None):
-            raise NotDecided(why or TIE)
+        ids = _extreme_places(_rows(x, (axis,)), x.pull is not None, largest)
         return ids.reshape(shape_of(eqn.outvars[0])).astype(eqn.params["index_dtype"])
 
     return rule
@@ -160,9 +163,18 @@ def sort(eqn: JaxprEqn, *xs: Any) -> list:
     """All operands in the order of the first `num_keys` along one axis."""
     axis, keys = eqn.params["dimension"], eqn.params["num_keys"]
     rows = [_rows(x, (axis,)) for x in xs]
+    if all(isinstance(r, Array) for r in rows):
+        made = choose(_orders, xs[0].shape[axis], rows[:keys], rows)
+        return [move(lambda d, x=x: _back(d, x.shape, axis), r) for r, x in zip(made, xs, strict=True)]
     datas = [r.data if isinstance(r, Array) else r for r in rows[:keys]]
     found = [_row_order([d[i] for d in datas], largest=False) for i in range(len(datas[0]))]
     return [_picked(r, found, x.shape, axis, rows[:keys]) for r, x in zip(rows, xs, strict=True)]
+
+
+def _orders(*keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    found = [_row_order([d[i] for d in keys], largest=False) for i in range(len(keys[0]))]
+    ids = np.array([ids for ids, _ in found], int).reshape(keys[0].shape)
+    return ids, np.array([tied for _, tied in found], bool), {}
 
 
 def top_k(largest: bool) -> Callable[..., Any]:
@@ -280,10 +292,7 @@ def window(name: str) -> Callable[..., Any]:
         if name == "add":
             out = total(entries, (1,))
         else:
-            places, ties, undecided, why = _extremes(entries, name == "max")
-            out = pick(entries, places, ties)
-            for r in undecided:
-                out.data[r] = Undecided(why)
+            (out,) = choose(functools.partial(_extremes, largest=name == "max"), 1, [entries], [entries])
         out = move(lambda d: d.reshape(ids.shape[:-1]), out)
         return out if real else out.data.astype(dtype_of(eqn.outvars[0]))
 
@@ -295,9 +304,7 @@ def select_and_scatter_add(eqn: JaxprEqn, source: Array, x: Array) -> Array:
     largest = eqn.params["select_prim"].name == "ge"
     ids = _windows(eqn, x.shape)
     entries = take(x, ids.reshape(-1, ids.shape[-1]), STARTS["max" if largest else "min"])
-    places, ties, undecided, why = _extremes(entries, largest)
-    if undecided or (ties.any() and x.pull is not None):
-        raise NotDecided(why or TIE)
+    places = _extreme_places(entries, x.pull is not None, largest)
     targets = np.take_along_axis(ids.reshape(-1, ids.shape[-1]), places, 1)
     return add_up(source, targets, x.shape)
 
