@@ -11,6 +11,11 @@ and the sum over all j of v_j ∂x̂_j/∂x_i collects into two means. γ and β
 
     dx = rstd (v − mean(v) − x̂ mean(v x̂))        dγ = Σ_r dy x̂        dβ = Σ_r dy
 
+Σ_j x̂_j = 0, so that mean(v x̂) is mean(u x̂) with u = v − mean(v). Rounded, x̂ has a sum, which the mean of v would
+multiply, and where one entry of a row outweighs the others, x̂ mean(v x̂) cancels what is left of v: u loses less.
+
+    u = v − mean(v)        dx = rstd (u − x̂ mean(u x̂))
+
 Kept: x̂ and rstd in the dtype of sums, and γ; β is not needed, only its type.
 Cost: 8bsh + 2bsh + bsh = 11bsh, as in the document, which takes x̂ for free (it is, since it is kept); its sums over
 the b·s rows count n additions for n terms. Each mean's n − 1 additions and its division make n.
@@ -80,9 +85,8 @@ def _bwd(eps: float, kept: Residuals, dy: Array) -> tuple[Array, Array, Array]:
     x_hat, rstd, gamma = kept.x_hat, kept.rstd, kept.gamma
     dy, rows = wide(dy), tuple(range(dy.ndim - 1))
     v = dy * lift(wide(gamma), dy.ndim)
-    mean_v = jnp.mean(v, axis=-1, keepdims=True)
-    mean_vx = jnp.mean(v * x_hat, axis=-1, keepdims=True)
-    dx = rstd * (v - mean_v - x_hat * mean_vx)
+    u = v - jnp.mean(v, axis=-1, keepdims=True)
+    dx = rstd * (u - x_hat * jnp.mean(u * x_hat, axis=-1, keepdims=True))
     return kept.x(dx), Like.of(gamma)(jnp.sum(dy * x_hat, axis=rows)), kept.beta(jnp.sum(dy, axis=rows))
 
 

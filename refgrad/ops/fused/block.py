@@ -14,7 +14,7 @@ n₁ and n₂ are asked for by the weights' gradients alone, and are four operat
 the norms keep: they are made again, once a cotangent exists (see `after`). So is o's form by heads. With `recompute`
 nothing is kept but x, and the forward pass runs once more.
 
-Kept: x, q, k, v, o, x₁ and u, 10bsh elements, the norms' μ and rstd, attention's M and S, and the parameters.
+Kept: x, q, k, v, o, x₁ and u, 10bsh elements, the norms' μ and m, attention's M and S, and the parameters.
 Cost: that of the parts, both norms' output again, the two sums where gradients meet.
 Source: D2, "Model Architecture Overview", "Final Tally"; recomputation: Chen et al. (2016).
 """
@@ -67,22 +67,22 @@ class Params(NamedTuple):
 
 
 class Residuals(NamedTuple):
-    """x, x₁, o (..., s, h), u (..., s, 4h), the norms' μ and rstd (..., s, 1), and what attention keeps, but o."""
+    """x, x₁, o (..., s, h), u (..., s, 4h), the norms' μ and m (..., s, 1), and what attention keeps, but o."""
 
     x: Array
     mean_1: Array
-    rstd_1: Array
+    m_1: Array
     attended: Any
     o: Array
     x_1: Array
     mean_2: Array
-    rstd_2: Array
+    m_2: Array
     u: Array
 
 
 def _normed(cotangent: Array, norm: Norm, beta: Array) -> Array:
     """A norm's output, made again once the cotangent exists."""
-    x_hat = normalise(after(cotangent, norm.x), norm.mean, norm.rstd)
+    x_hat = normalise(after(cotangent, norm.x), norm.mean, norm.m)
     return affine(x_hat, norm.gamma, beta).astype(norm.x.dtype)
 
 
@@ -103,12 +103,12 @@ def _run(x: Array, p: Params, n_head: int, eps: float, block: Block) -> tuple[Ar
     kept = Residuals(
         x=x,
         mean_1=norm_1.mean,
-        rstd_1=norm_1.rstd,
+        m_1=norm_1.m,
         attended=attended._replace(o=None) if isinstance(attended, Attention) else attended,
         o=merged,
         x_1=x_1,
         mean_2=norm_2.mean,
-        rstd_2=norm_2.rstd,
+        m_2=norm_2.m,
         u=inner.u,
     )
     return residual.fun(x_1, z), kept
@@ -178,8 +178,8 @@ def _bwd(n_head: int, eps: float, block: Block, recompute: bool, all_kept: Any, 
     p, kept = all_kept
     if recompute:
         _, kept = _run(after(dy, kept), p, n_head, eps, block)
-    norm_1 = Norm(kept.x, kept.mean_1, kept.rstd_1, p.gamma_1, Like.of(p.beta_1))
-    norm_2 = Norm(kept.x_1, kept.mean_2, kept.rstd_2, p.gamma_2, Like.of(p.beta_2))
+    norm_1 = Norm(kept.x, kept.mean_1, kept.m_1, p.gamma_1, Like.of(p.beta_1))
+    norm_2 = Norm(kept.x_1, kept.mean_2, kept.m_2, p.gamma_2, Like.of(p.beta_2))
     inner = Mlp(_normed(dy, norm_2, p.beta_2), kept.u, p.w_fc, p.w_proj, Like.of(p.b_fc), Like.of(p.b_proj))
     dn_2, dw_fc, db_fc, dw_proj, db_proj = mlp.bwd(inner, dy)
     dx_1, dgamma_2, dbeta_2 = layer_norm.bwd(eps, norm_2, dn_2)
@@ -211,7 +211,7 @@ _sum = partial(summed, USES)
 
 CAUSES = tuple(dict.fromkeys(cause for row, _ in USES for cause in row.causes))
 FAN_IN = WAIT = 2 * b * s * h
-NORMS = 2 * 6 * b * s * h  # x + 0·dy, x̂, γ x̂, + β of both
+NORMS = 2 * 6 * b * s * h  # x + 0·dy, x̂, γ x̂, + β of both, whose rstd are 2bs transcendentals
 
 ROW = Row(
     op=block,
@@ -239,7 +239,7 @@ ROW = Row(
     ),
     backward=Cost(
         _sum(lambda row: row.backward.flops) + FAN_IN + NORMS + WAIT,
-        _sum(lambda row: row.backward.transcendentals),
+        _sum(lambda row: row.backward.transcendentals) + 2 * b * s,
     ),
     document=_sum(lambda row: row.document),
     causes={

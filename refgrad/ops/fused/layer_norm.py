@@ -6,8 +6,14 @@ there anyway (it is the residual stream), and x̂ is a subtraction and a product
     x̂ = (x − μ) rstd        v = dy γ
     dx = rstd (v − mean(v) − x̂ mean(v x̂))        dγ = Σ_r dy x̂        dβ = Σ_r dy
 
-Kept: x, μ and rstd, and γ: in a model no array of its own but two columns. In bfloat16 x has half of x̂'s bytes.
-Cost: that of `layer_norm`, and 4bsh to make x̂ again once dy exists (see `after`).
+Where x̂ mean(v x̂) cancels v, roundings decide how many digits are left. With c = x − μ and m = σ² + ε, x̂ = c rstd and
+rstd² = 1/m, that of rstd enters once only. And Σ_j c_j = 0, but not as rounded: the mean is taken last, so that a row
+of dx sums to 0.
+
+    p = v − c mean(v c) / m        dx = rstd (p − mean(p))
+
+Kept: x, μ and m, and γ: in a model no array of its own but two columns. In bfloat16 x has half of x̂'s bytes.
+Cost: 11bsh, as `layer_norm`, and 4bsh to make c and x̂ again once dy exists (see `after`); rstd and a quotient a row.
 Source: D2, "Layer Normalization"; keeping the statistics alone is common practice (llm.c, doc/layernorm).
 """
 
@@ -27,26 +33,26 @@ from refgrad.symbols import a, b, h, s, w
 
 
 class Residuals(NamedTuple):
-    """x (..., h), μ and rstd (..., 1), γ (h,), and the type of β."""
+    """x (..., h), μ and m = σ² + ε (..., 1), γ (h,), and the type of β."""
 
     x: Array
     mean: Array
-    rstd: Array
+    m: Array
     gamma: Array
     beta: Like
 
 
 def statistics(x: Array, eps: float) -> tuple[Array, Array, Array]:
-    """x − μ (..., h), and μ and rstd of each row (..., 1), in the dtype of sums."""
+    """x − μ (..., h), and μ and m = σ² + ε of each row (..., 1), in the dtype of sums."""
     x = wide(x)
     mean = jnp.mean(x, axis=-1, keepdims=True)
     centred = x - mean
-    return centred, mean, jax.lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + eps)
+    return centred, mean, jnp.mean(centred * centred, axis=-1, keepdims=True) + eps
 
 
-def normalise(x: Array, mean: Array, rstd: Array) -> Array:
+def normalise(x: Array, mean: Array, m: Array) -> Array:
     """x̂ (..., h), in the dtype of sums."""
-    return (wide(x) - mean) * rstd
+    return (wide(x) - mean) * jax.lax.rsqrt(m)
 
 
 def _agree(x: Array, gamma: Array, beta: Array, eps: float) -> None:
@@ -65,19 +71,19 @@ def layer_norm(x: Array, gamma: Array, beta: Array, eps: float) -> Array:
 @jax.named_scope("layer_norm")
 def _fwd(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Residuals]:
     _agree(x, gamma, beta, eps)
-    centred, mean, rstd = statistics(x, eps)
-    y = affine(centred * rstd, gamma, beta).astype(x.dtype)
-    return y, Residuals(x, mean, rstd, gamma, Like.of(beta))
+    centred, mean, m = statistics(x, eps)
+    y = affine(centred * jax.lax.rsqrt(m), gamma, beta).astype(x.dtype)
+    return y, Residuals(x, mean, m, gamma, Like.of(beta))
 
 
 @jax.named_scope("layer_norm")
 def _bwd(eps: float, kept: Residuals, dy: Array) -> tuple[Array, Array, Array]:
-    x_hat, dy = normalise(after(dy, kept.x), kept.mean, kept.rstd), wide(dy)
+    centred, dy = wide(after(dy, kept.x)) - kept.mean, wide(dy)
+    rstd = jax.lax.rsqrt(kept.m)
     v = dy * lift(wide(kept.gamma), dy.ndim)
-    mean_v = jnp.mean(v, axis=-1, keepdims=True)
-    mean_vx = jnp.mean(v * x_hat, axis=-1, keepdims=True)
-    dx = kept.rstd * (v - mean_v - x_hat * mean_vx)
-    dgamma, dbeta = jnp.sum(rows(dy * x_hat), axis=0), jnp.sum(rows(dy), axis=0)
+    p = v - centred * (jnp.mean(v * centred, axis=-1, keepdims=True) / kept.m)
+    dx = rstd * (p - jnp.mean(p, axis=-1, keepdims=True))
+    dgamma, dbeta = jnp.sum(rows(dy * (centred * rstd)), axis=0), jnp.sum(rows(dy), axis=0)
     return Like.of(kept.x)(dx), Like.of(kept.gamma)(dgamma), kept.beta(dbeta)
 
 
@@ -89,9 +95,9 @@ ROW = Row(
     arguments=PLAIN.arguments,
     statics=PLAIN.statics,
     forward=PLAIN.forward,
-    backward=Cost(15 * b * s * h - 2 * h),
+    backward=Cost(15 * b * s * h - 2 * h + b * s, b * s),
     document=PLAIN.document,
-    causes={**PLAIN.causes, "x̂ recomputed": 4 * b * s * h},
+    causes={"n−1 additions": -2 * h, "x̂ recomputed": 4 * b * s * h, "a quotient by m in each row": b * s},
     residuals=w * (b * s * h + h) + a * 2 * b * s,
     special=PLAIN.special,
 )

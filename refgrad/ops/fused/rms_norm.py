@@ -8,8 +8,14 @@ so that the sum over j has one mean in the place of two. γ is shared by every r
 
     x̂ = x rrms        v = dy γ        dx = rrms (v − x̂ mean(v x̂))        dγ = Σ_r dy x̂
 
-Kept: x and rrms, and γ: x̂ is one product away, and made again once dy exists (see `after`).
-Cost: γ's product; v x̂ and its mean, x̂ mean, the difference, rrms; dy x̂ and its sum over the rows; x̂ again, 3bsh.
+Where one entry of a row outweighs the others, x̂ mean(v x̂) cancels what is left of v. rrms is rounded, and would enter
+there twice; with m = mean(x²) + ε, whose inverse root it is, it does not:
+
+    dx = rrms (v − x mean(v x) / m)
+
+Kept: x and m, and γ: x̂ is one product away, and made again once dy exists (see `after`).
+Cost: γ's product; v x and its mean, x times the quotient, the difference, rrms; dy x̂ and its sum over the rows; x̂
+again, 3bsh; rrms and a quotient a row.
 Source: Zhang and Sennrich, Root Mean Square Layer Normalization (2019); LLaMA's norm; D2's "Layer Normalization" by
 leaving out the mean and β.
 """
@@ -29,10 +35,10 @@ from refgrad.symbols import a, b, h, s, w
 
 
 class Residuals(NamedTuple):
-    """x (..., h), rrms (..., 1) and γ (h,)."""
+    """x (..., h), m = mean(x²) + ε (..., 1) and γ (h,)."""
 
     x: Array
-    rrms: Array
+    m: Array
     gamma: Array
 
 
@@ -49,17 +55,17 @@ def _fwd(x: Array, gamma: Array, eps: float) -> tuple[Array, Residuals]:
     if not eps > 0:
         raise ValueError(f"fused.rms_norm: eps is {eps}, but must be above 0, or a row of zeros divides by 0")
     x_wide = wide(x)
-    rrms = jax.lax.rsqrt(jnp.mean(x_wide * x_wide, axis=-1, keepdims=True) + eps)
-    y = lift(wide(gamma), x.ndim) * (x_wide * rrms)
-    return y.astype(x.dtype), Residuals(x, rrms, gamma)
+    m = jnp.mean(x_wide * x_wide, axis=-1, keepdims=True) + eps
+    y = lift(wide(gamma), x.ndim) * (x_wide * jax.lax.rsqrt(m))
+    return y.astype(x.dtype), Residuals(x, m, gamma)
 
 
 @jax.named_scope("rms_norm")
 def _bwd(eps: float, kept: Residuals, dy: Array) -> tuple[Array, Array]:
-    x_hat, dy = wide(after(dy, kept.x)) * kept.rrms, wide(dy)
+    x, dy, rrms = wide(after(dy, kept.x)), wide(dy), jax.lax.rsqrt(kept.m)
     v = dy * lift(wide(kept.gamma), dy.ndim)
-    dx = kept.rrms * (v - x_hat * jnp.mean(v * x_hat, axis=-1, keepdims=True))
-    return Like.of(kept.x)(dx), Like.of(kept.gamma)(jnp.sum(rows(dy * x_hat), axis=0))
+    dx = rrms * (v - x * (jnp.mean(v * x, axis=-1, keepdims=True) / kept.m))
+    return Like.of(kept.x)(dx), Like.of(kept.gamma)(jnp.sum(rows(dy * (x * rrms)), axis=0))
 
 
 rms_norm.defvjp(_fwd, _bwd)
@@ -71,9 +77,9 @@ ROW = Row(
     statics={"eps": 1e-5},
     # the square and its mean (n), x̂, γ x̂; + ε and rsqrt once a row
     forward=Cost(4 * b * s * h + b * s, b * s),
-    backward=Cost(11 * b * s * h - h),
+    backward=Cost(11 * b * s * h - h + b * s, b * s),
     document=8 * b * s * h,
-    causes={"n−1 additions": -h, "x̂ recomputed": 3 * b * s * h},
+    causes={"n−1 additions": -h, "x̂ recomputed": 3 * b * s * h, "a quotient by m in each row": b * s},
     residuals=w * (b * s * h + h) + a * b * s,
     special={
         "rows of zeros": Special(values={"x": np.zeros_like}),
