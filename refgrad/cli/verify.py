@@ -1,7 +1,7 @@
 """Verify every derived rule against autodiff and float64, and price it against XLA; exit code 0 only if all holds."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,8 +16,9 @@ from refgrad.jaxpr.versions import JAX
 from refgrad.models import gpt2
 from refgrad.models.networks import NETWORKS
 from refgrad.ops import TABLE
-from refgrad.report import model, networks, operations
+from refgrad.report import model, networks, operations, proofs
 from refgrad.report.text import standard_library_ids
+from refgrad.verify.prove import Verdict
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 
@@ -32,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--op", action="append", metavar="NAME", help="check this operation alone (may be repeated)")
     parser.add_argument("--dtype", action="append", choices=DTYPES, help="check in this dtype alone (may be repeated)")
+    parser.add_argument(
+        "--prove", action="store_true", help="prove the rules for all real arguments, in exact arithmetic, instead"
+    )
     parser.add_argument("--device", metavar="PLATFORM", help="cpu, gpu or tpu, with :INDEX for one of several")
 
 
@@ -39,12 +43,12 @@ def run(options: argparse.Namespace) -> int:
     """Check, print and write; returns 0 if everything holds, else 1. Raises ValueError for bad options."""
     if options.target is not None:
         return _user_function(options)
+    if options.prove:
+        return _proofs(options)
     if options.args is not None:
         raise ValueError("--args are the arguments of path/to/module.py:function: name it first")
     config, sizes = load(options.config, options.set)
-    for name in options.op or ():
-        if name not in TABLE:
-            raise ValueError(f"--op {name}: no such operation; there are {', '.join(TABLE)}")
+    _known(options.op or (), TABLE)
     where = device(options.device)
     dtypes = [dtype for dtype in DTYPES if dtype in (options.dtype or DTYPES)]
     print(f"refgrad verify on {where.device_kind}, jax {JAX}, matmul precision: highest")
@@ -74,11 +78,38 @@ def _user_function(options: argparse.Namespace) -> int:
         raise ValueError(f'{options.target} needs --args, such as --args "f32[4,8] f32[8]"')
     specs = target.arguments(options.args)
     with jax.default_device(device(options.device)), jax.enable_x64(target.needs_x64(specs)):
-        report = verify.check(target.load(options.target), *target.values(specs, seed=0))
+        instrument = verify.prove if options.prove else verify.check
+        report = instrument(target.load(options.target), *target.values(specs, seed=0))
     print(report)
     if options.json:
         write_json(options.json, report.data())
     return 0 if report.ok else 1
+
+
+def _proofs(options: argparse.Namespace) -> int:
+    """Every operation and small network proven, a block and the tiny GPT-2 tested; or the operations named."""
+    for option in ("config", "set", "dtype"):
+        if getattr(options, option):
+            raise ValueError(f"--{option} has no meaning with --prove: a proof is about real numbers, at small sizes")
+    known = proofs.subjects()
+    _known(options.op or (), known)
+    results = [proofs.prove(name) for name in track(options.op or list(known), "proofs")]
+    print(proofs.proof_table(results))
+    for result in results:
+        if not result.proof.ok:
+            print(f"\n{result.proof}")
+    print(f"\n{proofs.counts(results)}.")
+    refuted = any(result.proof.verdict is Verdict.REFUTED for result in results)
+    if options.json:
+        write_json(options.json, {"ok": not refuted, "jax": JAX, "rows": [result.data() for result in results]})
+    return 1 if refuted else 0
+
+
+def _known(names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ValueError for an operation that does not exist."""
+    for name in names:
+        if name not in known:
+            raise ValueError(f"--op {name}: no such operation; there are {', '.join(known)}")
 
 
 def _operations(

@@ -51,7 +51,7 @@ def mutants(f: Any, *args: Any) -> list[Mutant]:
         for j in subject.floats:
             if j != i and jax.typeof(subject.leaves[j]) == jax.typeof(leaf):
                 edits[f"swapped with {subject.names[j]}"] = swap(j)
-        found += [Mutant(f"{subject.names[i]}: {name}", _mutated(f, subject, i, e)) for name, e in edits.items()]
+        found += [Mutant(f"{subject.names[i]}: {name}", edited(f, subject, i, e)) for name, e in edits.items()]
     return found
 
 
@@ -92,7 +92,7 @@ def _results(property: str, flat: Flat) -> Callable:
     return lambda diff, rest, cts: pullback(flat)(diff, rest, cts)[kept]
 
 
-def _mutated(f: Any, subject: Subject, i: int, edit: Edit) -> Any:
+def edited(f: Any, subject: Subject, i: int, edit: Edit) -> Any:
     """`f` with the cotangent of leaf `i` edited: everything else about it kept."""
     places, parts, backward = _places(f, subject), parts_of(f), _returning(f, subject)
 
@@ -122,7 +122,7 @@ def _returning(f: Any, subject: Subject) -> Callable:
         return lambda *given: backward(*given)[0]
     if not parts.with_accums:
         return backward
-    skipped = {k % len(subject.args) for k in parts.nondiff_argnums}
+    skipped = {k % len(subject.args) for k in parts.nondiff_argnums if k < len(subject.args)}
     primals = [arg for k, arg in enumerate(subject.args) if k not in skipped]
 
     def returning(*given):
@@ -135,7 +135,7 @@ def _returning(f: Any, subject: Subject) -> Callable:
 
 def _places(f: Any, subject: Subject) -> dict[int, tuple[int, int]]:
     """Where the cotangent of each leaf stands in what `_bwd` returns: (which argument, which leaf of it)."""
-    skipped = {k % len(subject.args) for k in nondiff_argnums(f)}
+    skipped = {k % len(subject.args) for k in nondiff_argnums(f) if k < len(subject.args)}
     places, leaf, slot = {}, 0, 0
     for k, arg in enumerate(subject.args):
         for within in range(len(jax.tree.leaves(arg))):

@@ -41,7 +41,7 @@ class Subject:
 
         Raises TypeError where no argument can be differentiated, naming what was passed.
         """
-        skipped = {i % len(args) for i in nondiff_argnums(f)} if args else set()
+        skipped = {i % len(args) for i in nondiff_argnums(f) if i < len(args)} if args else set()
         with_paths, tree = jax.tree_util.tree_flatten_with_path(args)
         names = _names(f, args)
         arrays = any(is_float(x) and is_array(x) for _, x in with_paths)

@@ -89,3 +89,28 @@ def test_configs_are_the_sizes(file, size):
 
 def test_the_tiny_config_is_the_default():
     assert gpt2.Config.from_mapping(tomllib.loads((CONFIGS / "gpt2_tiny.toml").read_text())["model"]) == gpt2.Config()
+
+
+def test_proofs_of_operations(capsys, tmp_path):
+    target = tmp_path / "proofs.json"
+    assert main(["verify", "--prove", "--op", "maximum", "--op", "gelu", "--json", str(target)]) == 0
+    out = capsys.readouterr().out
+    assert "2 proven." in out and "4 constants identified" in out
+    found = json.loads(target.read_text())
+    assert found["ok"] and [row["name"] for row in found["rows"]] == ["maximum", "gelu"]
+
+
+def test_a_refuted_rule_of_ones_own(capsys, tmp_path):
+    module = tmp_path / "mine.py"
+    module.write_text(
+        "import jax\n@jax.custom_vjp\ndef cube(x):\n    return x**3\n"
+        "cube.defvjp(lambda x: (x**3, x), lambda x, g: (3 * g * x**2 * (1 + 2**-40),))\n"
+    )
+    assert main(["verify", f"{module}:cube", "--args", "f32[2]", "--prove"]) == 1
+    assert "cotangent of x[0] is" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [["--op", "nothing"], ["--dtype", "float32"]])
+def test_proofs_refuse_what_has_no_meaning(capsys, options):
+    assert main(["verify", "--prove", *options]) == 2
+    assert options[0] in capsys.readouterr().err

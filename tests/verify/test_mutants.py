@@ -1,5 +1,7 @@
 """Mutants of right rules: all of them wrong, all of them caught, equivalents named."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -112,3 +114,12 @@ def test_a_weak_test_is_measured():
 
     survivors = [m.name for m in mutants(right_sine, x) if passes(m.function)]
     assert survivors == ["x: scaled by 1 + 1.4e-06"]
+
+
+def test_static_arguments_that_are_left_to_their_defaults():
+    @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+    def scaled(x, by=2.0, more=1.0):
+        return x * by * more
+
+    scaled.defvjp(lambda x, by, more: (x * by * more, None), lambda by, more, _, g: (g * by * more,))
+    assert names(scaled, jnp.ones(3))[1] == "x: negated"
