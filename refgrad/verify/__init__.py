@@ -4,6 +4,8 @@
 - `without_rules`, `remaining_rules` (`rules.py`): the function without its rules, which is where truth comes from
 - `widen` (`widen.py`): a function in float64 all the way inside
 - `exact` (`exact/`): truth in exact arithmetic, from the forward alone, with a verdict on every entry
+- `prove` (`prove/`): a rule proven for all real arguments on a branch
+- `worst` (`worst/`): the arguments at which a rule errs most against exact truth, and autodiff beside it
 - `blame` (`blame.py`): each call of a rule judged alone, so that the wrong one is named
 - `mutants`, `equivalent` (`mutants.py`): wrong versions of a right rule, to measure a test with; `tally` (`tally.py`)
   says which of them `check` catches
@@ -18,16 +20,19 @@ from refgrad.verify.exact import exact
 from refgrad.verify.mutant import Mutant
 from refgrad.verify.mutants import equivalent, mutants
 from refgrad.verify.properties import PROPERTIES
+from refgrad.verify.prove import prove
 from refgrad.verify.report import Report, Row
 from refgrad.verify.rules import remaining_rules, without_rules
 from refgrad.verify.tally import tally
 from refgrad.verify.widen import widen
+from refgrad.verify.worst import Worst, worst
 
 __all__ = [
     "PROPERTIES",
     "Mutant",
     "Report",
     "Row",
+    "Worst",
     "allowance",
     "assert_ok",
     "blame",
@@ -36,8 +41,10 @@ __all__ = [
     "exact",
     "longest_reduction",
     "mutants",
+    "prove",
     "remaining_rules",
     "tally",
     "widen",
     "without_rules",
+    "worst",
 ]

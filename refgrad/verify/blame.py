@@ -13,12 +13,14 @@ from jax.extend.core import ClosedJaxpr
 from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.methods import lacked
 from refgrad.jaxpr.programs import trace
-from refgrad.verify.allowance import allowance, reductions
+from refgrad.verify.allowance import C, allowance, reductions
 from refgrad.verify.calls import Call, Recorder
-from refgrad.verify.kinks import Kinks
-from refgrad.verify.numbers import difference, draw, generator, to_wide
+from refgrad.verify.exact_oracle import ExactOracle
+from refgrad.verify.kinks import kinks
+from refgrad.verify.numbers import NEIGHBOURS, compared, difference, draw, generator, jitter, largest, moved_by, to_wide
 from refgrad.verify.oracle import Leaves, find, first_line
-from refgrad.verify.report import KINK, OK, UNAVAILABLE, Row
+from refgrad.verify.points import Points, suspects
+from refgrad.verify.report import OK, UNAVAILABLE, Row
 from refgrad.verify.rules import remaining_rules
 from refgrad.verify.subject import pullback
 from refgrad.verify.verdicts import INHERITED, SILENT, WRONG, Blame, Verdict
@@ -128,64 +130,108 @@ def _judge(index: int, call: Call, cts: list) -> tuple[Verdict, list[str]]:
         if note := lacked([call.rule.rule], error):
             return verdict("", 0.0, 0.0, UNAVAILABLE, note), []
         return verdict("", np.inf, 0.0, WRONG, f"raises {first_line(error)}"), []
-    truth = _truth(call.plain, ruled, diff, rest, cts)
+    names = [f"value {i}" for i in range(len(cts))]
+    names += [f"argument {i}" for i, x in enumerate(call.values) if is_float(x)]
+    truth = _truth(call.plain, ruled, diff, rest, cts, names[len(cts) :])
     got = [to_wide(y) for y in outputs] + truth.measure([to_wide(c) for c in cotangents])
-    names = [f"value {i}" for i in range(len(cts))] + [
-        f"argument {i}" for i, x in enumerate(call.values) if is_float(x)
-    ]
-    errors = [difference(g, t).error for g, t in zip(got, truth.leaves, strict=True)]
+    first = len(got) - len(diff)
     allowed = [
         allowance(x.dtype, n) + truth.tolerance for x, n in zip((*outputs, *cotangents), truth.lengths, strict=True)
     ]
-    kinks: list[Row] = []
-    if any(e > a for e, a in zip(errors, allowed, strict=True)):
-        kinks = _kinks(errors, allowed, got, truth, diff, names)
+    points = _points(truth, got, diff, cts, allowed)
+    own = [to_wide(y) for y in call.plain(diff, rest)[0]]  # a forward that overflows is not the rule's fault
+    values = [
+        o if difference(g, o).error <= 2 * a else v for g, o, v, a in zip(got, own, truth.leaves, allowed, strict=False)
+    ]
+    expected = [*values[:first], *points.truth]
+    scales = [
+        _scale(e, x, got, cts, i < first) for i, (e, x) in enumerate(zip(expected, (*outputs, *diff), strict=True))
+    ]
+    errors = [difference(g, e, np.isnan(e), s).error for g, e, s in zip(got, expected, scales, strict=True)]
+    for i in range(first, len(got)):
+        if errors[i] > allowed[i] and (moves := _movement(truth, diff, cts)) is not None:
+            moved = np.maximum(allowed[i], C * moves[i - first] / scales[i])
+            found, most = compared(got[i], expected[i], moved, scales[i], np.isnan(expected[i]))
+            errors[i], allowed[i] = found.error, most
+    rows: list[Row] = []
+    for i in range(first, len(got)):
+        rows += points.rows(i - first, names[i], got[i], allowed[i], scales[i])
     worst = max(range(len(got)), key=lambda i: errors[i] / allowed[i])
     word = OK if errors[worst] <= allowed[worst] else WRONG
-    note = "; ".join(row.note for row in kinks)
-    if kinks and word == OK:
-        word = WRONG if any(row.failed for row in kinks) else KINK
-    return verdict(names[worst], errors[worst], allowed[worst], word, note), truth.limits
+    if rows and word == OK:
+        word = WRONG if any(row.failed for row in rows) else rows[0].verdict
+    return verdict(names[worst], errors[worst], allowed[worst], word, "; ".join(row.note for row in rows)), truth.limits
 
 
-def _kinks(
-    errors: list[float], allowed: list[float], got: Leaves, truth: "Truth", diff: list, names: list[str]
-) -> list[Row]:
-    """A row for each argument at a kink, whose entries there are left out of `errors`."""
+def _points(truth: "Truth", got: Leaves, diff: list, cts: list, allowed: list[float]) -> Points:
+    """The true cotangents of a call, and where they are not one number."""
     first = len(got) - len(diff)
-    kinks = Kinks(diff, truth.cotangents, truth.leaves[first:], got[first:], generator(0, 4))
-    rows = []
-    for i, skip in enumerate(kinks.skip, start=first):
-        if (row := kinks.row(i - first, names[i], got[i], truth.leaves[i], allowed[i])) is not None:
-            errors[i] = difference(got[i], truth.leaves[i], skip).error
-            rows.append(row)
-    return rows
+    leaves, given = truth.leaves[first:], [to_wide(c) for c in cts]
+    wrong = any(difference(g, t).error > a for g, t, a in zip(got[first:], leaves, allowed[first:], strict=True))
+    if truth.exact.whole or truth.cotangents is None or not wrong:
+        return Points(leaves, truth.exact, given)
+    sides = kinks(diff, truth.cotangents, leaves, got[first:], generator(0, 4))
+    return Points(leaves, truth.exact, given, sides, suspects(leaves, got[first:], generator(0, 4)))
+
+
+def _movement(truth: "Truth", diff: list, cts: list) -> Leaves | None:
+    """How far the true cotangents move between neighbouring arguments; None where that is not known exactly."""
+    given, rng = [to_wide(c) for c in cts], generator(0, 11)
+    if not truth.exact.whole:
+        return None
+    found = [truth.exact.gradient([jitter(x, rng) for x in diff], given) for _ in range(NEIGHBOURS)]
+    moved = [leaves for leaves in found if leaves is not None]
+    return moved_by(moved, truth.leaves[len(truth.leaves) - len(diff) :]) if moved else None
+
+
+def _scale(expected: np.ndarray, x: Any, got: Leaves, cts: list, value: bool) -> float:
+    """What errors of a leaf are relative to: its largest entry; where that has no digits, the function's own scale."""
+    own = max(largest(to_wide(c) * y) for c, y in zip(cts, got, strict=False)) / (largest(to_wide(x)) or 1.0)
+    size = largest(expected)
+    return (size if value or size > float(jnp.finfo(x.dtype).eps) * own else own) or 1.0
 
 
 class Truth(NamedTuple):
-    """Outputs and cotangents of a call in float64, and the longest reduction that feeds each of them."""
+    """Outputs and cotangents of a call, and the longest reduction that feeds each of them."""
 
     leaves: list[np.ndarray]
     lengths: Sequence[int]
     limits: list[str]
+    exact: ExactOracle
     measure: Callable[[list], list] = list  # what of a rule's cotangents can be held against it
     tolerance: float = 0.0
     cotangents: Callable[[list], list] | None = None  # those at other arguments, entry by entry
 
 
-def _truth(plain: Callable, ruled: Callable, diff: list, rest: list, cts: list) -> Truth:
-    """By reverse mode of the plain forward, not compiled, since every call is another program; else as `check` does."""
+def _truth(plain: Callable, ruled: Callable, diff: list, rest: list, cts: list, names: list[str]) -> Truth:
+    """In exact arithmetic where that is affordable.
+
+    Else by reverse mode of the plain forward in float64, not compiled, since every call is another program; where there
+    is none, as `check` does.
+    """
+    given = [to_wide(c) for c in cts]
+    exact = ExactOracle(plain, diff, rest, names, sweeps=1, stop_gradient=False)
+    if (leaves := exact.outputs_and_gradient(given)) is not None:
+        return Truth(leaves, _lengths(plain, ruled, diff, rest, cts), [], exact)
     try:
         wide = widen(pullback(plain), diff, rest, cts)
     except Exception:  # whatever JAX raises where there is no reverse mode
         value = widen(lambda diff, rest: plain(diff, rest)[0], diff, rest)
-        oracle = find(plain, diff, rest, [to_wide(c) for c in cts], generator(0, 2))
+        oracle = find(plain, diff, rest, given, generator(0, 2))
         with jax.enable_x64(True):
-            leaves = [*map(to_wide, value(*value.args)), *oracle.cotangents(diff, rest, [to_wide(c) for c in cts])]
+            leaves = [*map(to_wide, value(*value.args)), *oracle.cotangents(diff, rest, given)]
         lengths = reductions(jax.make_jaxpr(ruled)(diff, rest, cts))
-        return Truth(leaves, lengths, [*value.limits, *oracle.limits], oracle.measure, oracle.tolerance)
+        return Truth(leaves, lengths, [*value.limits, *oracle.limits], exact, oracle.measure, oracle.tolerance)
     with jax.enable_x64(True):
         outputs, cotangents = wide(*wide.args)
         leaves = [*map(to_wide, outputs), *map(to_wide, cotangents)]
     moved = lambda diff: [to_wide(c) for c in wide(diff, *wide.args[1:])[1]]  # noqa: E731
-    return Truth(leaves, reductions(wide.program), wide.limits, cotangents=moved)
+    return Truth(leaves, reductions(wide.program), wide.limits, exact, cotangents=moved)
+
+
+def _lengths(plain: Callable, ruled: Callable, diff: list, rest: list, cts: list) -> Sequence[int]:
+    """The longest reductions of the plain forward's reverse mode; of the rule where it has none."""
+    try:
+        return reductions(jax.make_jaxpr(pullback(plain))(diff, rest, cts))
+    except Exception:  # whatever JAX raises where there is no reverse mode
+        return reductions(jax.make_jaxpr(ruled)(diff, rest, cts))

@@ -16,31 +16,42 @@ from refgrad.jaxpr.programs import equations
 from refgrad.jaxpr.rules import HI, RuleCall, rule_of
 from refgrad.jaxpr.uncompiled import uncompiled
 from refgrad.verify import method_cases
-from refgrad.verify import oracle as oracles
 from refgrad.verify.allowance import C, allowance, reductions
-from refgrad.verify.kinks import Kinks
+from refgrad.verify.kinks import kinks
+from refgrad.verify.lane import Lane
 from refgrad.verify.method_case import MethodCase
-from refgrad.verify.numbers import difference, draws_like, generator, to_wide
-from refgrad.verify.oracle import Leaves, Oracle, Wide
+from refgrad.verify.numbers import (
+    NEIGHBOURS,
+    difference,
+    draws_like,
+    errors,
+    generator,
+    jitter,
+    largest,
+    moved_by,
+    to_wide,
+)
+from refgrad.verify.oracle import Leaves, Wide
+from refgrad.verify.points import Points, suspects
 from refgrad.verify.rules import without_rules
 from refgrad.verify.subject import Flat, Subject, pullback
+from refgrad.verify.widen import is_narrow
 
 PRECISION = "highest"  # of every matmul, in the rule and in the oracle alike
-UNCERTAIN = 1e-4  # relative: a float64 truth that moves by more is not noise but a jump
+SAME = 1e-12  # relative difference of a rule in float64 from truth, below which their traces are the same function
+UNCERTAIN = 1e-4  # relative: a truth that moves by more between neighbours in float64 does not move by rounding
 MANY = 8  # calls of rules: above that a function is a model
 LARGEST = 0.25  # relative difference that is still put down to rounding, whatever the dtype and length
 
 
 class Gradients(NamedTuple):
-    """The cotangents of the differentiated leaves for one draw: by the rules, in truth, by the rules
-    in float64, by autodiff.
+    """The cotangents of the differentiated leaves for one draw: what was got, in truth, by autodiff.
 
-    The last two are None where the given dtype is float64 already, or there is no autodiff.
+    Truth is NaN where it is not known. Autodiff is None where it is itself the truth, or there is none.
     """
 
-    rule: Leaves
+    got: Leaves
     truth: Leaves
-    wide: Leaves | None
     autodiff: Leaves | None
 
 
@@ -67,7 +78,10 @@ class Case:
 
     def variant(self, f: Callable) -> "Case":
         """The same case for a function that differs in its rule alone: truth and autodiff are shared."""
-        shared = {k: getattr(self, k) for k in ("outputs", "oracle", "autodiff", "allowed", "allowed_wide", "noise")}
+        names = ["outputs", "own", "lane", "autodiff", "allowed", "allowed_wide"]
+        if self.own.exact.whole:  # else they depend on where the rule differs from the truth
+            names.append("points")
+        shared = {name: getattr(self, name) for name in names}
         other = copy.copy(self)
         for name, value in vars(type(self)).items():
             if isinstance(value, functools.cached_property):
@@ -144,23 +158,44 @@ class Case:
     @functools.cached_property
     def autodiff(self) -> Callable | None:
         """The same by autodiff of the plain forward; None where it has no reverse mode."""
-        return jax.jit(pullback(self.plain)) if self.oracle.program else None
+        return jax.jit(pullback(self.plain)) if self.lane.oracle.program else None
+
+    def _lane(self, own: bool) -> Lane:
+        meant = None if self.meant is None else self._meant
+        return Lane(self.plain, self.subject, self.drawn, self.draws, self.seed, own, self.referred, meant)
+
+    @functools.cached_property
+    def own(self) -> Lane:
+        """Truth for the rule at its own dtypes."""
+        own = self._lane(own=self.narrow)
+        return own if own.exact.whole else self.lane
+
+    @functools.cached_property
+    def lane(self) -> Lane:
+        """Truth for the rule in float64: of the trace in which the two agree better."""
+        wide = self._lane(own=False)
+        program = self._traced(wide)
+        if not self.narrow or self.meant is not None or not _depends_on_dtypes(program):
+            return wide
+        if (error := self._apart(wide, program)) <= SAME:
+            return wide
+        own = self._lane(own=True)
+        return own if self._apart(own, self._traced(own)) < error / 8 else wide
+
+    def _traced(self, lane: Lane) -> Wide:
+        """The rules under a lane's trace, evaluated in float64."""
+        return Wide(pullback(self.flat), self.diff, self.rest, self.drawn(0), own=lane.own)
+
+    def _apart(self, lane: Lane, program: Wide) -> float:
+        """The largest relative difference of the rule in float64 from the truth, at the first draw."""
+        got = lane.measure(program(self.diff, self.rest, self.drawn(0))[1])
+        truth = lane.drawn_truth(0, self.diff)
+        return max((difference(g, t, np.isnan(t)).error for g, t in zip(got, truth, strict=True)), default=0.0)
 
     @functools.cached_property
     def rule_wide(self) -> Wide:
         """The rules themselves evaluated in float64: their mathematics without their rounding."""
-        return Wide(pullback(self.flat), self.diff, self.rest, self.drawn(0))
-
-    @functools.cached_property
-    def oracle(self) -> Oracle:
-        """Truth; see `oracle.find`."""
-        if self.meant is not None:
-            return oracles.given(self._meant)
-        rng = generator(self.seed, 2)
-        found = oracles.find(self.plain, self.diff, self.rest, self.drawn(0), rng)
-        if self.referred:
-            found.kind = found.kind.replace("the plain forward", "the reference")
-        return found
+        return self._traced(self.lane)
 
     @functools.cached_property
     def allowed(self) -> list[float]:
@@ -172,8 +207,9 @@ class Case:
     @functools.cached_property
     def allowed_wide(self) -> list[float]:
         """The same in float64; in the leaf's own dtype where a part of a program could not be widened."""
-        programs = [p for p in (self.oracle.program, self.rule_wide) if p]
-        if self.limits or any(p.own_types for p in programs):
+        programs = [p for p in (self.lane.oracle.program, self.rule_wide) if p]
+        judged = [self.rule_wide] if self.lane.exact.whole else programs
+        if self.limits or any(p.own_types and not self.lane.own for p in judged):
             return self.allowed
         traced = programs[0].traced(self.diff, self.rest, self.drawn(0))
         return self._allowed(traced, [to_wide(x).dtype for x in self.diff])
@@ -183,11 +219,6 @@ class Case:
         """Whether a differentiated leaf is narrower than float64, so that rounding and mathematics are told apart."""
         return any(to_wide(x).dtype != x.dtype for x in self.diff)
 
-    @functools.cached_property
-    def first(self) -> "Gradients":
-        """The cotangents of the first draw."""
-        return self.gradients(0)
-
     def arguments(self, draw: int) -> list:
         """The differentiated leaves: as given in the first draw, moved by a few units in the last place in the others.
 
@@ -195,69 +226,144 @@ class Case:
         """
         if draw == 0:
             return self.diff
-        rng = generator(self.seed, draw, 1)
-        return [_jitter(x, rng) for x in self.diff]
+        rng = generator(self.seed, abs(draw), 1 if draw > 0 else 11)
+        return [jitter(x, rng) for x in self.diff]
 
     def gradients(self, draw: int) -> "Gradients":
-        """Every version of the cotangents for one draw, compiled, as far as the oracle can be compared with."""
-        diff, ct, wide = self.arguments(draw), self.cotangent(draw), self.drawn(draw)
-        measure = self.oracle.measure
-        return Gradients(
-            measure(_host(self.rule(diff, self.rest, ct)[1])),
-            self.oracle.cotangents(diff, self.rest, wide),
-            measure(self.rule_wide(diff, self.rest, wide)[1]) if self.narrow else None,
-            measure(_host(self.autodiff(diff, self.rest, ct)[1])) if self.narrow and self.autodiff else None,
-        )
+        """The cotangents for one draw at the given dtypes, compiled, and the truth about them."""
+        diff, ct, lane = self.arguments(draw), self.cotangent(draw), self.own
+        rule = lane.measure(_host(self.rule(diff, self.rest, ct)[1]))
+        autodiff = None
+        if self.autodiff and (self.narrow or lane.exact.whole):
+            autodiff = lane.measure(_host(self.autodiff(diff, self.rest, ct)[1]))
+        return Gradients(rule, lane.drawn_truth(draw, diff), autodiff)
+
+    def mathematics(self, draw: int) -> "Gradients":
+        """The cotangents of the rule in float64 for one draw, and the truth about them."""
+        diff, cts, lane = self.arguments(draw), self.drawn(draw), self.lane
+        truth = lane.settled(cts) if draw == 0 else lane.drawn_truth(draw, diff)
+        return Gradients(lane.measure(self.rule_wide(diff, self.rest, cts)[1]), truth, None)
 
     @functools.cached_property
-    def uncompiled(self) -> "Gradients | None":
-        """The first draw's, one primitive at a time; None where truth is not a program of JAX's."""
-        if self.oracle.program is None:
+    def first(self) -> "Gradients":
+        """The cotangents of the first draw."""
+        return self.gradients(0)
+
+    @functools.cached_property
+    def first_wide(self) -> "Gradients":
+        """Those of the rule in float64."""
+        return self.mathematics(0) if self.narrow else self.first
+
+    @functools.cached_property
+    def uncompiled(self) -> "tuple[Leaves, Leaves | None, Leaves] | None":
+        """The rule's cotangents for the first draw, those in float64, and the truth, one primitive at a time.
+
+        None where truth is not a program of JAX's.
+        """
+        if self.lane.oracle.program is None:
             return None
         wide, own = (self.diff, self.rest, self.drawn(0)), (self.diff, self.rest, self.cotangent(0))
         values = uncompiled(self.rule.trace(*own).jaxpr, *own)
-        truth = self.oracle.program.uncompiled(*wide)[1]
         again = self.rule_wide.uncompiled(*wide)[1] if self.narrow else None
-        return Gradients(_host(values[len(self.outputs) :]), truth, again, None)
+        truth = self.points.truth
+        if not self.own.exact.whole:
+            pairs = zip(self.points.known, self.lane.oracle.program.uncompiled(*wide)[1], truth, strict=True)
+            truth = [np.where(known, found, decided) for known, found, decided in pairs]
+        return _host(values[len(self.outputs) :]), again, truth
 
     @functools.cached_property
-    def kinks(self) -> Kinks:
-        """Where the function has no derivative at these arguments."""
-        applies = self.oracle.entries and self.meant is None
-        truth = lambda diff: self.oracle.cotangents(diff, self.rest, self.drawn(0))  # noqa: E731
-        got = self.first.wide or self.first.rule
-        return Kinks(self.diff, truth if applies else None, self.first.truth, got, generator(self.seed, 4))
+    def points(self) -> Points:
+        """The truth for the first draw, and where the function has no derivative at these arguments."""
+        truth, cts, lane = self.first.truth, self.drawn(0), self.own
+        got, rng = self.first_wide.got, generator(self.seed, 4)
+        if lane.exact.whole or not lane.oracle.entries or self.meant is not None:
+            found = Points(truth, lane.exact, cts)
+            if not found.open or lane.oracle.program is None:
+                return found
+            by_autodiff = lane.oracle.cotangents(self.diff, self.rest, cts)
+            sides = kinks(self.diff, lambda diff: lane.oracle.cotangents(diff, self.rest, cts), by_autodiff, got, rng)
+            sides = [{at: pair for at, pair in s.items() if (i, at) in found.open} for i, s in enumerate(sides)]
+            return found.completed(by_autodiff, sides)
+        sides = kinks(self.diff, lambda diff: lane.truth(diff, cts), truth, got, rng)
+        return Points(truth, lane.exact, cts, sides, suspects(truth, got, rng))
+
+    def judged(self, truth: Leaves, i: int, draw: int) -> np.ndarray:
+        """The truth about leaf `i`, NaN where it has no one number, or where draws after the first cannot tell."""
+        known = self.points.known[i] if draw else self.points.skip[i]
+        if known is None:
+            return truth[i]
+        return np.where(known, truth[i], np.nan) if draw else np.where(known, np.nan, truth[i])
 
     @functools.cached_property
-    def spread(self) -> list[float]:
-        """How far two evaluations of the same rule, fused differently, may be apart, relatively.
+    def own_scale(self) -> list[float]:
+        """The function's own scale for each leaf: the largest cotangent times output, by the largest argument."""
+        outputs = _host(self.rule(self.diff, self.rest, self.cotangent(0))[0])
+        with np.errstate(all="ignore"):
+            size = max((largest(c * y) for c, y in zip(self.drawn(0), outputs, strict=True)), default=0.0)
+        return [size / (largest(x) or 1.0) for x in map(to_wide, self.diff)]
+
+    def scale(self, i: int, truth: np.ndarray, dtype: Any = None) -> float:
+        """What errors of leaf `i` are relative to: its largest entry in truth.
+
+        It is the function's own scale where the gradient is so small beside that, in this dtype, that it has no digits.
+        """
+        size, own = largest(truth), self.own_scale[i]
+        noise = float(jax.numpy.finfo(dtype or to_wide(self.diff[i]).dtype).eps) * own
+        return size if size > noise else own or 1.0
+
+    @functools.cached_property
+    def spread(self) -> list[np.ndarray]:
+        """How far two evaluations of the same rule, fused differently, may be apart at each entry, relatively.
 
         Each may err by its allowance, or, where the function is ill-conditioned, by a few times what autodiff does.
         """
-        found = self.first.autodiff or self.first.truth
-        errors = [difference(a, t, s).error for a, t, s in zip(found, self.first.truth, self.kinks.skip, strict=True)]
-        return [min(LARGEST, max(2 * a, C * e)) for a, e in zip(self.allowed, errors, strict=True)]
+        found = self.first.autodiff or self.points.truth
+        spread = []
+        for i, (got, truth, allowed) in enumerate(zip(found, self.points.truth, self.allowed, strict=True)):
+            spread.append(np.minimum(LARGEST, np.maximum(2 * allowed, C * self.rounding(i, got, truth))))
+        return spread
+
+    def rounding(self, i: int, autodiff: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """The relative error of autodiff at each entry of leaf `i`, 0 where it is too large to be rounding."""
+        gap = errors(autodiff, truth)
+        with np.errstate(invalid="ignore"):
+            return np.where(gap <= LARGEST * np.abs(truth), gap, 0.0) / self.scale(i, truth, self.diff[i].dtype)
 
     @functools.cached_property
-    def noise(self) -> list[float]:
-        """How far the float64 truth itself moves, relatively, when its arguments move by a few last places."""
-        rng = generator(self.seed, 3)
-        ulps = 4 * float(np.finfo(np.float64).eps)
-        moved = []
-        for _ in range(3):
-            diff = [to_wide(x) * (1 + ulps * rng.uniform(-1, 1, np.shape(x))) for x in self.diff]
-            moved.append(self.oracle.cotangents(diff, self.rest, self.drawn(0)))
-        return [max(difference(m[i], truth).error for m in moved) for i, truth in enumerate(self.first.truth)]
+    def rounding_wide(self) -> Leaves:
+        """The error of autodiff in float64 at each entry, where that is not the truth itself."""
+        truth = self.first_wide.truth
+        if not self.lane.exact.whole or self.lane.oracle.program is None:
+            return [np.zeros(t.shape) for t in truth]
+        found = self.lane.oracle.cotangents(self.diff, self.rest, self.drawn(0))
+        gaps = [errors(f, t) for f, t in zip(found, truth, strict=True)]
+        return [np.where(np.isfinite(g), g, 0.0) for g in gaps]
 
-    def uncertainty(self, i: int) -> float:
-        """The noise of leaf `i` in the truth, as an allowance: 0 where it is so large that it must be a jump."""
-        noise = C * self.noise[i]
-        return noise if noise <= UNCERTAIN else 0.0
+    @functools.cached_property
+    def conditioning(self) -> Leaves:
+        """How far the truth moves at each entry when the arguments move to their neighbours in their own dtypes."""
+        return self._moved(self.own, self.points.truth, [self.arguments(-k) for k in range(1, 1 + NEIGHBOURS)])
+
+    @functools.cached_property
+    def noise(self) -> Leaves:
+        """The same in float64."""
+        if not self.narrow:
+            return self.conditioning
+        rng = generator(self.seed, 3)
+        wide = [to_wide(x) for x in self.diff]
+        with jax.enable_x64(True):
+            neighbours = [[jitter(x, rng) for x in wide] for _ in range(NEIGHBOURS)]
+        return self._moved(self.lane, self.first_wide.truth, neighbours)
+
+    def _moved(self, lane: Lane, truth: Leaves, neighbours: Sequence[Sequence]) -> Leaves:
+        """The largest distance, entry by entry, of the truth at other arguments from that at the given ones."""
+        moved = [lane.truth(diff, self.drawn(0)) for diff in neighbours]
+        return [np.where(known, d, 0.0) for known, d in zip(self.points.known, moved_by(moved, truth), strict=True)]
 
     @functools.cached_property
     def limits(self) -> list[str]:
         """Where truth, or the rule in float64, could not be evaluated in float64."""
-        return [*dict.fromkeys((*self.oracle.limits, *self.rule_wide.limits))]
+        return [*dict.fromkeys((*self.lane.limits, *self.rule_wide.limits))]
 
     def _allowed(self, program: Any, dtypes: list) -> list[float]:
         lengths = reductions(program)[-len(dtypes) :]
@@ -274,12 +380,12 @@ class Case:
             return self.subject.pick(self.meant(ct, *self.subject.args_with(wide, rest)), wide)
 
 
-def _jitter(x: Any, rng: np.random.Generator) -> jax.Array:
-    """`x` with every entry moved by up to four units in the last place, in its own dtype and sharding."""
-    factor = 1 + 4 * float(jax.numpy.finfo(x.dtype).eps) * rng.uniform(-1, 1, np.shape(x))
-    moved = (to_wide(x) * factor).astype(x.dtype)
-    spread = isinstance(x, jax.Array) and len(x.devices()) > 1
-    return jax.device_put(moved, x.sharding) if spread else jax.numpy.asarray(moved)
+def _depends_on_dtypes(program: Wide) -> bool:
+    """True where a program traced at float64 names a narrower float or draws bits: at other dtypes it is another."""
+    return any(
+        eqn.primitive.name == "random_bits" or any(is_narrow(v.aval) for v in eqn.outvars)
+        for eqn in equations(program.program.program)
+    )
 
 
 def _host(leaves: list) -> Leaves:

@@ -14,6 +14,7 @@ import jax
 from refgrad.verify.allowance import C
 from refgrad.verify.blame import blame
 from refgrad.verify.case import PRECISION, Case
+from refgrad.verify.exact_oracle import BUDGET
 from refgrad.verify.oracle import default_device, truth_device
 from refgrad.verify.properties import PROPERTIES
 from refgrad.verify.properties.methods import METHODS
@@ -32,14 +33,15 @@ def check(
     seed: int = 0,
     draws: int = 8,
 ) -> Report:
-    """Check the custom rules inside `f` at `args`: against float64 truth, and under JAX's transformations.
+    """Check the custom rules inside `f` at `args`: against the truth, and under JAX's transformations.
 
     `f` is a `custom_vjp` or `custom_jvp` function, a HiPrim, or any function with such rules inside; `args` are
-    pytrees, and every floating or complex array among their leaves is checked. Truth is found, not supplied: autodiff
-    of `f` without its rules. For a rule that is meant to differ from it, `reference` is a function with the meant
-    gradient, or `reference_vjp(cotangent, *args)` gives the meant cotangents, one per argument. `order=1` leaves second
-    order out; `properties` names those to run, of `PROPERTIES` (all of them by default); `draws` cotangents are drawn
-    from `seed`.
+    pytrees, and every floating or complex array among their leaves is checked. Truth is found, not supplied: the
+    derivative of `f` without its rules in exact arithmetic, or by float64 autodiff where that takes more than 10⁸
+    scalar operations, single entries confirmed. For a rule that is meant to differ from it, `reference` is a function
+    with the meant gradient, or `reference_vjp(cotangent, *args)` gives the meant cotangents, one per argument.
+    `order=1` leaves second order out; `properties` names those to run, of `PROPERTIES` (all of them by default);
+    `draws` cotangents are drawn from `seed`.
 
     Raises ValueError for an unknown property, order or number of draws, TypeError where nothing can be differentiated
     (no floating argument; or neither a rule nor a reverse mode), and whatever `f(*args)` itself raises.
@@ -107,8 +109,7 @@ def _facts(case: Case) -> dict[str, str]:
     """Under what conditions the rows hold."""
     device = default_device()
     facts = {
-        "truth": f"{case.oracle.kind}, in float64",
-        "truth computed on": truth_device(case.oracle, device),
+        **_truth(case, device),
         "matmul precision": f"{PRECISION}, in the rule and in truth",
         "allowance": f"{C:g}·ε·√n of each argument's dtype",
         "draws": f"{case.draws} cotangents, seed {case.seed}",
@@ -118,6 +119,19 @@ def _facts(case: Case) -> dict[str, str]:
         facts["limits"] = "; ".join(case.limits)
     if not case.rules:
         facts["rules"] = "none inside: what is checked is autodiff itself"
+    return facts
+
+
+def _truth(case: Case, device: Any) -> dict[str, str]:
+    """What the truth is, and why it is not exact arithmetic."""
+    exact, oracle = case.own.exact, case.own.oracle
+    if exact.whole:
+        kind = "the reference" if case.referred else "the plain forward"
+        rest = f"; {len(left)} entries by float64 autodiff" if (left := case.points.open) else ""
+        return {"truth": f"exact arithmetic on {kind}, {exact.spent:.1e} of {BUDGET:.0e} scalar operations{rest}"}
+    facts = {"truth": f"{oracle.kind}, in float64", "truth computed on": truth_device(oracle, device)}
+    if case.meant is None:
+        facts["exact arithmetic"] = f"{exact.why}; {case.points.confirmed} entries confirmed"
     return facts
 
 

@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 T = TypeVar("T")
+NEIGHBOURS = 3  # sets of arguments at which the movement of a truth is measured
 
 
 class Difference(NamedTuple):
@@ -22,28 +24,58 @@ class Difference(NamedTuple):
         return self._asdict()
 
 
-def difference(got: np.ndarray, expected: np.ndarray, skip: np.ndarray | None = None) -> Difference:
+def difference(
+    got: np.ndarray, expected: np.ndarray, skip: np.ndarray | None = None, scale: float | None = None
+) -> Difference:
     """max|got − expected| / max|expected|, absolute where everything expected is 0; entries in `skip` do not count.
 
     Equal infinities and NaN where NaN is expected agree; any other entry that is not finite is infinitely wrong.
     """
     if got.size == 0:
         return Difference(0.0, None, None, None)
+    gap = errors(got, expected) / ((largest(expected) or 1.0) if scale is None else scale)
+    return at_worst(gap if skip is None else np.where(skip, -1.0, gap), got, expected, gap)
+
+
+def compared(
+    got: np.ndarray, expected: np.ndarray, allowed: np.ndarray, scale: float, skip: np.ndarray | None = None
+) -> tuple[Difference, float]:
+    """The entry whose relative error is the largest part of what is allowed there, and what that is."""
+    if got.size == 0:
+        return Difference(0.0, None, None, None), 0.0
+    gap = errors(got, expected) / scale
+    allowed = np.broadcast_to(allowed, gap.shape)
+    found = at_worst(gap / allowed if skip is None else np.where(skip, -1.0, gap / allowed), got, expected, gap)
+    return found, float(np.min(allowed) if found.index is None else allowed[found.index])
+
+
+def at_worst(rank: np.ndarray, got: np.ndarray, expected: np.ndarray, error: np.ndarray) -> Difference:
+    """The comparison at the entry that ranks highest; of none where all rank below 0."""
+    at = np.unravel_index(int(np.argmax(rank)), rank.shape)
+    if rank[at] < 0:
+        return Difference(0.0, None, None, None)
+    return Difference(float(error[at]), tuple(map(int, at)), got[at].item(), expected[at].item())
+
+
+def errors(got: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """|got − expected| entry by entry: 0 where both are the same infinity or NaN, ∞ where only one is."""
     with np.errstate(all="ignore"):
-        finite = np.isfinite(expected)
-        scale = np.max(np.abs(expected), where=finite, initial=0.0) or 1.0
         gap = np.abs(got - expected)
         same = (got == expected) | (np.isnan(got) & np.isnan(expected))
-        gap = np.where(same, 0.0, np.where(np.isfinite(gap), gap / scale, np.inf))
-    if skip is not None:
-        gap = np.where(skip, 0.0, gap)
-    at = np.unravel_index(int(np.argmax(gap)), gap.shape)
-    return Difference(float(gap[at]), tuple(map(int, at)), got[at].item(), expected[at].item())
+        return np.where(same, 0.0, np.where(np.isnan(gap), np.inf, gap))
 
 
-def worst(differences: Iterable[Difference]) -> Difference:
-    """The one with the largest error."""
-    return max(differences, key=lambda d: d.error)
+def largest(x: np.ndarray) -> float:
+    """The largest |entry| that is finite, 0 where there is none."""
+    with np.errstate(invalid="ignore"):
+        return float(np.max(np.abs(x), where=np.isfinite(x), initial=0.0))
+
+
+def clipped(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The nearest value between two bounds, in whatever order, real and imaginary parts each by itself."""
+    if np.iscomplexobj(low):
+        return clipped(np.real(x), np.real(low), np.real(high)) + 1j * clipped(np.imag(x), np.imag(low), np.imag(high))
+    return np.clip(x, np.fmin(low, high), np.fmax(low, high))
 
 
 def to_wide(x: Any) -> np.ndarray:
@@ -71,6 +103,20 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.nda
 def draws_like(rng: np.random.Generator, avals: Iterable[Any]) -> list[np.ndarray]:
     """One random array for each abstract or concrete one."""
     return [draw(rng, a.shape, a.dtype) for a in avals]
+
+
+def jitter(x: Any, rng: np.random.Generator) -> jax.Array:
+    """`x` with every entry moved by up to four units in the last place, in its own dtype and sharding."""
+    factor = 1 + 4 * float(jnp.finfo(x.dtype).eps) * rng.uniform(-1, 1, np.shape(x))
+    moved = (to_wide(x) * factor).astype(x.dtype)
+    spread = isinstance(x, jax.Array) and len(x.devices()) > 1
+    return jax.device_put(moved, x.sharding) if spread else jnp.asarray(moved)
+
+
+def moved_by(moved: Sequence[list[np.ndarray]], leaves: list[np.ndarray]) -> list[np.ndarray]:
+    """The largest distance, entry by entry, of leaves at other arguments from those at the given ones, where finite."""
+    distances = ([errors(m[i], x) for m in moved] for i, x in enumerate(leaves))
+    return [np.max([np.where(np.isfinite(d), d, 0.0) for d in each], axis=0) for each in distances]
 
 
 def sample(choices: Sequence[T], most: int) -> list[T]:

@@ -36,18 +36,20 @@ Leaves = list[np.ndarray]
 class Wide:
     """A flat program `f(floats, others, …)` compiled in float64; `limits` says where it could not be widened."""
 
-    def __init__(self, f: Callable, *examples: Any) -> None:
-        """Traces `f` at float64 versions of the examples (given ones first), at the given ones if it refuses those.
+    def __init__(self, f: Callable, *examples: Any, own: bool = False) -> None:
+        """Traces `f` at float64 versions of the examples; at the given ones if it refuses those, or where `own`.
 
         Raises what `f` raises on the given ones.
         """
-        try:
-            with jax.enable_x64(True):
-                self.program = widen(f, *jax.tree.map(_wide_leaf, examples))
-            self.own_types = False
-        except Exception:  # whatever a user's function raises on a dtype that it does not take
+        self.own_types = own
+        if not own:
+            try:
+                with jax.enable_x64(True):
+                    self.program = widen(f, *jax.tree.map(_wide_leaf, examples))
+            except Exception:  # whatever a user's function raises on a dtype that it does not take
+                self.own_types = True
+        if self.own_types:
             self.program = widen(f, *examples)
-            self.own_types = True
         self.limits = self.program.limits
         self.compiled = jax.jit(self.program)
         self.device = None if is_device_bound(self.program.program) else elsewhere(default_device())
@@ -102,13 +104,13 @@ def truth_device(oracle: Oracle, device: Any) -> str:
     return f"cpu: {device.platform} has no float64"
 
 
-def find(plain: Flat, diff: Leaves, rest: Leaves, cts: Leaves, rng: np.random.Generator) -> Oracle:
-    """The best oracle that `plain` allows at these arguments."""
+def find(plain: Flat, diff: Leaves, rest: Leaves, cts: Leaves, rng: np.random.Generator, own: bool = False) -> Oracle:
+    """The best oracle that `plain` allows at these arguments; `own` traces it at their dtypes."""
     try:
-        return reverse(plain, diff, rest, cts)
+        return reverse(plain, diff, rest, cts, own)
     except Exception as refused:
         why = first_line(refused)
-    kind, jvp, tolerance, limits = forward_mode(plain, diff, rest)
+    kind, jvp, tolerance, limits = forward_mode(plain, diff, rest, own)
     directions = _directions(diff, rng)
     return Oracle(
         f"{kind} (no reverse mode: {why})",
@@ -129,21 +131,21 @@ class Forward(NamedTuple):
     limits: Sequence[str]
 
 
-def forward_mode(plain: Flat, diff: Leaves, rest: Leaves) -> Forward:
+def forward_mode(plain: Flat, diff: Leaves, rest: Leaves, own: bool = False) -> Forward:
     """Forward mode of `plain`, or finite differences where it has none."""
     try:
-        push = Wide(_pushforward(plain), diff, rest, diff)
+        push = Wide(_pushforward(plain), diff, rest, diff, own=own)
     except Exception:  # whatever JAX raises where there is no forward mode
-        value = Wide(lambda diff, rest: plain(diff, rest)[0], diff, rest)
+        value = Wide(lambda diff, rest: plain(diff, rest)[0], diff, rest, own=own)
         tolerance = 1e-3 if value.limits or value.own_types else 1e-7
         return Forward("finite differences of the forward", _differences(value), tolerance, value.limits)
     kind = "forward mode ⟨cotangent, J·v⟩ of the plain forward"
     return Forward(kind, push, CONVERGED if has_unknown_trips(push.program.program) else 0.0, push.limits)
 
 
-def reverse(plain: Flat, diff: Leaves, rest: Leaves, cts: Leaves) -> Oracle:
+def reverse(plain: Flat, diff: Leaves, rest: Leaves, cts: Leaves, own: bool = False) -> Oracle:
     """Autodiff in reverse mode: every entry. Raises what JAX raises where there is none."""
-    program = Wide(pullback(plain), diff, rest, cts)
+    program = Wide(pullback(plain), diff, rest, cts, own=own)
     kind = "autodiff of the plain forward"
     truth = lambda diff, rest, cts: program(diff, rest, cts)[1]  # noqa: E731
     return Oracle(kind, truth, lambda leaves: leaves, True, limits=program.limits, program=program)

@@ -11,6 +11,11 @@ from refgrad._text import table
 
 OK, FAIL = "ok", "fail"
 KINK = "kink"  # a tie or hinge: the rule takes one of the one-sided derivatives, or a value between them
+JUMP = "jump"  # the function is not continuous there: there is no derivative
+END = "end of the domain"  # the function exists on one side: the rule takes the slope from inside
+NOT_FINITE = "truth is not finite"  # nothing to compare with
+NOT_DECIDED = "not decided"  # neither exact arithmetic nor float64 autodiff says what is right
+RIGHT = "right; autodiff is wrong here"  # autodiff of the plain forward is not its derivative
 LESS = "less accurate"  # within the allowance, but farther from the truth than autodiff is
 COMPILER = "compiler"  # the rule is right, and XLA's compiled program of it is not
 UNAVAILABLE = "not available"  # JAX offers no such transformation of this rule

@@ -266,7 +266,7 @@ WRONG = {
         sine(lambda x, g: (g * (1 + 1e-6) * jnp.cos(x),)),
         (normal(4, dtype=jnp.bfloat16),),
     ),
-    "stopped gradient": ("differences", rule(stops, lambda x: (stops(x), x), lambda x, g: (g * x,)), (normal(4),)),
+    "stopped gradient": ("accuracy", rule(stops, lambda x: (stops(x), x), lambda x, g: (g * x,)), (normal(4),)),
     "one entry": ("jacobian", sine(lambda x, g: ((g * jnp.cos(x)).at[2].mul(1.01),)), (normal(4),)),
     "one argument alone": (
         "parts",
@@ -283,7 +283,7 @@ WRONG = {
         (normal(4),),
     ),
     "not one-sided": (
-        "kinks",
+        "points",
         _hinge(lambda x, g: (jnp.where(x > 0, g, jnp.where(x == 0, 7.0, 0).astype(g.dtype)),)),
         AT_THE_HINGE,
     ),

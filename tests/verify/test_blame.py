@@ -284,7 +284,7 @@ def test_a_kink_is_not_guilt():
         hinge = rule(lambda x: jnp.maximum(x, 0), derivative, "hinge")
         found = blame(lambda x: hinge(rounded(x) * 2).sum(), x)  # noqa: B023
         assert [r.verdict for r in found] == [OK, verdict], found
-        assert "one-sided derivatives 0 and 1" in found[1].note
+        assert "slopes 0 and 1" in found[1].note
 
 
 def test_a_fault_beside_a_kink_is_guilt():

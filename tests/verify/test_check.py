@@ -26,7 +26,7 @@ def test_planted_fault_turns_its_property_red(name):
     property = {
         "value": "structure",
         "float64": "accuracy",
-        "kinks": "accuracy",
+        "points": "accuracy",
         "reverse over reverse": "second_order",
     }
     report = check(f, *args, properties=[property.get(red, red)])

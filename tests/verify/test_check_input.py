@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from refgrad.verify import blame, check, equivalent, mutants, oracle, tally, widen
 from tests.verify.scenes import mesh
-from tests.verify.specimens import hinge, normal, right_sine, rule, sine, softsign, wrong_softsign
+from tests.verify.specimens import RIGHT, hinge, normal, right_sine, rule, sine, softsign, wrong_softsign
 
 MOST = {"properties": ["structure", "accuracy", "linearity", "scan"]}
 
@@ -91,12 +91,13 @@ def test_custom_jvp_beside_custom_vjp_is_checked_exactly(inner, right):
 
 
 def test_truth_moves_to_the_cpu_where_the_device_has_no_float64(monkeypatch):
-    assert check(right_sine, normal(4), properties=["repeat"]).facts["truth computed on"] == "cpu"
+    callback, args = RIGHT["callback"]
+    assert check(callback, *args, properties=["repeat"]).facts["truth computed on"] == "cpu"
     asked = []
     cpu = jax.devices("cpu")[2]
     monkeypatch.setattr(oracle, "FLOAT64", set())
     monkeypatch.setattr(oracle, "elsewhere", lambda device: asked.append(device) or cpu)
-    report = check(right_sine, normal(4), properties=["accuracy"])
+    report = check(callback, *args, properties=["accuracy"])
     assert report.ok and asked
     assert "has no float64" in report.facts["truth computed on"]
     program = oracle.Wide(lambda x: jnp.sin(x), normal(4))

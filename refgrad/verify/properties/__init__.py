@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 
 from refgrad.verify.case import Case
 from refgrad.verify.properties.accuracy import accuracy
-from refgrad.verify.properties.differences import differences
 from refgrad.verify.properties.jacobian import jacobian, parts
 from refgrad.verify.properties.linearity import linearity, repeat
 from refgrad.verify.properties.methods import METHODS
@@ -17,7 +16,6 @@ from refgrad.verify.report import Row
 PROPERTIES: dict[str, Callable[[Case], Iterator[Row]]] = {
     "structure": structure,
     "accuracy": accuracy,
-    "differences": differences,
     "jacobian": jacobian,
     "parts": parts,
     "linearity": linearity,

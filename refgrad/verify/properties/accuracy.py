@@ -1,4 +1,4 @@
-"""Accuracy: the rule against float64 truth and against autodiff, draw by draw, every entry.
+"""Accuracy: the rule against truth and against autodiff, draw by draw, every entry.
 
 Four rows an argument:
 - `accuracy`: the rule at its own dtype against truth; at most the allowance;
@@ -6,141 +6,229 @@ Four rows an argument:
 - `autodiff`: the rule against autodiff of the plain forward at the same dtype; both may err, so twice the allowance;
 - `median`: the rule's median error over the draws, against 1.25 times autodiff's own and a unit in the last place.
 
-Where the function itself is so ill-conditioned that autodiff errs as much, a rule whose mathematics holds in float64
-is not blamed for it.
+Where the truth itself moves when an argument moves to its neighbour, or autodiff errs as much at the same entry, a rule
+whose mathematics holds in float64 is not blamed for that entry. Entries without one derivative are judged in `points`.
 """
 
 import dataclasses
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from refgrad.verify.allowance import C
-from refgrad.verify.case import Case
-from refgrad.verify.numbers import Difference, difference, worst
-from refgrad.verify.report import COMPILER, FAIL, LESS, OK, Row, number
+from refgrad.verify.case import LARGEST, UNCERTAIN, Case, Gradients
+from refgrad.verify.numbers import Difference, at_worst, errors
+from refgrad.verify.oracle import Leaves
+from refgrad.verify.report import COMPILER, FAIL, LESS, OK, RIGHT, Row, number
 
 NO_WORSE = 1.25  # times autodiff's own median error, beside one unit in the last place
+WIDE_DRAWS = 2  # of the rule in float64: its errors do not vary with the draw
+FAR = 8  # allowances between a compiled program and its own steps, above which the compiler is wrong
 
 
 @dataclasses.dataclass
-class Errors:
-    """The comparisons of one leaf over all draws."""
+class Leaf:
+    """The cotangents of one leaf in every draw, as the rule, truth and autodiff have them.
 
-    truth: list[Difference] = dataclasses.field(default_factory=list)
-    wide: list[Difference] = dataclasses.field(default_factory=list)
-    autodiff: list[Difference] = dataclasses.field(default_factory=list)
-    agreement: list[Difference] = dataclasses.field(default_factory=list)
+    Truth is NaN at entries that are not compared.
+    """
+
+    got: list[np.ndarray] = dataclasses.field(default_factory=list)
+    truth: list[np.ndarray] = dataclasses.field(default_factory=list)
+    autodiff: list[np.ndarray] = dataclasses.field(default_factory=list)
+
+    def add(self, found: Gradients, truth: np.ndarray, i: int) -> None:
+        """Add one draw."""
+        self.got.append(found.got[i])
+        self.truth.append(truth)
+        if found.autodiff:
+            self.autodiff.append(found.autodiff[i])
+
+
+class Worst(NamedTuple):
+    """The worst entry over all draws, and its draw."""
+
+    found: Difference
+    draw: int
+
+
+class Errors:
+    """The error of every entry in every draw, relative to the leaf's scale; −1 where there is no truth."""
+
+    def __init__(self, case: Case, i: int, got: list[np.ndarray], expected: list[np.ndarray], leaf: Leaf, dtype=None):
+        """Compare leaf `i`; `dtype` is that of `got`, float64 where it is not given."""
+        self.got, self.expected = got, expected
+        self.entries = [
+            np.where(np.isnan(t), -1.0, errors(g, e) / case.scale(i, t, dtype))
+            for g, e, t in zip(got, expected, leaf.truth, strict=True)
+        ]
+
+    def worst(self, rank: list[np.ndarray] | None = None) -> Worst:
+        """Return the entry with the largest error, or the one that ranks highest."""
+        rank = self.entries if rank is None else rank
+        if rank[0].size == 0:
+            return Worst(Difference(0.0, None, None, None), 0)
+        k = int(np.argmax([np.max(r) for r in rank]))
+        return Worst(at_worst(rank[k], self.got[k], self.expected[k], self.entries[k]), k)
 
 
 def accuracy(case: Case) -> Iterator[Row]:
-    """The rows of every argument, and one for each argument that meets a kink."""
-    kinks = case.kinks
-    errors = measure(case, kinks.skip)
-    for i, name in enumerate(case.subject.arguments):
-        kink = kinks.row(i, name, case.first.rule[i], case.first.truth[i], case.allowed[i])
-        if kink is not None:
-            yield kink
-        rows = list(_rows(case, errors[i], i, name, kinks.skip[i]))
+    """The rows of every argument, and one for each argument that has entries without one derivative."""
+    leaves = _measured(case, case.draws, lambda k: case.first if k == 0 else case.gradients(k), case.points.truth)
+    wides: list[Leaf | None] = [None] * len(leaves)
+    if case.narrow:
+        draws = min(case.draws, WIDE_DRAWS)
+        found = lambda k: case.first_wide if k == 0 else case.mathematics(k)  # noqa: E731
+        truth = case.points.truth if case.own is case.lane else case.first_wide.truth
+        wides = [*_measured(case, draws, found, truth)]
+    for i, (name, leaf, wide) in enumerate(zip(case.subject.arguments, leaves, wides, strict=True)):
+        scale = case.scale(i, leaf.truth[0], case.diff[i].dtype)
+        yield from case.points.rows(i, name, leaf.got[0], case.allowed[i], scale)
+        rows = list(_rows(case, leaf, wide, i, name))
         if case.excuses and any(map(_off, rows)):
-            rows = acquit(case, i, kinks.skip[i], rows)
+            rows = attributed(case, leaf, wide, i, rows)
         yield from rows
 
 
-def measure(case: Case, skip: list[np.ndarray | None]) -> list[Errors]:
-    """The errors of every leaf over the draws; entries in `skip` do not count."""
-    errors = [Errors() for _ in case.diff]
-    for k in range(case.draws):
-        found = case.first if k == 0 else case.gradients(k)
-        for i, e in enumerate(errors):
-            e.truth.append(difference(found.rule[i], found.truth[i], skip[i]))
-            if found.wide:
-                e.wide.append(difference(found.wide[i], found.truth[i], skip[i]))
-            if found.autodiff:
-                e.autodiff.append(difference(found.autodiff[i], found.truth[i], skip[i]))
-                e.agreement.append(difference(found.rule[i], found.autodiff[i], skip[i]))
-    return errors
+def _measured(case: Case, draws: int, found: Callable[[int], Gradients], truth: Leaves) -> list[Leaf]:
+    """The cotangents of every leaf over the draws; `truth` is that of the first."""
+    leaves = [Leaf() for _ in case.diff]
+    for k in range(draws):
+        gradients = found(k)
+        for i, leaf in enumerate(leaves):
+            leaf.add(gradients, case.judged(gradients.truth if k else truth, i, k), i)
+    return leaves
 
 
-def _rows(case: Case, errors: Errors, i: int, name: str, skip: np.ndarray | None) -> Iterator[Row]:
-    allowed = max(case.allowed[i], case.oracle.tolerance)
-    mathematics = _mathematics(case, errors, i, name)
-    row = _accuracy(errors, name, allowed, mathematics)
-    yield row if case.narrow else dataclasses.replace(mathematics, property="accuracy")
-    if errors.wide:
+def _rows(case: Case, leaf: Leaf, wide: Leaf | None, i: int, name: str) -> Iterator[Row]:
+    allowed = max(case.allowed[i], case.own.tolerance)
+    mathematics = _mathematics(case, wide or leaf, i, name)
+    row = _accuracy(case, leaf, i, name, allowed, mathematics) if wide else mathematics
+    yield dataclasses.replace(row, property="accuracy")
+    if wide:
         yield mathematics
-    if errors.autodiff:
-        yield _agreement(errors, name, 2 * allowed, row)
-        yield _median(case, errors, i, name, skip)
+    if leaf.autodiff:
+        yield _agreement(case, leaf, i, name, 2 * allowed, row)
+    if wide and leaf.autodiff:
+        yield _median(case, leaf, i, name)
 
 
-def _mathematics(case: Case, errors: Errors, i: int, name: str) -> Row:
-    """The rule in float64 against truth in float64; where they differ, truth's own noise is allowed for."""
-    found = worst(errors.wide or errors.truth)
-    allowed, note = max(case.allowed_wide[i], case.oracle.tolerance), ""
-    if found.error > allowed and found.error <= (uncertainty := case.uncertainty(i)):
-        allowed, note = uncertainty, "the float64 truth itself is uncertain by as much"
-    return Row("float64", name, OK if found.error <= allowed else FAIL, **found.cells(), allowed=allowed, note=note)
+def _mathematics(case: Case, leaf: Leaf, i: int, name: str) -> Row:
+    """The rule in float64 against truth; where they differ, the truth's own movement in float64 is allowed for."""
+    found = Errors(case, i, leaf.got, leaf.truth, leaf)
+    allowed, worst = max(case.allowed_wide[i], case.lane.tolerance), found.worst()
+    if worst.found.error <= allowed:
+        return Row("float64", name, OK, **worst.found.cells(), allowed=allowed)
+    slack = C * np.maximum(case.noise[i], case.rounding_wide[i]) / case.scale(i, leaf.truth[0])
+    excess = [e - np.maximum(allowed, np.where(slack <= UNCERTAIN, slack, 0.0)) for e in found.entries]
+    if all(np.all(x <= 0) for x in excess):
+        note = f"the truth moves between neighbours in float64, or autodiff errs, by {number(np.max(slack) / C)}"
+        return Row("float64", name, OK, **worst.found.cells(), allowed=float(np.max(slack)), note=note)
+    worst = found.worst(excess)
+    return Row("float64", name, FAIL, **worst.found.cells(), allowed=allowed, note=_agreed(leaf, worst, allowed))
 
 
-def _accuracy(errors: Errors, name: str, allowed: float, mathematics: Row) -> Row:
-    found = worst(errors.truth)
-    autodiff = worst(errors.autodiff).error if errors.autodiff else None
-    verdict, note = OK, ""
-    if found.error > allowed:
-        verdict = FAIL
-        if autodiff is not None and found.error <= C * autodiff and not mathematics.failed:
-            verdict, note = OK, f"ill-conditioned: autodiff errs by {number(autodiff)}"
-        elif not mathematics.failed:
-            note = "right in float64, but unstable in this dtype"
-            note += "" if autodiff is None else f" (autodiff errs by {number(autodiff)})"
-    elif autodiff is not None and autodiff > allowed:
-        note = f"more accurate than autodiff, which errs by {number(autodiff)}"
-    return Row("accuracy", name, verdict, **found.cells(), allowed=allowed, note=note)
+def _accuracy(case: Case, leaf: Leaf, i: int, name: str, allowed: float, mathematics: Row) -> Row:
+    """The rule in its own dtype against truth: no entry is excused by another one."""
+    dtype = case.diff[i].dtype
+    found = Errors(case, i, leaf.got, leaf.truth, leaf, dtype)
+    autodiff = Errors(case, i, leaf.autodiff, leaf.truth, leaf, dtype) if leaf.autodiff else None
+    worst, errs = found.worst(), autodiff.worst().found.error if autodiff else 0.0
+    if worst.found.error <= allowed:
+        note = f"more accurate than autodiff, which errs by {number(errs)}" if errs > allowed else ""
+        return Row("accuracy", name, OK, **worst.found.cells(), allowed=allowed, note=note)
+    if mathematics.failed:
+        note = _agreed(leaf, worst, allowed)
+        return Row("accuracy", name, FAIL, **worst.found.cells(), allowed=allowed, note=note)
+    moves = case.conditioning[i] / case.scale(i, leaf.truth[0], dtype)
+    rounding = [case.rounding(i, a, t) for a, t in zip(leaf.autodiff or leaf.truth, leaf.truth, strict=True)]
+    slack = [C * np.maximum(moves, e) for e in rounding]
+    excess = [e - np.maximum(allowed, s) for e, s in zip(found.entries, slack, strict=True)]
+    bad = any(np.any(x > 0) for x in excess)
+    worst = found.worst(excess) if bad else worst
+    note = f"the truth moves by {number(float(np.max(moves, initial=0.0)))} between neighbouring arguments"
+    note += f", autodiff errs by {number(errs)}" if autodiff else ""
+    head = "right in float64, but " + ("unstable" if np.isfinite(worst.found.error) else "overflows") + " in this dtype"
+    note = f"{head if bad else 'ill-conditioned'}: {note}"
+    return Row("accuracy", name, FAIL if bad else OK, **worst.found.cells(), allowed=allowed, note=note)
 
 
-def _agreement(errors: Errors, name: str, allowed: float, accuracy: Row) -> Row:
+def _agreed(leaf: Leaf, worst: Worst, allowed: float) -> str:
+    """Return the note that autodiff is off in the same way as the rule, if it is."""
+    if not leaf.autodiff or worst.found.index is None:
+        return ""
+    rule, autodiff = (x[worst.draw][worst.found.index] for x in (leaf.got, leaf.autodiff))
+    same = np.abs(rule - autodiff) <= 2 * allowed * max(np.abs(rule), np.abs(autodiff))
+    return "rule and autodiff agree, and both differ from the function" if same else ""
+
+
+def _agreement(case: Case, leaf: Leaf, i: int, name: str, allowed: float, accuracy: Row) -> Row:
     """The rule against autodiff at the same dtype: where they differ, truth has said which of them is off."""
-    found = worst(errors.agreement)
-    if found.error <= allowed:
-        return Row("autodiff", name, OK, **found.cells(), allowed=allowed)
-    note = "" if accuracy.failed else "it is autodiff that errs"
-    return Row("autodiff", name, accuracy.verdict, **found.cells(), allowed=allowed, note=note)
+    found = Errors(case, i, leaf.got, leaf.autodiff, leaf, case.diff[i].dtype)
+    worst = found.worst().found
+    if worst.error <= allowed or accuracy.failed:
+        return Row("autodiff", name, FAIL if worst.error > allowed else OK, **worst.cells(), allowed=allowed)
+    moves = C * case.conditioning[i]
+    with np.errstate(invalid="ignore"):
+        broken = any(
+            np.any((e > allowed) & ~(errors(a, t) <= np.maximum(LARGEST * np.abs(t), moves)))
+            for a, t, e in zip(leaf.autodiff, leaf.truth, found.entries, strict=True)
+        )
+    verdict, note = (RIGHT, "") if broken else (OK, "it is autodiff that errs")
+    return Row("autodiff", name, verdict, **worst.cells(), allowed=allowed, note=note)
 
 
-def _median(case: Case, errors: Errors, i: int, name: str, skip: np.ndarray | None) -> Row:
+def _median(case: Case, leaf: Leaf, i: int, name: str) -> Row:
     """Return the row that compares the rule's median error with autodiff's.
 
     Up to one unit in the last place is luck: compilers add the same terms in different orders. Where the draws at hand
     say "less accurate", four times as many are asked before the report does.
     """
-    ulp = float(jnp.finfo(case.diff[i].dtype).eps)
-    rule, autodiff = [d.error for d in errors.truth], [d.error for d in errors.autodiff]
-    for k in range(case.draws, 4 * case.draws if statistics.median(rule) > _no_worse(autodiff, ulp) else 0):
-        found = case.gradients(k)
-        rule.append(difference(found.rule[i], found.truth[i], skip).error)
-        autodiff.append(difference((found.autodiff or found.rule)[i], found.truth[i], skip).error)
-    error, allowed = statistics.median(rule), _no_worse(autodiff, ulp)
-    note = f"autodiff {number(statistics.median(autodiff))}"
+    dtype = case.diff[i].dtype
+    rule, autodiff = _largest(case, i, leaf.got, leaf), _largest(case, i, leaf.autodiff, leaf)
+    allowed = _no_worse(autodiff, dtype)
+    if statistics.median(rule) > allowed:
+        more = Leaf()
+        for k in range(case.draws, 4 * case.draws):
+            found = case.gradients(k)
+            more.add(found, case.judged(found.truth, i, k), i)
+        rule += _largest(case, i, more.got, more)
+        autodiff += _largest(case, i, more.autodiff, more)
+        allowed = _no_worse(autodiff, dtype)
+    error, note = statistics.median(rule), f"autodiff {number(statistics.median(autodiff))}"
     return Row("median", name, LESS if error > allowed else OK, error=error, allowed=allowed, note=note)
 
 
-def _no_worse(autodiff: list[float], ulp: float) -> float:
-    return NO_WORSE * statistics.median(autodiff) + ulp
+def _largest(case: Case, i: int, got: list[np.ndarray], leaf: Leaf) -> list[float]:
+    """The largest error of each draw."""
+    found = Errors(case, i, got, leaf.truth, leaf, case.diff[i].dtype)
+    return [float(np.max(e, initial=0.0)) for e in found.entries]
 
 
-def acquit(case: Case, i: int, skip: np.ndarray | None, rows: list[Row]) -> list[Row]:
-    """The same rows with the compiler blamed in the rule's place, if the rule is right one primitive at a time."""
+def _no_worse(autodiff: list[float], dtype) -> float:
+    return NO_WORSE * statistics.median(autodiff) + float(jnp.finfo(dtype).eps)
+
+
+def attributed(case: Case, leaf: Leaf, wide: Leaf | None, i: int, rows: list[Row]) -> list[Row]:
+    """The same rows with the compiler blamed in the rule's place, where it is the compiler's fault.
+
+    So it is if the rule is right one primitive at a time, and far from that when it is compiled, in the same draw.
+    """
     found = case.uncompiled
     if found is None:
         return rows
-    again = [Errors() for _ in case.diff]
-    for k, e in enumerate(again):
-        e.truth = [difference(found.rule[k], found.truth[k], skip)] if k == i else []
-        e.wide = [difference(found.wide[k], found.truth[k], skip)] if k == i and found.wide else []
-    if any(row.failed for row in _rows(case, again[i], i, rows[0].argument, skip)):
+    pairs = [(leaf, found[0], case.diff[i].dtype, case.allowed[i]), (wide, found[1], None, case.allowed_wide[i])]
+    again = [Leaf([steps[i]], [found[2][i]]) if own and steps else None for own, steps, _, _ in pairs]
+    apart = [
+        Errors(case, i, own.got[:1], alone.got, alone, dtype).worst().found.error / allowed
+        for alone, (own, _, dtype, allowed) in zip(again, pairs, strict=True)
+        if alone and own
+    ]
+    assert again[0] is not None
+    if max(apart) <= FAR or any(row.failed for row in _rows(case, again[0], again[1], i, rows[0].argument)):
         return rows
     note = "right one primitive at a time: XLA's compiled program is wrong, not the rule"
     return [dataclasses.replace(r, verdict=COMPILER, note=note) if _off(r) else r for r in rows]

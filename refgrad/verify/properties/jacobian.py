@@ -9,8 +9,9 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from refgrad.verify.case import Case
-from refgrad.verify.numbers import difference, sample, to_wide
+from refgrad.verify.allowance import C
+from refgrad.verify.case import UNCERTAIN, Case
+from refgrad.verify.numbers import compared, errors, sample, to_wide
 from refgrad.verify.oracle import Leaves, first_line
 from refgrad.verify.properties.transforms import rows_of
 from refgrad.verify.report import FAIL, OK, Row
@@ -23,21 +24,24 @@ PARTS = 6  # arguments, and outputs, taken alone, at most
 def jacobian(case: Case) -> Iterator[Row]:
     """One row per argument, its index that of the output followed by that of the entry; nothing at larger sizes."""
     size = sum(int(np.prod(a.shape)) for a in case.outputs)
-    if not case.oracle.entries or not 0 < size <= OUTPUTS or sum(np.size(x) for x in case.diff) > INPUTS:
+    if not case.lane.entries or not 0 < size <= OUTPUTS or sum(np.size(x) for x in case.diff) > INPUTS:
         return
     rule = case.rule_wide if case.narrow else case.rule
     got, expected = [], []
     for cts in _units(case):
         got.append([to_wide(g) for g in rule(case.diff, case.rest, cts)[1]])
-        expected.append(case.oracle.cotangents(case.diff, case.rest, cts))
+        expected.append(case.lane.settled(cts))
     for i, name in enumerate(case.subject.arguments):
         ours, theirs = np.stack([g[i] for g in got]), np.stack([e[i] for e in expected])
-        mask = case.kinks.skip[i]
-        skip = None if mask is None else np.broadcast_to(mask, ours.shape)
-        found = difference(ours, theirs, skip)
-        allowed = max(case.allowed_wide[i], case.oracle.tolerance)
-        if found.error > allowed:
-            allowed = max(allowed, case.uncertainty(i))
+        mask = case.points.skip[i]
+        skip = np.isnan(theirs) if mask is None else np.isnan(theirs) | mask
+        scale = case.scale(i, theirs)
+        allowed = np.full(ours.shape, max(case.allowed_wide[i], case.lane.tolerance))
+        if np.any((errors(ours, theirs) > allowed * scale) & ~skip):
+            allowed = np.maximum(
+                allowed, np.minimum(C * np.maximum(case.noise[i], case.rounding_wide[i]) / scale, UNCERTAIN)
+            )
+        found, allowed = compared(ours, theirs, allowed, scale, skip)
         yield Row("jacobian", name, OK if found.error <= allowed else FAIL, **found.cells(), allowed=allowed)
 
 
@@ -73,12 +77,13 @@ def _part(case: Case, name: str, note: str, arguments, outputs, expected: Leaves
         got = [to_wide(g) for g in jax.jit(pull)(case.diff, case.rest, case.cotangent(0))]
     except Exception as error:  # whatever a rule raises when part of what it knows is missing
         return Row("parts", name, FAIL, note=f"{note}: {first_line(error)}")
-    found = [difference(g, e) for g, e in zip(got, expected, strict=True)]
-    excess = [d.error / case.spread[i] for d, i in zip(found, arguments, strict=True)]
-    worst = int(np.argmax(excess))
-    i = list(arguments)[worst]
-    verdict = OK if excess[worst] <= 1 else FAIL
-    return Row("parts", case.subject.arguments[i], verdict, **found[worst].cells(), allowed=case.spread[i], note=note)
+    found = [
+        (*compared(g, e, case.spread[i], case.scale(i, e, case.diff[i].dtype)), i)
+        for g, e, i in zip(got, expected, arguments, strict=True)
+    ]
+    worst, allowed, i = max(found, key=lambda f: f[0].error / (f[1] or 1.0))
+    verdict = OK if worst.error <= allowed else FAIL
+    return Row("parts", case.subject.arguments[i], verdict, **worst.cells(), allowed=allowed, note=note)
 
 
 def _units(case: Case) -> Iterator[Leaves]:

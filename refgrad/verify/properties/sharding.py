@@ -55,7 +55,7 @@ def _rows(case: Case, fixed: int | None, check_vma: bool) -> list[Row]:
         return rows
     if rows[0].error is None and check_vma and any(word in rows[0].note for word in REFUSED):
         return [Row("shard_map", where, UNAVAILABLE, note=f"JAX refuses the rule: {_remedy(case)}")]
-    if rows[0].error is not None and not check_vma and case.oracle.program is not None:
+    if rows[0].error is not None and not check_vma and case.autodiff is not None:
         return list(inside(case, "shard_map", where, transformed, [to_wide(g) for g in transformed(case.plain)]))
     return rows
 

@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from refgrad.verify.case import Case
-from refgrad.verify.numbers import difference, sample, to_wide
+from refgrad.verify.numbers import compared, sample, to_wide
 from refgrad.verify.oracle import Leaves, first_line
 from refgrad.verify.report import COMPILER, FAIL, OK, UNAVAILABLE, Row
 from refgrad.verify.subject import Flat, pullback
@@ -26,7 +26,7 @@ def eager(case: Case) -> Iterator[Row]:
     """The rule without jit against the rule under jit. Where they differ, the traced program says which is wrong."""
     rows = list(inside(case, "eager", "", lambda flat: pullback(flat)(case.diff, case.rest, case.cotangent(0))[1]))
     if any(row.failed and row.error is not None for row in rows) and case.uncompiled is not None:
-        traced = _rows(case, "eager", "", case.uncompiled.rule, rows_of(case))
+        traced = _rows(case, "eager", "", case.uncompiled[0], rows_of(case))
         note = "XLA's compiled program gives another gradient than its own steps one by one: not the rule's fault"
         if any(row.failed for row in traced):
             rows = [dataclasses.replace(r, verdict=COMPILER, note=note) if r.failed else r for r in rows]
@@ -64,7 +64,9 @@ def scan(case: Case) -> Iterator[Row]:
         return jax.jit(pullback(steps))(case.diff, case.rest, cts)[1]
 
     each = [pulled(case, case.diff, case.rest, k) for k in range(COPIES)]
-    yield from inside(case, "scan", "", through, [np.sum(np.stack(g), 0) for g in zip(*each, strict=True)])
+    with np.errstate(invalid="ignore"):
+        sums = [np.sum(np.stack(g), 0) for g in zip(*each, strict=True)]
+    yield from inside(case, "scan", "", through, sums)
 
 
 def checkpoint(case: Case) -> Iterator[Row]:
@@ -116,11 +118,11 @@ def rows_of(case: Case) -> Leaves:
 
 def _rows(case: Case, name: str, where: str, got: Leaves, expected: Leaves) -> list[Row]:
     rows = []
-    for argument, g, e, allowed in zip(case.subject.arguments, got, expected, case.spread, strict=True):
+    for i, (argument, g, e) in enumerate(zip(case.subject.arguments, got, expected, strict=True)):
         if g.shape != e.shape:
             rows.append(Row(name, argument, FAIL, note=f"shape {g.shape}, but {e.shape} is expected; {where}"))
             continue
-        found = difference(g, e)
+        found, allowed = compared(g, e, case.spread[i], case.scale(i, e, case.diff[i].dtype))
         fine = found.error <= allowed
         rows.append(
             Row(name, argument, OK if fine else FAIL, **found.cells(), allowed=allowed, note="" if fine else where)

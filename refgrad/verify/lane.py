@@ -1,0 +1,90 @@
+"""The truth about a function traced in one way: at the given dtypes, or at float64.
+
+The two are not the same function. A Python scalar is a float32 constant in one and a float64 constant in the other,
+and random floats are made of other bits. So a rule in its own dtype is compared with the truth of its own trace; and
+the rule in float64 with the truth of the trace under which the two agree, since a rule that folds constants does so in
+float64 alone, and one with float32 inside has the same constants only at its own dtypes.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+
+from refgrad.verify import oracle as oracles
+from refgrad.verify.exact_oracle import ExactOracle
+from refgrad.verify.numbers import generator
+from refgrad.verify.oracle import Leaves, Oracle
+from refgrad.verify.subject import Flat, Subject
+
+
+@dataclasses.dataclass
+class Lane:
+    """Truth by exact arithmetic where that is affordable, else by float64 autodiff or what comes nearest to it."""
+
+    plain: Flat
+    subject: Subject
+    drawn: Callable[[int], Leaves]  # the cotangents of a draw
+    draws: int
+    seed: int
+    own: bool  # traced at the given dtypes, else at float64
+    referred: bool = False  # `plain` is the user's reference, whose `stop_gradient` counts
+    meant: Callable[[Sequence, Sequence, Sequence], Leaves] | None = None  # the cotangents that the user says are meant
+    truths: dict[int, Leaves] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def exact(self) -> ExactOracle:
+        """Exact arithmetic, tried at the given arguments."""
+        if self.meant is not None:
+            return ExactOracle.unavailable("the cotangents are given")
+        given = self.subject.diff, self.subject.rest, self.subject.arguments
+        found = ExactOracle(self.plain, *given, sweeps=self.draws, stop_gradient=self.referred, wide=not self.own)
+        if found.whole and (truth := found.gradient(self.subject.diff, self.drawn(0))) is not None:
+            self.truths[0] = truth
+        return found
+
+    @functools.cached_property
+    def oracle(self) -> Oracle:
+        """Truth in float64; see `oracle.find`."""
+        if self.meant is not None:
+            return oracles.given(self.meant)
+        rng = generator(self.seed, 2)
+        found = oracles.find(self.plain, self.subject.diff, self.subject.rest, self.drawn(0), rng, own=self.own)
+        if self.referred:
+            found.kind = found.kind.replace("the plain forward", "the reference")
+        return found
+
+    @property
+    def entries(self) -> bool:
+        """True where every entry is compared, not products with directions."""
+        return self.exact.whole or self.oracle.entries
+
+    @property
+    def tolerance(self) -> float:
+        """How far, relatively, the truth itself may be off."""
+        return 0.0 if self.exact.whole else self.oracle.tolerance
+
+    @property
+    def limits(self) -> Sequence[str]:
+        """Where truth could not be evaluated in float64."""
+        return () if self.exact.whole else self.oracle.limits
+
+    def measure(self, leaves: Leaves) -> Leaves:
+        """What of a rule's cotangents can be held against truth."""
+        return leaves if self.exact.whole else self.oracle.measure(leaves)
+
+    def truth(self, diff: Sequence, cts: Leaves) -> Leaves:
+        """The true cotangents at other values of the differentiated leaves; NaN where they are not known."""
+        if self.exact.whole and (found := self.exact.gradient(diff, cts)) is not None:
+            return found
+        return self.oracle.cotangents(diff, self.subject.rest, cts)
+
+    def drawn_truth(self, draw: int, diff: Sequence) -> Leaves:
+        """The same for a draw's arguments and cotangents."""
+        if draw not in self.truths:
+            self.truths[draw] = self.truth(diff, self.drawn(draw))
+        return self.truths[draw]
+
+    def settled(self, cts: Leaves) -> Leaves:
+        """The true cotangents at the given arguments, each entry that a tie concerns decided by itself."""
+        truth = self.truth(self.subject.diff, cts)
+        return self.exact.settled(truth, cts) if self.exact.whole else truth

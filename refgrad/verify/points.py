@@ -1,0 +1,142 @@
+"""Entries at which truth is more than one number: kinks, jumps, ends of the domain, and what is not decided.
+
+Each is left out of the other comparisons and judged in a row of its own. At a kink a rule may take either one-sided
+slope or any value between, at the end of the domain the slope from inside. Where the function jumps, is not finite, or
+is not decided, there is nothing to compare with, and the row says so.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from refgrad.verify.exact import Entry, Verdict
+from refgrad.verify.exact_oracle import ExactOracle, Place, kink, slopes
+from refgrad.verify.kinks import JUMP as STEEP
+from refgrad.verify.kinks import Sides
+from refgrad.verify.numbers import clipped, errors
+from refgrad.verify.oracle import Leaves
+from refgrad.verify.report import END, FAIL, JUMP, KINK, NOT_DECIDED, NOT_FINITE, Row
+
+WORDS = {
+    Verdict.KINK: KINK,
+    Verdict.JUMP: JUMP,
+    Verdict.END: END,
+    Verdict.NOT_FINITE: NOT_FINITE,
+    Verdict.UNDECIDED: NOT_DECIDED,
+}
+JUDGED = (Verdict.KINK, Verdict.END)
+SAME = 1e-9  # relative error of float64 autodiff that is put down to rounding
+CONFIRMED = 4  # entries of each leaf where the rule differs most, and as many at random
+
+
+class Points:
+    """The gradient at one set of arguments, and its entries that are not smooth.
+
+    `truth` has a number for every smooth entry and NaN elsewhere; `skip` masks the others, leaf by leaf (None where a
+    leaf has none). `open` lists those that the budget left. `known` masks the smooth ones that truth was right about
+    before they were decided one by one.
+    """
+
+    def __init__(
+        self,
+        truth: Leaves,
+        oracle: ExactOracle | None,
+        cts: Leaves,
+        sides: Sequence[dict[tuple[int, ...], Sides]] = (),
+        doubtful: Sequence[Place] = (),
+    ) -> None:
+        """Decide what `truth` leaves open: its entries that are NaN, those in `doubtful`, and the kinks in `sides`.
+
+        Exact arithmetic decides as far as its budget goes. The kinks beyond it are those seen in float64, with the
+        derivative on both sides; other entries keep their value.
+        """
+        self.truth, self.oracle = [t.copy() for t in truth], oracle
+        self.entries: list[dict[tuple[int, ...], list[Entry]]] = [{} for _ in truth]
+        self.vague: set[Place] = set()
+        seen = [(i, at) for i, found in enumerate(sides) for at in found]
+        unknown = [(i, tuple(map(int, at))) for i, t in enumerate(truth) for at in np.argwhere(np.isnan(t))]
+        decided = oracle.entries(cts, [*dict.fromkeys((*seen, *unknown, *doubtful))]) if oracle else {}
+        self.confirmed = len(decided)
+        self.open = [place for place in unknown if place not in decided]
+        self._see(sides, decided)
+        for (i, at), entries in decided.items():
+            self._put(i, at, entries)
+        self.known = [
+            ~np.isnan(new) & (errors(old, new) <= SAME * np.abs(new))
+            for old, new in zip(truth, self.truth, strict=True)
+        ]
+
+    @property
+    def skip(self) -> list[np.ndarray | None]:
+        """The entries that are not one number."""
+        return [mask if (mask := np.isnan(t)).any() else None for t in self.truth]
+
+    def completed(self, autodiff: Leaves, sides: Sequence[dict[tuple[int, ...], Sides]]) -> "Points":
+        """Take what the budget left open from float64 autodiff, and kinks from both its sides."""
+        decided: dict[Place, list[Entry]] = {}
+        self._see(sides, decided)
+        for i, at in self.open:
+            if (i, at) in decided:
+                self._put(i, at, decided[i, at])
+            else:
+                self.truth[i][at] = autodiff[i][at]
+        return self
+
+    def _see(self, sides: Sequence[dict[tuple[int, ...], Sides]], decided: dict[Place, list[Entry]]) -> None:
+        """Add the kinks that were seen in float64 to what is decided, unless that knows better."""
+        for i, found in enumerate(sides):
+            for at in found:
+                if (i, at) not in decided:
+                    self.vague.add((i, at))
+                    decided[i, at] = kink(i, at, *found[at])
+
+    def _put(self, i: int, at: tuple[int, ...], entries: list[Entry]) -> None:
+        slope, _, verdict = slopes(entries)
+        self.entries[i][at] = entries
+        slope = slope if np.iscomplexobj(self.truth[i]) else slope.real
+        self.truth[i][at] = slope if verdict is Verdict.SMOOTH else np.nan
+
+    def rows(self, i: int, name: str, got: np.ndarray, allowed: float, scale: float) -> list[Row]:
+        """Return a row for each verdict on entries of leaf `i`; `got` may be as far off as is allowed."""
+        mask = self.skip[i]
+        if mask is None:
+            return []
+        groups: dict[Verdict, list[tuple[int, ...]]] = {}
+        for at in (tuple(map(int, at)) for at in np.argwhere(mask)):
+            entries = self.entries[i].get(at)
+            groups.setdefault(slopes(entries)[2] if entries else Verdict.UNDECIDED, []).append(at)
+        rows = []
+        for verdict, places in groups.items():
+            wrong = [at for at in places if verdict in JUDGED and not self._holds(i, at, got[at], allowed, scale)]
+            at = (wrong or places)[0]
+            more = f", and at {len(places) - 1} more entries" if len(places) > 1 else ""
+            note = self._note(i, at, outside=bool(wrong)) + more
+            rows.append(Row("points", name, FAIL if wrong else WORDS[verdict], at, got[at].item(), note=note))
+        return rows
+
+    def _holds(self, i: int, at: tuple[int, ...], got: complex, allowed: float, scale: float) -> bool:
+        low, high, _ = slopes(self.entries[i][at])
+        if not np.iscomplexobj(self.truth[i]):
+            low, high = low.real, high.real
+        nearest = clipped(np.asarray(got), np.asarray(low), np.asarray(high))
+        slack = (max(allowed, STEEP) if (i, at) in self.vague else allowed) * scale
+        with np.errstate(invalid="ignore"):
+            return bool(got == nearest or np.abs(got - nearest) <= slack)
+
+    def _note(self, i: int, at: tuple[int, ...], outside: bool) -> str:
+        if at not in self.entries[i]:
+            return (self.oracle.why if self.oracle else "") or "autodiff is not finite here"
+        entries = self.entries[i][at]
+        text = "; ".join(filter(None, (str(entry).partition(": ")[2] for entry in entries)))
+        return f"{entries[0].verdict.value}: not within the {text}" if outside else text
+
+
+def suspects(truth: Leaves, got: Leaves, rng: np.random.Generator) -> list[Place]:
+    """Return entries to be confirmed: where rule and truth differ most, and some at random."""
+    places: list[Place] = []
+    for i, (t, g) in enumerate(zip(truth, got, strict=True)):
+        if t.size:
+            apart = np.argsort(-errors(g, t), axis=None)[:CONFIRMED]
+            some = rng.integers(0, t.size, CONFIRMED)
+            places += [(i, tuple(map(int, np.unravel_index(k, t.shape)))) for k in (*apart, *some)]
+    return [*dict.fromkeys(places)]
