@@ -168,7 +168,7 @@ class Case:
     def own(self) -> Lane:
         """Truth for the rule at its own dtypes."""
         own = self._lane(own=self.narrow)
-        return own if own.exact.whole else self.lane
+        return own if own.exact.whole and not (self.narrow and own.converges) else self.lane
 
     @functools.cached_property
     def lane(self) -> Lane:

@@ -10,10 +10,11 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
+from refgrad.jaxpr.calls import has_unknown_trips
 from refgrad.verify import oracle as oracles
 from refgrad.verify.exact_oracle import ExactOracle
 from refgrad.verify.numbers import generator
-from refgrad.verify.oracle import Leaves, Oracle
+from refgrad.verify.oracle import CONVERGED, Leaves, Oracle
 from refgrad.verify.subject import Flat, Subject
 
 
@@ -58,10 +59,15 @@ class Lane:
         """True where every entry is compared, not products with directions."""
         return self.exact.whole or self.oracle.entries
 
+    @functools.cached_property
+    def converges(self) -> bool:
+        """True where a loop may run until a value stands still, in the precision of the trace: its slope lags."""
+        return self.exact.truth is not None and has_unknown_trips(self.exact.truth.program)
+
     @property
     def tolerance(self) -> float:
         """How far, relatively, the truth itself may be off."""
-        return 0.0 if self.exact.whole else self.oracle.tolerance
+        return CONVERGED * self.converges if self.exact.whole else self.oracle.tolerance
 
     @property
     def limits(self) -> Sequence[str]:

@@ -88,7 +88,7 @@ def _expected(case: Case, program: Wide | None, given: tuple) -> Expected:
     own += [largest(to_wide(c)) * max(steps) for c in case.drawn(0)]
     eps = float(np.finfo(np.float64).eps)
     scales = [s if (s := largest(p)) > eps * o else o or 1.0 for p, o in zip(products, own, strict=True)]
-    allowed = [allowance(t, n) for t, n in zip(types, lengths, strict=True)]
+    allowed = [max(allowance(t, n), case.lane.tolerance) for t, n in zip(types, lengths, strict=True)]
     return Expected(products, allowed, scales, lambda: _movement(case, program, given, products, scales))
 
 
