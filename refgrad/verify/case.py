@@ -275,17 +275,19 @@ class Case:
     def points(self) -> Points:
         """The truth for the first draw, and where the function has no derivative at these arguments."""
         truth, cts, lane = self.first.truth, self.drawn(0), self.own
-        got, rng = self.first_wide.got, generator(self.seed, 4)
         if lane.exact.whole or not lane.oracle.entries or self.meant is not None:
             found = Points(truth, lane.exact, cts)
             if not found.open or lane.oracle.program is None:
                 return found
-            by_autodiff = lane.oracle.cotangents(self.diff, self.rest, cts)
-            sides = kinks(self.diff, lambda diff: lane.oracle.cotangents(diff, self.rest, cts), by_autodiff, got, rng)
-            sides = [{at: pair for at, pair in s.items() if (i, at) in found.open} for i, s in enumerate(sides)]
-            return found.completed(by_autodiff, sides)
-        sides = kinks(self.diff, lambda diff: lane.truth(diff, cts), truth, got, rng)
-        return Points(truth, lane.exact, cts, sides, suspects(truth, got, rng))
+            truth = lane.oracle.cotangents(self.diff, self.rest, cts)
+        else:
+            found = None
+        got, rng = self.first_wide.got, generator(self.seed, 4)
+        sides = kinks(self.diff, lambda diff: lane.oracle.cotangents(diff, self.rest, cts), truth, got, rng)
+        if found is None:
+            return Points(truth, lane.exact, cts, sides, suspects(truth, got, rng))
+        left = set(found.open)
+        return found.completed(truth, [{at: s[at] for at in s if (i, at) in left} for i, s in enumerate(sides)])
 
     def judged(self, truth: Leaves, i: int, draw: int) -> np.ndarray:
         """The truth about leaf `i`, NaN where it has no one number, or where draws after the first cannot tell."""

@@ -13,7 +13,7 @@ import numpy as np
 from flint import arb
 
 from refgrad.verify.exact import Balls, Entry, Limits, NoMeaning, OverBudget, Truth, Verdict, exact
-from refgrad.verify.numbers import to_wide
+from refgrad.verify.numbers import largest, to_wide
 from refgrad.verify.oracle import Leaves, first_line
 from refgrad.verify.subject import Flat
 
@@ -118,7 +118,7 @@ class ExactOracle:
                 truth = self._at(diff)
                 seconds, thirds = truth.hessian(direction, cts)
                 found = [_numbers(x, d) for x, d in zip((*seconds, *thirds), (*direction, *cts), strict=True)]
-                for place in _open(found[: len(seconds)]):
+                for place in unknown(found[: len(seconds)]):
                     self.spent += TWICE * self.operations
                     if self.spent > BUDGET:
                         break
@@ -130,7 +130,7 @@ class ExactOracle:
     def settled(self, leaves: Leaves, cts: Sequence) -> Leaves:
         """Return cotangents at the given arguments with those of smooth entries that were NaN filled in."""
         filled = [x.copy() for x in leaves]
-        for place, entries in self.entries(cts, _open(leaves)).items():
+        for place, entries in self.entries(cts, unknown(leaves)).items():
             _fill(filled, place, entries)
         return filled
 
@@ -159,7 +159,7 @@ class ExactOracle:
         self.truth = None
 
 
-def _open(leaves: Leaves) -> list[Place]:
+def unknown(leaves: Leaves) -> list[Place]:
     """Return the entries that are NaN."""
     return [(i, tuple(map(int, at))) for i, x in enumerate(leaves) for at in np.argwhere(np.isnan(x))]
 
@@ -202,7 +202,7 @@ def _numbers(found: Balls, like: Any) -> np.ndarray:
     """Return midpoints as float64 (complex128), NaN for what is not decided to enough digits."""
     mid = found.mid.astype(to_wide(np.zeros((), like.dtype)).dtype)
     size = np.abs(mid)
-    scale = np.max(size, where=np.isfinite(size), initial=0.0)
+    scale = largest(mid)
     with np.errstate(invalid="ignore"):
         vague = ~(found.rad <= DIGITS * np.maximum(size, scale)) & ~np.isinf(size)
     return np.where(vague, np.nan, mid)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from refgrad.verify.numbers import to_wide
+from refgrad.verify.numbers import largest, to_wide
 from refgrad.verify.oracle import Leaves
 
 STEP = 1e-6  # relative to each entry
@@ -34,9 +34,9 @@ def kinks(
     for i, jump in enumerate(jumps):
         below, above = sides[0][i], sides[1][i]
         jump |= ~np.isfinite(truth[i]) & np.isfinite(below + above)
-        jump |= _gap(truth[i], (below + above) / 2) > JUMP * _scale(truth[i])  # a tie that both sides know nothing of
+        jump |= _gap(truth[i], (below + above) / 2) > JUMP * largest(truth[i])  # a tie that both sides know nothing of
         here = {tuple(map(int, at)): (below[tuple(at)], above[tuple(at)]) for at in np.argwhere(jump)}
-        gap = np.where(_gap(got[i], truth[i]) > JUMP * _scale(truth[i]), _gap(got[i], truth[i]), 0.0)
+        gap = np.where(_gap(got[i], truth[i]) > JUMP * largest(truth[i]), _gap(got[i], truth[i]), 0.0)
         doubtful = [np.unravel_index(k, gap.shape) for k in np.argsort(-gap, axis=None) if gap.flat[k] > 0]
         for at in [*here, *doubtful][:PROBES]:  # along this entry alone: a tie of three has others
             at = tuple(map(int, at))
@@ -82,10 +82,6 @@ def _sides(diff: Sequence, cotangents: Callable[[Leaves], Leaves], steps: Leaves
     return below, above
 
 
-def _scale(x: np.ndarray) -> float:
-    return float(np.max(np.abs(x), where=np.isfinite(x), initial=0.0))
-
-
 def _gap(below: np.ndarray, above: np.ndarray) -> np.ndarray:
     with np.errstate(all="ignore"):
         return np.abs(above - below)
@@ -93,4 +89,4 @@ def _gap(below: np.ndarray, above: np.ndarray) -> np.ndarray:
 
 def _jump(below: np.ndarray, above: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore"):
-        return np.asarray(_gap(below, above) > JUMP * max(_scale(below), _scale(above)))
+        return np.asarray(_gap(below, above) > JUMP * max(largest(below), largest(above)))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from refgrad.verify.exact import Entry, Verdict
-from refgrad.verify.exact_oracle import ExactOracle, Place, kink, slopes
+from refgrad.verify.exact_oracle import ExactOracle, Place, kink, slopes, unknown
 from refgrad.verify.kinks import JUMP as STEEP
 from refgrad.verify.kinks import Sides
 from refgrad.verify.numbers import clipped, errors
@@ -40,7 +40,7 @@ class Points:
     def __init__(
         self,
         truth: Leaves,
-        oracle: ExactOracle | None,
+        oracle: ExactOracle,
         cts: Leaves,
         sides: Sequence[dict[tuple[int, ...], Sides]] = (),
         doubtful: Sequence[Place] = (),
@@ -54,10 +54,10 @@ class Points:
         self.entries: list[dict[tuple[int, ...], list[Entry]]] = [{} for _ in truth]
         self.vague: set[Place] = set()
         seen = [(i, at) for i, found in enumerate(sides) for at in found]
-        unknown = [(i, tuple(map(int, at))) for i, t in enumerate(truth) for at in np.argwhere(np.isnan(t))]
-        decided = oracle.entries(cts, [*dict.fromkeys((*seen, *unknown, *doubtful))]) if oracle else {}
+        lost = unknown(truth)
+        decided = oracle.entries(cts, [*dict.fromkeys((*seen, *lost, *doubtful))])
         self.confirmed = len(decided)
-        self.open = [place for place in unknown if place not in decided]
+        self.open = [place for place in lost if place not in decided]
         self._see(sides, decided)
         for (i, at), entries in decided.items():
             self._put(i, at, entries)
@@ -125,7 +125,7 @@ class Points:
 
     def _note(self, i: int, at: tuple[int, ...], outside: bool) -> str:
         if at not in self.entries[i]:
-            return (self.oracle.why if self.oracle else "") or "autodiff is not finite here"
+            return self.oracle.why or "autodiff is not finite here"
         entries = self.entries[i][at]
         text = "; ".join(filter(None, (str(entry).partition(": ")[2] for entry in entries)))
         return f"{entries[0].verdict.value}: not within the {text}" if outside else text

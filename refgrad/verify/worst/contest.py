@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad.verify.exact import Truth, Verdict, exact
-from refgrad.verify.numbers import to_wide
+from refgrad.verify.numbers import largest, to_wide
 from refgrad.verify.oracle import Wide, first_line
 from refgrad.verify.rules import without_rules
 from refgrad.verify.subject import Subject, pullback
@@ -124,7 +124,7 @@ class Contest:
         """Return True where the forward is finite and keeps half of its digits: no rule is better than its forward."""
         if not all(np.isfinite(x).all() for x in (*got, *truth)):
             return False
-        return all(_largest(y - t) <= self.eps**0.5 * _largest(t) for y, t in zip(got, truth, strict=True))
+        return all(largest(y - t) <= self.eps**0.5 * largest(t) for y, t in zip(got, truth, strict=True))
 
     def _slopes(self, truth: Truth, point: Point, balls: Sequence[Any]) -> dict[tuple, tuple[float, float]]:
         """Return the least and greatest slope of the entries at a tie, as far as both are finite."""
@@ -165,7 +165,7 @@ def _ulps(
     the arguments had been rounded once more. A unit is at least the smallest normal number, because XLA on CPU flushes
     what is smaller to 0.
     """
-    size = max((_largest(c * v) for c, v in zip(map(to_wide, point.cts), values, strict=True)), default=0.0)
+    size = max((largest(c * v) for c, v in zip(map(to_wide, point.cts), values, strict=True)), default=0.0)
     made = []
     for x, t, moved in zip(point.diff, truth, spread, strict=True):
         info = jnp.finfo(x.dtype)
@@ -174,7 +174,3 @@ def _ulps(
         exponents = np.frexp(scale)[1] - 1
         made.append(np.maximum(np.ldexp(float(info.eps), exponents), float(info.smallest_normal)))
     return made
-
-
-def _largest(x: np.ndarray) -> float:
-    return float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x)))
