@@ -5,13 +5,16 @@
 """
 
 import contextlib
+import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
+from refgrad.verify import sizes
 from refgrad.verify.allowance import C
+from refgrad.verify.arguments import arguments, dimensions, is_text, sized, types, values
 from refgrad.verify.blame import blame
 from refgrad.verify.case import PRECISION, Case
 from refgrad.verify.exact_oracle import BUDGET
@@ -20,7 +23,11 @@ from refgrad.verify.properties import PROPERTIES
 from refgrad.verify.properties.methods import METHODS
 from refgrad.verify.properties.structure import broken, explain
 from refgrad.verify.report import COMPILER, FAIL, Report, Row
-from refgrad.verify.subject import Subject
+from refgrad.verify.sizes import Sizes
+from refgrad.verify.subject import Subject, name_of
+from refgrad.verify.sweep import at_variants
+
+SIZED: dict[str, Any] = {"order": 1, "properties": ("structure", "accuracy")}  # of the check at each other size
 
 
 def check(
@@ -29,6 +36,7 @@ def check(
     order: int = 2,
     reference: Callable | None = None,
     reference_vjp: Callable | None = None,
+    sweep: bool | str = False,
     properties: Sequence[str] | None = None,
     seed: int = 0,
     draws: int = 8,
@@ -40,6 +48,10 @@ def check(
     derivative of `f` without its rules in exact arithmetic, or by float64 autodiff where that takes more than 10⁸
     scalar operations, single entries confirmed. For a rule that is meant to differ from it, `reference` is a function
     with the meant gradient, or `reference_vjp(cotangent, *args)` gives the meant cotangents, one per argument.
+    `sweep=True` also tries special variants of the arguments: zeros, ties, equal, tiny, large and infinite entries. The
+    one argument may be text, such as "f32[b,s,h] f32[h] i32[b]<10": normal floats and integers below the bound are
+    drawn from `seed`, and with `sweep` other sizes of the named dimensions are tried. Each failure prints the call that
+    repeats it; there `sweep` is the name of one variant.
     `order=1` leaves second order out; `properties` names those to run, of `PROPERTIES` (all of them by default);
     `draws` cotangents are drawn from `seed`.
 
@@ -47,20 +59,66 @@ def check(
     (no floating argument; or neither a rule nor a reverse mode), and whatever `f(*args)` itself raises.
     """
     names = _names(properties, order, draws)
+    settings = {"order": order, "reference": reference, "reference_vjp": reference_vjp, "seed": seed, "draws": draws}
+    if len(args) == 1 and is_text(args[0]):
+        return _described(f, args[0], sweep, {**settings, "properties": properties})
     subject = Subject.of(f, args)
-    case = Case(
-        subject,
-        draws=draws,
-        seed=seed,
-        order=order,
-        reference=reference,
-        reference_vjp=reference_vjp,
-    )
+    case = Case(subject, **settings)
     with jax.default_matmul_precision(PRECISION):
-        rows = _rows(case, names)
-        facts = {} if rows and not rows[0].argument else _facts(case)
+        rows = [] if isinstance(sweep, str) else _rows(case, names)
+        broken = bool(rows) and not rows[0].argument
+        facts = {} if broken else _facts(case)
+        if sweep and not broken:
+            swept = at_variants(case, sweep if isinstance(sweep, str) else "")
+            rows, facts["sweep"] = [*rows, *swept.rows], swept.fact
         where = _where(case, rows) if any(row.failed for row in rows) else ()
-    return Report(subject.title, tuple(rows), facts, where)
+    return Report(subject.title, tuple(rows), facts, where, _replays(f, "*args", rows, settings))
+
+
+def _described(f: Callable, text: str, sweep: bool | str, settings: dict[str, Any]) -> Report:
+    """`check` at arguments that are drawn, and with `sweep=True` at other sizes of them."""
+    seed, names = settings["seed"], dimensions(text)
+    with types(text):
+        given = sizes.base(f, text, seed)
+        base = sized(text, given)
+        report = check(f, *values(arguments(base), seed), sweep=sweep, **settings)
+        rows, facts = [*report.rows], {**report.facts}
+        if sweep is True and names:
+            more, facts["sizes"] = _at_sizes(f, text, given, settings)
+            rows += more
+    where = report.where or tuple(dict.fromkeys(row.where for row in rows if row.where))
+    return Report(report.subject, tuple(rows), facts, where, _replays(f, repr(base), rows, settings))
+
+
+def _at_sizes(f: Callable, text: str, given: Sizes, settings: dict[str, Any]) -> tuple[list[Row], str]:
+    """The rows that fail at other sizes, and one line on all of them."""
+    rows: list[Row] = []
+    tried, refused = 0, {}
+    for other in sizes.others(dimensions(text), given):
+        variant = sized(text, other)
+        if why := sizes.refusal(f, variant, settings["seed"]):
+            refused.setdefault(why, []).append(sizes.shown(other))
+            continue
+        report = check(f, *values(arguments(variant), settings["seed"]), **{**settings, **SIZED})
+        where = report.where[0] if report.where else ""
+        rows += [dataclasses.replace(row, variant=variant, where=row.where or where) for row in report.failures]
+        tried += 1
+    failed = len({row.variant for row in rows})
+    facts = [f"{sizes.shown(given)}, and {tried} others " + (f"of which {failed} fail" if failed else "hold")]
+    facts += [f"the function refuses {'; '.join(those)}: {why}" for why, those in refused.items()]
+    return rows, "; ".join(facts)
+
+
+def _replays(f: Callable, given: str, rows: Sequence[Row], settings: dict[str, Any]) -> tuple[str, ...]:
+    """The calls that repeat the failures of variants and sizes."""
+    named = {name: settings[name] for name in ("reference", "reference_vjp") if settings[name] is not None}
+    more = [f"{name}={name_of(value)}" for name, value in named.items()]
+    more += [f"seed={settings['seed']}"] if settings["seed"] else []
+    lines = []
+    for variant in dict.fromkeys(row.variant for row in rows if row.variant):
+        own = [repr(variant)] if is_text(variant) else [given, f"sweep={variant!r}"]
+        lines.append(f"check({', '.join((name_of(f), *own, *more))})")
+    return tuple(lines)
 
 
 def assert_ok(f: Callable, *args: Any, **settings: Any) -> None:

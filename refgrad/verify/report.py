@@ -35,6 +35,7 @@ class Row:
     allowed: float | None = None
     note: str = ""
     where: str = ""  # file:line of the method that is meant, where a rule has several
+    variant: str = ""  # of the arguments, where they are not the given ones
 
     @builtins.property
     def failed(self) -> bool:
@@ -46,7 +47,8 @@ class Row:
         index = "" if self.index is None else "[" + ", ".join(map(str, self.index)) + "]"
         numbers = map(number, (self.got, self.expected, self.error, self.allowed))
         verdict = self.verdict + (f": {self.note}" if self.note else "")
-        return (self.property, self.argument, index, *numbers, verdict)
+        argument = self.argument + (f" at {self.variant}" if self.variant else "")
+        return (self.property, argument, index, *numbers, verdict)
 
 
 HEADER = ("property", "argument", "index", "got", "expected", "error", "allowed", "verdict")
@@ -57,13 +59,15 @@ class Report:
     """The outcome of `check`. Prints as a table; `ok` is False as soon as one row failed.
 
     `facts` says under what conditions the rows hold: oracle, matmul precision, dtypes, draws, device, limits.
-    `where` is `file:line` of each backward rule concerned.
+    `where` is `file:line` of each backward rule concerned. `replays` are the calls that repeat what failed at variants
+    of the arguments.
     """
 
     subject: str
     rows: tuple[Row, ...]
     facts: Mapping[str, str]
     where: tuple[str, ...] = ()
+    replays: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -85,12 +89,14 @@ class Report:
         lines = [f"{self.subject}: {outcome}", *(f"{k}: {v}" for k, v in self.facts.items())]
         if failed and self.where:
             lines += [f"rule: {where}" for where in self.where]
+        lines += [f"replay: {call}" for call in self.replays]
         return "\n".join([*lines, _table(_glance(self.rows))])
 
     def summary(self) -> str:
         """The failures alone, with the file and line of the backward rule: what `assert_ok` raises."""
         lines = [f"{self.subject}: {len(self.failures)} of {len(self.rows)} rows fail"]
         lines += [f"rule: {where}" for where in self.where]
+        lines += [f"replay: {call}" for call in self.replays]
         return "\n".join([*lines, _table(self.failures)])
 
     def data(self) -> dict[str, Any]:
@@ -100,7 +106,7 @@ class Report:
             for row in self.rows
         ]
         facts = {"subject": self.subject, "ok": self.ok, "facts": dict(self.facts)}
-        return {**facts, "where": list(self.where), "rows": rows}
+        return {**facts, "where": list(self.where), "replays": list(self.replays), "rows": rows}
 
     def json(self) -> str:
         """`data()` as JSON text."""
