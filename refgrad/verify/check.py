@@ -5,127 +5,116 @@
 """
 
 import contextlib
-import dataclasses
+import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
-from refgrad.verify import sizes
+from refgrad.jaxpr.rules import HI
 from refgrad.verify.allowance import C
-from refgrad.verify.arguments import arguments, dimensions, is_text, sized, types, values
+from refgrad.verify.arguments import is_text
 from refgrad.verify.blame import blame
 from refgrad.verify.case import PRECISION, Case
+from refgrad.verify.causes import explained
+from refgrad.verify.clock import Clock, OutOfTime
 from refgrad.verify.exact_oracle import BUDGET
+from refgrad.verify.intents import Intent
 from refgrad.verify.oracle import default_device, truth_device
-from refgrad.verify.properties import PROPERTIES
+from refgrad.verify.properties import EAGERLY, PROPERTIES
 from refgrad.verify.properties.methods import METHODS
 from refgrad.verify.properties.structure import broken, explain
 from refgrad.verify.report import COMPILER, FAIL, Report, Row
-from refgrad.verify.sizes import Sizes
-from refgrad.verify.subject import Subject, name_of
+from refgrad.verify.sizes import described, replays
+from refgrad.verify.subject import Subject
 from refgrad.verify.sweep import at_variants
-
-SIZED: dict[str, Any] = {"order": 1, "properties": ("structure", "accuracy")}  # of the check at each other size
 
 
 def check(
     f: Callable,
     *args: Any,
-    order: int = 2,
+    kwargs: Mapping[str, Any] | None = None,
+    argnums: int | Sequence[int] | None = None,
     reference: Callable | None = None,
     reference_vjp: Callable | None = None,
+    intent: Intent | None = None,
+    tolerance: float | None = None,
     sweep: bool | str = False,
+    order: int = 2,
+    seconds: float | None = None,
     properties: Sequence[str] | None = None,
     seed: int = 0,
     draws: int = 8,
 ) -> Report:
     """Check the custom rules inside `f` at `args`: against the truth, and under JAX's transformations.
 
-    `f` is a `custom_vjp` or `custom_jvp` function, a HiPrim, or any function with such rules inside; `args` are
-    pytrees, and every floating or complex array among their leaves is checked. Truth is found, not supplied: the
-    derivative of `f` without its rules in exact arithmetic, or by float64 autodiff where that takes more than 10⁸
-    scalar operations, single entries confirmed. For a rule that is meant to differ from it, `reference` is a function
-    with the meant gradient, or `reference_vjp(cotangent, *args)` gives the meant cotangents, one per argument.
-    `sweep=True` also tries special variants of the arguments: zeros, ties, equal, tiny, large and infinite entries. The
-    one argument may be text, such as "f32[b,s,h] f32[h] i32[b]<10": normal floats and integers below the bound are
-    drawn from `seed`, and with `sweep` other sizes of the named dimensions are tried. Each failure prints the call that
-    repeats it; there `sweep` is the name of one variant.
-    `order=1` leaves second order out; `properties` names those to run, of `PROPERTIES` (all of them by default);
-    `draws` cotangents are drawn from `seed`.
+    `f` is a `custom_vjp` or `custom_jvp` function, a HiPrim, or any function with such rules inside. Truth is found,
+    not supplied: the derivative of `f` without its rules in exact arithmetic, or by float64 autodiff where that takes
+    more than 10⁸ scalar operations, single entries confirmed.
 
-    Raises ValueError for an unknown property, order or number of draws, TypeError where nothing can be differentiated
-    (no floating argument; or neither a rule nor a reverse mode), and whatever `f(*args)` itself raises.
+    Args:
+      f: the function under check, called as `f(*args, **kwargs)`.
+      *args: pytrees; every floating or complex array among their leaves is differentiated. Or one text, such as
+        "f32[b,s,h] f32[h] i32[b]<10": normal floats, and integers below the bound, are drawn from `seed`.
+      kwargs: keyword arguments, differentiated likewise.
+      argnums: the positions of `args` to differentiate, as for `jax.grad`; everything else is held constant.
+      reference: a function with the meant gradient, for a rule that is meant to differ from its forward's.
+      reference_vjp: the meant cotangents as `reference_vjp(cotangent, *args)`: one per argument, None for zero.
+      intent: one of `refgrad.verify.intents`, for rules that differ in a way that has a name.
+      tolerance: relative error up to which the rule is meant to be right, such as that of a solver. It is allowed in
+        every comparison; the rounding of a dtype is allowed in any case.
+      sweep: also try special variants of the arguments: zeros, ties, equal, tiny, large and infinite entries. Other
+        sizes of dimensions that a text names are tried, too. The report has the call that repeats each failure; in it,
+        `sweep` is the name of the one variant to try.
+      order: 1 leaves second order out.
+      seconds: budget of wall time. The most telling properties run first, and a program once started is finished; what
+        the budget did not reach is named, and the report is then neither `ok` nor wrong but "partial".
+      properties: names of those to run, of `PROPERTIES`; all of them by default.
+      seed: seed of the random cotangents.
+      draws: how many cotangents are drawn.
+
+    Returns:
+      A `Report`: it prints as a table, and has `.ok`, `.status`, `.causes`, `.rows` and `.json()`.
+
+    Raises:
+      ValueError: for an unknown property, or a number out of its bounds.
+      TypeError: where nothing can be differentiated (no floating argument; or neither a rule nor a reverse mode).
+      Exception: whatever `f(*args)` itself raises.
+
+    Example:
+      >>> check(my_op, x, w, tolerance=1e-5).ok
+      True
     """
     names = _names(properties, order, draws)
-    settings = {"order": order, "reference": reference, "reference_vjp": reference_vjp, "seed": seed, "draws": draws}
+    _one_reference(reference, reference_vjp, intent)
+    _positive("tolerance", tolerance, 1.0, "the relative error up to which the rule is meant to be right, such as 1e-5")
+    _positive("seconds", seconds, math.inf, "the wall time that the check may take, such as 10")
+    clock = Clock(seconds)
+    meant = {"reference": reference, "reference_vjp": reference_vjp, "intent": intent}
     if len(args) == 1 and is_text(args[0]):
-        return _described(f, args[0], sweep, {**settings, "properties": properties})
-    subject = Subject.of(f, args)
-    case = Case(subject, **settings)
-    with jax.default_matmul_precision(PRECISION):
-        rows = [] if isinstance(sweep, str) else _rows(case, names)
+        settings = {"kwargs": kwargs, "argnums": argnums, **meant, "tolerance": tolerance, "sweep": sweep}
+        settings |= {"order": order, "properties": properties, "draws": draws}
+        return described(check, f, args[0], settings, seed, clock)
+    subject = Subject.of(f, args, kwargs, argnums)
+    case = Case(subject, draws=draws, seed=seed, order=order, **meant, tolerance=tolerance or 0.0, clock=clock)
+    with jax.default_matmul_precision(PRECISION), clock.reporting(subject.title):
+        rows, left_out = ([], []) if isinstance(sweep, str) else _rows(case, names)
         broken = bool(rows) and not rows[0].argument
         facts = {} if broken else _facts(case)
         if sweep and not broken:
             swept = at_variants(case, sweep if isinstance(sweep, str) else "")
-            rows, facts["sweep"] = [*rows, *swept.rows], swept.fact
+            rows, left_out, facts["sweep"] = rows + swept.rows, left_out + swept.left_out, swept.fact
         where = _where(case, rows) if any(row.failed for row in rows) else ()
-    return Report(subject.title, tuple(rows), facts, where, _replays(f, "*args", rows, settings))
-
-
-def _described(f: Callable, text: str, sweep: bool | str, settings: dict[str, Any]) -> Report:
-    """`check` at arguments that are drawn, and with `sweep=True` at other sizes of them."""
-    seed, names = settings["seed"], dimensions(text)
-    with types(text):
-        given = sizes.base(f, text, seed)
-        base = sized(text, given)
-        report = check(f, *values(arguments(base), seed), sweep=sweep, **settings)
-        rows, facts = [*report.rows], {**report.facts}
-        if sweep is True and names:
-            more, facts["sizes"] = _at_sizes(f, text, given, settings)
-            rows += more
-    where = report.where or tuple(dict.fromkeys(row.where for row in rows if row.where))
-    return Report(report.subject, tuple(rows), facts, where, _replays(f, repr(base), rows, settings))
-
-
-def _at_sizes(f: Callable, text: str, given: Sizes, settings: dict[str, Any]) -> tuple[list[Row], str]:
-    """The rows that fail at other sizes, and one line on all of them."""
-    rows: list[Row] = []
-    tried, refused = 0, {}
-    for other in sizes.others(dimensions(text), given):
-        variant = sized(text, other)
-        if why := sizes.refusal(f, variant, settings["seed"]):
-            refused.setdefault(why, []).append(sizes.shown(other))
-            continue
-        report = check(f, *values(arguments(variant), settings["seed"]), **{**settings, **SIZED})
-        where = report.where[0] if report.where else ""
-        rows += [dataclasses.replace(row, variant=variant, where=row.where or where) for row in report.failures]
-        tried += 1
-    failed = len({row.variant for row in rows})
-    facts = [f"{sizes.shown(given)}, and {tried} others " + (f"of which {failed} fail" if failed else "hold")]
-    facts += [f"the function refuses {'; '.join(those)}: {why}" for why, those in refused.items()]
-    return rows, "; ".join(facts)
-
-
-def _replays(f: Callable, given: str, rows: Sequence[Row], settings: dict[str, Any]) -> tuple[str, ...]:
-    """The calls that repeat the failures of variants and sizes."""
-    named = {name: settings[name] for name in ("reference", "reference_vjp") if settings[name] is not None}
-    more = [f"{name}={name_of(value)}" for name, value in named.items()]
-    more += [f"seed={settings['seed']}"] if settings["seed"] else []
-    lines = []
-    for variant in dict.fromkeys(row.variant for row in rows if row.variant):
-        own = [repr(variant)] if is_text(variant) else [given, f"sweep={variant!r}"]
-        lines.append(f"check({', '.join((name_of(f), *own, *more))})")
-    return tuple(lines)
+    calls = replays(f, rows, "*args", {"argnums": argnums, **meant}, seed)
+    return Report(subject.title, tuple(rows), facts, where, tuple(left_out), calls)
 
 
 def assert_ok(f: Callable, *args: Any, **settings: Any) -> None:
     """`check(f, *args, **settings)` for a test.
 
-    Raises AssertionError with the rows that failed and the file and line of the backward rule. Where the rule is right
-    and XLA's compiled program is not, it warns.
+    Raises AssertionError with the rows that failed and the file and line of the backward rule, or with what the budget
+    of seconds left out. Where the rule is right and XLA's compiled program is not, it warns.
     """
     report = check(f, *args, **settings)
     if not report.ok:
@@ -135,6 +124,21 @@ def assert_ok(f: Callable, *args: Any, **settings: Any) -> None:
         warnings.warn(
             f"{report.subject}: the rule is right, XLA's compiled program is not ({', '.join(names)})", stacklevel=2
         )
+
+
+def _one_reference(reference: Callable | None, reference_vjp: Callable | None, intent: Intent | None) -> None:
+    given = {"reference": reference, "reference_vjp": reference_vjp, "intent": intent}
+    if len(named := [name for name, value in given.items() if value is not None]) > 1:
+        raise ValueError(f"{' and '.join(named)} each say what is meant: give one of them")
+    if intent is not None and not isinstance(intent, Intent):
+        way = "intents.straight_through, stop, clip(lo, hi), reversal(scale) or finite(bound)"
+        raise ValueError(f"intent is {intent!r}, but must be a value of refgrad.verify.intents: {way}")
+
+
+def _positive(name: str, value: float | None, most: float, meaning: str) -> None:
+    if value is not None and not 0 < value < most:
+        bound = "above 0" if most == math.inf else f"above 0 and below {most:g}"
+        raise ValueError(f"{name} is {value!r}, but must be {bound}: {meaning}")
 
 
 def _names(properties: Sequence[str] | None, order: int, draws: int) -> list[str]:
@@ -149,18 +153,36 @@ def _names(properties: Sequence[str] | None, order: int, draws: int) -> list[str
     return [name for name in PROPERTIES if properties is None or name in properties]
 
 
-def _rows(case: Case, names: Sequence[str]) -> list[Row]:
-    """The rows of the properties, or the one that says why the rule cannot be run."""
+def _rows(case: Case, names: Sequence[str]) -> tuple[list[Row], list[str]]:
+    """The rows of the properties, or the one that says why the rule cannot be run; and what time did not allow."""
+    rows: list[Row] = []
+    left_out: list[str] = []
     try:
-        refused = broken(case)
-        if any(row.failed for row in refused):
-            return refused
-        names = [name for name in names if name in METHODS] if refused else names
-        return [*refused, *(row for name in names for row in PROPERTIES[name](case))]
+        case.clock.doing = "compiling the rule"
+        rows += broken(case)
+        if any(row.failed for row in rows) and case.jitted:
+            return rows, []
+        if not case.jitted:
+            names = [name for name in names if name in EAGERLY]
+        elif rows:
+            names = [name for name in names if name in METHODS]
+        if not any(rule.kind == HI for rule in case.rules):
+            names = [name for name in names if name not in METHODS]
+        for name in names:
+            case.clock.doing = name
+            try:
+                case.clock.check()
+                rows.extend(PROPERTIES[name](case))
+            except OutOfTime:
+                left_out.append(name)
+        if any(row.failed for row in rows):
+            case.clock.doing = "looking for the cause"
+            rows = explained(case, rows)
     except jax.errors.UnexpectedTracerError as error:  # a rule that stores a tracer fails when it is next traced
         if not case.rules:
             raise
-        return [Row("structure", "", FAIL, note=explain(error))]
+        return [Row("structure", "", FAIL, note=explain(error))], []
+    return rows, left_out
 
 
 def _facts(case: Case) -> dict[str, str]:
@@ -171,9 +193,12 @@ def _facts(case: Case) -> dict[str, str]:
         "matmul precision": f"{PRECISION}, in the rule and in truth",
         "allowance": f"{C:g}·ε·√n of each argument's dtype",
         "draws": f"{case.draws} cotangents, seed {case.seed}",
-        "device": f"{device.device_kind} × {jax.device_count()}",
+        "device": f"{device.device_kind} × {jax.device_count()}"
+        + ("" if jax.device_count() > 1 else ": shard_map is not looked at, which takes two"),
     }
-    if case.limits:
+    if case.tolerance:
+        facts["tolerance"] = f"{case.tolerance:g} in every comparison"
+    if case.jitted and case.limits:
         facts["limits"] = "; ".join(case.limits)
     if not case.rules:
         facts["rules"] = "none inside: what is checked is autodiff itself"
@@ -184,7 +209,7 @@ def _truth(case: Case, device: Any) -> dict[str, str]:
     """What the truth is, and why it is not exact arithmetic."""
     exact, oracle = case.own.exact, case.own.oracle
     if exact.whole:
-        kind = "the reference" if case.referred else "the plain forward"
+        kind = case.referred or "the plain forward"
         rest = f"; {len(left)} entries by float64 autodiff" if (left := case.points.open) else ""
         return {"truth": f"exact arithmetic on {kind}, {exact.spent:.1e} of {BUDGET:.0e} scalar operations{rest}"}
     facts = {"truth": f"{oracle.kind}, in float64", "truth computed on": truth_device(oracle, device)}

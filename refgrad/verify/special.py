@@ -37,6 +37,11 @@ def _first(value: float) -> Edit:
     return edit
 
 
+def cycles(numbers: Sequence[float], size: int) -> list[Edit]:
+    """Return edits that fill a leaf with the numbers in turn, as many of them as a leaf of that size needs."""
+    return [cycle(numbers[k : k + size]) for k in range(0, len(numbers), size)]
+
+
 def _entry(value: float) -> Edit:
     """Return the edit of the first entry."""
 
@@ -136,8 +141,10 @@ def _edits(subject: Subject, constants: Sequence[float]) -> Iterator[tuple[str, 
     """Yield a label and the new arrays, by their place among the differentiated leaves and the others."""
     leaves = [*subject.diff, *subject.rest]
     names = [subject.names[i] for i in (*subject.floats, *subject.others)]
-    extra = {"constants": cycle(constants)} if constants else {}
-    suited = [changes(x) | extra if i < len(subject.diff) and np.size(x) else changes(x) for i, x in enumerate(leaves)]
+    suited = [dict(changes(x)) for x in leaves]
+    for found, x in zip(suited, subject.diff, strict=False):
+        edits = cycles(constants, np.size(x)) if np.size(x) else []
+        found.update({f"constants {k}" if k else "constants": edit for k, edit in enumerate(edits)})
     for change in dict.fromkeys(name for found in suited for name in found):
         if change in TOGETHER and len(subject.diff) > 1:
             yield (

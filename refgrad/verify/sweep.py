@@ -6,8 +6,9 @@ already. Rounding is blamed on the rule only where the function itself is accura
 
 import dataclasses
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
@@ -26,17 +27,19 @@ from refgrad.verify.report import FAIL, Row
 from refgrad.verify.special import MOST, Variant
 
 OPERATIONS = 2 * 10**7  # scalar operations of exact arithmetic for all variants together
-CONSTANTS = 8  # of the program, tried as values of the arguments
+CONSTANTS = 4  # of the program, tried as values of the arguments
+ASIDE = 1 / 8  # relative distance of values beside them
 DIGITS = 1e-6  # relative error of the function in float64 beyond which its rule is not judged in float64
 FLOOR = 1e-7  # of an output, relative to the largest one: below it, its own relative error says nothing
 BETTER = 4  # times smaller: an error of autodiff beside which the rule's rounding is a fault
 
 
 class Swept(NamedTuple):
-    """The rows that failed, and one line on all that was tried."""
+    """The rows that failed, one line on all that was tried, and what time did not allow."""
 
     rows: list[Row]
     fact: str
+    left_out: list[str]
 
 
 def at_variants(case: Case, only: str = "") -> Swept:
@@ -44,29 +47,35 @@ def at_variants(case: Case, only: str = "") -> Swept:
 
     Raises ValueError where there is no variant of that name.
     """
-    if not case.rules:
-        return Swept([], "left out: there is no rule inside")
-    if not case.own.exact.whole and case.meant is None:
-        return Swept([], f"left out, since it needs exact arithmetic: {case.own.exact.why}")
+    if reason := _obstacle(case):
+        return Swept([], f"left out: {reason}", [])
     every = list(special.variants(case.subject, _constants(case)))
     most = min(MOST, len(every), int(OPERATIONS / _operations(case)))
-    most = 0 if most < 2 else most
-    tried = [v for v in every if v.label == only] if only else sample(every, most)
+    tried = [v for v in every if v.label == only] if only else sample(every, most) if most > 1 else []
     if only and not tried:
         raise ValueError(f"no variant {only!r} of these arguments: there are {', '.join(v.label for v in every)}")
-    if not tried:
-        return Swept(
-            [], "left out: there are no variants" if most else "left out: exact arithmetic would take too long"
-        )
-    found = {variant.label: _judged(case, variant, OPERATIONS / max(most, 1)) for variant in tried}
+    found: dict[str, list[Row] | None] = {}
+    for variant in tried:
+        case.clock.doing = f"sweep, {variant.label}"
+        if not case.clock.over:
+            found[variant.label] = _judged(case, variant, OPERATIONS / max(most, 1))
     rows = [row for failures in found.values() for row in failures or ()]
     judged = sum(failures is not None for failures in found.values())
     failed = len({row.variant for row in rows})
-    outcome = (
-        f"{failed} of {judged} variants of the arguments fail" if failed else f"{judged} variants of the arguments hold"
-    )
-    more = f", {len(tried) - judged} lie outside the domain" if judged < len(tried) else ""
-    return Swept(rows, outcome + more)
+    outcome = f"{failed} of {judged} variants of the arguments fail" if failed else f"{judged} variants hold"
+    more = f"; the function is not defined at {len(found) - judged} others" if judged < len(found) else ""
+    return Swept(rows, outcome + more, ["sweep"] if len(found) < len(tried) else [])
+
+
+def _obstacle(case: Case) -> str:
+    """The reason why variants cannot be judged; empty where they can."""
+    if not case.rules:
+        return "there is no rule inside"
+    if not case.jitted:
+        return "the rule cannot be compiled"
+    if not case.own.exact.whole and case.meant is None:
+        return f"it needs exact arithmetic: {case.own.exact.why}"
+    return ""
 
 
 def _operations(case: Case) -> float:
@@ -76,14 +85,14 @@ def _operations(case: Case) -> float:
 
 
 def _constants(case: Case) -> list[float]:
-    """Return numbers of the program where it may branch: those that stand in it as scalars, and their negatives."""
+    """Return numbers at which the program may branch: its scalar constants, and some to either side; of both signs."""
     truth = case.own.exact.truth
     if truth is None:
         return []
     literals = (v.val for eqn in equations(truth.program) for v in eqn.invars if isinstance(v, Literal))
-    numbers = dict.fromkeys(float(x) for x in literals if np.ndim(x) == 0 and is_float(x) and not np.iscomplexobj(x))
-    found = [x for x in numbers if np.isfinite(x) and abs(x) not in np.abs(special.SIMPLE)][:CONSTANTS]
-    return [*found, *(-x for x in found)]
+    numbers = dict.fromkeys(abs(float(x)) for x in literals if np.ndim(x) == 0 and is_float(x) and np.isrealobj(x))
+    found = [x for x in numbers if np.isfinite(x) and x not in special.SIMPLE][:CONSTANTS]
+    return [sign * step * x for step in (1, 1 + ASIDE, 1 - ASIDE) for x in found for sign in (1, -1)]
 
 
 def _judged(case: Case, variant: Variant, operations: float) -> list[Row] | None:
@@ -120,8 +129,7 @@ def _outputs(other: Case) -> Leaves:
 
 def _gradients(other: Case, values: Leaves) -> list[Row]:
     """The failing rows that are not the function's own rounding, nor that of autodiff around the rules."""
-    every = list(first_draw(other))
-    failed = [row for row in every if row.failed]
+    failed = [row for row in first_draw(other) if row.failed and not _indefinite(other, row)]
     if not failed:
         return []
     truth = _outputs(other)
@@ -138,6 +146,17 @@ def _gradients(other: Case, values: Leaves) -> list[Row]:
     return [] if _inherited(other, kept) else kept
 
 
+def _indefinite(other: Case, row: Row) -> bool:
+    """True where an argument is infinite, and autodiff is not finite either: 0 · ∞ of a limit that nobody takes."""
+    if row.index is None or all(np.isfinite(to_wide(x)).all() for x in (*other.diff, *filter(is_float, other.rest))):
+        return False
+    return other.first.autodiff is None or not np.isfinite(_leaf(other, row, other.first.autodiff)[row.index])
+
+
+def _leaf(other: Case, row: Row, leaves: Leaves) -> np.ndarray:
+    return leaves[other.subject.arguments.index(row.argument)]
+
+
 def _off(values: Leaves, truth: Leaves) -> float:
     """The largest relative error of an output, entry by entry: above a floor of rounding in the largest one."""
     worst = 0.0
@@ -149,12 +168,20 @@ def _off(values: Leaves, truth: Leaves) -> float:
 
 
 def _worse(other: Case, row: Row) -> bool:
-    """True where the rule is not finite, or autodiff is better by far at the same entry."""
+    """True where the rule is not finite, or autodiff is better by far. Subnormal arguments may be flushed to 0."""
     if row.got is None or not np.isfinite(row.got) or other.first.autodiff is None:
         return True
-    i = other.subject.arguments.index(row.argument)
-    autodiff, truth = other.first.autodiff[i][row.index], other.points.truth[i][row.index]
-    return bool(BETTER * abs(autodiff - truth) < abs(row.got - truth))
+    autodiff, truth = _leaf(other, row, other.first.autodiff), _leaf(other, row, other.points.truth)
+    if any(_subnormal(x) for x in other.diff):
+        return False
+    with np.errstate(invalid="ignore"):
+        off = largest(np.where(np.isnan(truth), 0.0, autodiff - truth))
+    return bool(BETTER * off < abs(row.got - truth[row.index]))
+
+
+def _subnormal(x: Any) -> bool:
+    size = np.abs(to_wide(x))
+    return bool(np.any((size > 0) & (size < float(jnp.finfo(x.dtype).tiny))))
 
 
 def _inherited(other: Case, rows: list[Row]) -> bool:
@@ -162,7 +189,7 @@ def _inherited(other: Case, rows: list[Row]) -> bool:
     if not rows or is_rule(other.subject.f) or other.first.autodiff is None:
         return False
     for row in rows:
-        i = other.subject.arguments.index(row.argument)
-        if errors(np.asarray(row.got), other.first.autodiff[i][row.index]) > LARGEST * abs(row.got or 0.0):
+        autodiff = _leaf(other, row, other.first.autodiff)[row.index]
+        if errors(np.asarray(row.got), autodiff) > LARGEST * abs(row.got or 0.0):
             return False
     return blame(other.subject.f, *other.subject.args).ok
