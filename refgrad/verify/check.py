@@ -102,7 +102,7 @@ def check(
         rows, left_out = ([], []) if isinstance(sweep, str) else _rows(case, names)
         broken = bool(rows) and not rows[0].argument
         facts = {} if broken else _facts(case)
-        if sweep and not broken:
+        if sweep and not any(row.failed for row in rows):
             swept = at_variants(case, sweep if isinstance(sweep, str) else "")
             rows, left_out, facts["sweep"] = rows + swept.rows, left_out + swept.left_out, swept.fact
         where = _where(case, rows) if any(row.failed for row in rows) else ()

@@ -37,7 +37,8 @@ def described(
         report = run(arguments.sized(text, given), settings)
         rows, left_out, where, facts = [*report.rows], [*report.left_out], [*report.where], {**report.facts}
         tried, refused = 0, {}
-        for sizes in others(names, given) if names and settings["sweep"] is True else ():
+        swept = settings["sweep"] is True and not report.failures
+        for sizes in others(names, given) if swept else ():
             variant = arguments.sized(text, sizes)
             if clock.over:
                 left_out.append(f"sizes {shown(sizes)}")
