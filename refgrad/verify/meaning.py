@@ -43,7 +43,10 @@ class Meaning:
         if reference_vjp is not None:
             pull = functools.partial(_given, subject, reference_vjp)
             return dataclasses.replace(meaning, cotangents=pull, name="the cotangents given as reference_vjp")
-        return meaning if intent is None else meaning.under(intent)
+        if intent is not None:
+            meaning = meaning.under(intent)
+            jax.eval_shape(meaning.plain, subject.diff, subject.rest)  # an intention may not fit the shapes
+        return meaning
 
     def under(self, intent: Intent) -> "Meaning":
         """Return the same changed by an intention."""
