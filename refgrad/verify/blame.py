@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr
 
+from refgrad.jaxpr.authors import is_library
 from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.methods import lacked
 from refgrad.jaxpr.programs import trace
@@ -41,11 +42,11 @@ def blame(f: Callable, *args: Any, cotangent: Any = None, seed: int = 0, **kwarg
     for x in arrays:
         if isinstance(x, Tracer | jax.ShapeDtypeStruct):
             raise ValueError(f"blame runs the function on real values, got {x}: call it outside jit, with arrays")
-    first = Recorder()
+    library = is_library(f)
+    first = Recorder(library=library)
     first.run(program, arrays)
-    upstream = _upstream(
-        first.calls, program, arrays, lambda ys: _cotangents(ys, tree, program.out_avals, cotangent, seed)
-    )
+    cotangents = lambda ys: _cotangents(ys, tree, program.out_avals, cotangent, seed)  # noqa: E731
+    upstream = _upstream(first.calls, program, arrays, cotangents, library)
     judged = [_judge(i, call, ct) for i, (call, ct) in enumerate(zip(first.calls, upstream, strict=True))]
     rows = [row for row, _ in judged]
     for i, row in reversed(list(enumerate(rows))):  # the innermost first
@@ -56,14 +57,16 @@ def blame(f: Callable, *args: Any, cotangent: Any = None, seed: int = 0, **kwarg
     return Blame(tuple(rows), unseen, tuple(limits))
 
 
-def _upstream(calls: list[Call], program: ClosedJaxpr, arrays: list, cotangents: Callable[[list], list]) -> list[list]:
+def _upstream(
+    calls: list[Call], program: ClosedJaxpr, arrays: list, cotangents: Callable[[list], list], library: bool
+) -> list[list]:
     """The cotangents of the float outputs of every call."""
     floats = [x for x in arrays if is_float(x)]
 
     def tapped(taps, floats):
         given = iter(floats)
         inputs = [next(given) if is_float(x) else x for x in arrays]
-        return [y for y in Recorder(calls, taps).run(program, inputs) if is_float(y)]
+        return [y for y in Recorder(calls, taps, library).run(program, inputs) if is_float(y)]
 
     def pull():
         # with respect to the arguments as well: there are functions of JAX that fail where only some of theirs move

@@ -70,7 +70,7 @@ class Call:
     @property
     def plain(self) -> Flat:
         """Its forward without rules, in flat form."""
-        return self._flat(Plain(jvp=True).call(self.rule.forward))
+        return self._flat(Plain(jvp=True, library=self.rule.of_jax).call(self.rule.forward))
 
     def _flat(self, program: Callable[..., Sequence]) -> Flat:
         """`program` as `(floats, others) → (float outputs, other outputs)`, at the types of the call's inputs only."""
@@ -105,8 +105,8 @@ class Recorder(Unrolled, Plain):
     device decides for itself, and those inside a solver, a kernel or a function with a rule of JAX's own.
     """
 
-    def __init__(self, known: Sequence[Call] = (), taps: Sequence[list] = ()) -> None:
-        super().__init__(jvp=True)
+    def __init__(self, known: Sequence[Call] = (), taps: Sequence[list] = (), library: bool = False) -> None:
+        super().__init__(jvp=True, library=library)
         self.known = known
         self.taps = list(taps)
         self.calls: list[Call] = []
@@ -129,7 +129,7 @@ class Recorder(Unrolled, Plain):
             if self.can_unroll(eqn):
                 return self.unroll(eqn, values)
         self.unseen |= dict.fromkeys(f"{line(e) or 'a rule'}: inside {eqn.primitive.name}" for e in held)
-        return Plain(jvp=True).equation(eqn, values)
+        return Plain(jvp=True, library=self.library).equation(eqn, values)
 
     def on_devices(self, eqn: JaxprEqn) -> bool:
         """Return True for a `shard_map` that is not inside another."""
@@ -145,7 +145,7 @@ class Recorder(Unrolled, Plain):
     def note(self, rule: RuleCall, values: Sequence[Any]) -> list:
         """Record one call and run its plain forward, its outputs tapped."""
         index = len(self.calls)
-        place = line(rule.eqn) or self.place
+        place = line(rule.eqn) or self.place or rule.defined
         self.calls.append(Call(rule, place, self.trips, self.within, list(values), self.devices))
         if self.known and self.known[index].kept:
             outputs = list(self.bind(rule.eqn, values))

@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from refgrad.jaxpr import methods
+from refgrad.jaxpr.authors import is_library
 from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.programs import equations
 from refgrad.jaxpr.rules import HI, RuleCall, rule_of
@@ -33,7 +34,7 @@ from refgrad.verify.numbers import (
 )
 from refgrad.verify.oracle import Leaves, Wide
 from refgrad.verify.points import Points, suspects
-from refgrad.verify.rules import without_rules
+from refgrad.verify.rules import Plain, described, remaining_rules, without_rules
 from refgrad.verify.subject import Flat, Subject, pullback
 from refgrad.verify.widen import is_narrow
 
@@ -74,7 +75,8 @@ class Case:
         self.meant = reference_vjp
         self.excuses = True  # whether a failing rule is tried without the compiler before it is blamed
         self.referred = reference is not None
-        self.plain: Flat = without_rules(subject.flat(reference), jvp=True)
+        self.library = reference is None and is_library(subject.f)  # a function of JAX's own is under check
+        self.plain: Flat = without_rules(subject.flat(reference), jvp=True, library=self.library)
 
     def variant(self, f: Callable) -> "Case":
         """The same case for a function that differs in its rule alone: truth and autodiff are shared."""
@@ -107,10 +109,24 @@ class Case:
         return typed
 
     @functools.cached_property
-    def rules(self) -> list[RuleCall]:
-        """The calls of rules inside `f`, JAX's own functions left out. Raises what `f` raises."""
+    def staged(self) -> list[RuleCall]:
+        """Every call of a rule inside `f`. Raises what `f` raises."""
         program = jax.make_jaxpr(self.flat)(self.diff, self.rest)
-        return [rule for rule in map(rule_of, equations(program)) if rule is not None and not rule.of_jax]
+        return [rule for rule in map(rule_of, equations(program)) if rule is not None]
+
+    @functools.cached_property
+    def rules(self) -> list[RuleCall]:
+        """Those that truth leaves out, so that they are judged."""
+        stripped = Plain(jvp=True, library=self.library)
+        return [rule for rule in self.staged if stripped.drops(rule.eqn)]
+
+    @property
+    def about(self) -> str:
+        """The rules that are judged, where none of them is a user's."""
+        if any(not rule.of_jax for rule in self.rules):
+            return ""
+        applied = () if self.rules else remaining_rules(self.subject.f, *self.subject.args)
+        return described(self.staged, self.rules, applied)
 
     @functools.cached_property
     def method_cases(self) -> list[MethodCase]:

@@ -117,8 +117,8 @@ def _facts(case: Case) -> dict[str, str]:
     }
     if case.limits:
         facts["limits"] = "; ".join(case.limits)
-    if not case.rules:
-        facts["rules"] = "none inside: what is checked is autodiff itself"
+    if case.about:
+        facts["rules"] = case.about
     return facts
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import jax
 
+from refgrad.jaxpr.authors import code_location
 from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.hiprim import prim_of
 from refgrad.jaxpr.methods import OPTIONAL, Places, backward, has, is_hiprim, locations
-from refgrad.jaxpr.rules import HI, VJP, RuleCall, code_location
+from refgrad.jaxpr.rules import HI, VJP, RuleCall
 from refgrad.verify.calls import Call, Recorder
 from refgrad.verify.method_case import MethodCase
 from refgrad.verify.subject import Flat
