@@ -147,7 +147,7 @@ class Case:
     @functools.cached_property
     def method_cases(self) -> list[MethodCase]:
         """The calls of rules that have methods to be checked one by one."""
-        return method_cases.found(self.subject.f, self.flat, self.diff, self.rest, self.rules)
+        return method_cases.found(self.subject.f, self.flat, self.diff, self.rest, self.rules, self.tolerance)
 
     def lacked(self, error: Exception) -> str:
         """Return the line that says which method a rule lacks, where JAX raised `error` because of that; else ""."""

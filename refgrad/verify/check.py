@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 
-from refgrad.jaxpr.rules import HI
 from refgrad.verify.allowance import C
 from refgrad.verify.blame import blame
 from refgrad.verify.case import PRECISION, Case
@@ -158,7 +157,7 @@ def _rows(case: Case, names: Sequence[str]) -> tuple[list[Row], list[str]]:
             names = [name for name in names if name in EAGERLY]
         elif rows:
             names = [name for name in names if name in METHODS]
-        if not any(rule.kind == HI for rule in case.rules):
+        if not case.method_cases:
             names = [name for name in names if name not in METHODS]
         for name in names:
             case.clock.doing = name
