@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr
 
 from refgrad._text import short_path
+from refgrad.jaxpr.authors import is_library
 from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.methods import is_hiprim, lacked
 from refgrad.jaxpr.programs import trace
@@ -76,12 +77,13 @@ def blame(
     for x in arrays:
         if isinstance(x, Tracer | jax.ShapeDtypeStruct):
             raise ValueError(f"blame runs the function on real values, got {x}: call it outside jit, with arrays")
-    first = Recorder()
+    library = is_library(f)
+    first = Recorder(library=library)
     first.run(program, arrays)
     calls = first.calls
     if argnums is not None:
         subject = Subject.of(f, args, kwargs, argnums)
-        still = _still(program, arrays, [any(x is y for y in subject.diff) for x in arrays])
+        still = _still(program, arrays, library, [any(x is y for y in subject.diff) for x in arrays])
         calls = [dataclasses.replace(call, still=held) for call, held in zip(calls, still, strict=True)]
     if reference is not None or reference_vjp is not None:
         calls, meanings = _referred(f, calls, Subject.of(f, args, kwargs, argnums), reference, reference_vjp, intent)
@@ -90,7 +92,8 @@ def blame(
         meanings = [Meaning(call.plain).under(intent) for call in calls]
     else:
         meanings = [Meaning(call.plain) for call in calls]
-    upstream = _upstream(calls, program, arrays, lambda ys: _cotangents(ys, tree, program.out_avals, cotangent, seed))
+    cotangents = lambda ys: _cotangents(ys, tree, program.out_avals, cotangent, seed)  # noqa: E731
+    upstream = _upstream(calls, program, arrays, cotangents, library)
     judged = [
         _judge(i, call, meaning, ct, tolerance or 0.0)
         for i, (call, meaning, ct) in enumerate(zip(calls, meanings, upstream, strict=True))
@@ -104,12 +107,12 @@ def blame(
     return Blame(tuple(rows), unseen, tuple(limits))
 
 
-def _still(program: ClosedJaxpr, arrays: list, chosen: list[bool]) -> list[frozenset[int]]:
+def _still(program: ClosedJaxpr, arrays: list, library: bool, chosen: list[bool]) -> list[frozenset[int]]:
     """Return for each call the inputs that do not depend on the chosen arrays: JAX traces those that do."""
     seen: list[frozenset[int]] = []
 
     def run(moving: list) -> list:
-        given, recorder = iter(moving), Recorder()
+        given, recorder = iter(moving), Recorder(library=library)
         recorder.run(program, [next(given) if c else x for x, c in zip(arrays, chosen, strict=True)])
         traced = ((isinstance(x, Tracer) for x in call.values) for call in recorder.calls)
         seen.extend(frozenset(i for i, t in enumerate(call) if not t) for call in traced)
@@ -141,14 +144,16 @@ def _referred(
     )
 
 
-def _upstream(calls: list[Call], program: ClosedJaxpr, arrays: list, cotangents: Callable[[list], list]) -> list[list]:
+def _upstream(
+    calls: list[Call], program: ClosedJaxpr, arrays: list, cotangents: Callable[[list], list], library: bool
+) -> list[list]:
     """The cotangents of the float outputs of every call."""
     floats = [x for x in arrays if is_float(x)]
 
     def tapped(taps, floats):
         given = iter(floats)
         inputs = [next(given) if is_float(x) else x for x in arrays]
-        return [y for y in Recorder(calls, taps).run(program, inputs) if is_float(y)]
+        return [y for y in Recorder(calls, taps, library).run(program, inputs) if is_float(y)]
 
     def pull():
         # with respect to the arguments as well: there are functions of JAX that fail where only some of theirs move

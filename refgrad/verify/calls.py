@@ -80,7 +80,7 @@ class Call:
     @property
     def plain(self) -> Flat:
         """Its forward without rules, in flat form."""
-        return self._flat(Plain(jvp=True).call(self.rule.forward))
+        return self._flat(Plain(jvp=True, library=self.rule.of_jax).call(self.rule.forward))
 
     def _flat(self, program: Callable[..., Sequence]) -> Flat:
         """`program` as `(floats, others) → (float outputs, other outputs)`, at the types of the call's inputs only."""
@@ -146,7 +146,7 @@ class WholeCall(Call):
 
     @property
     def plain(self) -> Flat:
-        return without_rules(self._subject.flat(), jvp=True)
+        return without_rules(self._subject.flat(), jvp=True, library=self.rule.of_jax)
 
 
 class Recorder(Unrolled, Plain):
@@ -157,8 +157,8 @@ class Recorder(Unrolled, Plain):
     device decides for itself, and those inside a solver, a kernel or a function with a rule of JAX's own.
     """
 
-    def __init__(self, known: Sequence[Call] = (), taps: Sequence[list] = ()) -> None:
-        super().__init__(jvp=True)
+    def __init__(self, known: Sequence[Call] = (), taps: Sequence[list] = (), library: bool = False) -> None:
+        super().__init__(jvp=True, library=library)
         self.known = known
         self.taps = list(taps)
         self.calls: list[Call] = []
@@ -181,7 +181,7 @@ class Recorder(Unrolled, Plain):
             if self.can_unroll(eqn):
                 return self.unroll(eqn, values)
         self.unseen |= dict.fromkeys(f"{line(e) or 'a rule'}: inside {eqn.primitive.name}" for e in held)
-        return Plain(jvp=True).equation(eqn, values)
+        return Plain(jvp=True, library=self.library).equation(eqn, values)
 
     def on_devices(self, eqn: JaxprEqn) -> bool:
         """Return True for a `shard_map` that is not inside another."""
@@ -197,7 +197,7 @@ class Recorder(Unrolled, Plain):
     def note(self, rule: RuleCall, values: Sequence[Any]) -> list:
         """Record one call and run its plain forward, its outputs tapped."""
         index = len(self.calls)
-        place = line(rule.eqn) or self.place
+        place = line(rule.eqn) or self.place or rule.defined
         given = [_array(x, v.aval) for x, v in zip(values, rule.eqn.invars, strict=True)]
         self.calls.append(Call(rule, place, self.trips, self.within, given, self.devices))
         if self.known and self.known[index].kept:

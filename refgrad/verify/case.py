@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from refgrad.jaxpr import methods
+from refgrad.jaxpr.authors import is_library
 from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.programs import equations
 from refgrad.jaxpr.rules import HI, RuleCall, rule_of
@@ -35,6 +36,7 @@ from refgrad.verify.numbers import (
 )
 from refgrad.verify.oracle import Leaves, Wide
 from refgrad.verify.points import Points, suspects
+from refgrad.verify.rules import Plain, described, remaining_rules
 from refgrad.verify.subject import Flat, Subject, pullback
 from refgrad.verify.widen import is_narrow
 
@@ -81,6 +83,7 @@ class Case:
         self.meant = meaning.cotangents
         self.referred = meaning.name  # what stands in for the plain forward
         self.bound = meaning.bound  # of a slope that is finite on purpose
+        self.library = is_library(subject.f)  # a function of JAX's own is under check
 
     def variant(self, f: Callable) -> "Case":
         """The same case for a function that differs in its rule alone: truth and autodiff are shared."""
@@ -113,15 +116,29 @@ class Case:
         return typed
 
     @functools.cached_property
-    def rules(self) -> list[RuleCall]:
-        """The calls of rules inside `f`, JAX's own functions left out. Raises what `f` raises."""
+    def staged(self) -> list[RuleCall]:
+        """Every call of a rule inside `f`. Raises what `f` raises."""
         program = jax.make_jaxpr(self.flat)(self.diff, self.rest)
-        return [rule for rule in map(rule_of, equations(program)) if rule is not None and not rule.of_jax]
+        return [rule for rule in map(rule_of, equations(program)) if rule is not None]
+
+    @functools.cached_property
+    def rules(self) -> list[RuleCall]:
+        """Those that truth leaves out, so that they are judged."""
+        stripped = Plain(jvp=True, library=self.library)
+        return [rule for rule in self.staged if stripped.drops(rule.eqn)]
+
+    @property
+    def about(self) -> str:
+        """The rules that are judged, where none of them is a user's."""
+        if any(not rule.of_jax for rule in self.rules):
+            return ""
+        applied = () if self.rules else remaining_rules(self.subject.f, *self.subject.args)
+        return described(self.staged, self.rules, applied)
 
     @functools.cached_property
     def method_cases(self) -> list[MethodCase]:
         """The calls of rules that have methods to be checked one by one."""
-        return method_cases.found(self.subject.f, self.flat, self.diff, self.rest, self.rules)
+        return method_cases.found(self.subject.f, self.flat, self.diff, self.rest, self.rules, self.tolerance)
 
     def lacked(self, error: Exception) -> str:
         """Return the line that says which method a rule lacks, where JAX raised `error` because of that; else ""."""

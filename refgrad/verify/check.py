@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 
-from refgrad.jaxpr.rules import HI
 from refgrad.verify.allowance import C, known_tolerance
 from refgrad.verify.blame import blame
 from refgrad.verify.case import PRECISION, Case
@@ -143,7 +142,7 @@ def _rows(case: Case, names: Sequence[str]) -> tuple[list[Row], list[str]]:
             names = [name for name in names if name in EAGERLY]
         elif rows:
             names = [name for name in names if name in METHODS]
-        if not any(rule.kind == HI for rule in case.rules):
+        if not case.method_cases:
             names = [name for name in names if name not in METHODS]
         for name in names:
             case.clock.doing = name
@@ -177,8 +176,8 @@ def _facts(case: Case) -> dict[str, str]:
         facts["tolerance"] = f"{case.tolerance:g} in every comparison"
     if case.jitted and case.limits:
         facts["limits"] = "; ".join(case.limits)
-    if not case.rules:
-        facts["rules"] = "none inside: what is checked is autodiff itself"
+    if case.about:
+        facts["rules"] = case.about
     return facts
 
 
