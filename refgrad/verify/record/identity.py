@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-import jax
+from jax.core import Tracer
 
 from refgrad.jaxpr.hiprim import HI, JVP, VJP, is_own
 from refgrad.jaxpr.methods import JAX_FOLDER, backward, is_hiprim, locations
@@ -70,7 +70,7 @@ def static(x: Any) -> str:
 
 
 def _traced(parts: Iterable[Any]) -> bool:
-    return any(isinstance(x, jax.core.Tracer) for x in parts)
+    return any(isinstance(x, Tracer) for x in parts)
 
 
 def _file(function: types.FunctionType) -> str:

@@ -59,10 +59,14 @@ class Outcome:
         count = Counter(v.status for v in self.verdicts)
         rules = len({(v.rule, v.where) for v in self.verdicts})
         found = ", ".join(f"{count[s]} {s}" for s in STATUSES if count[s])
-        return f"{rules} rules at {len(self.verdicts)} signatures" + (f": {found}" if found else "")
+        return f"{_count(rules, 'rule')} at {_count(len(self.verdicts), 'signature')}: {found or 'none called'}"
 
     def __str__(self) -> str:
-        return "\n".join([self.headline, *self._table(), *self._notes(), *self._wrong()])
+        return "\n".join([self.overview(), *(f"\n{v.text}" for v in self.verdicts if v.status == WRONG)])
+
+    def overview(self) -> str:
+        """Return the table, and a line for each call that was not checked in full."""
+        return "\n".join([self.headline, *self._table(), *self._notes()])
 
     def data(self) -> dict[str, Any]:
         """The verdicts as plain dicts, lists, strings and numbers."""
@@ -90,11 +94,6 @@ class Outcome:
         for v in self.verdicts:
             if v.note and v.status != WRONG:
                 yield _cut(f"{v.status}: {_cut(v.title, 45)}: {v.note}", 100)
-
-    def _wrong(self) -> Iterator[str]:
-        for v in self.verdicts:
-            if v.status == WRONG:
-                yield f"\n{v.text}"
 
 
 class Seen(Sequence[Call]):
@@ -173,6 +172,10 @@ def _subject(call: Call) -> tuple[Any, tuple]:
 
     f.__name__ = call.name
     return f, (args[n],)
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' if n != 1 else ''}"
 
 
 def _end(text: str, width: int) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 
 import jax
 import jax.export
+import jax.numpy as jnp
 import numpy as np
+from jax.core import ShapedArray, Tracer
 
 from refgrad.jaxpr.avals import is_array, is_float
 from refgrad.jaxpr.methods import HiPrim, is_hiprim
@@ -105,7 +107,7 @@ class Recorder:
         if not any(is_float(x) for x in leaves):
             return
         types, structure = _signature(rule, args)
-        x64 = bool(jax.config.jax_enable_x64)
+        x64 = bool(jax.dtypes.canonicalize_dtype("float64") == "float64")
         key = "\n".join((*identity[:4], types, structure, f"x64={x64}"))
         if (call := self.calls.get(key)) is None:
             obstacle = _obstacle(identity, leaves)
@@ -114,7 +116,7 @@ class Recorder:
         call.calls += 1
         if not call.awaits:
             return
-        traced = [i for i, x in enumerate(leaves) if isinstance(x, jax.core.Tracer)]
+        traced = [i for i, x in enumerate(leaves) if isinstance(x, Tracer)]
         if not traced:
             call.keep([_frozen(x) for x in leaves])
         elif self._paused:
@@ -221,10 +223,10 @@ def _type(x: Any) -> str:
 
 def _obstacle(identity: Identity, leaves: Sequence) -> str:
     """Return the reason for which a call cannot be repeated outside its trace; empty where it can."""
-    if identity.traced or closes_over_tracers(x for x in leaves if not isinstance(x, jax.core.Tracer)):
+    if identity.traced or closes_over_tracers(x for x in leaves if not isinstance(x, Tracer)):
         return "it closes over traced values of its caller"
     avals = [jax.typeof(x) for x in leaves if is_array(x)]
-    if any(not isinstance(a, jax.core.ShapedArray) or not all(isinstance(n, int) for n in a.shape) for a in avals):
+    if any(not isinstance(a, ShapedArray) or not all(isinstance(n, int) for n in a.shape) for a in avals):
         return "an argument is not an array of a known shape"
     if sum(a.size * getattr(a.dtype, "itemsize", 8) for a in avals) > LARGEST:
         return f"its arguments are larger than {LARGEST >> 20} MiB"
@@ -232,7 +234,7 @@ def _obstacle(identity: Identity, leaves: Sequence) -> str:
 
 
 def _is_key(x: Any) -> bool:
-    return is_array(x) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return is_array(x) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _frozen(x: Any) -> Any:
