@@ -32,7 +32,7 @@ class Identity(NamedTuple):
 
 
 def identify(rule: Any) -> Identity | None:
-    """Return the identity of a rule; None where it is JAX's own."""
+    """Return the identity of a rule; None where it is JAX's own, or equinox's that forbids a derivative."""
     if is_hiprim(rule):
         if is_own(rule):
             return None
@@ -44,10 +44,10 @@ def identify(rule: Any) -> Identity | None:
         fun, fwd, bwd = rule.fun, rule.jvp, None
     reached = list(_reach([fun])), list(_reach([fwd, bwd]))
     functions = [[x for x in part if isinstance(x, types.FunctionType)] for part in reached]
-    if all(_file(f).startswith(JAX_FOLDER) for part in functions for f in part):
+    users = [[f for f in part if not any(w in f.__code__.co_filename for w in WRAPPERS)] for part in functions]
+    if not any(users):
         return None
-    users = [[f for f in part if not any(w in _file(f) for w in WRAPPERS)] for part in functions]
-    user = next(iter(users[0] or users[1] or functions[0]))
+    user = next(iter(users[0] or users[1]))
     name = user.__name__ if users[0] else getattr(rule, "__name__", user.__name__)
     parts = [x for part in reached for x in part]
     variant = ", ".join(static(x) for x in parts if isinstance(x, (*STATIC, types.FunctionType)))
@@ -73,12 +73,8 @@ def _traced(parts: Iterable[Any]) -> bool:
     return any(isinstance(x, Tracer) for x in parts)
 
 
-def _file(function: types.FunctionType) -> str:
-    return function.__code__.co_filename
-
-
 def _place(function: types.FunctionType) -> str:
-    return f"{_file(function)}:{function.__code__.co_firstlineno}"
+    return f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
 
 
 def _reach(roots: Iterable[Any]) -> Iterator[Any]:

@@ -9,12 +9,11 @@ from typing import Any
 
 import jax
 
-from refgrad._text import table
+from refgrad._text import WIDTH, table
 from refgrad.verify.check import check
 from refgrad.verify.record.call import Call
+from refgrad.verify.report import OK, PARTIAL, WRONG
 
-OK, WRONG = "ok", "wrong"
-PARTIAL = "partial"  # the budget ended before every property was looked at
 UNCHECKED = "not checked"  # no values arrived, or the rule does not run outside its caller
 EXCLUDED = "excluded"  # on request, with a reason
 STATUSES = (OK, WRONG, PARTIAL, UNCHECKED, EXCLUDED)
@@ -93,7 +92,7 @@ class Outcome:
     def _notes(self) -> Iterator[str]:
         for v in self.verdicts:
             if v.note and v.status != WRONG:
-                yield _cut(f"{v.status}: {_cut(v.title, 45)}: {v.note}", 100)
+                yield _cut(f"{v.status}: {_cut(v.title, 40)}: {v.note}", WIDTH)
 
 
 class Seen(Sequence[Call]):
@@ -142,36 +141,23 @@ def judge(call: Call, end: float | None = None, **settings: Any) -> Verdict:
         return verdict(UNCHECKED, call.obstacle or "no values arrived: it was traced, and never run")
     if end is not None and start >= end:
         return verdict(UNCHECKED, "the budget was used up")
+    assert call.rule is not None and call.args is not None
+    settings = {"argnums": call.identity.argnum} | settings
+    if end is not None:
+        settings = {"seconds": min(LONGEST, end - start)} | settings
     try:
         # an infinity that is meant must not raise
         with jax.enable_x64(call.x64), jax.debug_nans(False), jax.debug_infs(False):
-            f, args = _subject(call)
-            report = check(f, *args, **settings)
+            report = check(call.rule, *call.args, **settings)
     except Exception as error:  # whatever the rule raises outside its caller, as for the name of a mesh axis
         return verdict(UNCHECKED, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
-    status = OK if report.ok else WRONG
-    text = "" if report.ok else report.summary()
-    return verdict(status, "", text, report.data())
+    note = f"{', '.join(report.left_out)} left out" if report.status == PARTIAL else ""
+    return verdict(report.status, note, "" if report.ok else report.summary(), report.data())
 
 
 def excluded(call: Call, reason: str) -> Verdict:
     """Return the verdict on a call that is left out on request."""
     return Verdict(call.key, call.name, call.where, call.signature, call.calls, EXCLUDED, reason)
-
-
-def _subject(call: Call) -> tuple[Any, tuple]:
-    """Return a function and arguments for `check`: all of the rule's, or the one that may be differentiated."""
-    args, n = call.args, call.identity.argnum
-    assert call.rule is not None and args is not None
-    rule = call.rule
-    if n is None:
-        return rule, args
-
-    def f(x):
-        return rule(*args[:n], x, *args[n + 1 :])
-
-    f.__name__ = call.name
-    return f, (args[n],)
 
 
 def _count(n: int, what: str) -> str:
