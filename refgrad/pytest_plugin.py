@@ -133,7 +133,7 @@ class RuleChecks:
         verdicts = []
         with self._progress() as progress:
             for i, call in enumerate(calls, 1):
-                settings = next((s for pattern, s in self.marks if _matches(call, pattern)), {})
+                settings = {k: v for pattern, s in self.marks if _matches(call, pattern) for k, v in s.items()}
                 if "exclude" in settings:
                     verdicts.append(excluded(call, settings["exclude"]))
                 elif call.leaves is None or self._claim(call.key):

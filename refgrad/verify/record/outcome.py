@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from refgrad._text import WIDTH, table
+from refgrad._text import WIDTH, short_path, table
 from refgrad.verify.check import check
 from refgrad.verify.record.call import Call
 from refgrad.verify.report import OK, PARTIAL, WRONG
@@ -84,7 +84,12 @@ class Outcome:
         for (rule, where), group in rules.items():
             count = Counter(v.status for v in group)
             rows.append(
-                [_end(rule, 24), _end(where, 24), sum(v.calls for v in group), *(count[s] or "" for s in shown)]
+                [
+                    _end(rule, 24),
+                    _end(short_path(where), 24),
+                    sum(v.calls for v in group),
+                    *(count[s] or "" for s in shown),
+                ]
             )
         if rows:
             yield table(["rule", "where", "calls", *shown], rows)
