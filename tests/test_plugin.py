@@ -47,19 +47,23 @@ from refgrad.verify import intents
 pytestmark = pytest.mark.refgrad("*", order=1, properties=["accuracy"])
 X = jnp.array([0.3, 0.7])
 """
-INSTALLED = any(e.value == "refgrad.pytest_plugin" for e in importlib.metadata.entry_points(group="pytest11"))
+
+
+def plugin_options():
+    """Load the plugin by name where the installation does not."""
+    installed = any(e.value == "refgrad.pytest_plugin" for e in importlib.metadata.entry_points(group="pytest11"))
+    return () if installed else ("-p", "refgrad.pytest_plugin")
 
 
 @pytest.fixture
 def suite(pytester):
     """Run pytest in this process over a module of tests that call the rules."""
     pytester.makepyfile(rules=RULES)
-    load = () if INSTALLED else ("-p", "refgrad.pytest_plugin")
 
     def run(tests, *options, subprocess=False, workers=0):
         pytester.makepyfile(test_suite=HEAD + tests)
         run = pytester.runpytest_subprocess if subprocess else pytester.runpytest_inprocess
-        return run(*load, "-p", "no:cacheprovider", "-n", str(workers), *options)
+        return run(*plugin_options(), "-p", "no:cacheprovider", "-n", str(workers), *options)
 
     return run
 
@@ -111,8 +115,9 @@ def test_without_the_option_nothing_is_imported(pytester):
             assert ours <= {"refgrad", "refgrad.pytest_plugin"} and "jax" not in sys.modules
         """
     )
-    load = () if INSTALLED else ("-p", "refgrad.pytest_plugin")
-    pytester.runpytest_subprocess(*load, "-p", "no:xdist", "-p", "no:cacheprovider").assert_outcomes(passed=1)
+    pytester.runpytest_subprocess(*plugin_options(), "-p", "no:xdist", "-p", "no:cacheprovider").assert_outcomes(
+        passed=1
+    )
 
 
 def test_an_intent_and_an_exclusion(suite):

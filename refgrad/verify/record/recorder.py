@@ -18,11 +18,12 @@ from refgrad.jaxpr.avals import is_array, is_float
 from refgrad.jaxpr.methods import HiPrim, is_hiprim
 from refgrad.jaxpr.versions import nondiff_argnums
 from refgrad.verify.record.call import Call, Key
-from refgrad.verify.record.identity import Identity, closes_over_tracers, identify, static
+from refgrad.verify.record.identity import STATIC, Identity, closes_over_tracers, identify, static
 from refgrad.verify.record.outcome import Seen
 from refgrad.verify.record.tap import tap
 
 VARIANTS = 16  # rules of one place in the source that are told apart by what they close over
+SHORTCUTS = 1_000  # signatures of one rule that are found again without a text of them
 LARGEST = 2**26  # bytes of the arguments that are kept of one call
 # A callback costs about 0.1 ms, and compiling the programs of a test anew about a second. Callbacks whose values have
 # arrived are removed between tests once they have cost half as much, and at once when they have cost twice as much.
@@ -57,6 +58,7 @@ class Recorder:
         self._tapped = False  # callbacks were inserted since the caches were cleared
         self._stale = 0  # callbacks run since then whose values had arrived before
         self._identities: weakref.WeakKeyDictionary[Any, Identity | None] = weakref.WeakKeyDictionary()
+        self._known: weakref.WeakKeyDictionary[Any, dict[tuple, Call | None]] = weakref.WeakKeyDictionary()
         self._variants: dict[str, set[str]] = {}
 
     @contextlib.contextmanager
@@ -104,15 +106,8 @@ class Recorder:
         if kwargs:
             args = inspect.signature(rule).bind(*args, **kwargs).args
         leaves, tree = jax.tree.flatten(args)
-        if not any(is_float(x) for x in leaves):
+        if (call := self._call_of(rule, identity, args, leaves, tree)) is None:
             return
-        types, structure = _signature(rule, args)
-        x64 = bool(jax.dtypes.canonicalize_dtype("float64") == "float64")
-        key = "\n".join((*identity[:4], types, structure, f"x64={x64}"))
-        if (call := self.calls.get(key)) is None:
-            obstacle = _obstacle(identity, leaves)
-            kept = None if obstacle else rule
-            call = self.calls[key] = Call(key, identity, types, kept, tree, x64, obstacle=obstacle)
         call.calls += 1
         if not call.awaits:
             return
@@ -127,6 +122,27 @@ class Recorder:
             rest = [None if i in traced else _frozen(x) for i, x in enumerate(leaves)]
             self._tapped = True
             tap(functools.partial(self._deliver, call, rest, traced, impls), sent)
+
+    def _call_of(self, rule: Any, identity: Identity, args: tuple, leaves: Sequence, tree: Any) -> Call | None:
+        """Return the call of this rule and signature, a new one where it is first met; None for integers alone."""
+        x64 = jnp.dtype("float64") == jax.dtypes.canonicalize_dtype("float64")
+        known = {} if is_hiprim(rule) else self._known.setdefault(rule, {})
+        short = (x64, tree, *(jax.typeof(x) if is_array(x) else (type(x), x) for x in leaves))
+        with contextlib.suppress(TypeError, ValueError):  # a static value that cannot be hashed or compared
+            if short in known:
+                return known[short]
+        call = None
+        if any(is_float(x) for x in leaves):
+            types, structure = _signature(rule, args)
+            key = "\n".join((*identity[:4], types, structure, f"x64={x64}"))
+            if (call := self.calls.get(key)) is None:
+                obstacle = _obstacle(identity, leaves)
+                kept = None if obstacle else rule
+                call = self.calls[key] = Call(key, identity, types, kept, tree, x64, obstacle=obstacle)
+        if len(known) < SHORTCUTS and all(is_array(x) or isinstance(x, STATIC) for x in leaves):
+            with contextlib.suppress(TypeError, ValueError):
+                known[short] = call
+        return call
 
     def _deliver(self, call: Call, rest: Sequence, places: Sequence[int], impls: dict, *values: Any) -> None:
         try:
