@@ -5,15 +5,13 @@
 """
 
 import contextlib
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
-from refgrad.jaxpr.rules import HI
-from refgrad.verify.allowance import C
+from refgrad.verify.allowance import C, known_tolerance
 from refgrad.verify.arguments import is_text
 from refgrad.verify.blame import blame
 from refgrad.verify.case import PRECISION, Case
@@ -21,6 +19,7 @@ from refgrad.verify.causes import explained
 from refgrad.verify.clock import Clock, OutOfTime
 from refgrad.verify.exact_oracle import BUDGET
 from refgrad.verify.intents import Intent
+from refgrad.verify.meaning import Meaning
 from refgrad.verify.oracle import default_device, truth_device
 from refgrad.verify.properties import EAGERLY, PROPERTIES
 from refgrad.verify.properties.methods import METHODS
@@ -87,9 +86,11 @@ def check(
       True
     """
     names = _names(properties, order, draws)
-    _one_reference(reference, reference_vjp, intent)
-    _positive("tolerance", tolerance, 1.0, "the relative error up to which the rule is meant to be right, such as 1e-5")
-    _positive("seconds", seconds, math.inf, "the wall time that the check may take, such as 10")
+    known_tolerance(tolerance)
+    if seconds is not None and not seconds > 0:
+        raise ValueError(
+            f"seconds is {seconds!r}, but must be above 0: the wall time that the check may take, such as 10"
+        )
     clock = Clock(seconds)
     meant = {"reference": reference, "reference_vjp": reference_vjp, "intent": intent}
     if len(args) == 1 and is_text(args[0]):
@@ -97,7 +98,15 @@ def check(
         settings |= {"order": order, "properties": properties, "draws": draws}
         return described(check, f, args[0], settings, seed, clock)
     subject = Subject.of(f, args, kwargs, argnums)
-    case = Case(subject, draws=draws, seed=seed, order=order, **meant, tolerance=tolerance or 0.0, clock=clock)
+    case = Case(
+        subject,
+        draws=draws,
+        seed=seed,
+        order=order,
+        meaning=Meaning.of(subject, **meant),
+        tolerance=tolerance or 0.0,
+        clock=clock,
+    )
     with jax.default_matmul_precision(PRECISION), clock.reporting(subject.title):
         rows, left_out = ([], []) if isinstance(sweep, str) else _rows(case, names)
         broken = bool(rows) and not rows[0].argument
@@ -126,21 +135,6 @@ def assert_ok(f: Callable, *args: Any, **settings: Any) -> None:
         )
 
 
-def _one_reference(reference: Callable | None, reference_vjp: Callable | None, intent: Intent | None) -> None:
-    given = {"reference": reference, "reference_vjp": reference_vjp, "intent": intent}
-    if len(named := [name for name, value in given.items() if value is not None]) > 1:
-        raise ValueError(f"{' and '.join(named)} each say what is meant: give one of them")
-    if intent is not None and not isinstance(intent, Intent):
-        way = "intents.straight_through, stop, clip(lo, hi), reversal(scale) or finite(bound)"
-        raise ValueError(f"intent is {intent!r}, but must be a value of refgrad.verify.intents: {way}")
-
-
-def _positive(name: str, value: float | None, most: float, meaning: str) -> None:
-    if value is not None and not 0 < value < most:
-        bound = "above 0" if most == math.inf else f"above 0 and below {most:g}"
-        raise ValueError(f"{name} is {value!r}, but must be {bound}: {meaning}")
-
-
 def _names(properties: Sequence[str] | None, order: int, draws: int) -> list[str]:
     """The properties to run, in the table's order."""
     if order not in (1, 2):
@@ -166,7 +160,7 @@ def _rows(case: Case, names: Sequence[str]) -> tuple[list[Row], list[str]]:
             names = [name for name in names if name in EAGERLY]
         elif rows:
             names = [name for name in names if name in METHODS]
-        if not any(rule.kind == HI for rule in case.rules):
+        if not case.method_cases:
             names = [name for name in names if name not in METHODS]
         for name in names:
             case.clock.doing = name
@@ -200,8 +194,8 @@ def _facts(case: Case) -> dict[str, str]:
         facts["tolerance"] = f"{case.tolerance:g} in every comparison"
     if case.jitted and case.limits:
         facts["limits"] = "; ".join(case.limits)
-    if not case.rules:
-        facts["rules"] = "none inside: what is checked is autodiff itself"
+    if case.about:
+        facts["rules"] = case.about
     return facts
 
 
@@ -225,6 +219,6 @@ def _where(case: Case, rows: Sequence[Row]) -> tuple[str, ...]:
     everywhere = tuple(dict.fromkeys(rule.location for rule in case.rules if rule.location))
     if len(everywhere) > 1:
         with contextlib.suppress(Exception):  # whatever keeps the calls from being judged one by one
-            guilty = blame(case.subject.f, *case.subject.args).guilty
+            guilty = blame(case.subject.f, *case.subject.args, tolerance=case.tolerance or None).guilty
             return tuple(dict.fromkeys(verdict.backward for verdict in guilty)) or everywhere
     return everywhere

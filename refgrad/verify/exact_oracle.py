@@ -15,7 +15,7 @@ from flint import arb
 
 from refgrad.jaxpr.avals import is_float
 from refgrad.verify.exact import Balls, Entry, Limits, NoMeaning, OverBudget, Truth, Verdict, exact
-from refgrad.verify.numbers import largest, to_wide
+from refgrad.verify.numbers import errors, largest, to_wide
 from refgrad.verify.oracle import Leaves, first_line
 from refgrad.verify.subject import Flat
 
@@ -23,6 +23,7 @@ BUDGET = 10**8  # scalar operations
 SWEEP = 3  # forward evaluations that a gradient costs
 HESSIAN = 20  # those that its derivative along a direction costs
 TWICE = 50  # those that a second derivative of one entry costs
+EVEN = 1e-9  # relative difference of two one-sided slopes, rounded, below which they are one
 DIGITS = 1e-15  # relative radius up to which a ball, rounded to float64, is a number
 
 Place = tuple[int, tuple[int, ...]]
@@ -148,6 +149,23 @@ class ExactOracle:
         except Exception:  # whatever a derivative meets that the function did not
             return None
         return found
+
+    def tangents(self, direction: Sequence) -> Leaves | None:
+        """Return the derivative of every output along a direction, NaN where that opposite to it is another number.
+
+        Return None where float64 must serve.
+        """
+        if not self.whole or self.truth is None or self.spent + HESSIAN * self.operations > BUDGET:
+            return None
+        self.spent += HESSIAN * self.operations
+        try:
+            with self._types():
+                sides = self.truth.along(direction, [-np.asarray(v) for v in direction])
+        except Exception as error:  # as in `gradient`
+            self._give_up(error)
+            return None
+        ahead, behind = ([_numbers(y, y.mid) for y in side] for side in sides)
+        return [np.where(errors(a, -b) <= EVEN * np.abs(a), a, np.nan) for a, b in zip(ahead, behind, strict=True)]
 
     def settled(self, leaves: Leaves, cts: Sequence) -> Leaves:
         """Return cotangents at the given arguments with those of smooth entries that were NaN filled in."""

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad._text import short_path
+from refgrad.jaxpr.authors import code_location
 from refgrad.jaxpr.avals import canonical, is_array, is_float
 from refgrad.jaxpr.methods import is_hiprim
-from refgrad.jaxpr.rules import code_location
 from refgrad.jaxpr.versions import is_rule, nondiff_argnums
 
 Flat = Callable[[Sequence, Sequence], tuple[list, list]]
