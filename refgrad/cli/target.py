@@ -59,8 +59,17 @@ def _hint(name: str, found: Any) -> str:
 
 def arguments(text: str) -> tuple[Any, ...]:
     """`refgrad.verify.arguments.arguments` of the option `--args`, which its errors name."""
+    return _named(described.arguments, text)
+
+
+def dimensions(text: str) -> tuple[str, ...]:
+    """`refgrad.verify.arguments.dimensions` of the same."""
+    return _named(described.dimensions, text)
+
+
+def _named(parse: Callable[[str], tuple], text: str) -> tuple:
     try:
-        return described.arguments(text)
+        return parse(text)
     except ValueError as error:
         raise ValueError(f"--args: {error}") from None
 

@@ -355,7 +355,7 @@ class Case:
     def _points(self) -> Points:
         truth, cts, lane = self.first.truth, self.drawn(0), self.own
         if self.exact_alone or lane.exact.whole or not lane.oracle.entries or self.meant is not None:
-            found = Points(truth, lane.exact, cts)
+            found = Points(truth, lane.exact, cts, alone=self.exact_alone)
             if self.exact_alone or not found.open or lane.oracle.program is None:
                 return found
             truth = lane.oracle.cotangents(self.diff, self.rest, cts)

@@ -91,10 +91,9 @@ class ExactOracle:
         """True where whole gradients are affordable."""
         return not self.why
 
-    @property
-    def affordable(self) -> bool:
-        """True where the budget has another gradient."""
-        return self.truth is not None and self.spent + SWEEP * self.operations <= BUDGET
+    def affords(self, gradients: int) -> bool:
+        """Return True where the budget has so many gradients left."""
+        return self.truth is not None and self.spent + gradients * SWEEP * self.operations <= BUDGET
 
     def _types(self) -> contextlib.AbstractContextManager:
         """The setting of 64-bit types under which the program is traced, and its random bits are made."""

@@ -46,17 +46,23 @@ class Points:
         cts: Leaves,
         sides: Sequence[dict[tuple[int, ...], Sides]] = (),
         doubtful: Sequence[Place] = (),
+        alone: bool = False,
     ) -> None:
         """Decide what `truth` leaves open: its entries that are NaN, those in `doubtful`, and the kinks in `sides`.
 
         Exact arithmetic decides as far as its budget goes. The kinks beyond it are those seen in float64, with the
-        derivative on both sides; other entries keep their value.
+        derivative on both sides; other entries keep their value. `alone` leaves ties open that exact arithmetic cannot
+        look beside: along one entry a function may have a derivative, and none at the point.
         """
         self.truth, self.oracle = [t.copy() for t in truth], oracle
         self.entries: list[dict[tuple[int, ...], list[Entry]]] = [{} for _ in truth]
         self.vague: set[Place] = set()
         seen = [(i, at) for i, found in enumerate(sides) for at in found]
         lost = unknown(truth)
+        tied = [(i, at) for i, at in lost if not np.iscomplexobj(truth[i])]
+        beside = ties.gradients(oracle, cts) if len(tied) > 1 else []
+        if alone and len(tied) > 1 and not beside:
+            lost, doubtful = [], []
         decided = oracle.entries(cts, [*dict.fromkeys((*seen, *lost, *doubtful))])
         self.confirmed = len(decided)
         self.open = [place for place in lost if place not in decided]
@@ -64,7 +70,7 @@ class Points:
         self._see(sides, decided)
         for (i, at), entries in decided.items():
             self._put(i, at, entries)
-        self.totals = self._beside([place for place in lost if place in decided], cts)
+        self.totals = self._tied([place for place in tied if place in decided], beside)
         self.known = [
             ~np.isnan(new) & (errors(old, new) <= SAME * np.abs(new))
             for old, new in zip(truth, self.truth, strict=True)
@@ -109,19 +115,18 @@ class Points:
         slope = slope if np.iscomplexobj(self.truth[i]) else slope.real
         self.truth[i][at] = slope if verdict is Verdict.SMOOTH else np.nan
 
-    def _beside(self, lost: Sequence[Place], cts: Leaves) -> list[Total]:
+    def _tied(self, lost: Sequence[Place], beside: Sequence[Leaves]) -> list[Total]:
         """Widen tied entries to the gradients beside the tie, and return what they must add up to."""
-        verdicts = {(i, at): slopes(self.entries[i][at]) for i, at in lost if not np.iscomplexobj(self.truth[i])}
-        tied = {place: v for place, v in verdicts.items() if v[2] in (Verdict.SMOOTH, Verdict.KINK)}
-        found = ties.gradients(self.oracle, cts) if self.oracle.whole and len(tied) > 1 else []
-        for (i, at), (below, above, _) in tied.items():
-            near = [leaves[i][at] for leaves in found if np.isfinite(leaves[i][at])]
-            slack = ties.SAME * max((largest(leaves[i]) for leaves in found), default=0.0)
-            low, high = min(below.real, above.real), max(below.real, above.real)
-            if near and (min(near) < low - slack or max(near) > high + slack):
-                self._put(i, at, kink(i, at, min(low, *near), max(high, *near)))
-        kinks = [(i, at) for i, at in tied if slopes(self.entries[i][at])[2] is Verdict.KINK]
-        return list(ties.totals(kinks, found))
+        for i, at in lost:
+            below, above, verdict = slopes(self.entries[i][at])
+            near = [leaves[i][at] for leaves in beside if np.isfinite(leaves[i][at])]
+            if near and verdict in (Verdict.SMOOTH, Verdict.KINK):
+                slack = ties.SAME * max(largest(leaves[i]) for leaves in beside)
+                low, high = min(below.real, above.real), max(below.real, above.real)
+                if min(near) < low - slack or max(near) > high + slack:
+                    self._put(i, at, kink(i, at, min(low, *near), max(high, *near)))
+        kinks = [(i, at) for i, at in lost if slopes(self.entries[i][at])[2] is Verdict.KINK]
+        return list(ties.totals(kinks, beside)) if beside else []
 
     def rows(self, i: int, name: str, got: np.ndarray, allowed: float, scale: float) -> list[Row]:
         """Return a row for each verdict on entries of leaf `i`; `got` may be as far off as is allowed."""

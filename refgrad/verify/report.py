@@ -91,6 +91,11 @@ class Report:
         """The rows that failed, in the order of the table."""
         return tuple(row for row in self.rows if row.failed)
 
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The variants of the arguments, and their other sizes, at which a row failed."""
+        return tuple(dict.fromkeys(row.variant for row in self.failures if row.variant))
+
     def of(self, property: str) -> tuple[Row, ...]:
         """The rows of one property, one per argument as a rule."""
         return tuple(row for row in self.rows if row.property == property)

@@ -28,16 +28,16 @@ class Total(NamedTuple):
 
 
 def gradients(oracle: ExactOracle, cts: Leaves) -> list[Leaves]:
-    """Return the gradients a small step away from the arguments, each direction and its opposite."""
+    """Return the gradients a small step away from the arguments, each direction and its opposite; none if too dear."""
+    if not oracle.whole or not oracle.affords(2 * (RANDOM + 2)):
+        return []
     leaves = [to_wide(x) for x in oracle.diff]
-    found = []
-    for direction in _directions([x.size for x in leaves]):
-        for sign in (1, -1):
-            moved = [_moved(x, sign * v) for x, v in zip(leaves, direction, strict=True)]
-            gradient = oracle.gradient(moved, cts) if oracle.affordable else None
-            if gradient is not None:
-                found.append(gradient)
-    return found
+    moved = (
+        [_moved(x, sign * v) for x, v in zip(leaves, direction, strict=True)]
+        for direction in _directions([x.size for x in leaves])
+        for sign in (1, -1)
+    )
+    return [found for diff in moved if (found := oracle.gradient(diff, cts)) is not None]
 
 
 def totals(places: Sequence[Place], beside: Sequence[Leaves]) -> Iterator[Total]:
@@ -49,7 +49,7 @@ def totals(places: Sequence[Place], beside: Sequence[Leaves]) -> Iterator[Total]
     for (i, *_), group in groups.items():
         sums = [sum(leaves[i][at] for at in group) for leaves in beside]
         size = max((largest(leaves[i]) for leaves in beside), default=0.0)
-        if len(group) > 1 and sums and max(sums) - min(sums) <= SAME * size:
+        if len(group) > 1 and np.isfinite(sums).all() and max(sums) - min(sums) <= SAME * size:
             yield Total(i, group, float(np.mean(sums)))
 
 
