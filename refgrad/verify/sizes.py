@@ -19,7 +19,12 @@ BASES = ((3, 2, 5, 7, 11), (4, 2, 6, 8, 10), (8, 4, 16, 32, 64), (1,), (128,))  
 Sizes = Mapping[str, int]
 
 
-SIZED: dict[str, Any] = {"order": 1, "properties": ("structure", "accuracy"), "sweep": False}  # the check at each
+SIZED: dict[str, Any] = {
+    "order": 1,
+    "draws": 2,
+    "properties": ("structure", "accuracy"),
+    "sweep": False,
+}  # the check at each
 
 
 def described(
@@ -65,7 +70,8 @@ def replays(f: Callable, rows: Sequence[Row], given: str, settings: Mapping[str,
     lines = []
     for variant in dict.fromkeys(row.variant for row in rows if row.variant):
         own = [repr(variant)] if arguments.is_text(variant) else [given, f"sweep={variant!r}"]
-        lines.append(f"check({', '.join((name_of(f), *own, *more))})")
+        name = name_of(f)
+        lines.append(f"check({', '.join((name if name.isidentifier() else 'f', *own, *more))})")
     return tuple(lines)
 
 

@@ -100,7 +100,7 @@ TOGETHER = ("zeros", "ones", "equal", "simple", "negative", "tiny", "large")  # 
 
 def changes(leaf: Any) -> dict[str, Edit]:
     """Return the changes that suit an array, by name; none for keys."""
-    if not np.size(leaf) or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if not np.prod(leaf.shape) or jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return {}
     if is_float(leaf):
         return FLOATS

@@ -248,7 +248,9 @@ FAMILIES = [
         right={"ties split": split_ties, "the first of a tie": first_tie},
         wrong={
             "all of g to every tie": every_tie,
-            "0 to a tie": lambda args, g: jnp.where(total((every_tie(args, g) != 0).astype(g.dtype)) == 1, every_tie(args, g), 0),
+            "0 to a tie": lambda args, g: jnp.where(
+                total((every_tie(args, g) != 0).astype(g.dtype)) == 1, every_tie(args, g), 0
+            ),
         },
         dtypes=ALL,
     ),

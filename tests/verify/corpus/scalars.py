@@ -146,7 +146,9 @@ FAMILIES = [
         right={"αeˣ": lambda args, g: g * jnp.where(args[0] > 0, 1, 0.5 * jnp.exp(jnp.minimum(args[0], 0)))},
         wrong={
             "value + 1, as if α were 1": lambda args, g: g * jnp.where(args[0] > 0, 1, elu(args[0]) + 1),
-            "0 times an overflow": lambda args, g: g * jnp.where(args[0] > 0, 1, 0) + g * jnp.where(args[0] > 0, 0, 1) * 0.5 * jnp.exp(args[0]),
+            "0 times an overflow": lambda args, g: (
+                g * jnp.where(args[0] > 0, 1, 0) + g * jnp.where(args[0] > 0, 0, 1) * 0.5 * jnp.exp(args[0])
+            ),
         },
         dtypes=WIDE,
     ),
