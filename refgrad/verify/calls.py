@@ -23,7 +23,7 @@ from refgrad.jaxpr.programs import inside, line
 from refgrad.jaxpr.rules import RuleCall, rule_of
 from refgrad.jaxpr.unroll import Unrolled
 from refgrad.verify.devices import Devices
-from refgrad.verify.rules import Plain
+from refgrad.verify.rules import Plain, has_shell
 from refgrad.verify.subject import Flat
 
 
@@ -122,7 +122,7 @@ class Recorder(Unrolled, Plain):
             return self.note(rule, values)
         held = [e for e in inside(eqn) if self.drops(e)]
         if not held:
-            return self.bind(eqn, values)
+            return self.descend(eqn, values) if has_shell(eqn) else self.bind(eqn, values)
         with self.at(place=line(eqn) or self.place):
             if self.on_devices(eqn):
                 return self.spread(eqn, values)

@@ -59,7 +59,7 @@ def names_of(prim: Any) -> list[str]:
 
 
 def found(
-    f: Callable, flat: Flat, diff: list, rest: list, rules: Sequence[RuleCall], tolerance: float
+    f: Callable, flat: Flat, diff: list, rest: list, rules: Sequence[RuleCall], tolerance: float = 0.0
 ) -> list[MethodCase]:
     """Return a case for each of the `rules` inside `flat` that has methods, at the values that reach it."""
     wanted = {_key(rule) for rule in rules if _methods(rule, f)}
