@@ -11,7 +11,6 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from refgrad.jaxpr import methods
-from refgrad.jaxpr.authors import is_library
 from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.programs import equations
 from refgrad.jaxpr.rules import HI, RuleCall, rule_of
@@ -19,9 +18,9 @@ from refgrad.jaxpr.uncompiled import uncompiled
 from refgrad.verify import method_cases
 from refgrad.verify.allowance import C, allowance, reductions
 from refgrad.verify.clock import Clock
-from refgrad.verify.intents import Intent, Pull
 from refgrad.verify.kinks import kinks
 from refgrad.verify.lane import Lane
+from refgrad.verify.meaning import Meaning
 from refgrad.verify.method_case import MethodCase
 from refgrad.verify.numbers import (
     NEIGHBOURS,
@@ -36,7 +35,7 @@ from refgrad.verify.numbers import (
 )
 from refgrad.verify.oracle import Leaves, Wide
 from refgrad.verify.points import Points, suspects
-from refgrad.verify.rules import Plain, described, remaining_rules, without_rules
+from refgrad.verify.rules import Plain, described, remaining_rules
 from refgrad.verify.subject import Flat, Subject, pullback
 from refgrad.verify.widen import is_narrow
 
@@ -68,9 +67,7 @@ class Case:
         draws: int,
         seed: int,
         order: int,
-        reference: Callable | None = None,
-        reference_vjp: Callable | None = None,
-        intent: Intent | None = None,
+        meaning: Meaning | None = None,
         tolerance: float = 0.0,
         clock: Clock | None = None,
     ) -> None:
@@ -80,19 +77,11 @@ class Case:
         self.tolerance, self.clock = tolerance, clock or Clock()
         self.jitted = True
         self.excuses = True  # whether a failing rule is tried without the compiler before it is blamed
-        self.library = reference is None and is_library(subject.f)  # a function of JAX's own is under check
-        self.plain: Flat = without_rules(subject.flat(reference), jvp=True, library=self.library)
-        self.meant: Pull | None = None if reference_vjp is None else functools.partial(self._meant, reference_vjp)
-        self.bound = intent.bound if intent else None  # of a slope that is finite on purpose
-        self.referred = ""  # what stands in for the plain forward
-        if reference_vjp is not None:
-            self.referred = "the cotangents given as reference_vjp"
-        elif intent and intent.cotangents:
-            self.meant, self.referred = intent.cotangents(self.plain), f"the cotangents of intent={intent}"
-        elif intent and intent.reference:
-            self.plain, self.referred = intent.reference(self.plain), f"the reference of intent={intent}"
-        elif reference is not None:
-            self.referred = "the reference"
+        meaning = meaning or Meaning.of(subject)
+        self.plain: Flat = meaning.plain
+        self.meant = meaning.cotangents
+        self.referred = meaning.name  # what stands in for the plain forward
+        self.bound = meaning.bound  # of a slope that is finite on purpose
 
     def variant(self, f: Callable) -> "Case":
         """The same case for a function that differs in its rule alone: truth and autodiff are shared."""
@@ -133,7 +122,7 @@ class Case:
     @functools.cached_property
     def rules(self) -> list[RuleCall]:
         """Those that truth leaves out, so that they are judged."""
-        stripped = Plain(jvp=True, library=self.library)
+        stripped = Plain(jvp=True, library=self.subject.library)
         return [rule for rule in self.staged if stripped.drops(rule.eqn)]
 
     @property
@@ -417,13 +406,6 @@ class Case:
     def _allowed(self, program: Any, dtypes: list) -> list[float]:
         lengths = reductions(program)[-len(dtypes) :]
         return [max(allowance(dtype, n), self.tolerance) for dtype, n in zip(dtypes, lengths, strict=True)]
-
-    def _meant(self, reference_vjp: Callable, diff: Sequence, rest: Sequence, cts: Sequence) -> list:
-        """The cotangents that `reference_vjp(cotangent, *args)` gives."""
-        shapes = jax.eval_shape(self.subject.f, *self.subject.args_with(self.diff, rest))
-        floats = iter(cts)
-        ct = jax.tree.map(lambda x: next(floats) if is_float(x) else None, shapes)
-        return self.subject.pick(reference_vjp(ct, *self.subject.args_with(diff, rest)), diff)
 
 
 class EagerWide:

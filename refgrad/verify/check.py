@@ -5,20 +5,20 @@
 """
 
 import contextlib
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
-from refgrad.verify.allowance import C
+from refgrad.verify.allowance import C, known_tolerance
 from refgrad.verify.blame import blame
 from refgrad.verify.case import PRECISION, Case
 from refgrad.verify.causes import explained
 from refgrad.verify.clock import Clock, OutOfTime
 from refgrad.verify.exact_oracle import BUDGET
 from refgrad.verify.intents import Intent
+from refgrad.verify.meaning import Meaning
 from refgrad.verify.oracle import default_device, truth_device
 from refgrad.verify.properties import EAGERLY, PROPERTIES
 from refgrad.verify.properties.methods import METHODS
@@ -78,9 +78,11 @@ def check(
       True
     """
     names = _names(properties, order, draws)
-    _one_reference(reference, reference_vjp, intent)
-    _positive("tolerance", tolerance, 1.0, "the relative error up to which the rule is meant to be right, such as 1e-5")
-    _positive("seconds", seconds, math.inf, "the wall time that the check may take, such as 10")
+    known_tolerance(tolerance)
+    if seconds is not None and not seconds > 0:
+        raise ValueError(
+            f"seconds is {seconds!r}, but must be above 0: the wall time that the check may take, such as 10"
+        )
     clock = Clock(seconds)
     subject = Subject.of(f, args, kwargs, argnums)
     case = Case(
@@ -88,9 +90,7 @@ def check(
         draws=draws,
         seed=seed,
         order=order,
-        reference=reference,
-        reference_vjp=reference_vjp,
-        intent=intent,
+        meaning=Meaning.of(subject, reference, reference_vjp, intent),
         tolerance=tolerance or 0.0,
         clock=clock,
     )
@@ -115,21 +115,6 @@ def assert_ok(f: Callable, *args: Any, **settings: Any) -> None:
         warnings.warn(
             f"{report.subject}: the rule is right, XLA's compiled program is not ({', '.join(names)})", stacklevel=2
         )
-
-
-def _one_reference(reference: Callable | None, reference_vjp: Callable | None, intent: Intent | None) -> None:
-    given = {"reference": reference, "reference_vjp": reference_vjp, "intent": intent}
-    if len(named := [name for name, value in given.items() if value is not None]) > 1:
-        raise ValueError(f"{' and '.join(named)} each say what is meant: give one of them")
-    if intent is not None and not isinstance(intent, Intent):
-        way = "intents.straight_through, stop, clip(lo, hi), reversal(scale) or finite(bound)"
-        raise ValueError(f"intent is {intent!r}, but must be a value of refgrad.verify.intents: {way}")
-
-
-def _positive(name: str, value: float | None, most: float, meaning: str) -> None:
-    if value is not None and not 0 < value < most:
-        bound = "above 0" if most == math.inf else f"above 0 and below {most:g}"
-        raise ValueError(f"{name} is {value!r}, but must be {bound}: {meaning}")
 
 
 def _names(properties: Sequence[str] | None, order: int, draws: int) -> list[str]:
@@ -157,7 +142,7 @@ def _rows(case: Case, names: Sequence[str]) -> tuple[list[Row], list[str]]:
             names = [name for name in names if name in EAGERLY]
         elif rows:
             names = [name for name in names if name in METHODS]
-        if not case.method_cases:
+        if any(name in METHODS for name in names) and not case.method_cases:
             names = [name for name in names if name not in METHODS]
         for name in names:
             case.clock.doing = name
@@ -216,6 +201,6 @@ def _where(case: Case, rows: Sequence[Row]) -> tuple[str, ...]:
     everywhere = tuple(dict.fromkeys(rule.location for rule in case.rules if rule.location))
     if len(everywhere) > 1:
         with contextlib.suppress(Exception):  # whatever keeps the calls from being judged one by one
-            guilty = blame(case.subject.f, *case.subject.args).guilty
+            guilty = blame(case.subject.f, *case.subject.args, tolerance=case.tolerance or None).guilty
             return tuple(dict.fromkeys(verdict.backward for verdict in guilty)) or everywhere
     return everywhere

@@ -17,7 +17,7 @@ from refgrad.jaxpr.hiprim import prim_of
 from refgrad.jaxpr.methods import OPTIONAL, Places, backward, has, is_hiprim, locations
 from refgrad.jaxpr.rules import HI, JVP, RuleCall
 from refgrad.jaxpr.versions import opened
-from refgrad.verify.calls import Call, Recorder
+from refgrad.verify.calls import Call, Recorder, as_array
 from refgrad.verify.method_case import MethodCase
 from refgrad.verify.subject import Flat
 
@@ -85,8 +85,9 @@ class Finder(Recorder):
     def note(self, rule: RuleCall, values: Sequence[Any]) -> list:
         """Keep the first call of a rule; those inside `shard_map` have no values of one device."""
         key = _key(rule)
+        given = [as_array(x, v.aval) for x, v in zip(values, rule.eqn.invars, strict=True)]
         if key in self.wanted and key not in self.found and self.devices is None:
-            self.found[key] = Call(rule, "", (), None, list(values), None)
+            self.found[key] = Call(rule, "", (), None, given, None)
             if len(self.found) == min(len(self.wanted), MOST):
                 raise Complete
         return super().note(rule, values)
