@@ -104,7 +104,7 @@ class Call:
 
 def as_array(x: Any, aval: Any) -> Any:
     """A literal of the program as the array that it stands for."""
-    return x if isas_array(x) else jnp.asarray(x, aval.dtype)
+    return x if is_array(x) else jnp.asarray(x, aval.dtype)
 
 
 def split(values: Sequence) -> tuple[list, list]:
