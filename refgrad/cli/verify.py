@@ -18,6 +18,7 @@ from refgrad.models.networks import NETWORKS
 from refgrad.ops import TABLE
 from refgrad.report import model, networks, operations, proofs
 from refgrad.report.text import standard_library_ids
+from refgrad.verify.arguments import needs_x64, values
 from refgrad.verify.prove import Verdict
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -77,9 +78,9 @@ def _user_function(options: argparse.Namespace) -> int:
     if options.args is None:
         raise ValueError(f'{options.target} needs --args, such as --args "f32[4,8] f32[8]"')
     specs = target.arguments(options.args)
-    with jax.default_device(device(options.device)), jax.enable_x64(target.needs_x64(specs)):
+    with jax.default_device(device(options.device)), jax.enable_x64(needs_x64(specs)):
         instrument = verify.prove if options.prove else verify.check
-        report = instrument(target.load(options.target), *target.values(specs, seed=0))
+        report = instrument(target.load(options.target), *values(specs, seed=0))
     print(report)
     if options.json:
         write_json(options.json, report.data())

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad._text import short_path
+from refgrad.jaxpr.authors import code_location
 from refgrad.jaxpr.avals import canonical, is_array, is_float
 from refgrad.jaxpr.methods import is_hiprim
-from refgrad.jaxpr.rules import code_location
 from refgrad.jaxpr.versions import is_rule, nondiff_argnums
 
 Flat = Callable[[Sequence, Sequence], tuple[list, list]]
@@ -118,6 +118,11 @@ class Subject:
                     f"reference_vjp gives {self.names[i]} the shape {np.shape(ct)}, but it has {np.shape(x)}"
                 )
         return [jnp.zeros_like(x) if c is None else jnp.asarray(c) for c, x in zip(picked, like, strict=True)]
+
+    def at(self, diff: Sequence, rest: Sequence) -> "Subject":
+        """The same function at other arrays."""
+        arrays = dict(zip((*self.floats, *self.others), (*diff, *rest), strict=True))
+        return dataclasses.replace(self, leaves=tuple(arrays.get(i, x) for i, x in enumerate(self.leaves)))
 
     @property
     def args(self) -> tuple:
