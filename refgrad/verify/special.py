@@ -12,7 +12,7 @@ from refgrad.verify.numbers import to_wide
 from refgrad.verify.subject import Subject
 
 SIMPLE = (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 3.0)
-HALF = 15  # greatest exponent of float16: its special magnitudes are nearer to 1
+HALF = 16  # greatest exponent of float16: its special magnitudes are nearer to 1
 MOST = 64  # variants of one function
 
 Edit = Callable[[np.ndarray, int], np.ndarray]  # of (entries in float64, greatest exponent of their dtype)
