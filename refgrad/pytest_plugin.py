@@ -76,6 +76,7 @@ class RuleChecks:
         self.is_worker = hasattr(config, "workerinput")
         self.claims: str | None = getattr(config, "workerinput", {}).get(CLAIMS)
         self.marks: list[tuple[str, dict[str, Any]]] = []
+        self.misuse = ""  # of a marker
         self.recorder: Any = None
         self.outputs: list[dict[str, Any]] = []  # of the workers
         self.outcome: Any = None
@@ -85,7 +86,15 @@ class RuleChecks:
     # --- the tests
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Read the markers. They hold for the session: a rule is checked once, for all tests that call it."""
+        try:
+            self._read_markers(items)
+        except pytest.UsageError as error:
+            if not self.is_worker:
+                raise
+            self.misuse = str(error)  # raised by the controller, since xdist takes it for a crash of the worker
+
+    def _read_markers(self, items: list[pytest.Item]) -> None:
+        """Collect the markers. They hold for the session: a rule is checked once, for all tests that call it."""
         from refgrad.verify import check
 
         known = inspect.signature(check).parameters
@@ -129,7 +138,8 @@ class RuleChecks:
         from refgrad.verify.record.outcome import Outcome, by_rule, excluded, judge
 
         end = time.monotonic() + self.seconds
-        calls = [call for call in by_rule(self.recorder.seen) if self.only is None or _matches(call, self.only)]
+        seen = [] if self.misuse else self.recorder.seen
+        calls = [call for call in by_rule(seen) if self.only is None or _matches(call, self.only)]
         verdicts = []
         with self._progress() as progress:
             for i, call in enumerate(calls, 1):
@@ -143,7 +153,12 @@ class RuleChecks:
         self.errors = [f"{type(e).__name__}: {e}" for e in self.recorder.seen.errors]
         if self.is_worker:
             seen = {call.key: (call.name, call.where, call.signature, call.calls) for call in calls}
-            output = {"verdicts": self.outcome.data()["verdicts"], "seen": seen, "errors": self.errors}
+            output = {
+                "misuse": self.misuse,
+                "verdicts": self.outcome.data()["verdicts"],
+                "seen": seen,
+                "errors": self.errors,
+            }
             # JSON: xdist sends plain types alone
             self.config.workeroutput[OUTPUT] = json.dumps(output)  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -192,6 +207,8 @@ class RuleChecks:
         verdicts: dict[str, Verdict] = {}
         calls: dict[str, int] = {}
         for output in self.outputs:
+            if output["misuse"]:
+                raise pytest.UsageError(output["misuse"])
             for key, (rule, where, signature, count) in output["seen"].items():
                 calls[key] = calls.get(key, 0) + count
                 lost = Verdict(key, rule, where, signature, 0, UNCHECKED, "the worker that was to check it ended")

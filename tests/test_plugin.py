@@ -196,6 +196,13 @@ def test_wrong_markers_are_named_before_the_tests_run(suite, mark, message):
 
 
 @pytest.mark.slow
+def test_a_wrong_marker_is_named_by_the_controller(suite):
+    result = suite(f"@pytest.mark.refgrad('right', tolerence=1)\n{RIGHT}", "--refgrad", subprocess=True, workers=2)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: *has no setting 'tolerence'*"])
+
+
+@pytest.mark.slow
 def test_workers_check_each_rule_once(suite, tmp_path):
     """Every worker sees every rule; the calls of all workers are added up."""
     pytest.importorskip("xdist")

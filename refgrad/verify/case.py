@@ -11,7 +11,6 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from refgrad.jaxpr import methods
-from refgrad.jaxpr.authors import is_library
 from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.programs import equations
 from refgrad.jaxpr.rules import HI, RuleCall, rule_of
@@ -85,7 +84,6 @@ class Case:
         self.meant = meaning.cotangents
         self.referred = meaning.name  # what stands in for the plain forward
         self.bound = meaning.bound  # of a slope that is finite on purpose
-        self.library = is_library(subject.f)  # a function of JAX's own is under check
 
     def variant(self, f: Callable) -> "Case":
         """The same case for a function that differs in its rule alone: truth and autodiff are shared."""
@@ -145,7 +143,7 @@ class Case:
     @functools.cached_property
     def rules(self) -> list[RuleCall]:
         """Those that truth leaves out, so that they are judged."""
-        stripped = Plain(jvp=True, library=self.library)
+        stripped = Plain(jvp=True, library=self.subject.library)
         return [rule for rule in self.staged if stripped.drops(rule.eqn)]
 
     @property

@@ -160,7 +160,7 @@ def _rows(case: Case, names: Sequence[str]) -> tuple[list[Row], list[str]]:
             names = [name for name in names if name in EAGERLY]
         elif rows:
             names = [name for name in names if name in METHODS]
-        if not case.method_cases:
+        if any(name in METHODS for name in names) and not case.method_cases:
             names = [name for name in names if name not in METHODS]
         for name in names:
             case.clock.doing = name

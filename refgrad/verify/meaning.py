@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from refgrad.jaxpr.authors import is_library
 from refgrad.jaxpr.avals import is_float
 from refgrad.verify.intents import Intent, Pull
 from refgrad.verify.rules import without_rules
@@ -40,8 +39,7 @@ class Meaning:
         if intent is not None and not isinstance(intent, Intent):
             way = "intents.straight_through, stop, clip(lo, hi), reversal(scale) or finite(bound)"
             raise ValueError(f"intent is {intent!r}, but must be a value of refgrad.verify.intents: {way}")
-        library = reference is None and is_library(subject.f)
-        plain = without_rules(subject.flat(reference), jvp=True, library=library)
+        plain = without_rules(subject.flat(reference), jvp=True, library=subject.library and reference is None)
         meaning = cls(plain, name="the reference" if reference else "")
         if reference_vjp is not None:
             pull = functools.partial(_given, subject, reference_vjp)
