@@ -114,7 +114,7 @@ def changed(leaf: Any, edit: Edit) -> jax.Array:
     x = to_wide(leaf)
     exponent = int(jnp.finfo(leaf.dtype).maxexp) if is_float(leaf) else 0
     with np.errstate(all="ignore"):
-        parts = (x.real, x.imag) if np.iscomplexobj(x) else (x,)
+        parts = (np.real(x), np.imag(x)) if np.iscomplexobj(x) else (x,)
         x = sum(unit * edit(part, exponent) for unit, part in zip((1, 1j), parts, strict=False))
         x = np.asarray(x).astype(leaf.dtype)
     spread = isinstance(leaf, jax.Array) and len(leaf.devices()) > 1
