@@ -80,7 +80,7 @@ def values(specs: Sequence[Any], seed: int) -> tuple[Any, ...]:
 
 def types(text: str) -> contextlib.AbstractContextManager:
     """The setting of 64-bit types under which arrays have the types that the text names."""
-    wide = needs_x64(arguments(sized(text, dict.fromkeys(dimensions(text), 0))))
+    wide = needs_x64(arguments(sized(text, dict.fromkeys(dimensions(text), 1))))
     return jax.enable_x64(True) if wide else contextlib.nullcontext()
 
 

@@ -69,7 +69,8 @@ def replays(f: Callable, rows: Sequence[Row], given: str, settings: Mapping[str,
     more += [f"seed={seed}"] if seed else []
     lines = []
     for variant in dict.fromkeys(row.variant for row in rows if row.variant):
-        own = [repr(variant)] if arguments.is_text(variant) else [given, f"sweep={variant!r}"]
+        sized = [repr(variant), f"draws={SIZED['draws']}"]
+        own = sized if arguments.is_text(variant) else [given, f"sweep={variant!r}"]
         name = name_of(f)
         lines.append(f"check({', '.join((name if name.isidentifier() else 'f', *own, *more))})")
     return tuple(lines)
