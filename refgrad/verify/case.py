@@ -43,6 +43,7 @@ PRECISION = "highest"  # of every matmul, in the rule and in the oracle alike
 SAME = 1e-12  # relative difference of a rule in float64 from truth, below which their traces are the same function
 UNCERTAIN = 1e-4  # relative: a truth that moves by more between neighbours in float64 does not move by rounding
 MANY = 8  # calls of rules: above that a function is a model
+SHARED = ("rules", "outputs", "rule", "primal", "autodiff", "rule_wide", "allowed", "allowed_wide", "allowed_values")
 LARGEST = 0.25  # relative difference that is still put down to rounding, whatever the dtype and length
 
 
@@ -76,6 +77,7 @@ class Case:
         self.flat = self._typed(subject.flat())
         self.tolerance, self.clock = tolerance, clock or Clock()
         self.jitted = True
+        self.exact_alone = False  # whether float64 autodiff is not asked about what exact arithmetic leaves open
         self.excuses = True  # whether a failing rule is tried without the compiler before it is blamed
         meaning = meaning or Meaning.of(subject)
         self.plain: Flat = meaning.plain
@@ -97,6 +99,25 @@ class Case:
         other.subject = dataclasses.replace(self.subject, f=f)
         other.flat = other._typed(other.subject.flat())
         other.excuses = False  # the right rule has passed under the same compiler
+        return other
+
+    def at(self, diff: Sequence, rest: Sequence, operations: float) -> "Case | None":
+        """The same function at other arguments of the same types: every program is shared, and nothing is compiled.
+
+        Truth is that of exact arithmetic alone, within so many scalar operations; None where it decides nothing.
+        """
+        shared = {name: getattr(self, name) for name in SHARED}
+        other = copy.copy(self)
+        for name in [name for name, x in vars(type(self)).items() if isinstance(x, functools.cached_property)]:
+            other.__dict__.pop(name, None)
+        other.__dict__.update(shared)
+        other.subject, other.diff, other.rest = self.subject.at(diff, rest), list(diff), list(rest)
+        lane = self.lane.at(other.subject, operations)
+        own = lane if self.one_trace else self.own.at(other.subject, operations)
+        if lane is None or own is None:
+            return None
+        other.lane, other.own = lane, own
+        other.exact_alone = True
         return other
 
     def _typed(self, flat: Flat) -> Flat:
@@ -183,6 +204,17 @@ class Case:
         self.jitted, self.rule = False, eager
 
     @functools.cached_property
+    def primal(self) -> Callable:
+        """`(floats, others) → outputs` of the function itself, compiled at the given dtypes."""
+        return jax.jit(lambda diff, rest: self.flat(diff, rest)[0])
+
+    @functools.cached_property
+    def allowed_values(self) -> list[float]:
+        """How far `_fwd`'s outputs may be from the function's own, relatively."""
+        lengths = reductions(self.primal.trace(self.diff, self.rest).jaxpr)
+        return [max(2 * allowance(y.dtype, n), self.tolerance) for y, n in zip(self.outputs, lengths, strict=True)]
+
+    @functools.cached_property
     def autodiff(self) -> Callable | None:
         """The same by autodiff of the plain forward; None where it has no reverse mode."""
         return jax.jit(pullback(self.plain)) if self.lane.oracle.program else None
@@ -209,6 +241,14 @@ class Case:
             return wide
         own = self._lane(own=True)
         return own if self._apart(own, self._traced(own)) < error / 8 else wide
+
+    @functools.cached_property
+    def one_trace(self) -> bool:
+        """True where the truth of both traces is the same, so that one of them is enough."""
+        if self.own is self.lane:
+            return True
+        pairs = zip(*(lane.drawn_truth(0, self.diff) for lane in (self.own, self.lane)), strict=True)
+        return all(difference(a, b, np.isnan(a) & np.isnan(b)).error <= SAME for a, b in pairs)
 
     def _traced(self, lane: Lane) -> Wide:
         """The rules under a lane's trace, evaluated in float64."""
@@ -273,7 +313,8 @@ class Case:
     def mathematics(self, draw: int) -> "Gradients":
         """The cotangents of the rule in float64 for one draw, and the truth about them."""
         diff, cts, lane = self.arguments(draw), self.drawn(draw), self.lane
-        truth = lane.settled(cts) if draw == 0 else lane.drawn_truth(draw, diff)
+        alone = draw == 0 and self.own is not lane  # else `points` settles it
+        truth = lane.settled(cts) if alone else lane.drawn_truth(draw, diff)
         return Gradients(lane.measure(self.rule_wide(diff, self.rest, cts)[1]), truth, None)
 
     @functools.cached_property
@@ -311,9 +352,9 @@ class Case:
 
     def _points(self) -> Points:
         truth, cts, lane = self.first.truth, self.drawn(0), self.own
-        if lane.exact.whole or not lane.oracle.entries or self.meant is not None:
-            found = Points(truth, lane.exact, cts)
-            if not found.open or lane.oracle.program is None:
+        if self.exact_alone or lane.exact.whole or not lane.oracle.entries or self.meant is not None:
+            found = Points(truth, lane.exact, cts, alone=self.exact_alone)
+            if self.exact_alone or not found.open or lane.oracle.program is None:
                 return found
             truth = lane.oracle.cotangents(self.diff, self.rest, cts)
         else:

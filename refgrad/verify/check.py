@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from refgrad.verify.allowance import C, known_tolerance
+from refgrad.verify.arguments import is_text
 from refgrad.verify.blame import blame
 from refgrad.verify.case import PRECISION, Case
 from refgrad.verify.causes import explained
@@ -24,7 +25,9 @@ from refgrad.verify.properties import EAGERLY, PROPERTIES
 from refgrad.verify.properties.methods import METHODS
 from refgrad.verify.properties.structure import broken, explain
 from refgrad.verify.report import COMPILER, FAIL, Report, Row
+from refgrad.verify.sizes import described, replays
 from refgrad.verify.subject import Subject
+from refgrad.verify.sweep import at_variants
 
 
 def check(
@@ -36,6 +39,7 @@ def check(
     reference_vjp: Callable | None = None,
     intent: Intent | None = None,
     tolerance: float | None = None,
+    sweep: bool | str = False,
     order: int = 2,
     seconds: float | None = None,
     properties: Sequence[str] | None = None,
@@ -50,7 +54,8 @@ def check(
 
     Args:
       f: the function under check, called as `f(*args, **kwargs)`.
-      *args: pytrees; every floating or complex array among their leaves is differentiated.
+      *args: pytrees; every floating or complex array among their leaves is differentiated. Or one text, such as
+        "f32[b,s,h] f32[h] i32[b]<10": normal floats, and integers below the bound, are drawn from `seed`.
       kwargs: keyword arguments, differentiated likewise.
       argnums: the positions of `args` to differentiate, as for `jax.grad`; everything else is held constant.
       reference: a function with the meant gradient, for a rule that is meant to differ from its forward's.
@@ -58,6 +63,9 @@ def check(
       intent: one of `refgrad.verify.intents`, for rules that differ in a way that has a name.
       tolerance: relative error up to which the rule is meant to be right, such as that of a solver. It is allowed in
         every comparison; the rounding of a dtype is allowed in any case.
+      sweep: also try special variants of the arguments: zeros, ties, equal, tiny, large and infinite entries. Other
+        sizes of dimensions that a text names are tried, too. The report has the call that repeats each failure; in it,
+        `sweep` is the name of the one variant to try.
       order: 1 leaves second order out.
       seconds: budget of wall time. The most telling properties run first, and a program once started is finished; what
         the budget did not reach is named, and the report is then neither `ok` nor wrong but "partial".
@@ -84,21 +92,31 @@ def check(
             f"seconds is {seconds!r}, but must be above 0: the wall time that the check may take, such as 10"
         )
     clock = Clock(seconds)
+    meant = {"reference": reference, "reference_vjp": reference_vjp, "intent": intent}
+    if len(args) == 1 and is_text(args[0]):
+        settings = {"kwargs": kwargs, "argnums": argnums, **meant, "tolerance": tolerance, "sweep": sweep}
+        settings |= {"order": order, "properties": properties, "draws": draws}
+        return described(check, f, args[0], settings, seed, clock)
     subject = Subject.of(f, args, kwargs, argnums)
     case = Case(
         subject,
         draws=draws,
         seed=seed,
         order=order,
-        meaning=Meaning.of(subject, reference, reference_vjp, intent),
+        meaning=Meaning.of(subject, **meant),
         tolerance=tolerance or 0.0,
         clock=clock,
     )
     with jax.default_matmul_precision(PRECISION), clock.reporting(subject.title):
-        rows, left_out = _rows(case, names)
-        facts = {} if rows and not rows[0].argument else _facts(case)
+        rows, left_out = ([], []) if isinstance(sweep, str) else _rows(case, names)
+        broken = bool(rows) and not rows[0].argument
+        facts = {} if broken else _facts(case)
+        if sweep and not any(row.failed for row in rows):
+            swept = at_variants(case, sweep if isinstance(sweep, str) else "")
+            rows, left_out, facts["sweep"] = rows + swept.rows, left_out + swept.left_out, swept.fact
         where = _where(case, rows) if any(row.failed for row in rows) else ()
-    return Report(subject.title, tuple(rows), facts, where, tuple(left_out))
+    calls = replays(f, rows, "*args", {"argnums": argnums, **meant}, seed)
+    return Report(subject.title, tuple(rows), facts, where, tuple(left_out), calls)
 
 
 def assert_ok(f: Callable, *args: Any, **settings: Any) -> None:

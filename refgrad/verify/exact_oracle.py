@@ -5,6 +5,7 @@ fits into it at every draw is judged by exact arithmetic alone. Of a larger one 
 """
 
 import contextlib
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,10 +70,30 @@ class ExactOracle:
         self.why, self.spent, self.wide, self.truth, self.given, self.diff = why, 0, False, None, [], []
         return self
 
+    def at(self, diff: Sequence, rest: Sequence, operations: float) -> "ExactOracle":
+        """Return the oracle at other arguments of the same types, which may spend so many scalar operations."""
+        other = copy.copy(self)
+        other.spent = BUDGET - operations
+        other.given, other.diff = list(diff), [to_wide(x) for x in diff] if self.wide else list(diff)
+        if self.truth is not None:
+            other.truth = self.truth.at(other.diff, rest)
+        return other
+
+    def outputs(self) -> Leaves | None:
+        """Return the float outputs at the given arguments, NaN as in `gradient`; None where they are not available."""
+        if self.truth is None:
+            return None
+        with self._types():
+            return [_numbers(y, y.mid) for y in self.truth.value]
+
     @property
     def whole(self) -> bool:
         """True where whole gradients are affordable."""
         return not self.why
+
+    def affords(self, gradients: int) -> bool:
+        """Return True where the budget has so many gradients left."""
+        return self.truth is not None and self.spent + gradients * SWEEP * self.operations <= BUDGET
 
     def _types(self) -> contextlib.AbstractContextManager:
         """The setting of 64-bit types under which the program is traced, and its random bits are made."""
@@ -103,8 +124,7 @@ class ExactOracle:
         """Return the outputs, then the cotangents, at the given arguments; None as above."""
         if not self.whole or (found := self.gradient(self.diff, cts)) is None:
             return None
-        assert self.truth is not None
-        return [*(_numbers(y, y.mid) for y in self.truth.value), *found]
+        return [*(self.outputs() or ()), *found]
 
     def hessian(self, diff: Sequence, direction: Sequence, cts: Sequence) -> Leaves | None:
         """Return the derivative of every cotangent along a direction, then that of every output, NaN as above.

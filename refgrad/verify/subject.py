@@ -119,6 +119,11 @@ class Subject:
                 )
         return [jnp.zeros_like(x) if c is None else jnp.asarray(c) for c, x in zip(picked, like, strict=True)]
 
+    def at(self, diff: Sequence, rest: Sequence) -> "Subject":
+        """The same function at other arrays."""
+        arrays = dict(zip((*self.floats, *self.others), (*diff, *rest), strict=True))
+        return dataclasses.replace(self, leaves=tuple(arrays.get(i, x) for i, x in enumerate(self.leaves)))
+
     @property
     def args(self) -> tuple:
         """The arguments as given."""
