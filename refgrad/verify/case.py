@@ -17,6 +17,8 @@ from refgrad.jaxpr.rules import HI, RuleCall, rule_of
 from refgrad.jaxpr.uncompiled import uncompiled
 from refgrad.verify import method_cases
 from refgrad.verify.allowance import C, allowance, reductions
+from refgrad.verify.clock import Clock
+from refgrad.verify.intents import Intent, Pull
 from refgrad.verify.kinks import kinks
 from refgrad.verify.lane import Lane
 from refgrad.verify.method_case import MethodCase
@@ -65,16 +67,30 @@ class Case:
         draws: int,
         seed: int,
         order: int,
-        reference: Callable | None,
-        reference_vjp: Callable | None,
+        reference: Callable | None = None,
+        reference_vjp: Callable | None = None,
+        intent: Intent | None = None,
+        tolerance: float = 0.0,
+        clock: Clock | None = None,
     ) -> None:
         self.subject, self.draws, self.seed, self.order = subject, draws, seed, order
         self.diff, self.rest = subject.diff, subject.rest
         self.flat = self._typed(subject.flat())
-        self.meant = reference_vjp
+        self.tolerance, self.clock = tolerance, clock or Clock()
+        self.jitted = True
         self.excuses = True  # whether a failing rule is tried without the compiler before it is blamed
-        self.referred = reference is not None
         self.plain: Flat = without_rules(subject.flat(reference), jvp=True)
+        self.meant: Pull | None = None if reference_vjp is None else functools.partial(self._meant, reference_vjp)
+        self.bound = intent.bound if intent else None  # of a slope that is finite on purpose
+        self.referred = ""  # what stands in for the plain forward
+        if reference_vjp is not None:
+            self.referred = "the cotangents given as reference_vjp"
+        elif intent and intent.cotangents:
+            self.meant, self.referred = intent.cotangents(self.plain), f"the cotangents of intent={intent}"
+        elif intent and intent.reference:
+            self.plain, self.referred = intent.reference(self.plain), f"the reference of intent={intent}"
+        elif reference is not None:
+            self.referred = "the reference"
 
     def variant(self, f: Callable) -> "Case":
         """The same case for a function that differs in its rule alone: truth and autodiff are shared."""
@@ -155,14 +171,19 @@ class Case:
         """`(floats, others, cotangents) → (outputs, cotangents)` by the rules, compiled at the given dtypes."""
         return jax.jit(pullback(self.flat))
 
+    def run_eagerly(self, own: tuple) -> None:
+        """Call the rule without jit from now on. Raises what it raises then."""
+        eager = pullback(self.flat)
+        eager(*own)
+        self.jitted, self.rule = False, eager
+
     @functools.cached_property
     def autodiff(self) -> Callable | None:
         """The same by autodiff of the plain forward; None where it has no reverse mode."""
         return jax.jit(pullback(self.plain)) if self.lane.oracle.program else None
 
     def _lane(self, own: bool) -> Lane:
-        meant = None if self.meant is None else self._meant
-        return Lane(self.plain, self.subject, self.drawn, self.draws, self.seed, own, self.referred, meant)
+        return Lane(self.plain, self.subject, self.drawn, self.draws, self.seed, own, self.referred, self.meant)
 
     @functools.cached_property
     def own(self) -> Lane:
@@ -174,8 +195,10 @@ class Case:
     def lane(self) -> Lane:
         """Truth for the rule in float64: of the trace in which the two agree better."""
         wide = self._lane(own=False)
+        if not (self.jitted and self.narrow) or self.meant is not None:
+            return wide
         program = self._traced(wide)
-        if not self.narrow or self.meant is not None or not _depends_on_dtypes(program):
+        if not _depends_on_dtypes(program):
             return wide
         if (error := self._apart(wide, program)) <= SAME:
             return wide
@@ -193,22 +216,26 @@ class Case:
         return max((difference(g, t, np.isnan(t)).error for g, t in zip(got, truth, strict=True)), default=0.0)
 
     @functools.cached_property
-    def rule_wide(self) -> Wide:
+    def rule_wide(self) -> "Wide | EagerWide":
         """The rules themselves evaluated in float64: their mathematics without their rounding."""
-        return self._traced(self.lane)
+        return self._traced(self.lane) if self.jitted else EagerWide(pullback(self.flat))
 
     @functools.cached_property
     def allowed(self) -> list[float]:
         """The allowance of each differentiated leaf in its own dtype."""
         program = self.autodiff or self.rule
+        if not (self.jitted or self.autodiff):
+            return [max(allowance(x.dtype, x.size), self.tolerance) for x in self.diff]
         traced = program.trace(self.diff, self.rest, self.cotangent(0)).jaxpr
         return self._allowed(traced, [x.dtype for x in self.diff])
 
     @functools.cached_property
     def allowed_wide(self) -> list[float]:
         """The same in float64; in the leaf's own dtype where a part of a program could not be widened."""
-        programs = [p for p in (self.lane.oracle.program, self.rule_wide) if p]
-        judged = [self.rule_wide] if self.lane.exact.whole else programs
+        programs = [p for p in (self.lane.oracle.program, self.rule_wide) if isinstance(p, Wide)]
+        if not programs:
+            return self.allowed
+        judged = [p for p in programs if p is self.rule_wide] if self.lane.exact.whole else programs
         if self.limits or any(p.own_types and not self.lane.own for p in judged):
             return self.allowed
         traced = programs[0].traced(self.diff, self.rest, self.drawn(0))
@@ -260,11 +287,11 @@ class Case:
 
         None where truth is not a program of JAX's.
         """
-        if self.lane.oracle.program is None:
+        if self.lane.oracle.program is None or not self.jitted:
             return None
         wide, own = (self.diff, self.rest, self.drawn(0)), (self.diff, self.rest, self.cotangent(0))
         values = uncompiled(self.rule.trace(*own).jaxpr, *own)
-        again = self.rule_wide.uncompiled(*wide)[1] if self.narrow else None
+        again = self._traced(self.lane).uncompiled(*wide)[1] if self.narrow else None
         truth = self.points.truth
         if not self.own.exact.whole:
             pairs = zip(self.points.known, self.lane.oracle.program.uncompiled(*wide)[1], truth, strict=True)
@@ -274,6 +301,10 @@ class Case:
     @functools.cached_property
     def points(self) -> Points:
         """The truth for the first draw, and where the function has no derivative at these arguments."""
+        found = self._points()
+        return found if self.bound is None else found.bounded(self.bound * max(map(largest, self.drawn(0)), default=1))
+
+    def _points(self) -> Points:
         truth, cts, lane = self.first.truth, self.drawn(0), self.own
         if lane.exact.whole or not lane.oracle.entries or self.meant is not None:
             found = Points(truth, lane.exact, cts)
@@ -369,17 +400,29 @@ class Case:
 
     def _allowed(self, program: Any, dtypes: list) -> list[float]:
         lengths = reductions(program)[-len(dtypes) :]
-        return [allowance(dtype, n) for dtype, n in zip(dtypes, lengths, strict=True)]
+        return [max(allowance(dtype, n), self.tolerance) for dtype, n in zip(dtypes, lengths, strict=True)]
 
-    def _meant(self, diff: Sequence, rest: Sequence, cts: Sequence) -> Leaves:
-        """The cotangents that `reference_vjp(cotangent, *args)` gives, in float64."""
+    def _meant(self, reference_vjp: Callable, diff: Sequence, rest: Sequence, cts: Sequence) -> list:
+        """The cotangents that `reference_vjp(cotangent, *args)` gives."""
         shapes = jax.eval_shape(self.subject.f, *self.subject.args_with(self.diff, rest))
+        floats = iter(cts)
+        ct = jax.tree.map(lambda x: next(floats) if is_float(x) else None, shapes)
+        return self.subject.pick(reference_vjp(ct, *self.subject.args_with(diff, rest)), diff)
+
+
+class EagerWide:
+    """A rule that cannot be traced, called at float64."""
+
+    limits: Sequence[str] = ()
+
+    def __init__(self, pull: Callable) -> None:
+        self.pull = pull
+
+    def __call__(self, *args: Any) -> Any:
+        """The outputs and cotangents as NumPy arrays in float64."""
         with jax.enable_x64(True):
-            wide = [jax.numpy.asarray(to_wide(x)) for x in diff]
-            floats = iter(map(to_wide, cts))
-            ct = jax.tree.map(lambda x: next(floats) if is_float(x) else None, shapes)
-            assert self.meant is not None
-            return self.subject.pick(self.meant(ct, *self.subject.args_with(wide, rest)), wide)
+            wide = jax.tree.map(lambda x: jax.numpy.asarray(to_wide(x)) if is_float(x) else x, args)
+            return jax.tree.map(to_wide, self.pull(*wide))
 
 
 def _depends_on_dtypes(program: Wide) -> bool:

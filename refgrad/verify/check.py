@@ -5,18 +5,23 @@
 """
 
 import contextlib
+import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
+from refgrad.jaxpr.rules import HI
 from refgrad.verify.allowance import C
 from refgrad.verify.blame import blame
 from refgrad.verify.case import PRECISION, Case
+from refgrad.verify.causes import explained
+from refgrad.verify.clock import Clock, OutOfTime
 from refgrad.verify.exact_oracle import BUDGET
+from refgrad.verify.intents import Intent
 from refgrad.verify.oracle import default_device, truth_device
-from refgrad.verify.properties import PROPERTIES
+from refgrad.verify.properties import EAGERLY, PROPERTIES
 from refgrad.verify.properties.methods import METHODS
 from refgrad.verify.properties.structure import broken, explain
 from refgrad.verify.report import COMPILER, FAIL, Report, Row
@@ -26,28 +31,59 @@ from refgrad.verify.subject import Subject
 def check(
     f: Callable,
     *args: Any,
-    order: int = 2,
+    kwargs: Mapping[str, Any] | None = None,
+    argnums: int | Sequence[int] | None = None,
     reference: Callable | None = None,
     reference_vjp: Callable | None = None,
+    intent: Intent | None = None,
+    tolerance: float | None = None,
+    order: int = 2,
+    seconds: float | None = None,
     properties: Sequence[str] | None = None,
     seed: int = 0,
     draws: int = 8,
 ) -> Report:
     """Check the custom rules inside `f` at `args`: against the truth, and under JAX's transformations.
 
-    `f` is a `custom_vjp` or `custom_jvp` function, a HiPrim, or any function with such rules inside; `args` are
-    pytrees, and every floating or complex array among their leaves is checked. Truth is found, not supplied: the
-    derivative of `f` without its rules in exact arithmetic, or by float64 autodiff where that takes more than 10⁸
-    scalar operations, single entries confirmed. For a rule that is meant to differ from it, `reference` is a function
-    with the meant gradient, or `reference_vjp(cotangent, *args)` gives the meant cotangents, one per argument.
-    `order=1` leaves second order out; `properties` names those to run, of `PROPERTIES` (all of them by default);
-    `draws` cotangents are drawn from `seed`.
+    `f` is a `custom_vjp` or `custom_jvp` function, a HiPrim, or any function with such rules inside. Truth is found,
+    not supplied: the derivative of `f` without its rules in exact arithmetic, or by float64 autodiff where that takes
+    more than 10⁸ scalar operations, single entries confirmed.
 
-    Raises ValueError for an unknown property, order or number of draws, TypeError where nothing can be differentiated
-    (no floating argument; or neither a rule nor a reverse mode), and whatever `f(*args)` itself raises.
+    Args:
+      f: the function under check, called as `f(*args, **kwargs)`.
+      *args: pytrees; every floating or complex array among their leaves is differentiated.
+      kwargs: keyword arguments, differentiated likewise.
+      argnums: the positions of `args` to differentiate, as for `jax.grad`; everything else is held constant.
+      reference: a function with the meant gradient, for a rule that is meant to differ from its forward's.
+      reference_vjp: the meant cotangents as `reference_vjp(cotangent, *args)`: one per argument, None for zero.
+      intent: one of `refgrad.verify.intents`, for rules that differ in a way that has a name.
+      tolerance: relative error up to which the rule is meant to be right, such as that of a solver. It is allowed in
+        every comparison; the rounding of a dtype is allowed in any case.
+      order: 1 leaves second order out.
+      seconds: budget of wall time. The most telling properties run first, and a program once started is finished; what
+        the budget did not reach is named, and the report is then neither `ok` nor wrong but "partial".
+      properties: names of those to run, of `PROPERTIES`; all of them by default.
+      seed: seed of the random cotangents.
+      draws: how many cotangents are drawn.
+
+    Returns:
+      A `Report`: it prints as a table, and has `.ok`, `.status`, `.causes`, `.rows` and `.json()`.
+
+    Raises:
+      ValueError: for an unknown property, or a number out of its bounds.
+      TypeError: where nothing can be differentiated (no floating argument; or neither a rule nor a reverse mode).
+      Exception: whatever `f(*args)` itself raises.
+
+    Example:
+      >>> check(my_op, x, w, tolerance=1e-5).ok
+      True
     """
     names = _names(properties, order, draws)
-    subject = Subject.of(f, args)
+    _one_reference(reference, reference_vjp, intent)
+    _positive("tolerance", tolerance, 1.0, "the relative error up to which the rule is meant to be right, such as 1e-5")
+    _positive("seconds", seconds, math.inf, "the wall time that the check may take, such as 10")
+    clock = Clock(seconds)
+    subject = Subject.of(f, args, kwargs, argnums)
     case = Case(
         subject,
         draws=draws,
@@ -55,19 +91,22 @@ def check(
         order=order,
         reference=reference,
         reference_vjp=reference_vjp,
+        intent=intent,
+        tolerance=tolerance or 0.0,
+        clock=clock,
     )
-    with jax.default_matmul_precision(PRECISION):
-        rows = _rows(case, names)
+    with jax.default_matmul_precision(PRECISION), clock.reporting(subject.title):
+        rows, left_out = _rows(case, names)
         facts = {} if rows and not rows[0].argument else _facts(case)
         where = _where(case, rows) if any(row.failed for row in rows) else ()
-    return Report(subject.title, tuple(rows), facts, where)
+    return Report(subject.title, tuple(rows), facts, where, tuple(left_out))
 
 
 def assert_ok(f: Callable, *args: Any, **settings: Any) -> None:
     """`check(f, *args, **settings)` for a test.
 
-    Raises AssertionError with the rows that failed and the file and line of the backward rule. Where the rule is right
-    and XLA's compiled program is not, it warns.
+    Raises AssertionError with the rows that failed and the file and line of the backward rule, or with what the budget
+    of seconds left out. Where the rule is right and XLA's compiled program is not, it warns.
     """
     report = check(f, *args, **settings)
     if not report.ok:
@@ -77,6 +116,21 @@ def assert_ok(f: Callable, *args: Any, **settings: Any) -> None:
         warnings.warn(
             f"{report.subject}: the rule is right, XLA's compiled program is not ({', '.join(names)})", stacklevel=2
         )
+
+
+def _one_reference(reference: Callable | None, reference_vjp: Callable | None, intent: Intent | None) -> None:
+    given = {"reference": reference, "reference_vjp": reference_vjp, "intent": intent}
+    if len(named := [name for name, value in given.items() if value is not None]) > 1:
+        raise ValueError(f"{' and '.join(named)} each say what is meant: give one of them")
+    if intent is not None and not isinstance(intent, Intent):
+        way = "intents.straight_through, stop, clip(lo, hi), reversal(scale) or finite(bound)"
+        raise ValueError(f"intent is {intent!r}, but must be a value of refgrad.verify.intents: {way}")
+
+
+def _positive(name: str, value: float | None, most: float, meaning: str) -> None:
+    if value is not None and not 0 < value < most:
+        bound = "above 0" if most == math.inf else f"above 0 and below {most:g}"
+        raise ValueError(f"{name} is {value!r}, but must be {bound}: {meaning}")
 
 
 def _names(properties: Sequence[str] | None, order: int, draws: int) -> list[str]:
@@ -91,18 +145,36 @@ def _names(properties: Sequence[str] | None, order: int, draws: int) -> list[str
     return [name for name in PROPERTIES if properties is None or name in properties]
 
 
-def _rows(case: Case, names: Sequence[str]) -> list[Row]:
-    """The rows of the properties, or the one that says why the rule cannot be run."""
+def _rows(case: Case, names: Sequence[str]) -> tuple[list[Row], list[str]]:
+    """The rows of the properties, or the one that says why the rule cannot be run; and what time did not allow."""
+    rows: list[Row] = []
+    left_out: list[str] = []
     try:
-        refused = broken(case)
-        if any(row.failed for row in refused):
-            return refused
-        names = [name for name in names if name in METHODS] if refused else names
-        return [*refused, *(row for name in names for row in PROPERTIES[name](case))]
+        case.clock.doing = "compiling the rule"
+        rows += broken(case)
+        if any(row.failed for row in rows) and case.jitted:
+            return rows, []
+        if not case.jitted:
+            names = [name for name in names if name in EAGERLY]
+        elif rows:
+            names = [name for name in names if name in METHODS]
+        if not any(rule.kind == HI for rule in case.rules):
+            names = [name for name in names if name not in METHODS]
+        for name in names:
+            case.clock.doing = name
+            try:
+                case.clock.check()
+                rows.extend(PROPERTIES[name](case))
+            except OutOfTime:
+                left_out.append(name)
+        if any(row.failed for row in rows):
+            case.clock.doing = "looking for the cause"
+            rows = explained(case, rows)
     except jax.errors.UnexpectedTracerError as error:  # a rule that stores a tracer fails when it is next traced
         if not case.rules:
             raise
-        return [Row("structure", "", FAIL, note=explain(error))]
+        return [Row("structure", "", FAIL, note=explain(error))], []
+    return rows, left_out
 
 
 def _facts(case: Case) -> dict[str, str]:
@@ -113,9 +185,12 @@ def _facts(case: Case) -> dict[str, str]:
         "matmul precision": f"{PRECISION}, in the rule and in truth",
         "allowance": f"{C:g}·ε·√n of each argument's dtype",
         "draws": f"{case.draws} cotangents, seed {case.seed}",
-        "device": f"{device.device_kind} × {jax.device_count()}",
+        "device": f"{device.device_kind} × {jax.device_count()}"
+        + ("" if jax.device_count() > 1 else ": shard_map is not looked at, which takes two"),
     }
-    if case.limits:
+    if case.tolerance:
+        facts["tolerance"] = f"{case.tolerance:g} in every comparison"
+    if case.jitted and case.limits:
         facts["limits"] = "; ".join(case.limits)
     if not case.rules:
         facts["rules"] = "none inside: what is checked is autodiff itself"
@@ -126,7 +201,7 @@ def _truth(case: Case, device: Any) -> dict[str, str]:
     """What the truth is, and why it is not exact arithmetic."""
     exact, oracle = case.own.exact, case.own.oracle
     if exact.whole:
-        kind = "the reference" if case.referred else "the plain forward"
+        kind = case.referred or "the plain forward"
         rest = f"; {len(left)} entries by float64 autodiff" if (left := case.points.open) else ""
         return {"truth": f"exact arithmetic on {kind}, {exact.spent:.1e} of {BUDGET:.0e} scalar operations{rest}"}
     facts = {"truth": f"{oracle.kind}, in float64", "truth computed on": truth_device(oracle, device)}

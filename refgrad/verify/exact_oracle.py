@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from flint import arb
 
+from refgrad.jaxpr.avals import is_float
 from refgrad.verify.exact import Balls, Entry, Limits, NoMeaning, OverBudget, Truth, Verdict, exact
 from refgrad.verify.numbers import largest, to_wide
 from refgrad.verify.oracle import Leaves, first_line
@@ -49,9 +50,9 @@ class ExactOracle:
             return
         try:
             with self._types():
-                self.truth = exact(
-                    plain, self.diff, list(rest), limits=Limits(operations=BUDGET), stop_gradient=stop_gradient
-                )
+                held = [to_wide(x) if wide and is_float(x) else x for x in rest]
+                limits = Limits(operations=BUDGET)
+                self.truth = exact(plain, self.diff, held, argnums=0, limits=limits, stop_gradient=stop_gradient)
         except Exception as error:  # a dtype that the function does not take
             self.why = first_line(error)
             return

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from refgrad.jaxpr.calls import has_unknown_trips
 from refgrad.verify import oracle as oracles
 from refgrad.verify.exact_oracle import ExactOracle
+from refgrad.verify.intents import Pull
 from refgrad.verify.numbers import generator
 from refgrad.verify.oracle import CONVERGED, Leaves, Oracle
 from refgrad.verify.subject import Flat, Subject
@@ -28,8 +29,8 @@ class Lane:
     draws: int
     seed: int
     own: bool  # traced at the given dtypes, else at float64
-    referred: bool = False  # `plain` is the user's reference, whose `stop_gradient` counts
-    meant: Callable[[Sequence, Sequence, Sequence], Leaves] | None = None  # the cotangents that the user says are meant
+    referred: str = ""  # what `plain` is where it is a reference, whose `stop_gradient` counts
+    meant: Pull | None = None  # the cotangents that the user says are meant
     truths: dict[int, Leaves] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
@@ -37,8 +38,8 @@ class Lane:
         """Exact arithmetic, tried at the given arguments."""
         if self.meant is not None:
             return ExactOracle.unavailable("the cotangents are given")
-        given = self.subject.diff, self.subject.rest, self.subject.arguments
-        found = ExactOracle(self.plain, *given, sweeps=self.draws, stop_gradient=self.referred, wide=not self.own)
+        given, referred = (self.subject.diff, self.subject.rest, self.subject.arguments), bool(self.referred)
+        found = ExactOracle(self.plain, *given, sweeps=self.draws, stop_gradient=referred, wide=not self.own)
         if found.whole and (truth := found.gradient(self.subject.diff, self.drawn(0))) is not None:
             self.truths[0] = truth
         return found
@@ -47,11 +48,11 @@ class Lane:
     def oracle(self) -> Oracle:
         """Truth in float64; see `oracle.find`."""
         if self.meant is not None:
-            return oracles.given(self.meant)
+            return oracles.given(self.referred, self.meant, self.subject.diff, self.subject.rest, self.drawn(0))
         rng = generator(self.seed, 2)
         found = oracles.find(self.plain, self.subject.diff, self.subject.rest, self.drawn(0), rng, own=self.own)
         if self.referred:
-            found.kind = found.kind.replace("the plain forward", "the reference")
+            found.kind = found.kind.replace("the plain forward", self.referred)
         return found
 
     @property

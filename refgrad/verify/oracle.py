@@ -7,6 +7,7 @@ beyond that. The program is traced at float64 arguments, or at the given ones wh
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.calls import has_unknown_trips, is_device_bound
 from refgrad.jaxpr.uncompiled import uncompiled
 from refgrad.verify.numbers import to_wide
@@ -151,9 +153,19 @@ def reverse(plain: Flat, diff: Leaves, rest: Leaves, cts: Leaves, own: bool = Fa
     return Oracle(kind, truth, lambda leaves: leaves, True, limits=program.limits, program=program)
 
 
-def given(cotangents: Callable[[Sequence, Sequence, Sequence], Leaves]) -> Oracle:
-    """The cotangents that the user says are meant."""
-    return Oracle("the cotangents given as reference_vjp", cotangents, lambda leaves: leaves, True)
+def given(kind: str, cotangents: Callable[[Sequence, Sequence, Sequence], list], *examples: Any) -> Oracle:
+    """The cotangents that the user says are meant: widened where they are a program of JAX's."""
+    try:
+        truth = Wide(cotangents, *examples)
+    except Exception:  # NumPy, say: called on float64 instead
+        truth = functools.partial(_called, cotangents)
+    return Oracle(kind, truth, lambda leaves: leaves, True, limits=())
+
+
+def _called(cotangents: Callable, *args: Any) -> Leaves:
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: jnp.asarray(to_wide(x)) if is_float(x) else x, args)
+        return [to_wide(c) for c in cotangents(*wide)]
 
 
 def first_line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from refgrad.verify.kinks import JUMP as STEEP
 from refgrad.verify.kinks import Sides
 from refgrad.verify.numbers import clipped, errors
 from refgrad.verify.oracle import Leaves
-from refgrad.verify.report import END, FAIL, JUMP, KINK, NOT_DECIDED, NOT_FINITE, Row
+from refgrad.verify.report import END, FAIL, JUMP, KINK, NOT_DECIDED, NOT_FINITE, OK, Row, number
 
 WORDS = {
     Verdict.KINK: KINK,
@@ -58,6 +58,7 @@ class Points:
         decided = oracle.entries(cts, [*dict.fromkeys((*seen, *lost, *doubtful))])
         self.confirmed = len(decided)
         self.open = [place for place in lost if place not in decided]
+        self.limit: float | None = None
         self._see(sides, decided)
         for (i, at), entries in decided.items():
             self._put(i, at, entries)
@@ -82,6 +83,15 @@ class Points:
                 self.truth[i][at] = autodiff[i][at]
         return self
 
+    def bounded(self, limit: float) -> "Points":
+        """Leave out the entries above `limit`, at which a rule is meant to stay below it."""
+        self.limit = limit
+        for truth, known in zip(self.truth, self.known, strict=True):
+            with np.errstate(invalid="ignore"):
+                steep = np.abs(truth) > limit
+            truth[steep], known[steep] = np.nan, False
+        return self
+
     def _see(self, sides: Sequence[dict[tuple[int, ...], Sides]], decided: dict[Place, list[Entry]]) -> None:
         """Add the kinks that were seen in float64 to what is decided, unless that knows better."""
         for i, found in enumerate(sides):
@@ -102,10 +112,14 @@ class Points:
         if mask is None:
             return []
         groups: dict[Verdict, list[tuple[int, ...]]] = {}
+        steep: list[tuple[int, ...]] = []
         for at in (tuple(map(int, at)) for at in np.argwhere(mask)):
             entries = self.entries[i].get(at)
-            groups.setdefault(slopes(entries)[2] if entries else Verdict.UNDECIDED, []).append(at)
-        rows = []
+            if self._is_steep(entries):
+                steep.append(at)
+            else:
+                groups.setdefault(slopes(entries)[2] if entries else Verdict.UNDECIDED, []).append(at)
+        rows = [self._finite(name, got, steep)] if steep else []
         for verdict, places in groups.items():
             wrong = [at for at in places if verdict in JUDGED and not self._holds(i, at, got[at], allowed, scale)]
             at = (wrong or places)[0]
@@ -113,6 +127,21 @@ class Points:
             note = self._note(i, at, outside=bool(wrong)) + more
             rows.append(Row("points", name, FAIL if wrong else WORDS[verdict], at, got[at].item(), note=note))
         return rows
+
+    def _is_steep(self, entries: list[Entry] | None) -> bool:
+        """True where the slope is not finite, or beyond the bound that is meant."""
+        if self.limit is None:
+            return False
+        low, high, verdict = slopes(entries) if entries else (0j, 0j, Verdict.SMOOTH)
+        return verdict in (Verdict.SMOOTH, Verdict.NOT_FINITE) or max(abs(low), abs(high)) > self.limit
+
+    def _finite(self, name: str, got: np.ndarray, places: Sequence[tuple[int, ...]]) -> Row:
+        """Return the row for entries at which a finite number is meant."""
+        assert self.limit is not None
+        wrong = [at for at in places if not np.abs(got[at]) <= self.limit]
+        at = (wrong or places)[0]
+        note = f"not within the bound of {number(self.limit)} that is meant" if wrong else "finite, as is meant"
+        return Row("points", name, FAIL if wrong else OK, at, got[at].item(), allowed=self.limit, note=note)
 
     def _holds(self, i: int, at: tuple[int, ...], got: complex, allowed: float, scale: float) -> bool:
         low, high, _ = slopes(self.entries[i][at])

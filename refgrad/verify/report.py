@@ -4,12 +4,14 @@ import builtins
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from refgrad._text import table
+from refgrad._text import WIDTH, table, wrapped
 
 OK, FAIL = "ok", "fail"
+WRONG, PARTIAL = "wrong", "partial"  # of a whole report
+LOOSEST = 0.1  # the largest tolerance that a report proposes
 KINK = "kink"  # a tie or hinge: the rule takes one of the one-sided derivatives, or a value between them
 JUMP = "jump"  # the function is not continuous there: there is no derivative
 END = "end of the domain"  # the function exists on one side: the rule takes the slope from inside
@@ -35,6 +37,7 @@ class Row:
     allowed: float | None = None
     note: str = ""
     where: str = ""  # file:line of the method that is meant, where a rule has several
+    cause: str = ""  # the sentence that explains why it fails, where other rows fail for the same reason
 
     @builtins.property
     def failed(self) -> bool:
@@ -45,8 +48,7 @@ class Row:
         """The row as text, a cell for each of `HEADER`."""
         index = "" if self.index is None else "[" + ", ".join(map(str, self.index)) + "]"
         numbers = map(number, (self.got, self.expected, self.error, self.allowed))
-        verdict = self.verdict + (f": {self.note}" if self.note else "")
-        return (self.property, self.argument, index, *numbers, verdict)
+        return (self.property, self.argument, index, *numbers, self.verdict)
 
 
 HEADER = ("property", "argument", "index", "got", "expected", "error", "allowed", "verdict")
@@ -54,21 +56,28 @@ HEADER = ("property", "argument", "index", "got", "expected", "error", "allowed"
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """The outcome of `check`. Prints as a table; `ok` is False as soon as one row failed.
+    """The outcome of `check`. Prints as a table; `ok` is False as soon as one row failed or a property was left out.
 
     `facts` says under what conditions the rows hold: oracle, matmul precision, dtypes, draws, device, limits.
-    `where` is `file:line` of each backward rule concerned.
+    `where` is `file:line` of each backward rule concerned. `left_out` names the properties that the budget of seconds
+    did not reach.
     """
 
     subject: str
     rows: tuple[Row, ...]
     facts: Mapping[str, str]
     where: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether no row failed."""
-        return not self.failures
+        """True where every property was looked at and no row failed."""
+        return self.status == OK
+
+    @property
+    def status(self) -> str:
+        """`"ok"`, `"wrong"`, or `"partial"` where nothing failed so far and something was left out."""
+        return WRONG if self.failures else PARTIAL if self.left_out else OK
 
     @property
     def failures(self) -> tuple[Row, ...]:
@@ -79,19 +88,52 @@ class Report:
         """The rows of one property, one per argument as a rule."""
         return tuple(row for row in self.rows if row.property == property)
 
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """A sentence for each thing that is wrong, the first the most telling."""
+        sentences = dict.fromkeys(row.cause for row in self.failures if row.cause)
+        others = [row for row in self.failures if not row.cause]
+        return (*map(_sentence, others[:1]), *sentences)
+
+    @property
+    def tolerance(self) -> float | None:
+        """The `tolerance` under which every comparison would pass, up to 10 %; None where none would."""
+        needed = max((_needed(row) for row in self.failures), default=math.inf)
+        if not needed <= LOOSEST:
+            return None
+        step = 10.0 ** (math.floor(math.log10(needed)) - 1)
+        return float(f"{math.ceil(needed / step * (1 + 1e-9)) * step:.2g}")
+
     def __str__(self) -> str:
-        failed = len(self.failures)
-        outcome = f"{failed} of {len(self.rows)} FAIL" if failed else f"ok, {len(self.rows)} rows"
-        lines = [f"{self.subject}: {outcome}", *(f"{k}: {v}" for k, v in self.facts.items())]
-        if failed and self.where:
-            lines += [f"rule: {where}" for where in self.where]
-        return "\n".join([*lines, _table(_glance(self.rows))])
+        return "\n".join([self._head(), *(wrapped(f"{k}: {v}") for k, v in self.facts.items()), *self._body(self.rows)])
 
     def summary(self) -> str:
         """The failures alone, with the file and line of the backward rule: what `assert_ok` raises."""
-        lines = [f"{self.subject}: {len(self.failures)} of {len(self.rows)} rows fail"]
-        lines += [f"rule: {where}" for where in self.where]
-        return "\n".join([*lines, _table(self.failures)])
+        return "\n".join([self._head(), *self._body(self.failures)])
+
+    def _head(self) -> str:
+        """The outcome, its cause first."""
+        failed, count = len(self.failures), len(self.rows)
+        if failed:
+            lines = [wrapped(f"WRONG: {'; '.join(self.causes)}"), wrapped(f"{self.subject}: {failed} of {count} FAIL")]
+        else:
+            lines = [wrapped(f"{self.subject}: {'partial' if self.left_out else 'ok'}, {count} rows")]
+        if self.left_out:
+            lines.append(wrapped(f"left out, the time is spent: {', '.join(self.left_out)}"))
+        return "\n".join(lines)
+
+    def _body(self, rows: Sequence[Row]) -> list[str]:
+        """The rule, what would pass, and the table; of the rows that one cause explains, the first."""
+        lines = [wrapped(f"rule: {where}") for where in self.where] if self.failures else []
+        if (tolerance := self.tolerance) is not None:
+            lines.append(f"tolerance={tolerance:g} would pass")
+        first = {cause: next(row for row in rows if row.cause == cause) for cause in {r.cause for r in rows} if cause}
+        shown = [row for row in rows if not row.cause or row is first[row.cause]]
+        folded = [row.property for row in rows if row.cause and row is not first[row.cause]]
+        lines.append(_table(_glance(shown)) if rows is self.rows else _table(shown))
+        if folded:
+            lines.append(wrapped(f"{len(folded)} rows that follow are folded: {', '.join(dict.fromkeys(folded))}"))
+        return lines
 
     def data(self) -> dict[str, Any]:
         """The report as plain dicts, lists, strings and numbers (complex and non-finite ones as strings)."""
@@ -99,8 +141,9 @@ class Report:
             {f.name: _plain(getattr(row, f.name)) for f in dataclasses.fields(row)} | {"failed": row.failed}
             for row in self.rows
         ]
-        facts = {"subject": self.subject, "ok": self.ok, "facts": dict(self.facts)}
-        return {**facts, "where": list(self.where), "rows": rows}
+        facts = {"subject": self.subject, "ok": self.ok, "status": self.status, "facts": dict(self.facts)}
+        causes = {"causes": list(self.causes), "left_out": list(self.left_out)}
+        return {**facts, **causes, "where": list(self.where), "rows": rows}
 
     def json(self) -> str:
         """`data()` as JSON text."""
@@ -141,8 +184,33 @@ def _excess(row: Row) -> float:
     return (row.error or 0.0) / (row.allowed or 1.0)
 
 
+def _sentence(row: Row) -> str:
+    """What one failing row says."""
+    of = f"{row.property} of {row.argument}" if row.argument else row.property
+    if row.note:
+        return f"{of}: {row.note}"
+    got, expected = number(row.got), number(row.expected)
+    values = f"{got} where {expected} is right, " if got != expected else ""
+    return f"{of}: {values}a relative error of {number(row.error)} where {number(row.allowed)} is allowed"
+
+
+def _needed(row: Row) -> float:
+    """The tolerance that a failing comparison needs; ∞ where a comparison is not what failed."""
+    if row.error is None or not row.allowed or row.property == "points":
+        return math.inf
+    return row.error
+
+
 def _table(rows: Iterable[Row]) -> str:
-    return table(HEADER, [row.cells() for row in rows])
+    cells, notes = [], []
+    for row in rows:
+        cells.append(list(row.cells()))
+        notes.append(row.cause or row.note)
+    left = WIDTH - sum(2 + max(map(len, column)) for column in list(zip(HEADER, *cells, strict=True))[:-1])
+    for k, (row, note) in enumerate(zip(cells, notes, strict=True)):  # a short note stands beside its verdict
+        if note and len(beside := f"{row[-1]}: {note}") <= left:
+            row[-1], notes[k] = beside, ""
+    return table(HEADER, cells, WIDTH, notes)
 
 
 def _plain(x: Any) -> Any:

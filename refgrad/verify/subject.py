@@ -7,17 +7,18 @@ pytrees, keys, integers, static values, `nondiff_argnums` and auxiliary outputs 
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from refgrad._text import short_path
 from refgrad.jaxpr.avals import canonical, is_array, is_float
 from refgrad.jaxpr.methods import is_hiprim
+from refgrad.jaxpr.rules import code_location
 from refgrad.jaxpr.versions import is_rule, nondiff_argnums
-from refgrad.verify.numbers import to_wide
 
 Flat = Callable[[Sequence, Sequence], tuple[list, list]]
 
@@ -34,32 +35,48 @@ class Subject:
     names: tuple[str, ...]  # of every leaf, as in "params['w']"
 
     @classmethod
-    def of(cls, f: Callable, args: tuple) -> "Subject":
-        """Arrays are differentiated; Python numbers only where `f` is itself a rule, or where there is no array.
+    def of(
+        cls,
+        f: Callable,
+        args: tuple,
+        kwargs: Mapping[str, Any] | None = None,
+        argnums: int | Sequence[int] | None = None,
+    ) -> "Subject":
+        """Split the arguments: arrays are differentiated; Python numbers only of a rule, or where there is no array.
 
-        NumPy's arrays and numbers count as what JAX makes of them under the x64 setting in force.
+        `argnums` differentiates those positions of `args` alone, as `jax.grad` does. NumPy's arrays and numbers count
+        as what JAX makes of them under the x64 setting in force.
 
-        Raises TypeError where no argument can be differentiated, naming what was passed.
+        Raises TypeError where no argument can be differentiated, naming what was passed, and ValueError for a position
+        in `argnums` that does not exist.
         """
+        chosen = _positions(argnums, len(args))
+        numbers = is_rule(f) or is_hiprim(f)
+        f, args, keywords = _bound(f, args, kwargs or {})
         skipped = {i % len(args) for i in nondiff_argnums(f) if i < len(args)} if args else set()
+        skipped_only = set() if chosen is None else set(range(len(args))) - chosen
         with_paths, tree = jax.tree_util.tree_flatten_with_path(args)
         names = _names(f, args)
-        arrays = any(is_float(x) and is_array(x) for _, x in with_paths)
-        numbers = is_rule(f) or is_hiprim(f) or not arrays
+        numbers |= not any(is_float(x) and is_array(x) for _, x in with_paths)
         leaves, floats, others, labels = [], [], [], []
         for i, (path, leaf) in enumerate(with_paths):
             static = path[0].idx in skipped
             leaf = leaf if static else canonical(leaf)
-            if is_float(leaf) and not static and (is_array(leaf) or numbers):
+            held = path[0].idx in skipped_only
+            if is_float(leaf) and not static and not held and (is_array(leaf) or numbers):
                 floats.append(i)
                 leaf = leaf if is_array(leaf) else jnp.asarray(leaf)
             elif is_array(leaf) and not static:
                 others.append(i)
             leaves.append(leaf)
-            labels.append(names[path[0].idx] + jax.tree_util.keystr(path[1:]))
+            if keywords and path[0].idx == len(args) - 1:
+                labels.append(path[1].key + jax.tree_util.keystr(path[2:]))
+            else:
+                labels.append(names[path[0].idx] + jax.tree_util.keystr(path[1:]))
         if not floats:
             given = ", ".join(f"{n}: {_type(x)}" for n, x in zip(labels, leaves, strict=True)) or "nothing"
-            raise TypeError(f"{name_of(f)} has no argument to differentiate ({given}): pass a float or complex array")
+            way = "pass a float or complex array" if chosen is None else f"argnums is {argnums}"
+            raise TypeError(f"{name_of(f)} has no argument to differentiate ({given}): {way}")
         return cls(f, tuple(leaves), tree, tuple(floats), tuple(others), tuple(labels))
 
     def flat(self, f: Callable | None = None) -> Flat:
@@ -79,7 +96,7 @@ class Subject:
             leaves[i] = x
         return jax.tree.unflatten(self.tree, leaves)
 
-    def pick(self, cotangents: Any, like: Sequence) -> list[np.ndarray]:
+    def pick(self, cotangents: Any, like: Sequence) -> list:
         """The leaves that are differentiated, out of one cotangent per positional argument; None means zero.
 
         Raises ValueError where there are more or fewer cotangents than arguments, or of another shape.
@@ -100,7 +117,7 @@ class Subject:
                 raise ValueError(
                     f"reference_vjp gives {self.names[i]} the shape {np.shape(ct)}, but it has {np.shape(x)}"
                 )
-        return [np.zeros_like(to_wide(x)) if c is None else to_wide(c) for c, x in zip(picked, like, strict=True)]
+        return [jnp.zeros_like(x) if c is None else jnp.asarray(c) for c, x in zip(picked, like, strict=True)]
 
     @property
     def args(self) -> tuple:
@@ -124,6 +141,12 @@ class Subject:
 
     @functools.cached_property
     def title(self) -> str:
+        """`name(x: f32[4,8], t: i32[4]) at file.py:12`; without a place where Python knows none."""
+        place = code_location(self.f).partition(" (")[0]
+        return self.call + (f" at {short_path(place)}" if place else "")
+
+    @functools.cached_property
+    def call(self) -> str:
         """`name(x: f32[4,8], t: i32[4])`."""
         types = (f"{n}: {_type(x)}" for n, x in zip(self.names, self.leaves, strict=True))
         return f"{name_of(self.f)}({', '.join(types)})"
@@ -144,6 +167,38 @@ def name_of(f: Callable) -> str:
     while isinstance(f, functools.partial):
         f = f.func
     return getattr(f, "__name__", None) or type(f).__name__
+
+
+def _positions(argnums: int | Sequence[int] | None, count: int) -> set[int] | None:
+    """Return the positions that are differentiated; None for all."""
+    if argnums is None:
+        return None
+    given = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    for i in given:
+        if not isinstance(i, int) or isinstance(i, bool) or not -count <= i < count:
+            raise ValueError(
+                f"argnums holds {i!r}, but there are {count} positional arguments: choose from {-count} to {count - 1}"
+            )
+    return {i % count for i in given}
+
+
+def _bound(f: Callable, args: tuple, kwargs: Mapping[str, Any]) -> tuple[Callable, tuple, bool]:
+    """Return `f` and its arguments with keywords by position; the last is a dict of those that have none, if True."""
+    if not kwargs:
+        return f, args, False
+    try:
+        binding = inspect.signature(f).bind(*args, **kwargs)
+        args, kwargs = binding.args, binding.kwargs
+    except ValueError:  # no signature: a builtin
+        pass
+    if not kwargs:
+        return f, args, False
+
+    @functools.wraps(f, updated=())
+    def call(*given):
+        return f(*given[:-1], **given[-1])
+
+    return call, (*args, dict(kwargs)), True
 
 
 def _names(f: Any, args: tuple) -> list[str]:

@@ -58,23 +58,24 @@ def exact(
     f: Callable,
     *args: Any,
     kwargs: Mapping[str, Any] | None = None,
+    argnums: int | Sequence[int] | None = None,
     casts: Collection[str] = (),
     limits: Limits | None = None,
     stop_gradient: bool = False,
 ) -> "Truth":
     """Return the truth about `f` at `args`, found without autodiff, without a compiler and without a step size.
 
-    Every float and complex array among `args` is differentiated, none in `kwargs`. The program is traced at their
-    dtypes and evaluated in ℝ and ℂ, its constants at their exact values. Casts to the dtypes named in `casts`
-    ("bfloat16") round; all others do nothing. `lax.stop_gradient` does nothing either, as it does not change the
-    function; with `stop_gradient` its result does not move.
+    Every float and complex array among `args` is differentiated (with `argnums` those of these positions alone), none
+    in `kwargs`. The program is traced at their dtypes and evaluated in ℝ and ℂ, its constants at their exact values.
+    Casts to the dtypes named in `casts` ("bfloat16") round; all others do nothing. `lax.stop_gradient` does nothing
+    either, as it does not change the function; with `stop_gradient` its result does not move.
 
     Raises TypeError where nothing can be differentiated, ValueError where an argument is NaN, and NoMeaning (from the
     methods of the result) where the program holds what has no meaning in exact arithmetic.
     """
     names = [jnp.dtype(name).name for name in casts]
     f = functools.partial(f, **kwargs) if kwargs else f
-    return Truth(Subject.of(f, args), names, limits or Limits(), stop_gradient)
+    return Truth(Subject.of(f, args, argnums=argnums), names, limits or Limits(), stop_gradient)
 
 
 class Truth:

@@ -97,6 +97,8 @@ def _measured(case: Case, draws: int, found: Callable[[int], Gradients], truth: 
     """The cotangents of every leaf over the draws; `truth` is that of the first."""
     leaves = [Leaf() for _ in case.diff]
     for k in range(draws):
+        if k and case.clock.over:
+            break
         gradients = found(k)
         for i, leaf in enumerate(leaves):
             leaf.add(gradients, case.judged(gradients.truth if k else truth, i, k), i)
@@ -193,6 +195,8 @@ def _median(case: Case, leaf: Leaf, i: int, name: str) -> Row:
     if statistics.median(rule) > allowed:
         more = Leaf()
         for k in range(case.draws, 4 * case.draws):
+            if case.clock.over:
+                break
             found = case.gradients(k)
             more.add(found, case.judged(found.truth, i, k), i)
         rule += _largest(case, i, more.got, more)

@@ -29,6 +29,7 @@ def jacobian(case: Case) -> Iterator[Row]:
     rule = case.rule_wide if case.narrow else case.rule
     got, expected = [], []
     for cts in _units(case):
+        case.clock.check()
         got.append([to_wide(g) for g in rule(case.diff, case.rest, cts)[1]])
         expected.append(case.lane.settled(cts))
     for i, name in enumerate(case.subject.arguments):

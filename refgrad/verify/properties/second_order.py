@@ -15,6 +15,7 @@ import numpy as np
 from refgrad.jaxpr.rules import meets_rule
 from refgrad.verify.allowance import C, allowance, reductions
 from refgrad.verify.case import LARGEST, UNCERTAIN, Case
+from refgrad.verify.intents import Pull
 from refgrad.verify.numbers import compared, draws_like, errors, generator, largest, to_wide
 from refgrad.verify.oracle import Leaves, Wide, first_line
 from refgrad.verify.report import FAIL, KINK, OK, UNAVAILABLE, Row
@@ -37,7 +38,7 @@ def second_order(case: Case) -> Iterator[Row]:
     if case.order < 2:
         return
     exact = case.lane.exact.whole
-    if not exact and case.lane.oracle.program is None:
+    if not exact and case.meant is None and case.lane.oracle.program is None:
         yield Row("second order", "", UNAVAILABLE, note="the plain forward has no reverse mode")
         return
     if not exact and any(mask is not None for mask in case.points.skip):
@@ -45,15 +46,17 @@ def second_order(case: Case) -> Iterator[Row]:
         return
     directions = draws_like(generator(case.seed, 6), [to_wide(x) for x in case.diff])
     given = (case.diff, case.rest, case.drawn(0), directions)
+    first = case.meant or _cotangents(case.plain)
     try:
-        program = Wide(_reverse(case.plain), *given, own=case.lane.own)
+        program = Wide(_reverse(first), *given, own=case.lane.own)
     except Exception as error:  # whatever JAX raises about the plain forward
         if not exact:
-            yield Row("second order", "", UNAVAILABLE, note=f"neither for the plain forward: {first_line(error)}")
+            what = "neither for the plain forward" if case.meant is None else "the meant cotangents have no derivative"
+            yield Row("second order", "", UNAVAILABLE, note=f"{what}: {first_line(error)}")
             return
         program = None
     expected = _expected(case, program, given)
-    yield from _compare(case, REVERSE, _reverse(case.flat), given, expected, len(expected.products))
+    yield from _compare(case, REVERSE, _reverse(_cotangents(case.flat)), given, expected, len(expected.products))
     if _calls_rule(case, directions):
         yield Row(FORWARD, "", UNAVAILABLE, note="_fwd calls the rule: let it call the plain function")
         return
@@ -88,7 +91,8 @@ def _expected(case: Case, program: Wide | None, given: tuple) -> Expected:
     own += [largest(to_wide(c)) * max(steps) for c in case.drawn(0)]
     eps = float(np.finfo(np.float64).eps)
     scales = [s if (s := largest(p)) > eps * o else o or 1.0 for p, o in zip(products, own, strict=True)]
-    allowed = [max(allowance(t, n), case.lane.tolerance) for t, n in zip(types, lengths, strict=True)]
+    least = max(case.lane.tolerance, case.tolerance)
+    allowed = [max(allowance(t, n), least) for t, n in zip(types, lengths, strict=True)]
     return Expected(products, allowed, scales, lambda: _movement(case, program, given, products, scales))
 
 
@@ -109,11 +113,15 @@ def _movement(case: Case, program: Wide | None, given: tuple, products: Leaves, 
     return [np.where(gap <= most, gap, 0.0) for gap in gaps]
 
 
-def _reverse(flat: Flat) -> Callable:
+def _cotangents(flat: Flat) -> Pull:
+    return lambda diff, rest, cts: pullback(flat)(diff, rest, cts)[1]
+
+
+def _reverse(pull: Pull) -> Callable:
     """`(floats, others, cts, directions) →` products of the Hessian with the directions, then the same by cotangent."""
 
     def program(diff, rest, cts, directions):
-        _, back = jax.vjp(lambda d, c: pullback(flat)(d, rest, c)[1], list(diff), list(cts))
+        _, back = jax.vjp(lambda d, c: pull(d, rest, c), list(diff), list(cts))
         seconds, thirds = back([jax.numpy.asarray(v, x.dtype) for v, x in zip(directions, diff, strict=True)])
         return [*seconds, *thirds]
 
@@ -142,6 +150,7 @@ def _calls_rule(case: Case, directions: Leaves) -> bool:
 
 def _compare(case: Case, name: str, program: Callable, given: tuple, expected: Expected, count: int) -> Iterator[Row]:
     """Yield a row for each of the first `count` products."""
+    case.clock.check()
     try:
         got = Wide(program, *given, own=case.lane.own)(*given)
     except Exception as error:  # whatever JAX raises about the rule

@@ -4,6 +4,7 @@ A rule that JAX itself refuses (a wrong tree, a wrong shape, a leaked tracer) gi
 checked: there is nothing to check it on.
 """
 
+import contextlib
 import re
 from collections.abc import Iterator
 
@@ -17,23 +18,34 @@ from refgrad.verify.numbers import difference, to_wide
 from refgrad.verify.oracle import first_line
 from refgrad.verify.report import FAIL, OK, UNAVAILABLE, Row
 
+# what JAX raises where Python asks for the value of a tracer
+TRACED = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
+
 
 def broken(case: Case) -> list[Row]:
-    """A row that says why the rule cannot be run at all, if that is so; else nothing.
+    """A row that says why the rule cannot be run at all, or only without jit; else nothing.
 
     Raises what `f` itself raises, and TypeError where `f` holds no rule and has no reverse mode of its own.
     """
-    ct = case.cotangent(0)
+    own = (case.diff, case.rest, case.cotangent(0))
     try:
-        case.rule(case.diff, case.rest, ct)
+        case.rule(*own)
     except Exception as error:  # whatever a rule, or JAX on its behalf, raises
         if not case.rules:
             raise TypeError(
-                f"{case.subject.title} holds no rule and has no reverse mode of its own, "
+                f"{case.subject.call} holds no rule and has no reverse mode of its own, "
                 f"so that there is no gradient to check: {first_line(error)}"
             ) from error
         if note := case.lacked(error):
             return [Row("structure", "", UNAVAILABLE, note=note)]
+        if isinstance(error, TRACED):
+            with contextlib.suppress(Exception):  # it is the first error that counts
+                case.run_eagerly(own)
+                return [Row("jit", "", FAIL, note=f"only jit fails: {explain(error)}")]
         return [Row("structure", "", FAIL, note=explain(error))]
     return []
 
@@ -53,7 +65,7 @@ def _values(case: Case, outputs: list) -> Iterator[Row]:
     lengths = reductions(primal.trace(case.diff, case.rest).jaxpr)
     for k, (own, fwd, n) in enumerate(zip(primal(case.diff, case.rest), outputs, lengths, strict=True)):
         found = difference(to_wide(fwd), to_wide(own))
-        allowed = 2 * allowance(own.dtype, n)
+        allowed = max(2 * allowance(own.dtype, n), case.tolerance)
         same = found.error <= allowed and fwd.dtype == own.dtype
         note = "" if same else f"_fwd returns another value than the function ({fwd.dtype}, {own.dtype})"
         label = "output" if len(outputs) == 1 else f"output {k}"
@@ -70,7 +82,8 @@ def _mismatch(primal, ct) -> str:
     if (
         own is not None and own != found
     ):  # a sharding over other axes than explicit ones is XLA's choice, not the rule's
-        return f"the cotangent is sharded {found and found.spec}, its primal {own.spec}"
+        spec = "not at all" if found is None else f"as {found.spec}"
+        return f"`bwd` drops the sharding: the primal is sharded as {own.spec}, its cotangent {spec}"
     return ""
 
 

@@ -79,6 +79,7 @@ def inside(
     case: Case, name: str, where: str, transformed: Callable[[Flat], list], expected: Leaves | None = None
 ) -> Iterator[Row]:
     """One row per argument: `transformed(flat)` gives the cotangents; the first draw's are expected by default."""
+    case.clock.check()
     try:
         got = [to_wide(g) for g in transformed(case.flat)]
     except Exception as error:  # whatever a rule, or JAX on its behalf, raises
