@@ -8,8 +8,6 @@ from distrax._src.distributions import von_mises
 from distrax._src.utils import math
 from world.use import Use, normal, positive, simplex
 
-DISTRIBUTION = "distrax"
-REQUIRES = ["distrax", "tfp-nightly"]  # the released tensorflow-probability does not import under this JAX
 
 LOGITS = normal(2, 4)
 

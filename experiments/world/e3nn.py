@@ -6,16 +6,14 @@ import numpy as np
 from e3nn_jax._src.utils.einsum import einsum
 from world.use import Use, normal
 
-DISTRIBUTION = "e3nn-jax"
-REQUIRES = ["e3nn-jax"]
 
 POINT = np.array([0.3, -0.5, 0.8], np.float32)
 
 
 def harmonics(degree, algorithm, normalize=True):
     def evaluated(x):
-        made = e3nn.spherical_harmonics([degree], x, normalize, normalization="norm", algorithm=algorithm)
-        return made.array if hasattr(made, "array") else made
+        x = e3nn.IrrepsArray("1o", x)
+        return e3nn.spherical_harmonics([degree], x, normalize, normalization="norm", algorithm=algorithm).array
 
     return evaluated
 

@@ -8,8 +8,6 @@ import numpy as np
 from jax import lax
 from world.use import Use, normal
 
-DISTRIBUTION = "equinox"
-REQUIRES = ["equinox"]
 
 
 @eqx.filter_custom_vjp

@@ -8,8 +8,6 @@ from jax import lax
 from jax.experimental.ode import odeint
 from world.use import Use, normal, positive, simplex
 
-DISTRIBUTION = "jax"
-REQUIRES = ["jax"]
 
 X = normal(4)
 P = np.array([0.05, 0.3, 0.5, 0.93], np.float32)

@@ -9,8 +9,6 @@ import numpy as np
 from jaxopt import implicit_diff, isotonic, loss, perturbations, projection, prox
 from world.use import Use, normal, positive, simplex
 
-DISTRIBUTION = "jaxopt"
-REQUIRES = ["jaxopt"]
 
 DATA, TARGET = normal(6, 3), normal(6, seed=1)
 

@@ -5,8 +5,6 @@ import lineax as lx
 import numpy as np
 from world.use import Use, normal, positive
 
-DISTRIBUTION = "lineax"
-REQUIRES = ["lineax"]
 
 SQUARE = normal(3, 3) + 3 * np.eye(3, dtype=np.float32)
 SPD = (lambda a: (a @ a.T + np.eye(3)).astype(np.float32))(normal(3, 3))

@@ -6,8 +6,6 @@ from mujoco.mjx._src import collision_sdf as sdf
 from mujoco.mjx._src import math
 from world.use import Use, normal
 
-DISTRIBUTION = "mujoco-mjx"
-REQUIRES = ["mujoco-mjx"]
 
 SIZE = np.array([0.5, 1, 0], np.float32)
 AXES = np.array([0.5, 1, 0.8], np.float32)

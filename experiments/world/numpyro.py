@@ -7,8 +7,6 @@ import numpyro.distributions as dist
 from numpyro.distributions import util
 from world.use import Use, normal, positive, simplex
 
-DISTRIBUTION = "numpyro"
-REQUIRES = ["numpyro"]
 
 X = np.array([1.3, 2.1, 3.5], np.float32)
 ALPHA = np.array([-2.5, 0.5, 1.5], np.float32)

@@ -8,8 +8,6 @@ from optax.losses._classification import weighted_logsoftmax
 from optax.projections import projection_l1_ball, projection_simplex
 from world.use import Use, normal, positive, simplex
 
-DISTRIBUTION = "optax"
-REQUIRES = ["optax"]
 
 LOGITS = normal(3, 4)
 LABELS = simplex(3, 4, seed=1)
@@ -22,9 +20,6 @@ def log_softmax(x):
 
 def one_hot(labels):
     return jax.nn.one_hot(labels, 4)
-
-
-
 
 USES = [
     Use("scale_gradient", optax.scale_gradient, (normal(3), 2.0), expected="wrong",
@@ -55,8 +50,8 @@ USES = [
     Use("sigmoid_binary_cross_entropy", optax.sigmoid_binary_cross_entropy, (LOGITS, LABELS),
         plain=lambda x, y: jnp.logaddexp(0.0, x) - x * y),
     Use("sigmoid_focal_loss", optax.sigmoid_focal_loss, (LOGITS, LABELS)),
-    Use("sparsemax_loss", optax.sparsemax_loss, (normal(4), np.array([0, 1, 1, 0], np.int32))),
-    Use("multiclass_sparsemax_loss", optax.multiclass_sparsemax_loss, (LOGITS, CLASSES)),
+    Use("sparsemax_loss", optax.losses.sparsemax_loss, (normal(4), np.array([0, 1, 1, 0], np.int32))),
+    Use("multiclass_sparsemax_loss", optax.losses.multiclass_sparsemax_loss, (LOGITS, CLASSES)),
     Use("kl_divergence", optax.kl_divergence, (np.log(simplex(3, 4)), LABELS),
         plain=lambda p, q: jnp.sum(q * (jnp.log(q) - p), -1)),
     Use("convex_kl_divergence", optax.convex_kl_divergence, (np.log(simplex(3, 4)), LABELS)),
@@ -66,7 +61,7 @@ USES = [
     Use("ntxent", optax.ntxent, (normal(4, 3), np.array([0, 0, 1, 1]))),
     Use("ctc_loss", optax.ctc_loss, (normal(1, 4, 3), np.zeros((1, 4), np.float32), np.array([[1, 2]]),
         np.zeros((1, 2), np.float32)), {"argnums": 0}),
-    Use("fenchel_young_loss", optax.make_fenchel_young_loss(jax.scipy.special.logsumexp), (normal(4), simplex(4)),
+    Use("fenchel_young_loss", optax.losses.make_fenchel_young_loss(jax.scipy.special.logsumexp), (normal(4), simplex(4)),
         plain=lambda x, y: jnp.log(jnp.sum(jnp.exp(x))) - jnp.dot(x, y)),
     Use("global norm", optax.tree.norm, ({"a": normal(3), "b": positive(2)},)),
 ]

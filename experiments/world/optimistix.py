@@ -5,8 +5,6 @@ import numpy as np
 import optimistix as optx
 from world.use import Use, normal, positive
 
-DISTRIBUTION = "optimistix"
-REQUIRES = ["optimistix"]
 
 DATA, TARGET = normal(6, 2), normal(6, seed=1)
 LOOSE = {"tolerance": 1e-3}

@@ -10,8 +10,6 @@ from ott.solvers import linear
 from ott.tools import sinkhorn_divergence, soft_sort
 from world.use import Use, normal, positive, simplex
 
-DISTRIBUTION = "ott-jax"
-REQUIRES = ["ott-jax"]
 
 X, Y = normal(4, 2), normal(5, 2, seed=1)
 SPD = (lambda a: (a @ a.T + np.eye(3)).astype(np.float32))(normal(3, 3))

@@ -5,8 +5,8 @@ import numpy as np
 import rlax
 from world.use import Use, normal, positive, simplex
 
-DISTRIBUTION = "rlax"
-REQUIRES = ["rlax", "tfp-nightly"]  # the released tensorflow-probability does not import under this JAX
+from refgrad.verify import intents
+
 
 
 def clipped(x):
@@ -18,7 +18,7 @@ Q, NEXT = normal(4), normal(4, seed=1)
 USES = [
     Use("clip_gradient", clipped, (3 * normal(4),), expected="wrong",
         why="the gradient is clipped on purpose; without its intent it must be red"),
-    Use("clip_gradient, with its intent", clipped, (3 * normal(4),), {"intent": ("clip", -0.5, 0.5)},
+    Use("clip_gradient, with its intent", clipped, (3 * normal(4),), {"intent": intents.clip(-0.5, 0.5)},
         expected="meant to differ", why="clips the gradient"),
     Use("huber_loss", rlax.huber_loss, (3 * normal(4),),
         plain=lambda x: jnp.where(jnp.abs(x) < 1, x * x / 2, jnp.abs(x) - 0.5)),

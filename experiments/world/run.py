@@ -15,6 +15,7 @@ from typing import Any
 import jax
 from world.measure import measure
 from world.mutate import score
+from world.packages import PACKAGES
 from world.use import Use
 
 NEVER_DONE = "the process ended"
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"{package}: two uses have the name {', '.join(sorted(twice))}")
     done = {line["use"] for line in lines(path)}
-    facts = {"package": package, "version": version(module.DISTRIBUTION), "jax": jax.__version__}
+    facts = {"package": package, "version": metadata.version(PACKAGES[package][0]), "jax": jax.__version__}
     warnings.simplefilter("ignore")
     for use in uses:
         if use.name not in done:
@@ -46,11 +47,6 @@ def one(use: Use, mutants: int) -> dict[str, Any]:
     if mutants and result["outcome"] in ("right", "meant to differ"):
         result["mutants"] = score(use, mutants)
     return result
-
-
-def version(distribution: str) -> str:
-    """Return the installed version of a distribution."""
-    return metadata.version(distribution)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -6,8 +6,6 @@ import numpy as np
 import tensorflow_probability.substrates.jax as tfp
 from world.use import Use, normal, positive
 
-DISTRIBUTION = "tfp-nightly"
-REQUIRES = ["tfp-nightly"]  # the released tensorflow-probability does not import under this JAX
 
 math, tfd, tfb = tfp.math, tfp.distributions, tfp.bijectors
 A, B = positive(3), positive(3, seed=1)
