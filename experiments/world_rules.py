@@ -116,7 +116,9 @@ def summary(found: list[dict[str, Any]]) -> list[str]:
     seconds = [r["seconds"] for r in found if "seconds" in r]
     verdicts = Counter(v.split(":")[0] for r in found for v in r.get("mutants", {}).values())
     lines = [
-        f"{len(found)} uses in {packages} packages: " + ", ".join(f"{outcomes[name]} {name}" for name in OUTCOMES) + ".",
+        f"{len(found)} uses in {packages} packages: "
+        + ", ".join(f"{outcomes[name]} {name}" for name in OUTCOMES)
+        + ".",
         f"{false} false alarms, {missed} misses, {outcomes['crashed']} crashes; {faults} expected failures shown.",
     ]
     if seconds:
@@ -148,7 +150,19 @@ def row(package: str, results: list[dict[str, Any]]) -> list[Any] | None:
 
 def data(found: list[dict[str, Any]]) -> Table:
     """Return every use as a row."""
-    keys = ("package", "version", "jax", "use", "expected", "outcome", "seconds", "reference", "confirmed", "why", "found")
+    keys = (
+        "package",
+        "version",
+        "jax",
+        "use",
+        "expected",
+        "outcome",
+        "seconds",
+        "reference",
+        "confirmed",
+        "why",
+        "found",
+    )
     return Table([*keys, "mutants"], [[*(r.get(k) for k in keys), mutants(r)] for r in found])
 
 

@@ -97,4 +97,3 @@ def names(package: str, python: Path | str) -> list[str]:
     if done.returncode:
         raise RuntimeError(f"{package} does not import:\n{done.stderr[-2000:]}")
     return done.stdout.splitlines()
-

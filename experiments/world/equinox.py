@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from world.use import Use, normal
 
+from world.use import Use, normal
 
 
 @eqx.filter_custom_vjp
@@ -90,8 +90,14 @@ USES = [
     Use("while_loop, bounded", halving("bounded"), (normal(2),), plain=unrolled),
     Use("while_loop, checkpointed", halving("checkpointed"), (normal(2),), plain=unrolled),
     Use("scan, checkpointed", scanned, (normal(2),), plain=unrolled),
-    Use("nonbatchable", lambda x: jnp.sin(eqxi.nondifferentiable_backward(x, symbolic=False)), (normal(2),),
-        {"order": 1}, expected="meant to differ", why="refuses to be differentiated"),
+    Use(
+        "nonbatchable",
+        lambda x: jnp.sin(eqxi.nondifferentiable_backward(x, symbolic=False)),
+        (normal(2),),
+        {"order": 1},
+        expected="meant to differ",
+        why="refuses to be differentiated",
+    ),
     Use("prevbefore", eqxi.nextafter, (normal(2),)),
     Use("prevbefore, two", eqxi.prevbefore, (normal(2),)),
     Use("Linear", lambda w, x: w @ x, (normal(2, 3), normal(3)), plain=lambda w, x: w @ x),
@@ -100,6 +106,10 @@ USES = [
     Use("GRUCell", lambda x, h: layer("GRUCell")(x, h), (normal(3), normal(2))),
     Use("MultiheadAttention", attention, (normal(3, 4),)),
     Use("backward_nan", lambda x: jnp.sin(eqx.debug.backward_nan(x)), (normal(2),), plain=jnp.sin),
-    Use("custom rule over scan", lambda x: lax.scan(lambda c, _: (cube(c, 0.5), c), x, None, 2)[0], (normal(2),),
-        plain=lambda x: 0.5 * (0.5 * x**3) ** 3),
+    Use(
+        "custom rule over scan",
+        lambda x: lax.scan(lambda c, _: (cube(c, 0.5), c), x, None, 2)[0],
+        (normal(2),),
+        plain=lambda x: 0.5 * (0.5 * x**3) ** 3,
+    ),
 ]

@@ -5,10 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.linen import fp8_ops
-from world.use import Use, normal
 
 from refgrad.verify import intents
-
+from world.use import Use, normal
 
 CONTRACT = (((1,), (0,)), ((), ()))
 SCALE, HISTORY = np.ones((), np.float32), np.ones(4, np.float32)
@@ -55,14 +54,29 @@ def dropout():
 
 USES = [
     Use("dot_general_with_precision", product, (normal(2, 3), normal(3, 2)), plain=lambda a, b: a @ b),
-    Use("in_qdq", rounded, (normal(4),), expected="wrong",
-        why="straight-through rounding to float8; without its intent it must be red"),
-    Use("in_qdq, straight through", rounded, (normal(4),), {"intent": intents.straight_through}, expected="meant to differ",
-        why="straight-through rounding to float8"),
-    Use("in_qdq, scale and history", scale_of, (normal(4), SCALE, HISTORY), expected="wrong",
-        why="returns the new scale and history as cotangents, on purpose"),
-    Use("out_qdq", rounded_gradient, (normal(4),), expected="wrong",
-        why="rounds the gradient to float8, on purpose"),
+    Use(
+        "in_qdq",
+        rounded,
+        (normal(4),),
+        expected="wrong",
+        why="straight-through rounding to float8; without its intent it must be red",
+    ),
+    Use(
+        "in_qdq, straight through",
+        rounded,
+        (normal(4),),
+        {"intent": intents.straight_through},
+        expected="meant to differ",
+        why="straight-through rounding to float8",
+    ),
+    Use(
+        "in_qdq, scale and history",
+        scale_of,
+        (normal(4), SCALE, HISTORY),
+        expected="wrong",
+        why="returns the new scale and history as cotangents, on purpose",
+    ),
+    Use("out_qdq", rounded_gradient, (normal(4),), expected="wrong", why="rounds the gradient to float8, on purpose"),
     layer("Dense", nn.Dense(3), normal(2, 3)),
     layer("LayerNorm", nn.LayerNorm(), normal(2, 4)),
     layer("RMSNorm", nn.RMSNorm(), normal(2, 4)),

@@ -6,8 +6,8 @@ import jax.scipy.special as special
 import numpy as np
 from jax import lax
 from jax.experimental.ode import odeint
-from world.use import Use, normal, positive, simplex
 
+from world.use import Use, normal, positive, simplex
 
 X = normal(4)
 P = np.array([0.05, 0.3, 0.5, 0.93], np.float32)
@@ -69,12 +69,20 @@ USES = [
     Use("softplus", jax.nn.softplus, (X,), plain=lambda x: jnp.log1p(jnp.exp(x))),
     Use("gelu, exact", lambda x: jax.nn.gelu(x, approximate=False), (X,)),
     Use("log1mexp", jax.nn.log1mexp, (positive(4),), plain=lambda x: jnp.log(1 - jnp.exp(-x))),
-    Use("binary cross-entropy by relu and abs, at 0", stable_bce,
-        (np.zeros(3, np.float32), np.array([0, 1, 1], np.float32)), expected="wrong",
+    Use(
+        "binary cross-entropy by relu and abs, at 0",
+        stable_bce,
+        (np.zeros(3, np.float32), np.array([0, 1, 1], np.float32)),
+        expected="wrong",
         why="smooth at 0, but JAX takes 0 for the slope of relu there and 1 for that of abs: -0.5 - y for 0.5 - y",
-        plain=lambda z, y: jnp.sum(jnp.logaddexp(0.0, z) - z * y)),
-    Use("binary cross-entropy by relu and abs", stable_bce, (normal(3), np.array([0, 1, 1], np.float32)),
-        plain=lambda z, y: jnp.sum(jnp.logaddexp(0.0, z) - z * y)),
+        plain=lambda z, y: jnp.sum(jnp.logaddexp(0.0, z) - z * y),
+    ),
+    Use(
+        "binary cross-entropy by relu and abs",
+        stable_bce,
+        (normal(3), np.array([0, 1, 1], np.float32)),
+        plain=lambda z, y: jnp.sum(jnp.logaddexp(0.0, z) - z * y),
+    ),
     Use("logaddexp", jnp.logaddexp, (X, normal(4, seed=1)), plain=lambda x, y: jnp.log(jnp.exp(x) + jnp.exp(y))),
     Use("logaddexp of equals", jnp.logaddexp, (X, X), plain=lambda x, y: jnp.log(jnp.exp(x) + jnp.exp(y))),
     Use("logaddexp2", jnp.logaddexp2, (X, normal(4, seed=1)), plain=lambda x, y: jnp.log2(2**x + 2**y)),
@@ -84,8 +92,12 @@ USES = [
     Use("i0", special.i0, (X,)),
     Use("i1", special.i1, (X,)),
     Use("xlogy", special.xlogy, (X, positive(4)), plain=lambda x, y: x * jnp.log(y)),
-    Use("xlogy at x = 0", special.xlogy, (np.array([0, 1], np.float32), np.array([0.5, 2], np.float32)),
-        plain=lambda x, y: x * jnp.log(y)),
+    Use(
+        "xlogy at x = 0",
+        special.xlogy,
+        (np.array([0, 1], np.float32), np.array([0.5, 2], np.float32)),
+        plain=lambda x, y: x * jnp.log(y),
+    ),
     Use("xlog1py", special.xlog1py, (X, positive(4)), plain=lambda x, y: x * jnp.log1p(y)),
     Use("entr", special.entr, (positive(4),), plain=lambda x: -x * jnp.log(x)),
     Use("rel_entr", special.rel_entr, (positive(4), positive(4, seed=1)), plain=lambda p, q: p * jnp.log(p / q)),
@@ -104,14 +116,32 @@ USES = [
     Use("det, 4 by 4", jnp.linalg.det, (normal(4, 4) + 2 * np.eye(4, dtype=np.float32),)),
     Use("slogdet", lambda a: jnp.linalg.slogdet(a)[1], (SQUARE,), plain=lambda a: jnp.log(jnp.abs(jnp.linalg.det(a)))),
     Use("pinv", jnp.linalg.pinv, (normal(3, 2),), plain=lambda a: jnp.linalg.inv(a.T @ a) @ a.T),
-    Use("odeint", oscillator, (normal(2), np.array([0, 0.5, 1], np.float32), np.float32(2)),
-        {"tolerance": 1e-4, "argnums": (0, 2)}),
+    Use(
+        "odeint",
+        oscillator,
+        (normal(2), np.array([0, 0.5, 1], np.float32), np.float32(2)),
+        {"tolerance": 1e-4, "argnums": (0, 2)},
+    ),
     Use("custom_root", root, (positive(2),), plain=lambda a: a ** (1 / 3)),
     Use("custom_linear_solve", solve, (SQUARE, X[:3]), plain=jnp.linalg.solve),
-    Use("conjugate gradients", conjugate, (normal(3, 3), X[:3]), {"tolerance": 1e-4},
-        plain=lambda a, b: jnp.linalg.solve(a.T @ a + jnp.eye(3), b)),
-    Use("sparse cross-entropy", lambda x: -jnp.sum(simplex(2, 5) * jax.nn.log_softmax(x)), (normal(2, 5),),
-        plain=lambda x: -jnp.sum(simplex(2, 5) * log_softmax(x))),
-    Use("xlogy at (0, 0)", special.xlogy, (np.zeros(1, np.float32), np.zeros(1, np.float32)), expected="not decided",
-        why="0·log 0 has no derivative in x"),
+    Use(
+        "conjugate gradients",
+        conjugate,
+        (normal(3, 3), X[:3]),
+        {"tolerance": 1e-4},
+        plain=lambda a, b: jnp.linalg.solve(a.T @ a + jnp.eye(3), b),
+    ),
+    Use(
+        "sparse cross-entropy",
+        lambda x: -jnp.sum(simplex(2, 5) * jax.nn.log_softmax(x)),
+        (normal(2, 5),),
+        plain=lambda x: -jnp.sum(simplex(2, 5) * log_softmax(x)),
+    ),
+    Use(
+        "xlogy at (0, 0)",
+        special.xlogy,
+        (np.zeros(1, np.float32), np.zeros(1, np.float32)),
+        expected="not decided",
+        why="0·log 0 has no derivative in x",
+    ),
 ]

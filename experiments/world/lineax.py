@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import lineax as lx
 import numpy as np
-from world.use import Use, normal, positive
 
+from world.use import Use, normal, positive
 
 SQUARE = normal(3, 3) + 3 * np.eye(3, dtype=np.float32)
 SPD = (lambda a: (a @ a.T + np.eye(3)).astype(np.float32))(normal(3, 3))
@@ -52,18 +52,33 @@ USES = [
     Use("rms_norm", lx.internal.rms_norm, (normal(4),), plain=lambda x: jnp.sqrt(jnp.mean(x * x))),
     Use("max_norm", lx.internal.max_norm, (normal(4),), plain=lambda x: jnp.max(jnp.abs(x))),
     Use("linear_solve, LU", solve(lx.LU()), BOTH, plain=jnp.linalg.solve),
-    Use("linear_solve, QR", solve(lx.QR()), (normal(4, 2), normal(4, seed=1)), {"tolerance": 1e-4},
-        plain=least_squares),
-    Use("linear_solve, SVD", solve(lx.SVD()), (normal(4, 2), normal(4, seed=1)), {"tolerance": 1e-4},
-        plain=least_squares),
+    Use(
+        "linear_solve, QR", solve(lx.QR()), (normal(4, 2), normal(4, seed=1)), {"tolerance": 1e-4}, plain=least_squares
+    ),
+    Use(
+        "linear_solve, SVD",
+        solve(lx.SVD()),
+        (normal(4, 2), normal(4, seed=1)),
+        {"tolerance": 1e-4},
+        plain=least_squares,
+    ),
     Use("linear_solve, Cholesky", spd(lx.Cholesky()), (SPD, normal(3)), plain=symmetric),
     Use("linear_solve, CG", spd(lx.CG(1e-6, 1e-6)), (SPD, normal(3)), {"tolerance": 1e-3}, plain=symmetric),
     Use("linear_solve, GMRES", solve(lx.GMRES(1e-6, 1e-6)), BOTH, {"tolerance": 1e-3}, plain=jnp.linalg.solve),
     Use("linear_solve, BiCGStab", solve(lx.BiCGStab(1e-6, 1e-6)), BOTH, {"tolerance": 1e-3}, plain=jnp.linalg.solve),
     Use("linear_solve, automatic", solve(lx.AutoLinearSolver(well_posed=True)), BOTH, plain=jnp.linalg.solve),
-    Use("linear_solve, triangular", solve(lx.Triangular(), lx.lower_triangular_tag), (np.tril(SQUARE), normal(3)),
-        {"argnums": 1}, plain=jnp.linalg.solve),
+    Use(
+        "linear_solve, triangular",
+        solve(lx.Triangular(), lx.lower_triangular_tag),
+        (np.tril(SQUARE), normal(3)),
+        {"argnums": 1},
+        plain=jnp.linalg.solve,
+    ),
     Use("linear_solve, tridiagonal", tridiagonal, TRIPLE, plain=dense),
-    Use("linear_solve, diagonal", lambda d, b: lx.linear_solve(lx.DiagonalLinearOperator(d), b, lx.Diagonal()).value,
-        (positive(3), normal(3)), plain=lambda d, b: b / d),
+    Use(
+        "linear_solve, diagonal",
+        lambda d, b: lx.linear_solve(lx.DiagonalLinearOperator(d), b, lx.Diagonal()).value,
+        (positive(3), normal(3)),
+        plain=lambda d, b: b / d,
+    ),
 ]

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from world.use import Use
 
 from refgrad import verify
 from refgrad.verify.report import NOT_DECIDED, NOT_FINITE
+from world.use import Use
 
 MEANT = ("intent", "reference", "reference_vjp")
 DIRECTIONS = 3

@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from world.measure import inexact, split
-from world.use import Use
 
 from refgrad import verify
+from world.measure import inexact, split
+from world.use import Use
 
 EDITS: dict[str, Callable] = {
     "scaled": lambda x: x * 1.01,

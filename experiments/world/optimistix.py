@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
-from world.use import Use, normal, positive
 
+from world.use import Use, normal, positive
 
 DATA, TARGET = normal(6, 2), normal(6, seed=1)
 LOOSE = {"tolerance": 1e-3}
@@ -65,10 +65,14 @@ USES = [
     Use("fixed_point", fixed, (positive(2),), LOOSE, plain=jnp.sqrt),
     Use("minimise, BFGS", ridge(optx.BFGS(1e-6, 1e-6)), L2, LOOSE, plain=normal_equations),
     Use("minimise, nonlinear CG", ridge(optx.NonlinearCG(1e-6, 1e-6)), L2, LOOSE, plain=normal_equations),
-    Use("least_squares, Gauss-Newton", least_squares(optx.GaussNewton(1e-6, 1e-6)), L2, LOOSE,
-        plain=normal_equations),
-    Use("least_squares, Levenberg-Marquardt", least_squares(optx.LevenbergMarquardt(1e-6, 1e-6)), L2, LOOSE,
-        plain=normal_equations),
+    Use("least_squares, Gauss-Newton", least_squares(optx.GaussNewton(1e-6, 1e-6)), L2, LOOSE, plain=normal_equations),
+    Use(
+        "least_squares, Levenberg-Marquardt",
+        least_squares(optx.LevenbergMarquardt(1e-6, 1e-6)),
+        L2,
+        LOOSE,
+        plain=normal_equations,
+    ),
     Use("two_norm", optx.two_norm, (normal(3),), plain=lambda x: jnp.sqrt(jnp.sum(x * x))),
     Use("rms_norm", optx.rms_norm, (normal(3),), plain=lambda x: jnp.sqrt(jnp.mean(x * x))),
     Use("max_norm", optx.max_norm, (normal(3),), plain=lambda x: jnp.max(jnp.abs(x))),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+
 from world.measure import measure
 from world.mutate import score
 from world.packages import PACKAGES

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tokamax
-from world.use import Use, normal
 
+from world.use import Use, normal
 
 Q, K, V = (normal(1, 3, 1, 2, seed=seed) for seed in range(3))
 
@@ -58,18 +58,42 @@ def plain_cross_entropy(x, w):
 USES = [
     Use("dot_product_attention", attention, (Q, K, V), plain=softmax_attention),
     Use("dot_product_attention, causal", functools.partial(attention, is_causal=True), (Q, K, V)),
-    Use("dot_product_attention, bias", lambda q, k, v, bias: attention(q, k, v, bias=bias),
-        (Q, K, V, normal(1, 1, 3, 3)), plain=softmax_attention),
+    Use(
+        "dot_product_attention, bias",
+        lambda q, k, v, bias: attention(q, k, v, bias=bias),
+        (Q, K, V, normal(1, 1, 3, 3)),
+        plain=softmax_attention,
+    ),
     Use("layer_norm", layer_norm, (normal(2, 4), normal(4, seed=1), normal(4, seed=2)), plain=plain_layer_norm),
-    Use("rms_norm", rms_norm, (normal(2, 4), normal(4, seed=1)),
-        plain=lambda x, s: x / jnp.sqrt((x * x).mean(-1, keepdims=True) + 1e-6) * s),
-    Use("gated_linear_unit, silu", unit(jax.nn.silu), (normal(2, 3), normal(3, 2, 2)),
-        plain=lambda x, w: jax.nn.silu(x @ w[:, 0]) * (x @ w[:, 1])),
-    Use("gated_linear_unit, relu", unit(jax.nn.relu), (normal(2, 3), normal(3, 2, 2)),
-        plain=lambda x, w: jnp.maximum(x @ w[:, 0], 0) * (x @ w[:, 1])),
-    Use("gated_linear_unit, no activation", unit(None), (normal(2, 3), normal(3, 2, 2)),
-        plain=lambda x, w: (x @ w[:, 0]) * (x @ w[:, 1])),
-    Use("ragged_dot", ragged, (normal(3, 2), normal(2, 2, 2)),
-        plain=lambda x, w: jnp.concatenate([x[:1] @ w[0], x[1:] @ w[1]])),
+    Use(
+        "rms_norm",
+        rms_norm,
+        (normal(2, 4), normal(4, seed=1)),
+        plain=lambda x, s: x / jnp.sqrt((x * x).mean(-1, keepdims=True) + 1e-6) * s,
+    ),
+    Use(
+        "gated_linear_unit, silu",
+        unit(jax.nn.silu),
+        (normal(2, 3), normal(3, 2, 2)),
+        plain=lambda x, w: jax.nn.silu(x @ w[:, 0]) * (x @ w[:, 1]),
+    ),
+    Use(
+        "gated_linear_unit, relu",
+        unit(jax.nn.relu),
+        (normal(2, 3), normal(3, 2, 2)),
+        plain=lambda x, w: jnp.maximum(x @ w[:, 0], 0) * (x @ w[:, 1]),
+    ),
+    Use(
+        "gated_linear_unit, no activation",
+        unit(None),
+        (normal(2, 3), normal(3, 2, 2)),
+        plain=lambda x, w: (x @ w[:, 0]) * (x @ w[:, 1]),
+    ),
+    Use(
+        "ragged_dot",
+        ragged,
+        (normal(3, 2), normal(2, 2, 2)),
+        plain=lambda x, w: jnp.concatenate([x[:1] @ w[0], x[1:] @ w[1]]),
+    ),
     Use("linear_softmax_cross_entropy_loss", cross_entropy, (normal(3, 2), normal(2, 4)), plain=plain_cross_entropy),
 ]
