@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from world.packages import PACKAGES
-from world.run import append, lines
+from world.run import NEVER_DONE, append, lines
 
 ROOT = Path(__file__).parents[2]
 POLL = 0.2
@@ -54,10 +54,11 @@ def surveyed(
         with subprocess.Popen(words, cwd=ROOT / "experiments", stderr=subprocess.PIPE, env=environment()) as process:
             ended = watched(process, path, patience)
             error = process.stderr.read().decode() if process.stderr else ""
-        if ended and (under_way := begun(path)):
-            append(path, under_way | {"outcome": "not decided", "found": f"no answer within {patience:.0f} s"})
-        elif (path.stat().st_size if path.exists() else 0) == before:
+        if (path.stat().st_size if path.exists() else 0) == before:
             raise RuntimeError(f"{package} does not run:\n{error[-2000:]}")
+        last = lines(path)[-1]
+        if ended and last["found"] == NEVER_DONE:
+            append(path, last | {"outcome": "not decided", "found": f"no answer within {patience:.0f} s"})
     return [line for line in lines(path) if line["use"] in uses]
 
 
@@ -78,12 +79,6 @@ def watched(process: subprocess.Popen, path: Path, patience: float) -> bool:
             return True
         time.sleep(POLL)
     return False
-
-
-def begun(path: Path) -> dict[str, Any] | None:
-    """Return the use that was begun last, where it has no result."""
-    last = lines(path)[-1:]
-    return last[0] if last and last[0].get("outcome") == "crashed" and not last[0]["expected"] else None
 
 
 def names(package: str, python: Path | str) -> list[str]:

@@ -67,12 +67,13 @@ def recorded(kind: Any, seen: dict[int, Any]) -> Iterator[None]:
 def verdict(use: Use, rule: Any, edit: Callable) -> str:
     """Return the verdict on a use while its rule is edited."""
     settings = {key: value for key, value in use.settings.items() if key != "seconds"}
+    settings |= {"properties": ("accuracy",), "order": 1, "draws": 2}
     try:
         right = gradients(use)
         with edited(rule, edit):
             if same(gradients(use), right, 10 * (settings.get("tolerance") or 0)):
                 return EQUIVALENT
-            report = verify.check(use.f, *use.args, properties=("accuracy",), order=1, draws=2, **settings)
+            report = verify.check(use.f, *use.args, **settings)
     except Exception as error:
         return f"{NOT_RUN}: {type(error).__name__}"
     return SURVIVED if report.ok else CAUGHT

@@ -54,12 +54,13 @@ def lines(path: Path) -> list[dict[str, Any]]:
     """Return the results in a file; a use that was begun and has no result ended its process."""
     if not path.exists():
         return []
-    found = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-    results = {line["use"]: line for line in found if "use" in line}
-    for line in found:
-        if (name := line.get("begun")) and name not in results:
+    results: dict[str, dict[str, Any]] = {}
+    for line in map(json.loads, filter(str.strip, path.read_text().splitlines())):
+        if name := line.get("begun"):
             facts = {key: line[key] for key in ("package", "version", "jax")}
-            results[name] = {**facts, "use": name, "expected": "", "outcome": "crashed", "found": NEVER_DONE}
+            results[name] = {**facts, "use": name, "expected": "", "outcome": "crashed", "found": NEVER_DONE, "why": ""}
+        else:
+            results[line["use"]] = line
     return list(results.values())
 
 
