@@ -40,7 +40,7 @@ USES = [
     Use("log_loss", rlax.log_loss, (simplex(3), np.float32([0, 1, 1]))),
     Use("signed_hyperbolic", rlax.signed_hyperbolic, (normal(4),)),
     Use("signed_parabolic", rlax.signed_parabolic, (normal(4),)),
-    Use("power transform", lambda x: rlax.power(x, 0.5), (positive(3),), plain=jnp.sqrt),
+    Use("power transform", lambda x: rlax.power(x, 0.5), (positive(3),)),
     Use("td_learning", rlax.td_learning, (np.float32(0.3), np.float32(1), np.float32(0.9), np.float32(0.7))),
     Use(
         "policy_gradient_loss",

@@ -1,6 +1,7 @@
 """The survey's driver and measurement, on rules and processes made for it: no network, no environment."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import world_rules
+from world import environments
 from world.environments import surveyed
 from world.measure import measure
 from world.mutate import score
@@ -113,10 +115,18 @@ def test_a_use_that_ends_its_process_is_a_crash_and_the_next_ones_follow(tmp_pat
     assert [(r["use"], r["outcome"]) for r in found] == [("a", "crashed"), ("b", "right")]
 
 
-def test_a_use_without_an_end_is_not_decided(tmp_path):
-    body = "one('b') if 'begun' in done else (put({'begun': 'a'}), sys.stdout.flush(), time.sleep(60))"
-    found = surveyed("fake", interpreter(tmp_path, body), tmp_path / "results.jsonl", ["a", "b"], (0, 0), 0.5)
+def test_a_use_without_an_end_is_not_decided(tmp_path, monkeypatch):
+    ends = iter([True, False])
+    monkeypatch.setattr(environments, "watched", lambda process, path, patience: process.wait() or next(ends))
+    body = "one('b') if 'begun' in done else put({'begun': 'a'})"
+    found = surveyed("fake", interpreter(tmp_path, body), tmp_path / "results.jsonl", ["a", "b"], (0, 0), 60)
     assert [(r["use"], r["outcome"]) for r in found] == [("a", "not decided"), ("b", "right")]
+
+
+def test_a_process_without_news_is_ended(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+        assert environments.watched(process, tmp_path / "results.jsonl", 0.1)
+    assert process.returncode != 0
 
 
 def test_a_package_that_does_not_run_raises(tmp_path):
