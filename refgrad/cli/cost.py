@@ -12,7 +12,7 @@ from refgrad import cost
 from refgrad._files import write_json, write_text
 from refgrad._progress import track
 from refgrad.cli.settings import add_common, load
-from refgrad.cli.target import arguments, bind, needs_x64
+from refgrad.cli.target import arguments, bind
 from refgrad.cli.target import load as load_function
 from refgrad.jaxpr.versions import JAX
 from refgrad.models import gpt2, tally
@@ -20,6 +20,7 @@ from refgrad.report import conventions, memory, mesh, model, shares, uses
 from refgrad.report.cost import Pass, csv_text, price, trap_text, tree_table
 from refgrad.symbols import evaluate
 from refgrad.train import devices
+from refgrad.verify.arguments import needs_x64
 
 DEPTH = {"model": 3, "function": 5}  # levels of scopes that the trees show
 WIDTH = 160

@@ -1,38 +1,14 @@
 """A user's own function and its arguments, as the command line names them: `path/to/module.py:function`, `f32[4,8]`."""
 
-import ast
 import difflib
 import importlib.util
-import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-DTYPES = {
-    **{f"f{bits}": f"float{bits}" for bits in (16, 32, 64)},
-    "bf16": "bfloat16",
-    **{f"i{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
-    **{f"u{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
-    "c64": "complex64",
-    "c128": "complex128",
-    "bool": "bool",
-}
-SYNTAX = 'arrays such as f32[4,8], f32[] or i32[3]<100 (ids below 100), and Python literals such as 3, True or "text"'
-_ARRAY = re.compile(r"(?:(?P<name>[A-Za-z_]\w*):)?(?P<dtype>[A-Za-z]\w*)\[(?P<shape>[^\]]*)\](?:<(?P<below>.*))?")
-
-
-class Spec(jax.ShapeDtypeStruct):
-    """An array that an argument stands for: its type, its name ("" where it has none), and the bound of its ids."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: Any, name: str = "", below: int = 2):
-        super().__init__(shape, dtype)
-        self.name, self.below = name, below
+from refgrad.verify import arguments as described
 
 
 def load(target: str) -> Callable[..., Any]:
@@ -82,65 +58,20 @@ def _hint(name: str, found: Any) -> str:
 
 
 def arguments(text: str) -> tuple[Any, ...]:
-    """Positional arguments as text, separated by blanks: a `Spec` for each array, a plain value for each literal.
-
-    `f32[4,8] x:f32[8] i32[3]<100 True` is a matrix, a vector named x, three ids from 0 to 99, and a static value.
-    Raises ValueError for a piece that is neither, naming it and the syntax.
-    """
-    return tuple(map(_argument, _pieces(text)))
+    """`refgrad.verify.arguments.arguments` of the option `--args`, which its errors name."""
+    return _named(described.arguments, text)
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """Split at blanks outside brackets and quotes."""
-    depth, quote, start = 0, "", 0
-    for at, letter in enumerate(f"{text} "):
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "\"'":
-            quote = letter
-        elif letter.isspace() and depth <= 0:
-            if text[start:at].strip():
-                yield text[start:at].strip()
-            start = at
-        depth += 0 if quote else (letter in "([{") - (letter in ")]}")
-    if quote or depth > 0:
-        raise ValueError(f"--args: {text[start:].strip()!r} is not closed: {SYNTAX}")
+def dimensions(text: str) -> tuple[str, ...]:
+    """`refgrad.verify.arguments.dimensions` of the same."""
+    return _named(described.dimensions, text)
 
 
-def _argument(piece: str) -> Any:
-    match = _ARRAY.fullmatch(piece)
-    if match is None:
-        try:
-            return ast.literal_eval(piece)
-        except (ValueError, SyntaxError):
-            raise ValueError(f"--args: {piece!r} is no argument: write {SYNTAX}") from None
-    short, shape, below = match["dtype"], match["shape"], match["below"]
-    if short not in DTYPES:
-        raise ValueError(f"--args: {piece!r} has dtype {short!r}, but known are {', '.join(DTYPES)}")
-    lengths = [length.strip() for length in shape.split(",")] if shape.strip() else []
-    if not all(length.isdigit() for length in lengths):
-        raise ValueError(f"--args: {piece!r} has shape [{shape}], but lengths are integers of at least 0: {SYNTAX}")
-    if below is not None and not (short[0] in "iu" and below.isdigit() and int(below) > 0):
-        raise ValueError(f"--args: {piece!r}: a bound is a positive integer, for an integer array: {SYNTAX}")
-    return Spec(tuple(map(int, lengths)), jnp.dtype(DTYPES[short]), match["name"] or "", int(below or 2))
-
-
-def values(specs: Sequence[Any], seed: int) -> tuple[Any, ...]:
-    """An array for each `Spec`: floats from a standard normal, integers uniform from 0 to below its bound.
-
-    Literals stay as they are. Deterministic in `seed`.
-    """
-    rng = np.random.default_rng(seed)
-    return tuple(_draw(spec, rng) if isinstance(spec, Spec) else spec for spec in specs)
-
-
-def _draw(spec: Spec, rng: np.random.Generator) -> jax.Array:
-    if jnp.issubdtype(spec.dtype, jnp.complexfloating):
-        parts = rng.standard_normal((2, *spec.shape))
-        return jnp.asarray(parts[0] + 1j * parts[1], spec.dtype)
-    if jnp.issubdtype(spec.dtype, jnp.floating):
-        return jnp.asarray(rng.standard_normal(spec.shape), spec.dtype)
-    return jnp.asarray(rng.integers(0, spec.below, spec.shape), spec.dtype)
+def _named(parse: Callable[[str], tuple], text: str) -> tuple:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ValueError(f"--args: {error}") from None
 
 
 def bind(function: Callable[..., Any], given: Sequence[Any]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
@@ -160,9 +91,3 @@ def bind(function: Callable[..., Any], given: Sequence[Any]) -> tuple[Callable[.
 
     bound.__name__ = bound.__qualname__ = getattr(function, "__name__", "function")
     return bound, tuple(given[n] for n in arrays)
-
-
-def needs_x64(given: Sequence[Any]) -> bool:
-    """Whether one of the arrays is of a 64-bit type, which JAX has only with `jax.enable_x64`."""
-    wide = {"float64", "int64", "uint64", "complex128"}
-    return any(str(getattr(value, "dtype", "")) in wide for value in given)

@@ -45,6 +45,11 @@ def user_rule(prim: Any) -> Any:
     return inspect.getclosurevars(made).nonlocals.get(name, made) if inspect.isfunction(made) else made
 
 
+def user_forward(prim: Any) -> Any:
+    """Return the function that holds what the user gave to `defvjp` as the forward; None for a jvp rule."""
+    return getattr(prim, "fwd", None)
+
+
 def program_of(prim: Any) -> Jaxpr | ClosedJaxpr | None:
     """Return the program that JAX's object has traced; None where it has none that takes its operands one by one."""
     kind = stands_for(prim)

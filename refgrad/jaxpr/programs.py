@@ -1,5 +1,6 @@
 """A program's equations at any depth, where each stands in the user's code, and functions as programs."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,11 +10,14 @@ import numpy as np
 from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxprs_in_params
 
+from refgrad.jaxpr.authors import is_jax, is_machinery
 from refgrad.jaxpr.avals import canonical
 from refgrad.jaxpr.hiprim import expansion, prim_of
 from refgrad.jaxpr.versions import opened
 
 ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
+ROOMS = os.path.dirname(os.path.dirname(__file__))
+INSTRUMENTS = tuple(os.path.join(ROOMS, room) + os.sep for room in ("jaxpr", "verify", "cost"))
 REMAT = "rematted_computation"  # the scope that JAX puts around what `jax.checkpoint` computes again
 
 
@@ -70,8 +74,20 @@ def makers(program: ClosedJaxpr | Jaxpr) -> dict[Any, tuple[JaxprEqn, int]]:
 
 
 def line(eqn: JaxprEqn) -> str:
-    """Return `file:line (function)` of the user's code that made the equation; empty where JAX's own code made it."""
-    return source_info_util.summarize(eqn.source_info)
+    """Return `file:line (function)` of the user's code that made the equation; empty where JAX's own code made it.
+
+    An instrument that traced the user's function, and a library's wrapper around a rule, are not the user's code.
+    """
+    found = source_info_util.summarize(eqn.source_info)
+    file = found.rpartition(" (")[0].rstrip(":0123456789")
+    traceback = eqn.source_info.traceback
+    if traceback is None or not (is_machinery(file) or file.startswith(INSTRUMENTS)):
+        return found
+    for frame in traceback.frames:
+        file = frame.file_name
+        if not (is_jax(file) or is_machinery(file) or file.startswith(INSTRUMENTS)):
+            return f"{file}:{frame.line_num} ({frame.function_name})"
+    return ""
 
 
 def source_of(eqn: JaxprEqn) -> str:

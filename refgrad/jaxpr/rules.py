@@ -1,22 +1,20 @@
 """Equations that call a custom derivative rule: whose it is, what it is called, and where its backward stands."""
 
 import dataclasses
-import functools
-import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from jax.extend import linear_util
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
+from refgrad.jaxpr.authors import author, code_location, is_jax, is_machinery
 from refgrad.jaxpr.calls import callee
-from refgrad.jaxpr.hiprim import CHECKPOINT, HI, JVP, VJP, is_own, prim_of, stands_for, user_rule
+from refgrad.jaxpr.hiprim import CHECKPOINT, HI, JVP, VJP, is_own, prim_of, stands_for, user_forward, user_rule
 from refgrad.jaxpr.methods import JAX_FOLDER, backward, locations
 from refgrad.jaxpr.programs import equations
 from refgrad.jaxpr.versions import opened
 
-# primitive → the kind of rule that it calls, and the parameter that holds the rule
-_RULES = {"custom_vjp_call": (VJP, "bwd"), "custom_jvp_call": (JVP, "jvp_jaxpr_fun")}
+# primitive → the kind of rule that it calls, and the parameters that hold the rule and its forward
+_RULES = {"custom_vjp_call": (VJP, "bwd", "fwd_jaxpr_thunk"), "custom_jvp_call": (JVP, "jvp_jaxpr_fun", None)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +24,9 @@ class RuleCall:
     eqn: JaxprEqn
     kind: str  # VJP, JVP or HI
     rule: Any  # what JAX keeps of the user's rule: a wrapped function, the function itself, or a HiPrim
+    fwd: Any = (
+        None  # the same of the forward that keeps residuals: `custom_gradient` has the user's function only there
+    )
 
     @property
     def forward(self) -> ClosedJaxpr | Jaxpr:
@@ -37,29 +38,57 @@ class RuleCall:
     @property
     def name(self) -> str:
         """The name of the function that has the rule, or of the HiPrim's class."""
-        return type(self.rule).__name__ if self.kind == HI else self._function[0]
+        if self.kind == HI:
+            return type(self.rule).__name__
+        name, file = self._function
+        return next(self._called_by(name), name) if is_machinery(file) else name
 
     @property
     def location(self) -> str:
-        """`file:line (name)` of the backward, or of the jvp rule; empty where Python does not know one."""
+        """`file:line (name)` of the backward, or of the jvp rule; empty where Python does not know one.
+
+        Of the whole function where the backward is made anew at each call, as `jax.custom_gradient` has it.
+        """
         if self.kind == HI:
             return next(iter(locations(self.rule, backward(self.rule))), "")
-        if not isinstance(self.rule, linear_util.WrappedFun):
-            return code_location(self.rule)
-        name, place = _source(self.rule.debug_info.func_src_info)
-        return f"{place} ({name})" if place else ""
+        return code_location((self.rule, self.fwd))
+
+    @property
+    def defined(self) -> str:
+        """`file:line` of the function that has the rule; of the rule where that function is a library's."""
+        _, _, place = (opened(self.forward).debug_info.func_src_info or "").partition(" at ")
+        file = place.rpartition(":")[0]
+        return place if place and not (is_jax(file) or is_machinery(file)) else self.location
 
     @property
     def of_jax(self) -> bool:
-        """True for a function of JAX's own library: no code of anybody else's makes its rule."""
+        """True for a function of JAX's own library: no code of anybody else's makes its rule.
+
+        A guard of a library's wrapper counts as one too, such as equinox's `nondifferentiable`.
+        """
         if self.kind == HI:
             return is_own(self.rule)
-        return all(file.startswith(JAX_FOLDER) for file in (self._function[1], *_files(self.rule, set())))
+        written = author(self.rule, self.fwd)
+        files = self._function[1], written.co_filename if written else JAX_FOLDER
+        return all(is_jax(file) or is_machinery(file) for file in files)
 
     @property
     def _function(self) -> tuple[str, str]:
-        """Name and place of the function that has the rule."""
-        return _source(opened(self.forward).debug_info.func_src_info)
+        """Name and file of the function that has the rule."""
+        name, _, place = (opened(self.forward).debug_info.func_src_info or "").partition(" at ")
+        return name or "rule", place.rpartition(":")[0]
+
+    def _called_by(self, wrapper: str) -> Iterator[str]:
+        """Yield the function that a wrapper of this name calls, as the stacks of its equations have it."""
+        for eqn in equations(self.forward):
+            traceback = eqn.source_info.traceback
+            inner = ""
+            for frame in traceback.frames if traceback is not None else ():
+                name = frame.function_name.rpartition(".")[2]
+                if not is_machinery(frame.file_name):
+                    inner = name
+                elif name == wrapper and inner:
+                    yield inner
 
 
 def rule_of(eqn: JaxprEqn) -> RuleCall | None:
@@ -68,47 +97,13 @@ def rule_of(eqn: JaxprEqn) -> RuleCall | None:
         kind = stands_for(prim)
         if kind == CHECKPOINT:
             return None
-        return RuleCall(eqn, kind, prim if kind == HI else user_rule(prim))
+        return RuleCall(eqn, kind, prim) if kind == HI else RuleCall(eqn, kind, user_rule(prim), user_forward(prim))
     if (row := _RULES.get(eqn.primitive.name)) is None:
         return None
-    kind, parameter = row
-    return RuleCall(eqn, kind, eqn.params[parameter])
-
-
-def code_location(function: Any) -> str:
-    """Return `file:line (name)` of a Python function, through what wraps it; empty where it has no code."""
-    while (inner := getattr(function, "__wrapped__", None) or getattr(function, "func", None)) is not None:
-        function = inner  # functools.wraps, jax.jit and functools.partial
-    code = getattr(function, "__code__", None)
-    return f"{code.co_filename}:{code.co_firstlineno} ({code.co_name})" if code else ""
+    kind, rule, forward = row
+    return RuleCall(eqn, kind, eqn.params[rule], eqn.params.get(forward))
 
 
 def meets_rule(program: ClosedJaxpr | Jaxpr) -> bool:
     """Return True for a derivative in which forward mode met a rule: JAX stages its call, and refuses to run it."""
     return any(eqn.primitive.name == "custom_lin" for eqn in equations(program))
-
-
-def _files(x: Any, seen: set[int]) -> Iterator[str]:
-    """Yield the file of every Python function that `x` is made of: itself, what it wraps and what it closes over."""
-    if id(x) in seen:
-        return
-    seen.add(id(x))
-    parts: Iterable = ()
-    if isinstance(x, types.FunctionType):
-        yield x.__code__.co_filename
-        filled = (cell for cell in x.__closure__ or () if cell != types.CellType())  # an empty one has no contents
-        parts = [cell.cell_contents for cell in filled]
-    elif isinstance(x, functools.partial):
-        parts = (x.func, *x.args)
-    elif isinstance(x, linear_util.WrappedFun):
-        parts = (x.f,)
-    elif isinstance(x, tuple | list):
-        parts = x
-    for part in parts:
-        yield from _files(part, seen)
-
-
-def _source(info: str | None) -> tuple[str, str]:
-    """Return (name, `file:line`) from the text `name at file:line` that JAX keeps of a traced function."""
-    name, _, place = (info or "").partition(" at ")
-    return name or "rule", place

@@ -7,6 +7,7 @@
 - `prove` (`prove/`): a rule proven for all real arguments on a branch
 - `worst` (`worst/`): the arguments at which a rule errs most against exact truth, and autodiff beside it
 - `blame` (`blame.py`): each call of a rule judged alone, so that the wrong one is named
+- `record` (`record/`): every rule that runs, with its values, and a check of each; `pytest --refgrad`
 - `mutants`, `equivalent` (`mutants.py`): wrong versions of a right rule, to measure a test with; `tally` (`tally.py`)
   says which of them `check` catches
 - `allowance`, `longest_reduction` (`allowance.py`): how far a right rule may be from the truth
@@ -21,6 +22,7 @@ from refgrad.verify.mutant import Mutant
 from refgrad.verify.mutants import equivalent, mutants
 from refgrad.verify.properties import PROPERTIES
 from refgrad.verify.prove import prove
+from refgrad.verify.record import record
 from refgrad.verify.report import Report, Row
 from refgrad.verify.rules import remaining_rules, without_rules
 from refgrad.verify.tally import tally
@@ -42,6 +44,7 @@ __all__ = [
     "longest_reduction",
     "mutants",
     "prove",
+    "record",
     "remaining_rules",
     "tally",
     "widen",

@@ -28,6 +28,15 @@ def allowance(dtype, n: int, c: float = C) -> float:
     return c * float(jnp.finfo(dtype).eps) * math.sqrt(n)
 
 
+def known_tolerance(tolerance: float | None) -> None:
+    """Raise ValueError for a tolerance that is not a relative error."""
+    if tolerance is not None and not 0 < tolerance < 1:
+        raise ValueError(
+            f"tolerance is {tolerance!r}, but must be above 0 and below 1: the relative error up to which the rule is "
+            "meant to be right, such as 1e-5"
+        )
+
+
 def longest_reduction(f, *args) -> tuple[int, ...]:
     """The longest reduction that feeds each cotangent of `f`: one integer per leaf of `args`, in leaf order.
 

@@ -1,7 +1,7 @@
 """Which call of which rule is wrong: each judged by itself, at the values and the cotangent that really reach it."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,43 +10,94 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr
 
+from refgrad._text import short_path
+from refgrad.jaxpr.authors import is_library
 from refgrad.jaxpr.avals import is_float
-from refgrad.jaxpr.methods import lacked
+from refgrad.jaxpr.methods import is_hiprim, lacked
 from refgrad.jaxpr.programs import trace
-from refgrad.verify.allowance import C, allowance, reductions
-from refgrad.verify.calls import Call, Recorder
+from refgrad.jaxpr.versions import is_rule
+from refgrad.verify.allowance import C, allowance, known_tolerance, reductions
+from refgrad.verify.calls import Call, Recorder, WholeCall
 from refgrad.verify.exact_oracle import ExactOracle
+from refgrad.verify.intents import Intent, Pull
 from refgrad.verify.kinks import kinks
+from refgrad.verify.meaning import Meaning
 from refgrad.verify.numbers import NEIGHBOURS, compared, difference, draw, generator, jitter, largest, moved_by, to_wide
-from refgrad.verify.oracle import Leaves, find, first_line
+from refgrad.verify.oracle import Leaves, find, first_line, given
 from refgrad.verify.points import Points, suspects
 from refgrad.verify.report import OK, UNAVAILABLE, Row
 from refgrad.verify.rules import remaining_rules
-from refgrad.verify.subject import pullback
+from refgrad.verify.subject import Subject, pullback
 from refgrad.verify.verdicts import INHERITED, SILENT, WRONG, Blame, Verdict
 from refgrad.verify.widen import widen
 
 
-def blame(f: Callable, *args: Any, cotangent: Any = None, seed: int = 0, **kwargs: Any) -> Blame:
+def blame(
+    f: Callable,
+    *args: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    argnums: int | Sequence[int] | None = None,
+    reference: Callable | None = None,
+    reference_vjp: Callable | None = None,
+    intent: Intent | None = None,
+    tolerance: float | None = None,
+    cotangent: Any = None,
+    seed: int = 0,
+    **more: Any,
+) -> Blame:
     """Every call of a rule inside `f(*args, **kwargs)`, each judged alone at the values and cotangent that reach it.
 
     Values and cotangents are those of `f` without its rules, so that a wrong rule spoils neither the calls after it nor
     those before it; only where a forward has no reverse mode of its own (a kernel, a callback) do cotangents pass
-    through its rule. `cotangent` is that of the outputs of `f` (its float leaves, in their tree); without one it is 1
-    for a single number and drawn from `seed` else. `f` is run without jit, loops trip by trip.
-    Raises ValueError where an argument has no value (inside jit, or abstract), the cotangent has another tree, or a
-    rule that cotangents must pass through fails.
+    through its rule. `f` is run without jit, loops trip by trip.
+
+    Args:
+      f: the function, called as `f(*args, **kwargs)`; further keywords are among its own.
+      *args: pytrees of arrays.
+      kwargs: keyword arguments of `f`.
+      argnums: the positions of `args` to differentiate; inputs of calls that do not depend on them are not judged.
+      reference: as for `check`, where `f` is itself a rule; so is `reference_vjp`.
+      reference_vjp: the meant cotangents, likewise.
+      intent: what the rule of every call means.
+      tolerance: relative error up to which rules are meant to be right.
+      cotangent: that of the outputs of `f` (its float leaves, in their tree); without one it is 1 for a single number
+        and drawn from `seed` else.
+      seed: seed of that cotangent.
+
+    Returns:
+      A `Blame`: a verdict for each call, the guilty ones first when printed.
+
+    Raises:
+      ValueError: where an argument has no value (inside jit, or abstract), the cotangent has another tree, a rule that
+        cotangents must pass through fails, or a reference is given for a function that is not itself a rule.
     """
+    known_tolerance(tolerance)
+    kwargs = {**(kwargs or {}), **more}
     program, arrays, tree = trace(f, args, kwargs)
     for x in arrays:
         if isinstance(x, Tracer | jax.ShapeDtypeStruct):
             raise ValueError(f"blame runs the function on real values, got {x}: call it outside jit, with arrays")
-    first = Recorder()
+    library = is_library(f)
+    first = Recorder(library=library)
     first.run(program, arrays)
-    upstream = _upstream(
-        first.calls, program, arrays, lambda ys: _cotangents(ys, tree, program.out_avals, cotangent, seed)
-    )
-    judged = [_judge(i, call, ct) for i, (call, ct) in enumerate(zip(first.calls, upstream, strict=True))]
+    calls = first.calls
+    if argnums is not None:
+        subject = Subject.of(f, args, kwargs, argnums)
+        still = _still(program, arrays, library, [any(x is y for y in subject.diff) for x in arrays])
+        calls = [dataclasses.replace(call, still=held) for call, held in zip(calls, still, strict=True)]
+    if reference is not None or reference_vjp is not None:
+        calls, meanings = _referred(f, calls, Subject.of(f, args, kwargs, argnums), reference, reference_vjp, intent)
+    elif intent is not None:
+        Meaning.of(Subject.of(f, args, kwargs, argnums), intent=intent)  # raises where it is not an intention
+        meanings = [Meaning(call.plain).under(intent) for call in calls]
+    else:
+        meanings = [Meaning(call.plain) for call in calls]
+    cotangents = lambda ys: _cotangents(ys, tree, program.out_avals, cotangent, seed)  # noqa: E731
+    upstream = _upstream(calls, program, arrays, cotangents, library)
+    judged = [
+        _judge(i, call, meaning, ct, tolerance or 0.0)
+        for i, (call, meaning, ct) in enumerate(zip(calls, meanings, upstream, strict=True))
+    ]
     rows = [row for row, _ in judged]
     for i, row in reversed(list(enumerate(rows))):  # the innermost first
         if row.verdict == WRONG and any(r.within == i and r.verdict in (WRONG, INHERITED) for r in rows):
@@ -56,14 +107,53 @@ def blame(f: Callable, *args: Any, cotangent: Any = None, seed: int = 0, **kwarg
     return Blame(tuple(rows), unseen, tuple(limits))
 
 
-def _upstream(calls: list[Call], program: ClosedJaxpr, arrays: list, cotangents: Callable[[list], list]) -> list[list]:
+def _still(program: ClosedJaxpr, arrays: list, library: bool, chosen: list[bool]) -> list[frozenset[int]]:
+    """Return for each call the inputs that do not depend on the chosen arrays: JAX traces those that do."""
+    seen: list[frozenset[int]] = []
+
+    def run(moving: list) -> list:
+        given, recorder = iter(moving), Recorder(library=library)
+        recorder.run(program, [next(given) if c else x for x, c in zip(arrays, chosen, strict=True)])
+        traced = ((isinstance(x, Tracer) for x in call.values) for call in recorder.calls)
+        seen.extend(frozenset(i for i, t in enumerate(call) if not t) for call in traced)
+        return []
+
+    moving = [x for x, c in zip(arrays, chosen, strict=True) if c]
+    jax.jvp(run, (moving,), (moving,))
+    return seen
+
+
+def _referred(
+    f: Callable,
+    calls: list[Call],
+    subject: Subject,
+    reference: Callable | None,
+    reference_vjp: Callable | None,
+    intent: Intent | None,
+) -> tuple[list[Call], list[Meaning]]:
+    """Return the calls with what each is held to, the outermost with the reference in the function's own terms."""
+    meaning = Meaning.of(subject, reference, reference_vjp, intent)
+    if not (is_rule(f) or is_hiprim(f)) or sum(call.within is None for call in calls) != 1:
+        raise ValueError(
+            f"{meaning.name} is for a function that is itself a rule, but {subject.title} calls rules: "
+            "blame the rule alone, or state an intent"
+        )
+    return (
+        [WholeCall.of(call, subject) if call.within is None else call for call in calls],
+        [meaning if call.within is None else Meaning(call.plain) for call in calls],
+    )
+
+
+def _upstream(
+    calls: list[Call], program: ClosedJaxpr, arrays: list, cotangents: Callable[[list], list], library: bool
+) -> list[list]:
     """The cotangents of the float outputs of every call."""
     floats = [x for x in arrays if is_float(x)]
 
     def tapped(taps, floats):
         given = iter(floats)
         inputs = [next(given) if is_float(x) else x for x in arrays]
-        return [y for y in Recorder(calls, taps).run(program, inputs) if is_float(y)]
+        return [y for y in Recorder(calls, taps, library).run(program, inputs) if is_float(y)]
 
     def pull():
         # with respect to the arguments as well: there are functions of JAX that fail where only some of theirs move
@@ -109,7 +199,7 @@ def _cotangents(values: Sequence, tree: Any, avals: Sequence, cotangent: Any, se
     return [jnp.asarray(c, y.dtype) for c, y in zip(floats, values, strict=True)]
 
 
-def _judge(index: int, call: Call, cts: list) -> tuple[Verdict, list[str]]:
+def _judge(index: int, call: Call, meaning: Meaning, cts: list, tolerance: float) -> tuple[Verdict, list[str]]:
     """The verdict on one call, and where its truth is limited."""
     eqn = call.eqn
     diff, rest = call.diff, call.rest
@@ -117,7 +207,7 @@ def _judge(index: int, call: Call, cts: list) -> tuple[Verdict, list[str]]:
     trips = " ".join(call.trips)
 
     def verdict(leaf: str, error: float, allowed: float, word: str, note: str = "") -> Verdict:
-        place = call.place or "an unknown line"
+        place = short_path(call.place or "an unknown line")
         head = index, call.rule.name, place, call.rule.location, trips, call.within, shapes
         return Verdict(*head, leaf, error, allowed, word, note)
 
@@ -131,14 +221,17 @@ def _judge(index: int, call: Call, cts: list) -> tuple[Verdict, list[str]]:
             return verdict("", 0.0, 0.0, UNAVAILABLE, note), []
         return verdict("", np.inf, 0.0, WRONG, f"raises {first_line(error)}"), []
     names = [f"value {i}" for i in range(len(cts))]
-    names += [f"argument {i}" for i, x in enumerate(call.values) if is_float(x)]
-    truth = _truth(call.plain, ruled, diff, rest, cts, names[len(cts) :])
+    names += call.arguments
+    truth = _truth(meaning, ruled, diff, rest, cts, call.arguments)
     got = [to_wide(y) for y in outputs] + truth.measure([to_wide(c) for c in cotangents])
     first = len(got) - len(diff)
+    types = [x.dtype for x in (*outputs, *cotangents)]
     allowed = [
-        allowance(x.dtype, n) + truth.tolerance for x, n in zip((*outputs, *cotangents), truth.lengths, strict=True)
+        max(allowance(dtype, n) + truth.tolerance, tolerance) for dtype, n in zip(types, truth.lengths, strict=True)
     ]
     points = _points(truth, got, diff, cts, allowed)
+    if meaning.bound is not None:
+        points.bounded(meaning.bound * max(largest(to_wide(c)) for c in cts))
     own = [to_wide(y) for y in call.plain(diff, rest)[0]]  # a forward that overflows is not the rule's fault
     values = [
         o if difference(g, o).error <= 2 * a else v for g, o, v, a in zip(got, own, truth.leaves, allowed, strict=False)
@@ -203,23 +296,25 @@ class Truth(NamedTuple):
     cotangents: Callable[[list], list] | None = None  # those at other arguments, entry by entry
 
 
-def _truth(plain: Callable, ruled: Callable, diff: list, rest: list, cts: list, names: list[str]) -> Truth:
+def _truth(meaning: Meaning, ruled: Callable, diff: list, rest: list, cts: list, names: list[str]) -> Truth:
     """In exact arithmetic where that is affordable.
 
     Else by reverse mode of the plain forward in float64, not compiled, since every call is another program; where there
     is none, as `check` does.
     """
-    given = [to_wide(c) for c in cts]
-    exact = ExactOracle(plain, diff, rest, names, sweeps=1, stop_gradient=False)
-    if (leaves := exact.outputs_and_gradient(given)) is not None:
+    plain, wide_cts = meaning.plain, [to_wide(c) for c in cts]
+    if meaning.cotangents is not None:
+        return _stated(plain, meaning.cotangents, ruled, diff, rest, cts)
+    exact = ExactOracle(plain, diff, rest, names, sweeps=1, stop_gradient=bool(meaning.name))
+    if (leaves := exact.outputs_and_gradient(wide_cts)) is not None:
         return Truth(leaves, _lengths(plain, ruled, diff, rest, cts), [], exact)
     try:
         wide = widen(pullback(plain), diff, rest, cts)
     except Exception:  # whatever JAX raises where there is no reverse mode
         value = widen(lambda diff, rest: plain(diff, rest)[0], diff, rest)
-        oracle = find(plain, diff, rest, given, generator(0, 2))
+        oracle = find(plain, diff, rest, wide_cts, generator(0, 2))
         with jax.enable_x64(True):
-            leaves = [*map(to_wide, value(*value.args)), *oracle.cotangents(diff, rest, given)]
+            leaves = [*map(to_wide, value(*value.args)), *oracle.cotangents(diff, rest, wide_cts)]
         lengths = reductions(jax.make_jaxpr(ruled)(diff, rest, cts))
         return Truth(leaves, lengths, [*value.limits, *oracle.limits], exact, oracle.measure, oracle.tolerance)
     with jax.enable_x64(True):
@@ -227,6 +322,15 @@ def _truth(plain: Callable, ruled: Callable, diff: list, rest: list, cts: list, 
         leaves = [*map(to_wide, outputs), *map(to_wide, cotangents)]
     moved = lambda diff: [to_wide(c) for c in wide(diff, *wide.args[1:])[1]]  # noqa: E731
     return Truth(leaves, reductions(wide.program), wide.limits, exact, cotangents=moved)
+
+
+def _stated(plain: Callable, pull: Pull, ruled: Callable, diff: list, rest: list, cts: list) -> Truth:
+    """The outputs of a call, and the cotangents that are meant."""
+    value, meant = widen(lambda diff, rest: plain(diff, rest)[0], diff, rest), given("", pull, diff, rest, cts)
+    with jax.enable_x64(True):
+        leaves = [*map(to_wide, value(*value.args)), *meant.cotangents(diff, rest, cts)]
+    lengths = reductions(jax.make_jaxpr(ruled)(diff, rest, cts))
+    return Truth(leaves, lengths, value.limits, ExactOracle.unavailable("the cotangents are given"))
 
 
 def _lengths(plain: Callable, ruled: Callable, diff: list, rest: list, cts: list) -> Sequence[int]:

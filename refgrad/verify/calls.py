@@ -16,15 +16,15 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import JaxprEqn
 
-from refgrad.jaxpr.avals import is_float
+from refgrad.jaxpr.avals import is_array, is_float
 from refgrad.jaxpr.calls import Form, bodies_of
 from refgrad.jaxpr.interpret import Interpreter
 from refgrad.jaxpr.programs import inside, line
 from refgrad.jaxpr.rules import RuleCall, rule_of
 from refgrad.jaxpr.unroll import Unrolled
 from refgrad.verify.devices import Devices
-from refgrad.verify.rules import Plain
-from refgrad.verify.subject import Flat
+from refgrad.verify.rules import Plain, has_shell, without_rules
+from refgrad.verify.subject import Flat, Subject
 
 
 @dataclasses.dataclass
@@ -41,6 +41,7 @@ class Call:
     within: int | None
     values: list
     devices: Devices | None
+    still: frozenset[int] = frozenset()  # the inputs that do not depend on what is differentiated
     kept: bool = False  # whether the second run calls the rule itself, since its forward has no reverse mode
 
     @property
@@ -55,12 +56,21 @@ class Call:
     @property
     def diff(self) -> list:
         """The inputs that are differentiated."""
-        return split(self.values)[0]
+        return [x for i, x in enumerate(self.values) if self.moves(i)]
 
     @property
     def rest(self) -> list:
         """The inputs that are not."""
-        return split(self.values)[1]
+        return [x for i, x in enumerate(self.values) if not self.moves(i)]
+
+    def moves(self, i: int) -> bool:
+        """Return True for an input that is differentiated."""
+        return is_float(self.values[i]) and i not in self.still
+
+    @property
+    def arguments(self) -> list[str]:
+        """The names of the differentiated inputs."""
+        return [f"argument {i}" for i in range(len(self.values)) if self.moves(i)]
 
     @property
     def ruled(self) -> Flat:
@@ -70,7 +80,7 @@ class Call:
     @property
     def plain(self) -> Flat:
         """Its forward without rules, in flat form."""
-        return self._flat(Plain(jvp=True).call(self.rule.forward))
+        return self._flat(Plain(jvp=True, library=self.rule.of_jax).call(self.rule.forward))
 
     def _flat(self, program: Callable[..., Sequence]) -> Flat:
         """`program` as `(floats, others) → (float outputs, other outputs)`, at the types of the call's inputs only."""
@@ -78,7 +88,7 @@ class Call:
 
         def flat(diff, rest):
             floats, others = iter(diff), iter(rest)
-            inputs = [next(floats) if is_float(x) else next(others) for x in self.values]
+            inputs = [next(floats) if self.moves(i) else next(others) for i in range(len(self.values))]
             for given, x in zip(inputs, self.values, strict=True):
                 if given.dtype != x.dtype:
                     raise TypeError(f"a call traced at {x.dtype} cannot be run at {given.dtype}")
@@ -92,9 +102,51 @@ class Call:
         return [jnp.full(self.devices.shape(a) if self.devices else a.shape, -0.0, a.dtype) for a in avals]
 
 
+def as_array(x: Any, aval: Any) -> Any:
+    """A literal of the program as the array that it stands for."""
+    return x if is_array(x) else jnp.asarray(x, aval.dtype)
+
+
 def split(values: Sequence) -> tuple[list, list]:
     """(floats, others)."""
     return [x for x in values if is_float(x)], [x for x in values if not is_float(x)]
+
+
+@dataclasses.dataclass
+class WholeCall(Call):
+    """The call of a function that is itself a rule, in terms of that function's own arguments."""
+
+    subject: Subject | None = None
+
+    @classmethod
+    def of(cls, call: Call, subject: Subject) -> "WholeCall":
+        """Return `call`, which is all that the function of `subject` does."""
+        return cls(**{f.name: getattr(call, f.name) for f in dataclasses.fields(Call)}, subject=subject)
+
+    @property
+    def _subject(self) -> Subject:
+        assert self.subject is not None
+        return self.subject
+
+    @property
+    def diff(self) -> list:
+        return self._subject.diff
+
+    @property
+    def rest(self) -> list:
+        return self._subject.rest
+
+    @property
+    def arguments(self) -> list[str]:
+        return self._subject.arguments
+
+    @property
+    def ruled(self) -> Flat:
+        return self._subject.flat()
+
+    @property
+    def plain(self) -> Flat:
+        return without_rules(self._subject.flat(), jvp=True, library=self._subject.library)
 
 
 class Recorder(Unrolled, Plain):
@@ -105,8 +157,8 @@ class Recorder(Unrolled, Plain):
     device decides for itself, and those inside a solver, a kernel or a function with a rule of JAX's own.
     """
 
-    def __init__(self, known: Sequence[Call] = (), taps: Sequence[list] = ()) -> None:
-        super().__init__(jvp=True)
+    def __init__(self, known: Sequence[Call] = (), taps: Sequence[list] = (), library: bool = False) -> None:
+        super().__init__(jvp=True, library=library)
         self.known = known
         self.taps = list(taps)
         self.calls: list[Call] = []
@@ -122,14 +174,14 @@ class Recorder(Unrolled, Plain):
             return self.note(rule, values)
         held = [e for e in inside(eqn) if self.drops(e)]
         if not held:
-            return self.bind(eqn, values)
+            return self.descend(eqn, values) if has_shell(eqn) else self.bind(eqn, values)
         with self.at(place=line(eqn) or self.place):
             if self.on_devices(eqn):
                 return self.spread(eqn, values)
             if self.can_unroll(eqn):
                 return self.unroll(eqn, values)
         self.unseen |= dict.fromkeys(f"{line(e) or 'a rule'}: inside {eqn.primitive.name}" for e in held)
-        return Plain(jvp=True).equation(eqn, values)
+        return Plain(jvp=True, library=self.library).equation(eqn, values)
 
     def on_devices(self, eqn: JaxprEqn) -> bool:
         """Return True for a `shard_map` that is not inside another."""
@@ -145,8 +197,9 @@ class Recorder(Unrolled, Plain):
     def note(self, rule: RuleCall, values: Sequence[Any]) -> list:
         """Record one call and run its plain forward, its outputs tapped."""
         index = len(self.calls)
-        place = line(rule.eqn) or self.place
-        self.calls.append(Call(rule, place, self.trips, self.within, list(values), self.devices))
+        place = line(rule.eqn) or self.place or rule.defined
+        given = [as_array(x, v.aval) for x, v in zip(values, rule.eqn.invars, strict=True)]
+        self.calls.append(Call(rule, place, self.trips, self.within, given, self.devices))
         if self.known and self.known[index].kept:
             outputs = list(self.bind(rule.eqn, values))
             unmet = itertools.takewhile(lambda c: c.within is not None and c.within >= index, self.known[index + 1 :])

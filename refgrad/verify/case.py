@@ -18,9 +18,9 @@ from refgrad.jaxpr.uncompiled import uncompiled
 from refgrad.verify import method_cases
 from refgrad.verify.allowance import C, allowance, reductions
 from refgrad.verify.clock import Clock
-from refgrad.verify.intents import Intent, Pull
 from refgrad.verify.kinks import kinks
 from refgrad.verify.lane import Lane
+from refgrad.verify.meaning import Meaning
 from refgrad.verify.method_case import MethodCase
 from refgrad.verify.numbers import (
     NEIGHBOURS,
@@ -35,7 +35,7 @@ from refgrad.verify.numbers import (
 )
 from refgrad.verify.oracle import Leaves, Wide
 from refgrad.verify.points import Points, suspects
-from refgrad.verify.rules import without_rules
+from refgrad.verify.rules import Plain, described, remaining_rules
 from refgrad.verify.subject import Flat, Subject, pullback
 from refgrad.verify.widen import is_narrow
 
@@ -43,6 +43,7 @@ PRECISION = "highest"  # of every matmul, in the rule and in the oracle alike
 SAME = 1e-12  # relative difference of a rule in float64 from truth, below which their traces are the same function
 UNCERTAIN = 1e-4  # relative: a truth that moves by more between neighbours in float64 does not move by rounding
 MANY = 8  # calls of rules: above that a function is a model
+SHARED = ("rules", "outputs", "rule", "primal", "autodiff", "rule_wide", "allowed", "allowed_wide", "allowed_values")
 LARGEST = 0.25  # relative difference that is still put down to rounding, whatever the dtype and length
 
 
@@ -67,9 +68,7 @@ class Case:
         draws: int,
         seed: int,
         order: int,
-        reference: Callable | None = None,
-        reference_vjp: Callable | None = None,
-        intent: Intent | None = None,
+        meaning: Meaning | None = None,
         tolerance: float = 0.0,
         clock: Clock | None = None,
     ) -> None:
@@ -78,19 +77,13 @@ class Case:
         self.flat = self._typed(subject.flat())
         self.tolerance, self.clock = tolerance, clock or Clock()
         self.jitted = True
+        self.exact_alone = False  # whether float64 autodiff is not asked about what exact arithmetic leaves open
         self.excuses = True  # whether a failing rule is tried without the compiler before it is blamed
-        self.plain: Flat = without_rules(subject.flat(reference), jvp=True)
-        self.meant: Pull | None = None if reference_vjp is None else functools.partial(self._meant, reference_vjp)
-        self.bound = intent.bound if intent else None  # of a slope that is finite on purpose
-        self.referred = ""  # what stands in for the plain forward
-        if reference_vjp is not None:
-            self.referred = "the cotangents given as reference_vjp"
-        elif intent and intent.cotangents:
-            self.meant, self.referred = intent.cotangents(self.plain), f"the cotangents of intent={intent}"
-        elif intent and intent.reference:
-            self.plain, self.referred = intent.reference(self.plain), f"the reference of intent={intent}"
-        elif reference is not None:
-            self.referred = "the reference"
+        meaning = meaning or Meaning.of(subject)
+        self.plain: Flat = meaning.plain
+        self.meant = meaning.cotangents
+        self.referred = meaning.name  # what stands in for the plain forward
+        self.bound = meaning.bound  # of a slope that is finite on purpose
 
     def variant(self, f: Callable) -> "Case":
         """The same case for a function that differs in its rule alone: truth and autodiff are shared."""
@@ -108,6 +101,25 @@ class Case:
         other.excuses = False  # the right rule has passed under the same compiler
         return other
 
+    def at(self, diff: Sequence, rest: Sequence, operations: float) -> "Case | None":
+        """The same function at other arguments of the same types: every program is shared, and nothing is compiled.
+
+        Truth is that of exact arithmetic alone, within so many scalar operations; None where it decides nothing.
+        """
+        shared = {name: getattr(self, name) for name in SHARED}
+        other = copy.copy(self)
+        for name in [name for name, x in vars(type(self)).items() if isinstance(x, functools.cached_property)]:
+            other.__dict__.pop(name, None)
+        other.__dict__.update(shared)
+        other.subject, other.diff, other.rest = self.subject.at(diff, rest), list(diff), list(rest)
+        lane = self.lane.at(other.subject, operations)
+        own = lane if self.one_trace else self.own.at(other.subject, operations)
+        if lane is None or own is None:
+            return None
+        other.lane, other.own = lane, own
+        other.exact_alone = True
+        return other
+
     def _typed(self, flat: Flat) -> Flat:
         """Return `flat`, which refuses other types than the given ones where a HiPrim inside it was made for these.
 
@@ -123,15 +135,29 @@ class Case:
         return typed
 
     @functools.cached_property
-    def rules(self) -> list[RuleCall]:
-        """The calls of rules inside `f`, JAX's own functions left out. Raises what `f` raises."""
+    def staged(self) -> list[RuleCall]:
+        """Every call of a rule inside `f`. Raises what `f` raises."""
         program = jax.make_jaxpr(self.flat)(self.diff, self.rest)
-        return [rule for rule in map(rule_of, equations(program)) if rule is not None and not rule.of_jax]
+        return [rule for rule in map(rule_of, equations(program)) if rule is not None]
+
+    @functools.cached_property
+    def rules(self) -> list[RuleCall]:
+        """Those that truth leaves out, so that they are judged."""
+        stripped = Plain(jvp=True, library=self.subject.library)
+        return [rule for rule in self.staged if stripped.drops(rule.eqn)]
+
+    @property
+    def about(self) -> str:
+        """The rules that are judged, where none of them is a user's."""
+        if any(not rule.of_jax for rule in self.rules):
+            return ""
+        applied = () if self.rules else remaining_rules(self.subject.f, *self.subject.args)
+        return described(self.staged, self.rules, applied)
 
     @functools.cached_property
     def method_cases(self) -> list[MethodCase]:
         """The calls of rules that have methods to be checked one by one."""
-        return method_cases.found(self.subject.f, self.flat, self.diff, self.rest, self.rules)
+        return method_cases.found(self.subject.f, self.flat, self.diff, self.rest, self.rules, self.tolerance)
 
     def lacked(self, error: Exception) -> str:
         """Return the line that says which method a rule lacks, where JAX raised `error` because of that; else ""."""
@@ -178,6 +204,17 @@ class Case:
         self.jitted, self.rule = False, eager
 
     @functools.cached_property
+    def primal(self) -> Callable:
+        """`(floats, others) → outputs` of the function itself, compiled at the given dtypes."""
+        return jax.jit(lambda diff, rest: self.flat(diff, rest)[0])
+
+    @functools.cached_property
+    def allowed_values(self) -> list[float]:
+        """How far `_fwd`'s outputs may be from the function's own, relatively."""
+        lengths = reductions(self.primal.trace(self.diff, self.rest).jaxpr)
+        return [max(2 * allowance(y.dtype, n), self.tolerance) for y, n in zip(self.outputs, lengths, strict=True)]
+
+    @functools.cached_property
     def autodiff(self) -> Callable | None:
         """The same by autodiff of the plain forward; None where it has no reverse mode."""
         return jax.jit(pullback(self.plain)) if self.lane.oracle.program else None
@@ -204,6 +241,14 @@ class Case:
             return wide
         own = self._lane(own=True)
         return own if self._apart(own, self._traced(own)) < error / 8 else wide
+
+    @functools.cached_property
+    def one_trace(self) -> bool:
+        """True where the truth of both traces is the same, so that one of them is enough."""
+        if self.own is self.lane:
+            return True
+        pairs = zip(*(lane.drawn_truth(0, self.diff) for lane in (self.own, self.lane)), strict=True)
+        return all(difference(a, b, np.isnan(a) & np.isnan(b)).error <= SAME for a, b in pairs)
 
     def _traced(self, lane: Lane) -> Wide:
         """The rules under a lane's trace, evaluated in float64."""
@@ -268,7 +313,8 @@ class Case:
     def mathematics(self, draw: int) -> "Gradients":
         """The cotangents of the rule in float64 for one draw, and the truth about them."""
         diff, cts, lane = self.arguments(draw), self.drawn(draw), self.lane
-        truth = lane.settled(cts) if draw == 0 else lane.drawn_truth(draw, diff)
+        alone = draw == 0 and self.own is not lane  # else `points` settles it
+        truth = lane.settled(cts) if alone else lane.drawn_truth(draw, diff)
         return Gradients(lane.measure(self.rule_wide(diff, self.rest, cts)[1]), truth, None)
 
     @functools.cached_property
@@ -306,9 +352,9 @@ class Case:
 
     def _points(self) -> Points:
         truth, cts, lane = self.first.truth, self.drawn(0), self.own
-        if lane.exact.whole or not lane.oracle.entries or self.meant is not None:
-            found = Points(truth, lane.exact, cts)
-            if not found.open or lane.oracle.program is None:
+        if self.exact_alone or lane.exact.whole or not lane.oracle.entries or self.meant is not None:
+            found = Points(truth, lane.exact, cts, alone=self.exact_alone)
+            if self.exact_alone or not found.open or lane.oracle.program is None:
                 return found
             truth = lane.oracle.cotangents(self.diff, self.rest, cts)
         else:
@@ -401,13 +447,6 @@ class Case:
     def _allowed(self, program: Any, dtypes: list) -> list[float]:
         lengths = reductions(program)[-len(dtypes) :]
         return [max(allowance(dtype, n), self.tolerance) for dtype, n in zip(dtypes, lengths, strict=True)]
-
-    def _meant(self, reference_vjp: Callable, diff: Sequence, rest: Sequence, cts: Sequence) -> list:
-        """The cotangents that `reference_vjp(cotangent, *args)` gives."""
-        shapes = jax.eval_shape(self.subject.f, *self.subject.args_with(self.diff, rest))
-        floats = iter(cts)
-        ct = jax.tree.map(lambda x: next(floats) if is_float(x) else None, shapes)
-        return self.subject.pick(reference_vjp(ct, *self.subject.args_with(diff, rest)), diff)
 
 
 class EagerWide:

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from refgrad.jaxpr.rules import HI
 from refgrad.verify.case import Case
 from refgrad.verify.numbers import errors, largest
 from refgrad.verify.report import Row
 
 FIRST = ("points", "accuracy", "float64", "autodiff")  # rows about the cotangents themselves
-FOLLOWS = (*FIRST, "jacobian", "parts", "reverse over reverse", "forward over reverse", "forward mode")
+FOLLOWS = (*FIRST, "jacobian", "parts", "reverse over reverse", "forward over reverse", "jvp")
 CLOSE = 1e-3  # relative difference up to which a gradient is a multiple of the truth
 
 
@@ -27,16 +28,20 @@ def explained(case: Case, rows: Sequence[Row]) -> list[Row]:
         if name in red and (sentence := _cause(case, i, name))
     }
     return [
-        dataclasses.replace(row, cause=reasons.get(row.argument) or _second_hand(row, reasons))
-        if row.failed and row.property in FOLLOWS and reasons
+        dataclasses.replace(row, cause=reasons.get(row.argument) or _second_hand(case, row, reasons))
+        if row.failed and row.property in FOLLOWS and reasons and not row.cause
         else row
         for row in rows
     ]
 
 
-def _second_hand(row: Row, reasons: dict[str, str]) -> str:
-    """The cause of a second derivative's failure, which mixes all arguments: any wrong gradient."""
-    return next(iter(reasons.values())) if "reverse" in row.property else ""
+def _second_hand(case: Case, row: Row, reasons: dict[str, str]) -> str:
+    """The cause of a second derivative's failure, or of a jvp rule's, which mix all arguments: any wrong gradient.
+
+    Other methods of a HiPrim have faults of their own.
+    """
+    mixes = "reverse" in row.property or (row.property == "jvp" and not any(rule.kind == HI for rule in case.rules))
+    return next(iter(reasons.values())) if mixes else ""
 
 
 def _cause(case: Case, i: int, name: str) -> str:

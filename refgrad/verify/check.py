@@ -5,27 +5,29 @@
 """
 
 import contextlib
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
-from refgrad.jaxpr.rules import HI
-from refgrad.verify.allowance import C
+from refgrad.verify.allowance import C, known_tolerance
+from refgrad.verify.arguments import is_text
 from refgrad.verify.blame import blame
 from refgrad.verify.case import PRECISION, Case
 from refgrad.verify.causes import explained
 from refgrad.verify.clock import Clock, OutOfTime
 from refgrad.verify.exact_oracle import BUDGET
 from refgrad.verify.intents import Intent
+from refgrad.verify.meaning import Meaning
 from refgrad.verify.oracle import default_device, truth_device
 from refgrad.verify.properties import EAGERLY, PROPERTIES
 from refgrad.verify.properties.methods import METHODS
 from refgrad.verify.properties.structure import broken, explain
 from refgrad.verify.report import COMPILER, FAIL, Report, Row
+from refgrad.verify.sizes import described, replays
 from refgrad.verify.subject import Subject
+from refgrad.verify.sweep import at_variants
 
 
 def check(
@@ -37,6 +39,7 @@ def check(
     reference_vjp: Callable | None = None,
     intent: Intent | None = None,
     tolerance: float | None = None,
+    sweep: bool | str = False,
     order: int = 2,
     seconds: float | None = None,
     properties: Sequence[str] | None = None,
@@ -51,7 +54,8 @@ def check(
 
     Args:
       f: the function under check, called as `f(*args, **kwargs)`.
-      *args: pytrees; every floating or complex array among their leaves is differentiated.
+      *args: pytrees; every floating or complex array among their leaves is differentiated. Or one text, such as
+        "f32[b,s,h] f32[h] i32[b]<10": normal floats, and integers below the bound, are drawn from `seed`.
       kwargs: keyword arguments, differentiated likewise.
       argnums: the positions of `args` to differentiate, as for `jax.grad`; everything else is held constant.
       reference: a function with the meant gradient, for a rule that is meant to differ from its forward's.
@@ -59,6 +63,9 @@ def check(
       intent: one of `refgrad.verify.intents`, for rules that differ in a way that has a name.
       tolerance: relative error up to which the rule is meant to be right, such as that of a solver. It is allowed in
         every comparison; the rounding of a dtype is allowed in any case.
+      sweep: also try special variants of the arguments: zeros, ties, equal, tiny, large and infinite entries. Other
+        sizes of dimensions that a text names are tried, too. The report has the call that repeats each failure; in it,
+        `sweep` is the name of the one variant to try.
       order: 1 leaves second order out.
       seconds: budget of wall time. The most telling properties run first, and a program once started is finished; what
         the budget did not reach is named, and the report is then neither `ok` nor wrong but "partial".
@@ -79,27 +86,37 @@ def check(
       True
     """
     names = _names(properties, order, draws)
-    _one_reference(reference, reference_vjp, intent)
-    _positive("tolerance", tolerance, 1.0, "the relative error up to which the rule is meant to be right, such as 1e-5")
-    _positive("seconds", seconds, math.inf, "the wall time that the check may take, such as 10")
+    known_tolerance(tolerance)
+    if seconds is not None and not seconds > 0:
+        raise ValueError(
+            f"seconds is {seconds!r}, but must be above 0: the wall time that the check may take, such as 10"
+        )
     clock = Clock(seconds)
+    meant = {"reference": reference, "reference_vjp": reference_vjp, "intent": intent}
+    if len(args) == 1 and is_text(args[0]):
+        settings = {"kwargs": kwargs, "argnums": argnums, **meant, "tolerance": tolerance, "sweep": sweep}
+        settings |= {"order": order, "properties": properties, "draws": draws}
+        return described(check, f, args[0], settings, seed, clock)
     subject = Subject.of(f, args, kwargs, argnums)
     case = Case(
         subject,
         draws=draws,
         seed=seed,
         order=order,
-        reference=reference,
-        reference_vjp=reference_vjp,
-        intent=intent,
+        meaning=Meaning.of(subject, **meant),
         tolerance=tolerance or 0.0,
         clock=clock,
     )
     with jax.default_matmul_precision(PRECISION), clock.reporting(subject.title):
-        rows, left_out = _rows(case, names)
-        facts = {} if rows and not rows[0].argument else _facts(case)
+        rows, left_out = ([], []) if isinstance(sweep, str) else _rows(case, names)
+        broken = bool(rows) and not rows[0].argument
+        facts = {} if broken else _facts(case)
+        if sweep and not any(row.failed for row in rows):
+            swept = at_variants(case, sweep if isinstance(sweep, str) else "")
+            rows, left_out, facts["sweep"] = rows + swept.rows, left_out + swept.left_out, swept.fact
         where = _where(case, rows) if any(row.failed for row in rows) else ()
-    return Report(subject.title, tuple(rows), facts, where, tuple(left_out))
+    calls = replays(f, rows, "*args", {"argnums": argnums, **meant}, seed)
+    return Report(subject.title, tuple(rows), facts, where, tuple(left_out), calls)
 
 
 def assert_ok(f: Callable, *args: Any, **settings: Any) -> None:
@@ -116,21 +133,6 @@ def assert_ok(f: Callable, *args: Any, **settings: Any) -> None:
         warnings.warn(
             f"{report.subject}: the rule is right, XLA's compiled program is not ({', '.join(names)})", stacklevel=2
         )
-
-
-def _one_reference(reference: Callable | None, reference_vjp: Callable | None, intent: Intent | None) -> None:
-    given = {"reference": reference, "reference_vjp": reference_vjp, "intent": intent}
-    if len(named := [name for name, value in given.items() if value is not None]) > 1:
-        raise ValueError(f"{' and '.join(named)} each say what is meant: give one of them")
-    if intent is not None and not isinstance(intent, Intent):
-        way = "intents.straight_through, stop, clip(lo, hi), reversal(scale) or finite(bound)"
-        raise ValueError(f"intent is {intent!r}, but must be a value of refgrad.verify.intents: {way}")
-
-
-def _positive(name: str, value: float | None, most: float, meaning: str) -> None:
-    if value is not None and not 0 < value < most:
-        bound = "above 0" if most == math.inf else f"above 0 and below {most:g}"
-        raise ValueError(f"{name} is {value!r}, but must be {bound}: {meaning}")
 
 
 def _names(properties: Sequence[str] | None, order: int, draws: int) -> list[str]:
@@ -158,7 +160,7 @@ def _rows(case: Case, names: Sequence[str]) -> tuple[list[Row], list[str]]:
             names = [name for name in names if name in EAGERLY]
         elif rows:
             names = [name for name in names if name in METHODS]
-        if not any(rule.kind == HI for rule in case.rules):
+        if any(name in METHODS for name in names) and not case.method_cases:
             names = [name for name in names if name not in METHODS]
         for name in names:
             case.clock.doing = name
@@ -192,8 +194,8 @@ def _facts(case: Case) -> dict[str, str]:
         facts["tolerance"] = f"{case.tolerance:g} in every comparison"
     if case.jitted and case.limits:
         facts["limits"] = "; ".join(case.limits)
-    if not case.rules:
-        facts["rules"] = "none inside: what is checked is autodiff itself"
+    if case.about:
+        facts["rules"] = case.about
     return facts
 
 
@@ -217,6 +219,6 @@ def _where(case: Case, rows: Sequence[Row]) -> tuple[str, ...]:
     everywhere = tuple(dict.fromkeys(rule.location for rule in case.rules if rule.location))
     if len(everywhere) > 1:
         with contextlib.suppress(Exception):  # whatever keeps the calls from being judged one by one
-            guilty = blame(case.subject.f, *case.subject.args).guilty
+            guilty = blame(case.subject.f, *case.subject.args, tolerance=case.tolerance or None).guilty
             return tuple(dict.fromkeys(verdict.backward for verdict in guilty)) or everywhere
     return everywhere

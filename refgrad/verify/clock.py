@@ -26,6 +26,11 @@ class Clock:
         return time.monotonic() - self.start
 
     @property
+    def left(self) -> float | None:
+        """Seconds that are left, a moment at least; None without a budget."""
+        return None if self.seconds is None else max(self.seconds - self.elapsed, 1e-3)
+
+    @property
     def over(self) -> bool:
         """True when the budget is spent."""
         return self.seconds is not None and self.elapsed > self.seconds

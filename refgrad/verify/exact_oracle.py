@@ -5,6 +5,7 @@ fits into it at every draw is judged by exact arithmetic alone. Of a larger one 
 """
 
 import contextlib
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from flint import arb
 
 from refgrad.jaxpr.avals import is_float
 from refgrad.verify.exact import Balls, Entry, Limits, NoMeaning, OverBudget, Truth, Verdict, exact
-from refgrad.verify.numbers import largest, to_wide
+from refgrad.verify.numbers import errors, largest, to_wide
 from refgrad.verify.oracle import Leaves, first_line
 from refgrad.verify.subject import Flat
 
@@ -22,6 +23,7 @@ BUDGET = 10**8  # scalar operations
 SWEEP = 3  # forward evaluations that a gradient costs
 HESSIAN = 20  # those that its derivative along a direction costs
 TWICE = 50  # those that a second derivative of one entry costs
+EVEN = 1e-9  # relative difference of two one-sided slopes, rounded, below which they are one
 DIGITS = 1e-15  # relative radius up to which a ball, rounded to float64, is a number
 
 Place = tuple[int, tuple[int, ...]]
@@ -68,10 +70,30 @@ class ExactOracle:
         self.why, self.spent, self.wide, self.truth, self.given, self.diff = why, 0, False, None, [], []
         return self
 
+    def at(self, diff: Sequence, rest: Sequence, operations: float) -> "ExactOracle":
+        """Return the oracle at other arguments of the same types, which may spend so many scalar operations."""
+        other = copy.copy(self)
+        other.spent = BUDGET - operations
+        other.given, other.diff = list(diff), [to_wide(x) for x in diff] if self.wide else list(diff)
+        if self.truth is not None:
+            other.truth = self.truth.at(other.diff, rest)
+        return other
+
+    def outputs(self) -> Leaves | None:
+        """Return the float outputs at the given arguments, NaN as in `gradient`; None where they are not available."""
+        if self.truth is None:
+            return None
+        with self._types():
+            return [_numbers(y, y.mid) for y in self.truth.value]
+
     @property
     def whole(self) -> bool:
         """True where whole gradients are affordable."""
         return not self.why
+
+    def affords(self, gradients: int) -> bool:
+        """Return True where the budget has so many gradients left."""
+        return self.truth is not None and self.spent + gradients * SWEEP * self.operations <= BUDGET
 
     def _types(self) -> contextlib.AbstractContextManager:
         """The setting of 64-bit types under which the program is traced, and its random bits are made."""
@@ -102,8 +124,7 @@ class ExactOracle:
         """Return the outputs, then the cotangents, at the given arguments; None as above."""
         if not self.whole or (found := self.gradient(self.diff, cts)) is None:
             return None
-        assert self.truth is not None
-        return [*(_numbers(y, y.mid) for y in self.truth.value), *found]
+        return [*(self.outputs() or ()), *found]
 
     def hessian(self, diff: Sequence, direction: Sequence, cts: Sequence) -> Leaves | None:
         """Return the derivative of every cotangent along a direction, then that of every output, NaN as above.
@@ -127,6 +148,23 @@ class ExactOracle:
         except Exception:  # whatever a derivative meets that the function did not
             return None
         return found
+
+    def tangents(self, direction: Sequence) -> Leaves | None:
+        """Return the derivative of every output along a direction, NaN where that opposite to it is another number.
+
+        Return None where float64 must serve.
+        """
+        if not self.whole or self.truth is None or self.spent + HESSIAN * self.operations > BUDGET:
+            return None
+        self.spent += HESSIAN * self.operations
+        try:
+            with self._types():
+                sides = self.truth.along(direction, [-np.asarray(v) for v in direction])
+        except Exception as error:  # as in `gradient`
+            self._give_up(error)
+            return None
+        ahead, behind = ([_numbers(y, y.mid) for y in side] for side in sides)
+        return [np.where(errors(a, -b) <= EVEN * np.abs(a), a, np.nan) for a, b in zip(ahead, behind, strict=True)]
 
     def settled(self, leaves: Leaves, cts: Sequence) -> Leaves:
         """Return cotangents at the given arguments with those of smooth entries that were NaN filled in."""

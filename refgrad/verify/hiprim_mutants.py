@@ -32,7 +32,7 @@ def hiprim_mutants(f: Callable, args: tuple) -> list[Mutant]:
     rules = [rule for rule in map(rule_of, equations(program)) if rule is not None and rule.kind == HI]
     rules = [rule for rule in rules if not rule.of_jax]
     prims = {type(rule.rule): rule.rule for rule in reversed(rules)}
-    cases = {case.name: case for case in found(f, subject.flat(), subject.diff, subject.rest, rules)}
+    cases = {case.name: case for case in found(f, subject.flat(), subject.diff, subject.rest, rules, tolerance=0.0)}
     mutants = []
     for kind, prim in prims.items():
         for mutant in _of_prim(prim, cases[kind.__name__]):

@@ -33,16 +33,29 @@ class Lane:
     meant: Pull | None = None  # the cotangents that the user says are meant
     truths: dict[int, Leaves] = dataclasses.field(default_factory=dict)
 
+    def at(self, subject: Subject, operations: float) -> "Lane | None":
+        """The same at other arguments, within so many scalar operations; None where exact arithmetic fails there."""
+        other = dataclasses.replace(self, subject=subject, truths={})
+        other.exact, other.oracle = self.exact.at(subject.diff, subject.rest, operations), self.oracle
+        return other if not self.exact.whole or other._try(other.exact) else None
+
     @functools.cached_property
     def exact(self) -> ExactOracle:
         """Exact arithmetic, tried at the given arguments."""
         if self.meant is not None:
             return ExactOracle.unavailable("the cotangents are given")
         given, referred = (self.subject.diff, self.subject.rest, self.subject.arguments), bool(self.referred)
-        found = ExactOracle(self.plain, *given, sweeps=self.draws, stop_gradient=referred, wide=not self.own)
-        if found.whole and (truth := found.gradient(self.subject.diff, self.drawn(0))) is not None:
+        exact = ExactOracle(self.plain, *given, sweeps=self.draws, stop_gradient=referred, wide=not self.own)
+        if exact.whole:
+            self._try(exact)
+        return exact
+
+    def _try(self, exact: ExactOracle) -> bool:
+        """Keep the truth of the first draw; return False where there is none."""
+        truth = exact.gradient(self.subject.diff, self.drawn(0))
+        if truth is not None:
             self.truths[0] = truth
-        return found
+        return truth is not None
 
     @functools.cached_property
     def oracle(self) -> Oracle:

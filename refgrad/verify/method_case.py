@@ -1,5 +1,6 @@
 """One call of a rule whose methods are checked one by one: its values, its truth in float64, and the rows about it."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,11 +10,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from refgrad.jaxpr.hiprim import HI, JVP
 from refgrad.jaxpr.methods import Places
 from refgrad.verify import oracle as oracles
 from refgrad.verify.allowance import C, allowance, reductions
+from refgrad.verify.exact_oracle import ExactOracle
 from refgrad.verify.kinks import kinks
-from refgrad.verify.numbers import difference, draw, draws_like, generator, to_wide
+from refgrad.verify.numbers import (
+    NEIGHBOURS,
+    compared,
+    difference,
+    draw,
+    draws_like,
+    errors,
+    generator,
+    jitter,
+    largest,
+    moved_by,
+    to_wide,
+)
 from refgrad.verify.oracle import Forward, Leaves, Oracle, Wide, first_line
 from refgrad.verify.report import FAIL, OK, UNAVAILABLE, Row
 from refgrad.verify.subject import Flat, pullback
@@ -42,6 +57,8 @@ class MethodCase:
     methods: Mapping[str, Places]
     lacks: Mapping[str, str]
     seed: int = 0
+    kind: str = HI
+    tolerance: float = 0.0  # that the user states
 
     @functools.cached_property
     def outputs(self) -> list[jax.ShapeDtypeStruct]:
@@ -76,6 +93,17 @@ class MethodCase:
     def pushed(self) -> Forward:
         """The true tangents."""
         return oracles.forward_mode(self.plain, self.diff, self.rest)
+
+    @functools.cached_property
+    def exact(self) -> ExactOracle:
+        """The true tangents, where exact arithmetic is affordable."""
+        return ExactOracle(self.plain, self.diff, self.rest, self.names, sweeps=1)
+
+    def true_tangents(self, tangents: Sequence, diff: Sequence | None = None) -> tuple[Leaves, float]:
+        """Return the true tangents of the float outputs, NaN where there are none, and how far they may be off."""
+        if diff is None and (found := self.exact.tangents([to_wide(t) for t in tangents])) is not None:
+            return found, 0.0
+        return self.pushed.jvp(self.diff if diff is None else diff, self.rest, tangents), self.pushed.tolerance
 
     @functools.cached_property
     def reversed(self) -> Outcome:
@@ -120,7 +148,9 @@ class MethodCase:
 
     @functools.cached_property
     def kinked(self) -> bool:
-        """True where the forward has no derivative at these arguments."""
+        """True where the forward has no derivative at these arguments, and exact arithmetic has not told where."""
+        if self.kind == JVP and self.exact.whole:
+            return False
         truth = lambda diff: self.oracle.cotangents(diff, self.rest, self.cotangents())  # noqa: E731
         expected = truth(self.diff)
         return self.oracle.entries and any(kinks(self.diff, truth, expected, expected, generator(self.seed, 4)))
@@ -150,10 +180,39 @@ class MethodCase:
 
     def compare_tangents(self, method: str, got: Sequence, tangents: Sequence, note: str) -> Iterator[Row]:
         """Yield a row for each float output, against the true tangents for `tangents`."""
-        forward = self.pushed
-        expected = forward.jvp(self.diff, self.rest, tangents)
-        allowed = [a + forward.tolerance for a in self.allowed()[0]]
-        yield from self.compare(method, (method,), self.labels, got, expected, allowed, self.outputs, note)
+        expected, tolerance = self.true_tangents(tangents)
+        allowed = [max(a, self.tolerance) + tolerance for a in self.allowed()[0]]
+        scales = self._tangent_scales(expected, tangents)
+        pairs = zip(got, expected, allowed, scales, strict=True)
+        if any(difference(to_wide(g), e, np.isnan(e), s).error > a for g, e, a, s in pairs):
+            moved = self._tangent_movement(expected, tangents)
+            allowed = [np.maximum(a, C * m / s) for a, m, s in zip(allowed, moved, scales, strict=True)]
+        yield from self.compare(
+            method, (method,), self.labels, got, expected, allowed, self.outputs, note, scales=scales
+        )
+
+    def _tangent_scales(self, expected: Leaves, tangents: Sequence) -> list[float]:
+        """What errors of a tangent are relative to: its largest entry, or the function's own scale above that."""
+        step = max(
+            (largest(to_wide(t)) / (largest(to_wide(x)) or 1.0) for t, x in zip(tangents, self.diff, strict=True))
+        )
+        sizes = [largest(y) * step for y in self.values(self.diff, self.rest)[: len(expected)]]
+        scales = []
+        for e, y, size in zip(expected, self.outputs, sizes, strict=True):
+            own = largest(np.where(np.isnan(e), 0.0, e))
+            scales.append((own if own > float(jnp.finfo(y.dtype).eps) * size else size) or 1.0)
+        return scales
+
+    def _tangent_movement(self, expected: Leaves, tangents: Sequence) -> Leaves:
+        """How far the truth moves between neighbouring arguments, and autodiff of the plain forward errs."""
+        rng = generator(self.seed, 24)
+        near = [self.pushed.jvp([jitter(x, rng) for x in self.diff], self.rest, tangents) for _ in range(NEIGHBOURS)]
+        moved = moved_by(near, self.pushed.jvp(self.diff, self.rest, tangents))
+        push = jax.jit(lambda d, t: jax.jvp(lambda d: self.plain(d, self.rest)[0], (d,), (t,))[1])
+        with contextlib.suppress(Exception):  # whatever JAX raises where there is no forward mode
+            gaps = [errors(to_wide(a), e) for a, e in zip(push(self.diff, list(tangents)), expected, strict=True)]
+            moved = [np.fmax(m, np.where(np.isfinite(g), g, 0.0)) for g, m in zip(gaps, moved, strict=True)]
+        return [np.where(m <= LARGEST * np.abs(e), m, 0.0) for m, e in zip(moved, expected, strict=True)]
 
     def compare_cotangents(self, methods: Methods, got: Sequence, cts: Sequence, note: str) -> Iterator[Row]:
         """Yield a row for each differentiated leaf, against the true cotangents for `cts`."""
@@ -169,12 +228,16 @@ class MethodCase:
         labels: Sequence[str],
         got: Sequence,
         expected: Leaves,
-        allowed: Sequence[float],
+        allowed: Sequence[Any],
         like: Sequence,
         note: str = "",
         measure: Callable[[Leaves], Leaves] = list,
+        scales: Sequence[float] | None = None,
     ) -> Iterator[Row]:
-        """Yield a row for each leaf; `like` has the types that are expected, `methods` those to blame."""
+        """Yield a row for each leaf; `like` has the types that are expected, `methods` those to blame.
+
+        With `scales`, that of each leaf, `allowed` may differ from entry to entry, and NaN is not compared.
+        """
         where = self.place(methods)
         heads = [(property, f"{self.name}: {label}") for label in labels]
         wrong = [
@@ -185,7 +248,14 @@ class MethodCase:
         if wrong:
             yield Row(property, self.name, FAIL, note="; ".join(filter(None, (note, *wrong))), where=where)
             return
-        for head, g, e, most in zip(heads, measure([to_wide(g) for g in got]), expected, allowed, strict=True):
+        for i, (head, g, e, most) in enumerate(
+            zip(heads, measure([to_wide(g) for g in got]), expected, allowed, strict=True)
+        ):
+            if scales is not None:
+                found, most = compared(g, e, most, scales[i], np.isnan(e))
+                verdict = OK if found.error <= most else FAIL
+                yield Row(*head, verdict, **found.cells(), allowed=most, note=note, where=where)
+                continue
             found = difference(g, e)
             if found.error > most:
                 most = max(most, min(LARGEST, C * max(self.conditioning, default=0.0)))

@@ -1,19 +1,23 @@
 """The rules of a program that have methods to be checked one by one: a `MethodCase` for each.
 
-These are the rules written as HiPrim, and of `custom_vjp` functions those that do more than return cotangents.
+These are the rules written as HiPrim, the jvp rules of `custom_jvp` functions, and of `custom_vjp` functions those that
+do more than return cotangents.
 """
 
+import contextlib
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
+from refgrad.jaxpr.authors import code_location
 from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.hiprim import prim_of
 from refgrad.jaxpr.methods import OPTIONAL, Places, backward, has, is_hiprim, locations
-from refgrad.jaxpr.rules import HI, VJP, RuleCall, code_location
-from refgrad.verify.calls import Call, Recorder
+from refgrad.jaxpr.rules import HI, JVP, RuleCall
+from refgrad.jaxpr.versions import opened
+from refgrad.verify.calls import Call, Recorder, as_array
 from refgrad.verify.method_case import MethodCase
 from refgrad.verify.subject import Flat
 
@@ -54,26 +58,69 @@ def names_of(prim: Any) -> list[str]:
     return [parameters[path[0].idx] + jax.tree_util.keystr(path[1:]) for path, _ in leaves]
 
 
-def found(f: Callable, flat: Flat, diff: list, rest: list, rules: Sequence[RuleCall]) -> list[MethodCase]:
+def found(
+    f: Callable, flat: Flat, diff: list, rest: list, rules: Sequence[RuleCall], tolerance: float = 0.0
+) -> list[MethodCase]:
     """Return a case for each of the `rules` inside `flat` that has methods, at the values that reach it."""
-    if not any(_methods(rule, f) for rule in rules):
+    wanted = {_key(rule) for rule in rules if _methods(rule, f)}
+    if not wanted:
         return []
-    recorder = Recorder()
-    recorder.run(jax.make_jaxpr(flat)(diff, rest), [*diff, *rest])
-    cases: dict[Any, MethodCase] = {}
-    for call in recorder.calls:
-        key = call.rule.name, call.rule.location, *(str(v.aval) for v in call.eqn.invars)
-        if key not in cases and call.devices is None and len(cases) < MOST and (places := _methods(call.rule, f)):
-            cases[key] = _case(call, places)
-    return list(cases.values())
+    finder = Finder(wanted, any(rule.of_jax for rule in rules))
+    with contextlib.suppress(Complete):
+        finder.run(jax.make_jaxpr(flat)(diff, rest), [*diff, *rest])
+    return [_case(call, _methods(call.rule, f), tolerance) for call in finder.found.values()]
 
 
-def _case(call: Call, places: dict[str, Places]) -> MethodCase:
+class Complete(Exception):
+    """Every rule has been found."""
+
+
+class Finder(Recorder):
+    """Runs a program until it has met a call of each rule that is `wanted`."""
+
+    def __init__(self, wanted: set, library: bool) -> None:
+        super().__init__(library=library)
+        self.wanted, self.found = wanted, {}
+
+    def note(self, rule: RuleCall, values: Sequence[Any]) -> list:
+        """Keep the first call of a rule; those inside `shard_map` have no values of one device."""
+        key = _key(rule)
+        given = [as_array(x, v.aval) for x, v in zip(values, rule.eqn.invars, strict=True)]
+        if key in self.wanted and key not in self.found and self.devices is None:
+            self.found[key] = Call(rule, "", (), None, given, None)
+            if len(self.found) == min(len(self.wanted), MOST):
+                raise Complete
+        return super().note(rule, values)
+
+
+def _key(rule: RuleCall) -> tuple:
+    return rule.name, rule.location, *(str(v.aval) for v in rule.eqn.invars)
+
+
+def _case(call: Call, places: dict[str, Places], tolerance: float) -> MethodCase:
     prim = call.rule.rule if call.rule.kind == HI else None
-    leaves = names_of(prim) if prim is not None else [f"argument {i}" for i in range(len(call.values))]
+    leaves = names_of(prim) if prim is not None else _arguments(call)
     names = [name for name, x in zip(leaves, call.values, strict=True) if is_float(x)]
     lacking = lacks(prim) if prim is not None else {}
-    return MethodCase(call.rule.name, call.ruled, call.plain, call.diff, call.rest, names, places, lacking)
+    return MethodCase(
+        call.rule.name,
+        call.ruled,
+        call.plain,
+        call.diff,
+        call.rest,
+        names,
+        places,
+        lacking,
+        kind=call.rule.kind,
+        tolerance=tolerance,
+    )
+
+
+def _arguments(call: Call) -> list[str]:
+    """The names of the arguments of a function, as far as JAX keeps them."""
+    known = opened(call.rule.forward).debug_info.arg_names or ()
+    names = [name for name in known if name]
+    return names if len(names) == len(call.values) else [f"argument {i}" for i in range(len(call.values))]
 
 
 def _methods(rule: RuleCall, f: Callable) -> dict[str, Places]:
@@ -84,9 +131,9 @@ def _methods(rule: RuleCall, f: Callable) -> dict[str, Places]:
     """
     if rule.kind == HI:
         return methods_of(rule.rule) if is_hiprim(rule.rule) else {}
+    if rule.kind == JVP:
+        return {"jvp": (rule.location,)}
     source: Any = prim_of(rule.eqn) or f
-    if rule.kind != VJP:
-        return {}
     places: dict[str, Places] = {}
     if getattr(source, "bwd_accums", None) or getattr(source, "with_accums", False):
         places["accumulators"] = (rule.location,)

@@ -38,17 +38,23 @@ class Row:
     note: str = ""
     where: str = ""  # file:line of the method that is meant, where a rule has several
     cause: str = ""  # the sentence that explains why it fails, where other rows fail for the same reason
+    variant: str = ""  # of the arguments, where they are not the given ones
 
     @builtins.property
     def failed(self) -> bool:
         """Whether this row makes the report red: every other verdict is an answer, not a fault."""
         return self.verdict == FAIL
 
+    @builtins.property
+    def place(self) -> str:
+        """The argument, and at which variant of the arguments."""
+        return self.argument + (f" at {self.variant}" if self.variant else "")
+
     def cells(self) -> tuple[str, ...]:
         """The row as text, a cell for each of `HEADER`."""
         index = "" if self.index is None else "[" + ", ".join(map(str, self.index)) + "]"
         numbers = map(number, (self.got, self.expected, self.error, self.allowed))
-        return (self.property, self.argument, index, *numbers, self.verdict)
+        return (self.property, self.place, index, *numbers, self.verdict)
 
 
 HEADER = ("property", "argument", "index", "got", "expected", "error", "allowed", "verdict")
@@ -60,7 +66,7 @@ class Report:
 
     `facts` says under what conditions the rows hold: oracle, matmul precision, dtypes, draws, device, limits.
     `where` is `file:line` of each backward rule concerned. `left_out` names the properties that the budget of seconds
-    did not reach.
+    did not reach. `replays` are the calls that repeat what failed at variants of the arguments.
     """
 
     subject: str
@@ -68,6 +74,7 @@ class Report:
     facts: Mapping[str, str]
     where: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    replays: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -83,6 +90,11 @@ class Report:
     def failures(self) -> tuple[Row, ...]:
         """The rows that failed, in the order of the table."""
         return tuple(row for row in self.rows if row.failed)
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The variants of the arguments, and their other sizes, at which a row failed."""
+        return tuple(dict.fromkeys(row.variant for row in self.failures if row.variant))
 
     def of(self, property: str) -> tuple[Row, ...]:
         """The rows of one property, one per argument as a rule."""
@@ -125,6 +137,7 @@ class Report:
     def _body(self, rows: Sequence[Row]) -> list[str]:
         """The rule, what would pass, and the table; of the rows that one cause explains, the first."""
         lines = [wrapped(f"rule: {where}") for where in self.where] if self.failures else []
+        lines += [f"replay: {call}" for call in self.replays]
         if (tolerance := self.tolerance) is not None:
             lines.append(f"tolerance={tolerance:g} would pass")
         first = {cause: next(row for row in rows if row.cause == cause) for cause in {r.cause for r in rows} if cause}
@@ -143,7 +156,7 @@ class Report:
         ]
         facts = {"subject": self.subject, "ok": self.ok, "status": self.status, "facts": dict(self.facts)}
         causes = {"causes": list(self.causes), "left_out": list(self.left_out)}
-        return {**facts, **causes, "where": list(self.where), "rows": rows}
+        return {**facts, **causes, "where": list(self.where), "replays": list(self.replays), "rows": rows}
 
     def json(self) -> str:
         """`data()` as JSON text."""
@@ -186,7 +199,7 @@ def _excess(row: Row) -> float:
 
 def _sentence(row: Row) -> str:
     """What one failing row says."""
-    of = f"{row.property} of {row.argument}" if row.argument else row.property
+    of = f"{row.property} of {row.place}" if row.argument else row.property
     if row.note:
         return f"{of}: {row.note}"
     got, expected = number(row.got), number(row.expected)

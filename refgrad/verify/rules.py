@@ -10,9 +10,11 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 
 from refgrad.jaxpr.avals import is_float
+from refgrad.jaxpr.calls import is_shell
 from refgrad.jaxpr.interpret import Interpreter
+from refgrad.jaxpr.methods import JAX_FOLDER
 from refgrad.jaxpr.programs import equations, inside, line, trace
-from refgrad.jaxpr.rules import HI, JAX_FOLDER, JVP, VJP, rule_of
+from refgrad.jaxpr.rules import HI, JVP, VJP, RuleCall, rule_of
 
 # JAX's functions as they stand in a Python stack: text, not imports
 CALLS = "process_custom_vjp_call"
@@ -28,12 +30,14 @@ RUNNERS = (
 )
 
 
-def without_rules(f: Callable, jvp: bool = False) -> Callable:
+def without_rules(f: Callable, jvp: bool = False, library: bool = False) -> Callable:
     """`f` with every `custom_vjp` inside it ignored, at any depth of the traced program; with `jvp`, `custom_jvp` too.
 
-    The result takes and returns what `f` does, works under jit, grad, vmap and shard_map, and `f` may hold any of them.
-    It traces `f` at each call: wrap it in `jax.jit` where it is called often. The `custom_jvp` functions of JAX itself
-    (`relu`, `logsumexp`, `sinc`, ...) always keep their rules: those are what autodiff of them means.
+    So are the shells around a program that JAX cannot differentiate, such as `custom_vmap`. The result takes and gives
+    what `f` does, works under jit, grad, vmap and shard_map, and `f` may hold any of them. It traces `f` at each call:
+    wrap it in `jax.jit` where it is called often. The `custom_jvp` functions of JAX itself (`relu`, `logsumexp`,
+    `sinc`, ...) keep their rules: those are what autodiff of them means. With `library` they lose them as well, for the
+    sake of a check of these functions themselves.
 
     Out of reach are the rules that a `jax.grad` inside `f` has already applied, and those inside the rule of a
     `custom_jvp` that stays: `remaining_rules` names them.
@@ -42,7 +46,7 @@ def without_rules(f: Callable, jvp: bool = False) -> Callable:
     @functools.wraps(f, updated=())
     def plain(*args, **kwargs):
         program, arrays, tree = trace(f, args, kwargs)
-        return jax.tree.unflatten(tree, Plain(jvp).run(program, arrays))
+        return jax.tree.unflatten(tree, Plain(jvp, library).run(program, arrays))
 
     return plain
 
@@ -50,9 +54,9 @@ def without_rules(f: Callable, jvp: bool = False) -> Callable:
 class Plain(Interpreter):
     """Runs a program with its rules left out: a call of a rule becomes the forward that it decorates."""
 
-    def __init__(self, jvp: bool) -> None:
+    def __init__(self, jvp: bool, library: bool = False) -> None:
         super().__init__()
-        self.jvp = jvp
+        self.jvp, self.library = jvp, library
 
     def equation(self, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
         """Evaluate one equation; what holds no rule is bound as it stands, so that nothing about it can change."""
@@ -61,7 +65,9 @@ class Plain(Interpreter):
             return self.call(rule.forward)(*values)
         if self.keeps(eqn):
             return self.descend(eqn, values)  # its rule may hold others, out of sight until it is differentiated
-        return self.descend(eqn, values) if any(map(self.drops, inside(eqn))) else self.bind(eqn, values)
+        if has_shell(eqn) or any(map(self.drops, inside(eqn))):
+            return self.descend(eqn, values)
+        return self.bind(eqn, values)
 
     def keeps(self, eqn: JaxprEqn) -> bool:
         """Return True for a call of a user's function that has a jvp rule, which stays (`lax.custom_root` is one)."""
@@ -73,7 +79,14 @@ class Plain(Interpreter):
         rule = rule_of(eqn)
         if rule is None or rule.kind == VJP:
             return rule is not None
-        return not rule.of_jax and (self.jvp or rule.kind == HI)
+        if rule.of_jax:
+            return self.library and rule.kind == JVP and self.jvp
+        return self.jvp or rule.kind == HI
+
+
+def has_shell(eqn: JaxprEqn) -> bool:
+    """Return True for a call that JAX cannot differentiate, though it can what is called, or one with such inside."""
+    return is_shell(eqn) or any(map(is_shell, inside(eqn)))
 
 
 def remaining_rules(f: Callable, *args: Any, **kwargs: Any) -> list[str]:
@@ -90,6 +103,28 @@ def remaining_rules(f: Callable, *args: Any, **kwargs: Any) -> list[str]:
     # JAX gives the equations of a HiPrim that is expanded here the stack of its call
     in_sight = {rule.eqn.source_info.traceback for rule in staged if rule is not None and rule.kind == HI}
     return list(dict.fromkeys(place for p in programs for place in _applied(p, in_sight)))
+
+
+def described(staged: Sequence[RuleCall], judged: Sequence[RuleCall], applied: Sequence[str]) -> str:
+    """Say which rules a check is about where none of them is a user's; nothing where one is.
+
+    Of the rules `staged` in a program truth leaves out those `judged`; `applied` are out of its reach.
+    """
+    if any(not rule.of_jax for rule in judged):
+        return ""
+    if judged:
+        return f"none of yours inside; JAX's own: {_list(judged)}"
+    if applied:
+        return f"none left to tell from autodiff; applied inside already: {', '.join(applied)}"
+    if staged:
+        return f"none of yours inside; JAX's own, which are what autodiff means: {_list(staged)}"
+    return "none inside: what is checked is autodiff itself"
+
+
+def _list(rules: Sequence[RuleCall]) -> str:
+    """Return names and places, each once."""
+    places = ((rule.name, rule.location.replace(JAX_FOLDER, "jax/").partition(" (")[0]) for rule in rules)
+    return ", ".join(dict.fromkeys(f"{name} ({place})" if place else name for name, place in places))
 
 
 def _gradient(program: ClosedJaxpr) -> Callable:

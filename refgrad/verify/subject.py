@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad._text import short_path
+from refgrad.jaxpr.authors import code_location, is_library
 from refgrad.jaxpr.avals import canonical, is_array, is_float
 from refgrad.jaxpr.methods import is_hiprim
-from refgrad.jaxpr.rules import code_location
 from refgrad.jaxpr.versions import is_rule, nondiff_argnums
 
 Flat = Callable[[Sequence, Sequence], tuple[list, list]]
@@ -119,6 +119,11 @@ class Subject:
                 )
         return [jnp.zeros_like(x) if c is None else jnp.asarray(c) for c, x in zip(picked, like, strict=True)]
 
+    def at(self, diff: Sequence, rest: Sequence) -> "Subject":
+        """The same function at other arrays."""
+        arrays = dict(zip((*self.floats, *self.others), (*diff, *rest), strict=True))
+        return dataclasses.replace(self, leaves=tuple(arrays.get(i, x) for i, x in enumerate(self.leaves)))
+
     @property
     def args(self) -> tuple:
         """The arguments as given."""
@@ -138,6 +143,11 @@ class Subject:
     def arguments(self) -> list[str]:
         """The names of the differentiated leaves."""
         return [self.names[i] for i in self.floats]
+
+    @functools.cached_property
+    def library(self) -> bool:
+        """True for a function of JAX's own: it is its rule that is under check."""
+        return is_library(self.f)
 
     @functools.cached_property
     def title(self) -> str:

@@ -20,7 +20,7 @@ def tally(f: Any, *args: Any, draws: int = 2, seed: int = 0) -> dict[str, str]:
     and ValueError where the right rule itself is not accepted, since nothing could then be said of the wrong ones.
     """
     subject = Subject.of(f, args)
-    case = Case(subject, draws=draws, seed=seed, order=1, reference=None, reference_vjp=None)
+    case = Case(subject, draws=draws, seed=seed, order=1)
     found = {}
     with jax.default_matmul_precision(PRECISION):
         if wrong := [row for row in accuracy(case) if row.failed]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from refgrad._text import table
+from refgrad._text import WIDTH, table, wrapped
 from refgrad.verify.report import number
 
 WRONG = "wrong"
@@ -43,9 +43,8 @@ class Verdict:
     def cells(self) -> tuple[str, ...]:
         """The row as text, a cell for each of `HEADER`."""
         rule = self.rule if self.within is None else f"{self.rule} (in call {self.within})"
-        verdict = self.verdict + (f": {self.note}" if self.note else "")
         figures = number(self.error), number(self.allowed)
-        return str(self.call), rule, self.place, self.trips, self.shapes, self.leaf, *figures, verdict
+        return str(self.call), rule, self.place, self.trips, self.shapes, self.leaf, *figures, self.verdict
 
 
 HEADER = ("call", "rule", "called at", "trip", "inputs", "worst leaf", "error", "allowed", "verdict")
@@ -80,10 +79,19 @@ class Blame(Sequence):
         return not self.guilty
 
     def __str__(self) -> str:
-        heads = dict.fromkeys(f"WRONG: {r.rule}, called at {r.place}; its backward: {r.backward}" for r in self.guilty)
-        notes = [f"unseen: {u}" for u in self.unseen] + list(self.limits)
+        heads = dict.fromkeys(
+            wrapped(f"WRONG: {r.rule}, called at {r.place}; its backward: {r.backward}") for r in self.guilty
+        )
+        notes = [wrapped(note) for note in (*(f"unseen: {u}" for u in self.unseen), *self.limits)]
         count = f"{len(self)} calls of rules, {len(self.guilty)} wrong"
-        return "\n".join([count, *heads, *notes, table(HEADER, [row.cells() for row in self.rows])])
+        return "\n".join(
+            [
+                count,
+                *heads,
+                *notes,
+                table(HEADER, [row.cells() for row in self.rows], WIDTH, [row.note for row in self.rows]),
+            ]
+        )
 
     def data(self) -> dict[str, Any]:
         """The same as plain dicts, lists, strings and numbers (non-finite ones as strings)."""

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from refgrad import cost, verify
-from refgrad.cli.target import DTYPES, arguments, bind, load, needs_x64, values
+from refgrad.cli.target import arguments, bind, load
+from refgrad.verify.arguments import DTYPES, needs_x64, values
 
 SOURCE = """
 import dataclasses
@@ -96,8 +97,9 @@ def test_arguments():
         ("'open", "is not closed"),
         ("x", "'x' is no argument: write arrays such as"),
         ("f32", "'f32' is no argument"),
-        ("f32[4]<3", "a bound is a positive integer, for an integer array"),
+        ("f32[4]<3", "a bound is a positive integer or a name, for an integer array"),
         ("i32[4]<0", "a bound is a positive integer"),
+        ("f32[b,4] i32[b]<v", "names dimensions without a size: b, v"),
     ],
 )
 def test_bad_arguments_are_named(text, message):

@@ -23,7 +23,7 @@ WRONG = rule(
 
 
 def case_of(f, *args):
-    return Case(Subject.of(f, args), draws=2, seed=0, order=2, reference=None, reference_vjp=None)
+    return Case(Subject.of(f, args), draws=2, seed=0, order=2)
 
 
 @pytest.mark.parametrize("name", ["parts", "eager", "vmap", "scan", "checkpoint", "shard_map", "second_order"])

@@ -103,12 +103,17 @@ class Truth:
         self._still: dict[int, Values] = {}
         self._forward: tuple[int, list[Array], list[Array]] | None = None
 
-    def at(self, diff: Sequence[Any]) -> "Truth":
-        """Return the truth at other values of the leaves, of the same shapes, without tracing it again."""
+    def at(self, diff: Sequence[Any], rest: Sequence[Any] | None = None) -> "Truth":
+        """Return the truth at other values of the leaves, of the same shapes, without tracing it again.
+
+        `rest` replaces the arrays that are not differentiated, too.
+        """
         shapes = [x.shape for x in self.diff]
         if [np.shape(x) for x in diff] != shapes:
             raise ValueError(f"values of shapes {[np.shape(x) for x in diff]} for leaves of shapes {shapes}")
         other = copy.copy(self)
+        if rest is not None:
+            other.subject, other._sliced = self.subject.at(self.subject.diff, rest), []
         other._start(diff)
         return other
 

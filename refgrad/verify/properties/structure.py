@@ -5,6 +5,7 @@ checked: there is nothing to check it on.
 """
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Iterator
 
@@ -12,10 +13,11 @@ import jax
 import numpy as np
 
 from refgrad.jaxpr.avals import explicit_sharding
-from refgrad.verify.allowance import allowance, reductions
+from refgrad.jaxpr.hiprim import JVP
 from refgrad.verify.case import Case
 from refgrad.verify.numbers import difference, to_wide
 from refgrad.verify.oracle import first_line
+from refgrad.verify.properties.methods import METHODS
 from refgrad.verify.report import FAIL, OK, UNAVAILABLE, Row
 
 # what JAX raises where Python asks for the value of a tracer
@@ -42,6 +44,10 @@ def broken(case: Case) -> list[Row]:
             ) from error
         if note := case.lacked(error):
             return [Row("structure", "", UNAVAILABLE, note=note)]
+        with contextlib.suppress(Exception):  # it is the first error that counts
+            for row in METHODS["jvp"](case):
+                if row.failed and row.cause:
+                    return [dataclasses.replace(row, argument="")]
         if isinstance(error, TRACED):
             with contextlib.suppress(Exception):  # it is the first error that counts
                 case.run_eagerly(own)
@@ -61,15 +67,23 @@ def structure(case: Case) -> Iterator[Row]:
 
 def _values(case: Case, outputs: list) -> Iterator[Row]:
     """`_fwd`'s first output against the function's own, both compiled."""
-    primal = jax.jit(lambda diff, rest: case.flat(diff, rest)[0])
-    lengths = reductions(primal.trace(case.diff, case.rest).jaxpr)
-    for k, (own, fwd, n) in enumerate(zip(primal(case.diff, case.rest), outputs, lengths, strict=True)):
+    values = case.primal(case.diff, case.rest)
+    for k, (own, fwd, allowed) in enumerate(zip(values, outputs, case.allowed_values, strict=True)):
         found = difference(to_wide(fwd), to_wide(own))
-        allowed = max(2 * allowance(own.dtype, n), case.tolerance)
         same = found.error <= allowed and fwd.dtype == own.dtype
-        note = "" if same else f"_fwd returns another value than the function ({fwd.dtype}, {own.dtype})"
+        types = "" if fwd.dtype == own.dtype else f": {fwd.dtype} for {own.dtype}"
+        note = "" if same else f"{_forwards(case)} another value than the function{types}"
         label = "output" if len(outputs) == 1 else f"output {k}"
         yield Row("value", label, OK if same else FAIL, **found.cells(), allowed=allowed, note=note)
+
+
+def _forwards(case: Case) -> str:
+    """What computes the value when a rule is differentiated: "_fwd returns"."""
+    kinds = {rule.kind for rule in case.rules}
+    if kinds == {JVP}:
+        names = " and ".join(dict.fromkeys(rule.name for rule in case.rules))
+        return f"the jvp rule of {names} returns"
+    return "_fwd returns" if JVP not in kinds else "_fwd, or a jvp rule, returns"
 
 
 def _mismatch(primal, ct) -> str:

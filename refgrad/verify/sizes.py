@@ -1,0 +1,125 @@
+"""Sizes of named dimensions: those of the check itself, and a small set that holds every odd one."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from refgrad.verify import arguments
+from refgrad.verify.clock import Clock
+from refgrad.verify.oracle import first_line
+from refgrad.verify.report import Report, Row
+from refgrad.verify.subject import Subject, name_of
+
+SIZES = (1, 2, 3, 17, 128)
+BASES = ((3, 2, 5, 7, 11), (4, 2, 6, 8, 10), (8, 4, 16, 32, 64), (1,), (128,))  # the first that the function takes
+
+Sizes = Mapping[str, int]
+
+
+SIZED: dict[str, Any] = {
+    "order": 1,
+    "draws": 2,
+    "properties": ("structure", "accuracy"),
+    "sweep": False,
+}  # the check at each
+
+
+def described(
+    check: Callable[..., Report], f: Callable, text: str, settings: dict[str, Any], seed: int, clock: Clock
+) -> Report:
+    """Return `check` at arguments that a text describes, and with `sweep=True` at other sizes of them."""
+    names = arguments.dimensions(text)
+
+    def run(text: str, settings: dict[str, Any]) -> Report:
+        drawn = arguments.values(arguments.arguments(text), seed)
+        return check(f, *drawn, **settings, seed=seed, seconds=clock.left)
+
+    with arguments.types(text):
+        given = base(f, text, seed)
+        report = run(arguments.sized(text, given), settings)
+        rows, left_out, where, facts = [*report.rows], [*report.left_out], [*report.where], {**report.facts}
+        tried, refused = 0, {}
+        swept = settings["sweep"] is True and not report.failures
+        for sizes in others(names, given) if swept else ():
+            variant = arguments.sized(text, sizes)
+            if clock.over:
+                left_out.append(f"sizes {shown(sizes)}")
+            elif why := refusal(f, variant, seed):
+                refused.setdefault(why, []).append(shown(sizes))
+            else:
+                tried += 1
+                found = run(variant, {**settings, **SIZED})
+                rows += [dataclasses.replace(row, variant=variant) for row in found.failures]
+                where += found.where
+        if names:
+            facts["sizes"] = _fact(given, tried, len({row.variant for row in rows if arguments.is_text(row.variant)}))
+            facts |= {f"refused at {'; '.join(those)}": why for why, those in refused.items()}
+    lines = replays(f, rows, repr(arguments.sized(text, given)), settings, seed)
+    return Report(report.subject, tuple(rows), facts, tuple(dict.fromkeys(where)), tuple(left_out), lines)
+
+
+def replays(f: Callable, rows: Sequence[Row], given: str, settings: Mapping[str, Any], seed: int) -> tuple[str, ...]:
+    """Return the calls that repeat the failures of variants and sizes; `given` are the arguments as written there."""
+    more = [f"{name}={settings[name]!r}" for name in ("argnums", "intent") if settings[name] is not None]
+    meant = {name: settings[name] for name in ("reference", "reference_vjp") if settings[name] is not None}
+    more += [f"{name}={name_of(function)}" for name, function in meant.items()]
+    more += [f"seed={seed}"] if seed else []
+    lines = []
+    for variant in dict.fromkeys(row.variant for row in rows if row.variant):
+        own = [repr(variant)] if arguments.is_text(variant) else [given, f"sweep={variant!r}"]
+        name = name_of(f)
+        lines.append(f"check({', '.join((name if name.isidentifier() else 'f', *own, *more))})")
+    return tuple(lines)
+
+
+def base(f: Callable, text: str, seed: int) -> Sizes:
+    """Return sizes that `f` takes, all different if it can be. Raises what `f` raises at the first choice."""
+    names = arguments.dimensions(text)
+    choices = [dict(zip(names, itertools.cycle(sizes), strict=False)) for sizes in BASES]
+    error = None
+    for sizes in choices:
+        try:
+            _run(f, arguments.sized(text, sizes), seed)
+        except Exception as refused:  # whatever a function raises at sizes that it does not take
+            error = error or refused
+        else:
+            return sizes
+    assert error is not None
+    raise error
+
+
+def others(names: tuple[str, ...], given: Sizes) -> Iterator[Sizes]:
+    """Yield combinations in which each dimension has each of `SIZES` once, beside unlike ones; all 1; each 0."""
+    turned = (SIZES[k:] + SIZES[:k] for k in range(len(SIZES)))
+    found: list[Sizes] = [dict(zip(names, itertools.cycle(sizes), strict=False)) for sizes in turned]
+    found += [dict.fromkeys(names, 1), *({**given, name: 0} for name in names)]
+    for k, sizes in enumerate(found):
+        if sizes != given and sizes not in found[:k]:
+            yield sizes
+
+
+def refusal(f: Callable, text: str, seed: int) -> str:
+    """Return the reason why `f` does not take these arguments, "" if it does."""
+    try:
+        _run(f, text, seed)
+    except Exception as error:  # as in `base`
+        return first_line(error)
+    return ""
+
+
+def _run(f: Callable, text: str, seed: int) -> Any:
+    subject = Subject.of(f, arguments.values(arguments.arguments(text), seed))
+    return jax.eval_shape(subject.flat(), subject.diff, subject.rest)
+
+
+def shown(sizes: Sizes) -> str:
+    """Return `b=3, s=2`."""
+    return ", ".join(f"{name}={size}" for name, size in sizes.items())
+
+
+def _fact(given: Sizes, tried: int, failed: int) -> str:
+    others = f"; {failed} of {tried} others fail" if failed else f"; {tried} others hold" if tried else ""
+    return shown(given) + others
