@@ -48,11 +48,6 @@ def inside(eqn: JaxprEqn) -> Iterator[JaxprEqn]:
         yield from equations(program)
 
 
-def has_primitive(program: ClosedJaxpr | Jaxpr, name: str) -> bool:
-    """Return True where a program binds the primitive, at any depth."""
-    return any(eqn.primitive.name == name for eqn in equations(program))
-
-
 def directly_inside(eqn: JaxprEqn) -> Iterator[JaxprEqn]:
     """Yield the equations of the programs that `eqn` holds, but not those of programs further inside."""
     for program in programs_in(eqn):

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 from jax.sharding import NamedSharding
 
 from refgrad.jaxpr import methods
 from refgrad.jaxpr.avals import is_float
-from refgrad.jaxpr.programs import equations
+from refgrad.jaxpr.programs import STOP_GRADIENT, equations, located
 from refgrad.jaxpr.rules import HI, RuleCall, rule_of
 from refgrad.jaxpr.uncompiled import uncompiled
 from refgrad.verify import method_cases
@@ -36,6 +37,7 @@ from refgrad.verify.numbers import (
 from refgrad.verify.oracle import Leaves, Wide
 from refgrad.verify.points import Points, suspects
 from refgrad.verify.rules import Plain, described, remaining_rules
+from refgrad.verify.scaffold import scaffold
 from refgrad.verify.subject import Flat, Subject, pullback
 from refgrad.verify.widen import is_narrow
 
@@ -136,10 +138,14 @@ class Case:
         return typed
 
     @functools.cached_property
+    def program(self) -> ClosedJaxpr:
+        """`f` as it is traced, with its rules. Raises what `f` raises."""
+        return jax.make_jaxpr(self.flat)(self.diff, self.rest)
+
+    @functools.cached_property
     def staged(self) -> list[RuleCall]:
         """Every call of a rule inside `f`. Raises what `f` raises."""
-        program = jax.make_jaxpr(self.flat)(self.diff, self.rest)
-        return [rule for rule in map(rule_of, equations(program)) if rule is not None]
+        return [rule for rule in map(rule_of, equations(self.program)) if rule is not None]
 
     @functools.cached_property
     def rules(self) -> list[RuleCall]:
@@ -207,7 +213,7 @@ class Case:
     @functools.cached_property
     def primal(self) -> Callable:
         """`(floats, others) → outputs` of the function itself, compiled at the given dtypes."""
-        return jax.jit(lambda diff, rest: self.flat(diff, rest)[0])
+        return scaffold(lambda diff, rest: self.flat(diff, rest)[0])
 
     @functools.cached_property
     def allowed_values(self) -> list[float]:
@@ -231,14 +237,14 @@ class Case:
     def held(self) -> bool:
         """True where truth holds constant what `stop_gradient` returns, as autodiff does.
 
-        In the forward of a rule `stop_gradient` may only save autodiff's memory: if the rule differentiates through it,
-        so does the truth.
+        Outside of rules it states an intention. Inside the forward of one it does not change the function, of which the
+        rule is the derivative, unless a reference says otherwise.
         """
         if self.referred:
             return True
-        free = self._lane(self.narrow, held=False)
-        if not free.stops:
+        if not any(eqn.primitive.name == STOP_GRADIENT for eqn, _ in located(self.program, lambda e: not rule_of(e))):
             return False
+        free = self._lane(self.narrow, held=False)
         if not free.exact.whole:
             return True
         got = _host(self.rule(self.diff, self.rest, self.cotangent(0))[1])

@@ -11,7 +11,6 @@ import functools
 from collections.abc import Callable, Sequence
 
 from refgrad.jaxpr.calls import has_unknown_trips
-from refgrad.jaxpr.programs import STOP_GRADIENT, has_primitive
 from refgrad.verify import oracle as oracles
 from refgrad.verify.exact_oracle import ExactOracle
 from refgrad.verify.intents import Pull
@@ -69,11 +68,6 @@ class Lane:
         if self.referred:
             found.kind = found.kind.replace("the plain forward", self.referred)
         return found
-
-    @property
-    def stops(self) -> bool:
-        """True where the function calls `stop_gradient`."""
-        return self.exact.truth is not None and has_primitive(self.exact.truth.program, STOP_GRADIENT)
 
     @property
     def entries(self) -> bool:

@@ -31,6 +31,7 @@ from refgrad.verify.numbers import (
 )
 from refgrad.verify.oracle import Forward, Leaves, Oracle, Wide, first_line
 from refgrad.verify.report import FAIL, OK, UNAVAILABLE, Row
+from refgrad.verify.scaffold import scaffold
 from refgrad.verify.subject import Flat, pullback
 
 Methods = tuple[str, ...]  # those that a row is about: the first names the row
@@ -140,7 +141,7 @@ class MethodCase:
     def conditioning(self) -> list[float]:
         """The error of autodiff of the plain forward at the given dtypes, per cotangent: rounding that none avoids."""
         try:
-            got = jax.jit(pullback(self.plain))(self.diff, self.rest, self.cotangents())[1]
+            got = scaffold(pullback(self.plain))(self.diff, self.rest, self.cotangents())[1]
         except Exception:  # whatever JAX raises where there is no reverse mode
             return [0.0] * len(self.diff)
         truth = self.oracle.cotangents(self.diff, self.rest, self.cotangents())
@@ -208,7 +209,7 @@ class MethodCase:
         rng = generator(self.seed, 24)
         near = [self.pushed.jvp([jitter(x, rng) for x in self.diff], self.rest, tangents) for _ in range(NEIGHBOURS)]
         moved = moved_by(near, self.pushed.jvp(self.diff, self.rest, tangents))
-        push = jax.jit(lambda d, t: jax.jvp(lambda d: self.plain(d, self.rest)[0], (d,), (t,))[1])
+        push = scaffold(lambda d, t: jax.jvp(lambda d: self.plain(d, self.rest)[0], (d,), (t,))[1])
         with contextlib.suppress(Exception):  # whatever JAX raises where there is no forward mode
             gaps = [errors(to_wide(a), e) for a, e in zip(push(self.diff, list(tangents)), expected, strict=True)]
             moved = [np.fmax(m, np.where(np.isfinite(g), g, 0.0)) for g, m in zip(gaps, moved, strict=True)]
@@ -276,7 +277,7 @@ class MethodCase:
             ]
 
         try:
-            found = jax.jit(together)([job.args for job in jobs])
+            found = scaffold(together)([job.args for job in jobs])
         except Exception as error:  # whatever a method raises when it is lowered
             if len(jobs) > 1:
                 return [self.run_each(methods, [job])[0] for job in jobs]

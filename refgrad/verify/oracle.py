@@ -20,6 +20,7 @@ from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.calls import has_unknown_trips, is_device_bound
 from refgrad.jaxpr.uncompiled import uncompiled
 from refgrad.verify.numbers import to_wide
+from refgrad.verify.scaffold import scaffold
 from refgrad.verify.subject import Flat, pullback
 from refgrad.verify.widen import widen
 
@@ -53,7 +54,7 @@ class Wide:
         if self.own_types:
             self.program = widen(f, *examples)
         self.limits = self.program.limits
-        self.compiled = jax.jit(self.program)
+        self.compiled = scaffold(self.program)
         self.device = None if is_device_bound(self.program.program) else elsewhere(default_device())
 
     def __call__(self, *args: Any) -> Any:

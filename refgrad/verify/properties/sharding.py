@@ -17,6 +17,7 @@ from refgrad.verify.case import Case
 from refgrad.verify.numbers import sample, to_wide
 from refgrad.verify.properties.transforms import inside, pulled, summed_up
 from refgrad.verify.report import UNAVAILABLE, Row
+from refgrad.verify.scaffold import scaffold
 from refgrad.verify.subject import Flat, pullback
 
 DEVICES = 2
@@ -86,4 +87,4 @@ def _sharded(case: Case, flat: Flat, fixed: int | None, check_vma: bool) -> list
 
     out_specs = [whole if i == fixed and check_vma else split for i in range(len(case.diff))]
     program = jax.shard_map(local, mesh=mesh, in_specs=(specs, whole, split), out_specs=out_specs, check_vma=check_vma)
-    return jax.jit(program)(diff, case.rest, cts)
+    return scaffold(program)(diff, case.rest, cts)

@@ -16,6 +16,7 @@ from refgrad.verify.case import Case
 from refgrad.verify.numbers import compared, sample, to_wide
 from refgrad.verify.oracle import Leaves, first_line
 from refgrad.verify.report import COMPILER, FAIL, OK, UNAVAILABLE, Row
+from refgrad.verify.scaffold import scaffold
 from refgrad.verify.subject import Flat, pullback
 
 COPIES = 2  # entries along a mapped or scanned axis
@@ -61,7 +62,7 @@ def scan(case: Case) -> Iterator[Row]:
         def steps(diff, rest):
             return lax.scan(lambda carry, _: (carry, flat(diff, rest)), None, None, length=COPIES)[1]
 
-        return jax.jit(pullback(steps))(case.diff, case.rest, cts)[1]
+        return scaffold(pullback(steps))(case.diff, case.rest, cts)[1]
 
     each = [pulled(case, case.diff, case.rest, k) for k in range(COPIES)]
     with np.errstate(invalid="ignore"):
@@ -72,7 +73,7 @@ def scan(case: Case) -> Iterator[Row]:
 def checkpoint(case: Case) -> Iterator[Row]:
     """The rule inside `jax.checkpoint`."""
     own = (case.diff, case.rest, case.cotangent(0))
-    yield from inside(case, "checkpoint", "", lambda flat: jax.jit(pullback(jax.checkpoint(flat)))(*own)[1])
+    yield from inside(case, "checkpoint", "", lambda flat: scaffold(pullback(jax.checkpoint(flat)))(*own)[1])
 
 
 def inside(
@@ -149,4 +150,4 @@ def _mapped(case: Case, flat: Flat, plan: dict[int, int]) -> list:
     n = len(case.diff)
     cts = [jnp.stack(c) for c in zip(*map(case.cotangent, range(COPIES)), strict=True)]
     mapped = jax.vmap(lambda diff, rest, cts: pullback(flat)(diff, rest, cts)[1], in_axes=(axes[:n], axes[n:], 0))
-    return jax.jit(mapped)(stacked[:n], stacked[n:], cts)
+    return scaffold(mapped)(stacked[:n], stacked[n:], cts)
