@@ -15,7 +15,7 @@ keys and queries multiply. Where one key J_i has almost all of the probability, 
 terms cancel; elsewhere p_ij r_i is that of each. In both cases the entry of J_i, a key of the maximum, gives r_i back:
 the row sums to 0, and the errors are of the size of dx. The sums take dx as it stands, and J_i's part is added last.
 
-    r_i = Σ_j dx_ij        dk_j = Σ_i dx_ij q̃_i − Σ_{i: J_i = j} r_i q̃_i        dq_i = (Σ_j dx_ij k_j − r_i k_{J_i}) / √d
+    r_i = Σ_j dx_ij        dq_i = (Σ_j dx_ij k_j − r_i k_{J_i}) / √d        dk_j = Σ_i dx_ij q̃_i − Σ_{J_i = j} r_i q̃_i
 
 The backward pass takes the *keys* in blocks, each against the queries from its first position on, as (keys × queries):
 dk and dv of a block are then finished at once, and dq and r alone are summed over the blocks.
@@ -25,7 +25,8 @@ A block longer than the sequence is the sequence, and in the place of a block's 
 which q, k, v and o are 16 bits wide and on a GPU: what they compute is the same, and kept is the log-sum-exp whole.
 Cost: with A = Σ over the blocks of rows × prefix, which is s²/2 and half a block more a row, against the operations
 that it replaces: the masked blocks are not there; the scores are made again, once the cotangent exists and the block
-before is done (see `after`); scaling and row sums act on the s·d entries of a head and not on its s².
+before is done (see `after`); scaling and row sums act on the s·d entries of a head and not on its s². J is found in
+the rule's forward pass alone; r is one more column of a product, and what it corrects s·d entries a head.
 Source: D2, "Activation-to-Activation Multiplications", "Softmax", and its remark that half of the scores is masked;
 Dao et al., FlashAttention (2022), for the log-sum-exp in the probabilities' place.
 """
