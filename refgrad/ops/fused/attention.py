@@ -9,21 +9,29 @@ dx_ij = p_ij (dp_ij − Σ_k p_ik dp_ik), dq̃_i = Σ_j dx_ij k_j, dk_j = Σ_i d
 do_i · Σ_k p_ik v_k = do_i · o_i, a number for each query, and the probabilities come again from M and S:
 
     p_ij = e^(x_ij − M_i) / S_i        dv_j = Σ_i p_ij do_i        dx_ij = p_ij (do_i·v_j − do_i·o_i)
-    dk_j = Σ_i dx_ij q̃_i        dq_i = (Σ_j dx_ij k_j) / √d
+
+A row of dx sums to 0, since Σ_j p_ij = 1. As rounded it sums to r_i = Σ_j dx_ij: the rounding of do_i·o_i, which large
+keys and queries multiply. Where one key J_i has almost all of the probability, r_i is the error of its entry, whose two
+terms cancel; elsewhere p_ij r_i is that of each. In both cases the entry of J_i, a key of the maximum, gives r_i back:
+the row sums to 0, and the errors are of the size of dx. The sums take dx as it stands, and J_i's part is added last.
+
+    r_i = Σ_j dx_ij        dq_i = (Σ_j dx_ij k_j − r_i k_{J_i}) / √d        dk_j = Σ_i dx_ij q̃_i − Σ_{J_i = j} r_i q̃_i
 
 The backward pass takes the *keys* in blocks, each against the queries from its first position on, as (keys × queries):
-dk and dv of a block are then finished at once, and dq alone is summed over the blocks.
+dk and dv of a block are then finished at once, and dq and r alone are summed over the blocks.
 
-Kept: q, k, v, o, and M and S, which together are the log-sum-exp M + log S; apart they keep its last digits.
+Kept: q, k, v, o, J, and M and S, which together are the log-sum-exp M + log S; apart they keep its last digits.
 A block longer than the sequence is the sequence, and in the place of a block's rows "cudnn" names NVIDIA's kernels, for
 which q, k, v and o are 16 bits wide and on a GPU: what they compute is the same, and kept is the log-sum-exp whole.
 Cost: with A = Σ over the blocks of rows × prefix, which is s²/2 and half a block more a row, against the operations
 that it replaces: the masked blocks are not there; the scores are made again, once the cotangent exists and the block
-before is done (see `after`); scaling and row sums act on the s·d entries of a head and not on its s².
+before is done (see `after`); scaling and row sums act on the s·d entries of a head and not on its s². J is found in
+the rule's forward pass alone; r is one more column of a product, and what it corrects s·d entries a head.
 Source: D2, "Activation-to-Activation Multiplications", "Softmax", and its remark that half of the scores is masked;
 Dao et al., FlashAttention (2022), for the log-sum-exp in the probabilities' place.
 """
 
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -40,7 +48,7 @@ from refgrad.symbols import a, b, d, m, n_h, s, w
 
 
 class Residuals(NamedTuple):
-    """q, k, v, o (..., s, d); each query's maximum and sum of exponentials (..., s, 1)."""
+    """q, k, v, o (..., s, d); each query's maximum and sum of exponentials (..., s, 1), and its key J (..., s)."""
 
     q: Array
     k: Array
@@ -48,6 +56,7 @@ class Residuals(NamedTuple):
     o: Array
     top: Array
     total: Array
+    key: Array
 
 
 Block = int | Literal["cudnn"]
@@ -66,8 +75,8 @@ def _open(scores: Array, queries: slice, keys: slice, transposed: bool = False) 
     return jnp.where(lift(open_, scores.ndim), scores, -jnp.inf)
 
 
-def _attend(q: Array, k: Array, v: Array, block: int) -> tuple[Array, Array, Array]:
-    """o, M and S, one block of queries after another."""
+def _attend(q: Array, k: Array, v: Array, block: int) -> tuple[Array, Array, Array, Array]:
+    """o, M, S and J, one block of queries after another."""
     q, parts = _scaled(q), []
     for rows in blocks(q.shape[-2], block):
         prefix = slice(0, rows.stop)
@@ -79,10 +88,12 @@ def _attend(q: Array, k: Array, v: Array, block: int) -> tuple[Array, Array, Arr
         top = jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
         e = jnp.exp(x - top)
         total = jnp.sum(e, axis=-1, keepdims=True)
+        position = lift(jax.lax.iota(e.dtype, prefix.stop), e.ndim)
+        key = jnp.max(jnp.where(e == 1, position, 0.0), axis=-1, keepdims=True)  # e⁰ = 1: half the time of an argmax
         o = product("...ij,...jd->...id", e.astype(v.dtype), values) / total
-        parts.append((o.astype(v.dtype), top, total))
-    o, top, total = (jnp.concatenate(part, axis=-2) for part in zip(*parts, strict=True))
-    return o, top, total
+        parts.append((o.astype(v.dtype), top, total, key))
+    o, top, total, key = (jnp.concatenate(part, axis=-2) for part in zip(*parts, strict=True))
+    return o, top, total, key[..., 0].astype("int32")
 
 
 def _above(part: Array, s: int) -> Array:
@@ -96,6 +107,16 @@ def _added(dq: Array, part: Array) -> Array:
     block would keep every block's part alive."""
     start = dq.shape[-2] - part.shape[-2]
     return jax.lax.dynamic_update_slice_in_dim(dq, dq[..., start:, :] + part, start, dq.ndim - 2)
+
+
+@partial(jnp.vectorize, signature="(s,d),(r)->(r,d)")
+def _rows_at(x: Array, at: Array) -> Array:
+    return x.at[at].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
+@partial(jnp.vectorize, signature="(s,d),(r),(r,d)->(s,d)")
+def _add_at(x: Array, at: Array, more: Array) -> Array:
+    return x.at[at].add(more, mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def check_block(op: str, block: Block) -> None:
@@ -128,8 +149,8 @@ def _fwd(q: Array, k: Array, v: Array, block: Block) -> tuple[Array, Residuals |
     _agree(q, k, v, block)
     if block == _cudnn.KERNEL:
         return _cudnn.attend(q, k, v)
-    o, top, total = _attend(q, k, v, block)
-    return o, Residuals(q, k, v, o, top, total)
+    o, *statistics = _attend(q, k, v, block)
+    return o, Residuals(q, k, v, o, *statistics)
 
 
 @jax.named_scope("attention")
@@ -144,6 +165,7 @@ def _gradients(block: int, kept: Residuals, do: Array) -> tuple[Array, Array, Ar
     top, share, column = (jnp.swapaxes(part, -1, -2) for part in (kept.top, 1 / kept.total, column))
     s = q.shape[-2]
     dq: Any = None
+    excess: Any = None  # r
     dk, dv = [], []
     for keys in reversed(blocks(s, block)):
         rest = slice(keys.start, s)  # the queries that see these keys
@@ -158,8 +180,12 @@ def _gradients(block: int, kept: Residuals, do: Array) -> tuple[Array, Array, Ar
         dv.append(product("...ji,...id->...jd", p.astype(v.dtype), do_rest))
         dk.append(product("...ji,...id->...jd", dx, q_rest))
         part = product("...ji,...jd->...id", dx, k[..., keys, :])
+        row_sums = product("...ji,...jd->...id", dx, jnp.ones_like(dx[..., :1]))
         dq = _above(part, s) if dq is None else _added(dq, part)
+        excess = _above(row_sums, s) if excess is None else _added(excess, row_sums)
     dk, dv = (jnp.concatenate(parts[::-1], axis=-2) for parts in (dk, dv))
+    dq = dq - excess * wide(_rows_at(k, kept.key))
+    dk = _add_at(dk, kept.key, -excess * wide(q))
     return Like.of(kept.q)(dq * q.shape[-1] ** -0.5), Like.of(k)(dk), Like.of(v)(dv)
 
 
@@ -182,18 +208,20 @@ ROW = Row(
         HEADS * (4 * AREA * d + 4 * AREA - 2 * s + 2 * s * d + 2 * LATER + 2 * PREFIXES * d) + AREA, HEADS * AREA
     ),
     backward=Cost(
-        HEADS * (10 * AREA * d + 5 * AREA + 6 * s * d + 3 * RESTS * d + 4 * LATER) + AREA,
+        HEADS * (10 * AREA * d + 7 * AREA + 10 * s * d + s + 3 * RESTS * d + RESTS + 4 * LATER) + AREA,
         HEADS * AREA,
     ),
+    ahead=Cost(HEADS * 3 * AREA),  # J: a comparison, a selection, the maximum with n − 1 a row; its conversion
     document=HEADS * s**2 * (8 * d + 5),
     causes={
         "masked blocks skipped": HEADS * (AREA - s**2) * (8 * d + 5),
         "scores recomputed": HEADS * (AREA * (2 * d + 3) + 3 * s * d) + AREA,
         "scaling and row sums a column, not a score": HEADS * 3 * (s * d - AREA),
         "dq summed over the blocks": HEADS * RESTS * d,
+        "rows of dx made to sum to 0": HEADS * (2 * AREA + RESTS + 4 * s * d + s),
         "blocks await each other": HEADS * (4 * LATER + 2 * RESTS * d),
     },
-    residuals=HEADS * s * (4 * w * d + 2 * a),
+    residuals=HEADS * s * (4 * w * d + 2 * a + 4),
     special={
         "one block": Special(dims={"m": 9}),
         "blocks of one row": Special(dims={"m": 1}),

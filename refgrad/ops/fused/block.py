@@ -14,7 +14,7 @@ n₁ and n₂ are asked for by the weights' gradients alone, and are four operat
 the norms keep: they are made again, once a cotangent exists (see `after`). So is o's form by heads. With `recompute`
 nothing is kept but x, and the forward pass runs once more.
 
-Kept: x, q, k, v, o, x₁ and u, 10bsh elements, the norms' μ and m, attention's M and S, and the parameters.
+Kept: x, q, k, v, o, x₁ and u, 10bsh elements, the norms' μ and m, attention's M, S and J, and the parameters.
 Cost: that of the parts, both norms' output again, the two sums where gradients meet.
 Source: D2, "Model Architecture Overview", "Final Tally"; recomputation: Chen et al. (2016).
 """
@@ -241,6 +241,7 @@ ROW = Row(
         _sum(lambda row: row.backward.flops) + FAN_IN + NORMS + WAIT,
         _sum(lambda row: row.backward.transcendentals) + 2 * b * s,
     ),
+    ahead=Cost(_sum(lambda row: row.ahead.flops), _sum(lambda row: row.ahead.transcendentals)),
     document=_sum(lambda row: row.document),
     causes={
         **{cause: _sum(lambda row, cause=cause: row.causes.get(cause, 0)) for cause in CAUSES},
@@ -248,6 +249,6 @@ ROW = Row(
         "o awaits its cotangent": WAIT,
         "residual fan-in": FAN_IN,
     },
-    residuals=w * (10 * b * s * h + 12 * h**2 + 13 * h) + a * (4 * b * s + 2 * b * n_h * s),
+    residuals=w * (10 * b * s * h + 12 * h**2 + 13 * h) + a * (4 * b * s + 2 * b * n_h * s) + 4 * b * n_h * s,
     special={"one head": Special(dims={"n_h": 1, "d": 10})},
 )

@@ -13,7 +13,7 @@ from refgrad.verify.exact.arrays import Array, NotDecided, elementwise, move
 from refgrad.verify.exact.evaluate import Evaluator, NoMeaning, lift
 from refgrad.verify.exact.functions import Function
 from refgrad.verify.exact.germ import Undecided, compare
-from refgrad.verify.exact.primitives.elementwise import SCALARS, as_array
+from refgrad.verify.exact.primitives.elementwise import SCALARS, as_array, convert
 from refgrad.verify.prove.symbol import FUNCTIONS, Run, Symbol
 
 Constants = Mapping[float, Callable[[Run], Symbol]]
@@ -219,6 +219,14 @@ def _truncated(q: Symbol) -> int:
     return _floor(q) if _sign(q) >= 0 else -_floor(-q)
 
 
+def _converted(eqn: JaxprEqn, x: Array) -> Any:
+    """The rule of a change of dtype: symbols to integers are rounded towards zero; anything else as `exact` has it."""
+    new = np.dtype(eqn.params["new_dtype"])
+    if not np.issubdtype(new, np.integer) or not all(isinstance(v, Symbol) for v in x.data.ravel()):
+        return convert(eqn, x)
+    return np.asarray(np.frompyfunc(_truncated, 1, 1)(x.data), new)
+
+
 def _each(name: str, f: Smooth) -> Callable[..., Any]:
     """The rule of a function of each entry: at infinities, that of `exact`."""
 
@@ -296,6 +304,7 @@ OWN: dict[str, Callable[..., Any]] = {
     "max": _chosen(lambda s: s >= 0),
     "min": _chosen(lambda s: s <= 0),
     "clamp": _clamp,
+    "convert_element_type": _converted,
     "sign": _steps(lambda x: x.sign()),
     "floor": _steps(_floor),
     "ceil": _steps(lambda x: -_floor(-x)),
