@@ -144,6 +144,11 @@ class Subject:
         """The names of the differentiated leaves."""
         return [self.names[i] for i in self.floats]
 
+    @property
+    def parameters(self) -> list[str]:
+        """The names of the positional arguments."""
+        return _names(self.f, self.args)
+
     @functools.cached_property
     def library(self) -> bool:
         """True for a function of JAX's own: it is its rule that is under check."""
