@@ -1,6 +1,8 @@
 """Is this backward rule right, and if not, where?
 
 - `check`, `assert_ok` (`check.py`): one line that checks the rules inside any function; `Report`, `Row` (`report.py`)
+- `sweep`, `special`, `sizes` (`check(sweep=True)`): special values of the arguments, and other sizes of them;
+  `arguments`: both as text; `strategies`: the same for Hypothesis
 - `without_rules`, `remaining_rules` (`rules.py`): the function without its rules, which is where truth comes from
 - `widen` (`widen.py`): a function in float64 all the way inside
 - `exact` (`exact/`): truth in exact arithmetic, from the forward alone, with a verdict on every entry

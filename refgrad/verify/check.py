@@ -115,7 +115,7 @@ def check(
             swept = at_variants(case, sweep if isinstance(sweep, str) else "")
             rows, left_out, facts["sweep"] = rows + swept.rows, left_out + swept.left_out, swept.fact
         where = _where(case, rows) if any(row.failed for row in rows) else ()
-    calls = replays(f, rows, "*args", {"argnums": argnums, **meant}, seed)
+    calls = replays(f, rows, "*args", {"kwargs": kwargs, "argnums": argnums, **meant, "tolerance": tolerance}, seed)
     return Report(subject.title, tuple(rows), facts, where, tuple(left_out), calls)
 
 

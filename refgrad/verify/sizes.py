@@ -26,6 +26,16 @@ SIZED: dict[str, Any] = {
     "sweep": False,
 }  # the check at each
 
+SPELT: dict[str, Callable[[Any], str]] = {  # settings of a check as a call has them
+    "kwargs": lambda value: "kwargs",
+    "argnums": repr,
+    "reference": name_of,
+    "reference_vjp": name_of,
+    "intent": lambda value: f"intents.{value!r}",
+    "tolerance": repr,
+    "seed": repr,
+}
+
 
 def described(
     check: Callable[..., Report], f: Callable, text: str, settings: dict[str, Any], seed: int, clock: Clock
@@ -63,10 +73,10 @@ def described(
 
 def replays(f: Callable, rows: Sequence[Row], given: str, settings: Mapping[str, Any], seed: int) -> tuple[str, ...]:
     """Return the calls that repeat the failures of variants and sizes; `given` are the arguments as written there."""
-    more = [f"{name}={settings[name]!r}" for name in ("argnums", "intent") if settings[name] is not None]
-    meant = {name: settings[name] for name in ("reference", "reference_vjp") if settings[name] is not None}
-    more += [f"{name}={name_of(function)}" for name, function in meant.items()]
-    more += [f"seed={seed}"] if seed else []
+    stated = {name: settings[name] for name in SPELT if settings.get(name) is not None} | (
+        {"seed": seed} if seed else {}
+    )
+    more = [f"{name}={SPELT[name](value)}" for name, value in stated.items()]
     lines = []
     for variant in dict.fromkeys(row.variant for row in rows if row.variant):
         sized = [repr(variant), f"draws={SIZED['draws']}"]

@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 from refgrad.cli import main
-from refgrad.verify import assert_ok, check, special
+from refgrad.verify import assert_ok, check, intents, special
 from refgrad.verify.subject import Subject
 from tests.verify.corpus import RIGHT, WRONG
 from tests.verify.specimens import normal, rule
@@ -116,6 +116,18 @@ def test_what_surrounds_the_rules_is_not_blamed():
     square = rule(lambda x: x * x, lambda x: (x * x, x), lambda x, g: (2 * g * x,))
     assert_ok(lambda x: jnp.sqrt(jnp.sum(square(x))), normal(3), sweep=True, **QUICK)
     assert not check(lambda x: norm(square(x)), normal(2, 3), sweep=True, **QUICK).ok
+
+
+def test_what_a_rule_means_holds_at_special_points():
+    through = rule(lambda x: jnp.round(x), lambda x: (jnp.round(x), x), lambda x, g: (g,))
+    broken = rule(lambda x: jnp.round(x), lambda x: (jnp.round(x), x), lambda x, g: (g * x / x,))
+    meant = {"intent": intents.straight_through, "sweep": True, **QUICK}
+    assert_ok(through, normal(3), **meant)
+    report = check(broken, normal(3), **meant)
+    assert report.replays[0] == "check(f, *args, sweep='x: zeros', intent=intents.straight_through)"
+    assert not replay(report.replays[0], f=broken, args=(normal(3),), intents=intents).ok
+    clipped = rule(lambda x: x * 1.0, lambda x: (x * 1.0, None), lambda _, g: (jnp.clip(g, -0.5, 0.5),))
+    assert_ok(clipped, normal(3), intent=intents.clip(-0.5, 0.5), sweep=True, **QUICK)
 
 
 def test_a_tie_must_add_up():
