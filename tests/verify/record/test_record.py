@@ -317,7 +317,9 @@ def test_a_budget_goes_round_the_rules():
         for shape in (2, 3):
             SINE(jnp.ones(shape))
         WRONG(X)
-    verdicts = seen.check(seconds=1e-9).verdicts
+    outcome = seen.check(seconds=1e-9)
+    assert "not checked: op at 2 signatures: the budget was used up" in str(outcome)
+    verdicts = outcome.verdicts
     assert [v.rule for v in verdicts] == ["op", "wrong", "op"]
     assert all(v.note == "the budget was used up" for v in verdicts[1:])
 
