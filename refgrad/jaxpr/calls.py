@@ -84,6 +84,8 @@ class Structured:
     rebuild: "Callable[[Interpreter, JaxprEqn, Sequence[Any]], Sequence[Any]]" = rebuild.anew
     own_derivative: bool = False
     """True where the derivative is not that of the programs that it runs, but a rule beside them."""
+    is_shell: bool = False
+    """True where JAX has no derivative for the equation, though it only calls its program."""
     retypes: bool = True
     """False where its programs run only at the types at which they were traced."""
 
@@ -133,6 +135,12 @@ def has_own_derivative(eqn: JaxprEqn) -> bool:
     """Return True for an equation whose derivative is a rule beside the programs that it runs."""
     row = row_of(eqn)
     return row is not None and row.own_derivative
+
+
+def is_shell(eqn: JaxprEqn) -> bool:
+    """Return True for a call that JAX cannot differentiate, though it can what is called."""
+    row = row_of(eqn)
+    return row is not None and row.is_shell
 
 
 def rebuilt(interpreter: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
@@ -247,12 +255,12 @@ TABLE: dict[str, Structured] = {
     "call": Structured(_CALLED, rebuild.inline),
     "closed_call": Structured(_CALLED, rebuild.inline),
     "eval_jaxpr": Structured(_CALLED, rebuild.inline),
-    "composite": Structured(_CALLED),
+    "composite": Structured(_CALLED, rebuild.shell, is_shell=True),
     "custom_jvp_call": Structured(_CALLED, rebuild.custom_jvp, own_derivative=True),
     "custom_vjp_call": Structured(_CALLED, rebuild.inline, own_derivative=True),
     "remat2": Structured(_CALLED, rebuild.checkpoint),
-    "custom_vmap_call": Structured(_CALL),
-    "custom_partitioning": Structured(_CALL),
+    "custom_vmap_call": Structured(_CALL, rebuild.shell, is_shell=True),
+    "custom_partitioning": Structured(_CALL, rebuild.shell, is_shell=True),
     "linear_call": Structured(call(lambda eqn: eqn.params["callee"]), own_derivative=True, retypes=False),
     "remat_opt": Structured(call(lambda eqn: eqn.params["fwd_jaxpr"]), own_derivative=True),
     "custom_linear_solve": Structured(linear_solve, rebuild.linear_solve, own_derivative=True),

@@ -26,6 +26,12 @@ def inline(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[
     return ip.call(called(eqn.params))(*values)
 
 
+def shell(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+    """A call that means something to another transformation only, as `custom_vmap` does: its program, run in place."""
+    p = eqn.params
+    return ip.call(p["call"] if "call" in p else called(p))(*values)
+
+
 def jit(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
     """`jax.jit` with its shardings and name; nothing is donated, since the caller still owns what it passed."""
     traced = jax.make_jaxpr(ip.call(eqn.params["jaxpr"]))(*values)
@@ -207,7 +213,7 @@ def zero(aval, symbolic: bool):
 
 
 def anew(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
-    """Any other primitive (scatter, reduce, custom_vmap, ...): itself, with the programs it holds traced anew."""
+    """Any other primitive (scatter, reduce, ...): itself, with the programs it holds traced anew."""
 
     def trace(program: ClosedJaxpr | Jaxpr) -> ClosedJaxpr | Jaxpr:
         if isinstance(program, ClosedJaxpr):

@@ -23,7 +23,7 @@ from refgrad.jaxpr.programs import inside, line
 from refgrad.jaxpr.rules import RuleCall, rule_of
 from refgrad.jaxpr.unroll import Unrolled
 from refgrad.verify.devices import Devices
-from refgrad.verify.rules import Plain, without_rules
+from refgrad.verify.rules import Plain, has_shell, without_rules
 from refgrad.verify.subject import Flat, Subject
 
 
@@ -102,7 +102,7 @@ class Call:
         return [jnp.full(self.devices.shape(a) if self.devices else a.shape, -0.0, a.dtype) for a in avals]
 
 
-def _array(x: Any, aval: Any) -> Any:
+def as_array(x: Any, aval: Any) -> Any:
     """A literal of the program as the array that it stands for."""
     return x if is_array(x) else jnp.asarray(x, aval.dtype)
 
@@ -146,7 +146,7 @@ class WholeCall(Call):
 
     @property
     def plain(self) -> Flat:
-        return without_rules(self._subject.flat(), jvp=True, library=self.rule.of_jax)
+        return without_rules(self._subject.flat(), jvp=True, library=self._subject.library)
 
 
 class Recorder(Unrolled, Plain):
@@ -174,7 +174,7 @@ class Recorder(Unrolled, Plain):
             return self.note(rule, values)
         held = [e for e in inside(eqn) if self.drops(e)]
         if not held:
-            return self.bind(eqn, values)
+            return self.descend(eqn, values) if has_shell(eqn) else self.bind(eqn, values)
         with self.at(place=line(eqn) or self.place):
             if self.on_devices(eqn):
                 return self.spread(eqn, values)
@@ -198,7 +198,7 @@ class Recorder(Unrolled, Plain):
         """Record one call and run its plain forward, its outputs tapped."""
         index = len(self.calls)
         place = line(rule.eqn) or self.place or rule.defined
-        given = [_array(x, v.aval) for x, v in zip(values, rule.eqn.invars, strict=True)]
+        given = [as_array(x, v.aval) for x, v in zip(values, rule.eqn.invars, strict=True)]
         self.calls.append(Call(rule, place, self.trips, self.within, given, self.devices))
         if self.known and self.known[index].kept:
             outputs = list(self.bind(rule.eqn, values))

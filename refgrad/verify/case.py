@@ -11,7 +11,6 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from refgrad.jaxpr import methods
-from refgrad.jaxpr.authors import is_library
 from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.programs import equations
 from refgrad.jaxpr.rules import HI, RuleCall, rule_of
@@ -85,11 +84,11 @@ class Case:
         self.meant = meaning.cotangents
         self.referred = meaning.name  # what stands in for the plain forward
         self.bound = meaning.bound  # of a slope that is finite on purpose
-        self.library = is_library(subject.f)  # a function of JAX's own is under check
+        self.lanes: dict[tuple[bool, bool], Lane] = {}
 
     def variant(self, f: Callable) -> "Case":
         """The same case for a function that differs in its rule alone: truth and autodiff are shared."""
-        names = ["outputs", "own", "lane", "autodiff", "allowed", "allowed_wide"]
+        names = ["outputs", "held", "own", "lane", "autodiff", "allowed", "allowed_wide"]
         if self.own.exact.whole:  # else they depend on where the rule differs from the truth
             names.append("points")
         shared = {name: getattr(self, name) for name in names}
@@ -118,7 +117,7 @@ class Case:
         own = lane if self.one_trace else self.own.at(other.subject, operations)
         if lane is None or own is None:
             return None
-        other.lane, other.own = lane, own
+        other.lane, other.own, other.lanes = lane, own, {}
         other.exact_alone = True
         return other
 
@@ -145,7 +144,7 @@ class Case:
     @functools.cached_property
     def rules(self) -> list[RuleCall]:
         """Those that truth leaves out, so that they are judged."""
-        stripped = Plain(jvp=True, library=self.library)
+        stripped = Plain(jvp=True, library=self.subject.library)
         return [rule for rule in self.staged if stripped.drops(rule.eqn)]
 
     @property
@@ -221,8 +220,33 @@ class Case:
         """The same by autodiff of the plain forward; None where it has no reverse mode."""
         return jax.jit(pullback(self.plain)) if self.lane.oracle.program else None
 
-    def _lane(self, own: bool) -> Lane:
-        return Lane(self.plain, self.subject, self.drawn, self.draws, self.seed, own, self.referred, self.meant)
+    def _lane(self, own: bool, held: bool | None = None) -> Lane:
+        held = self.held if held is None else held
+        if (own, held) not in self.lanes:
+            given = self.plain, self.subject, self.drawn, self.draws, self.seed
+            self.lanes[own, held] = Lane(*given, own, self.referred, held, self.meant)
+        return self.lanes[own, held]
+
+    @functools.cached_property
+    def held(self) -> bool:
+        """True where truth holds constant what `stop_gradient` returns, as autodiff does.
+
+        In the forward of a rule `stop_gradient` may only save autodiff's memory: if the rule differentiates through it,
+        so does the truth.
+        """
+        if self.referred:
+            return True
+        free = self._lane(self.narrow, held=False)
+        if not free.stops:
+            return False
+        if not free.exact.whole:
+            return True
+        got = _host(self.rule(self.diff, self.rest, self.cotangent(0))[1])
+        apart = [
+            max(difference(g, t, np.isnan(t)).error for g, t in zip(got, lane.drawn_truth(0, self.diff), strict=True))
+            for lane in (free, self._lane(self.narrow, held=True))
+        ]
+        return apart[1] < apart[0]
 
     @functools.cached_property
     def own(self) -> Lane:
@@ -355,7 +379,7 @@ class Case:
     def _points(self) -> Points:
         truth, cts, lane = self.first.truth, self.drawn(0), self.own
         if self.exact_alone or lane.exact.whole or not lane.oracle.entries or self.meant is not None:
-            found = Points(truth, lane.exact, cts)
+            found = Points(truth, lane.exact, cts, alone=self.exact_alone)
             if self.exact_alone or not found.open or lane.oracle.program is None:
                 return found
             truth = lane.oracle.cotangents(self.diff, self.rest, cts)

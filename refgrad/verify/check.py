@@ -111,7 +111,7 @@ def check(
         rows, left_out = ([], []) if isinstance(sweep, str) else _rows(case, names)
         broken = bool(rows) and not rows[0].argument
         facts = {} if broken else _facts(case)
-        if sweep and not broken:
+        if sweep and not any(row.failed for row in rows):
             swept = at_variants(case, sweep if isinstance(sweep, str) else "")
             rows, left_out, facts["sweep"] = rows + swept.rows, left_out + swept.left_out, swept.fact
         where = _where(case, rows) if any(row.failed for row in rows) else ()
@@ -160,7 +160,7 @@ def _rows(case: Case, names: Sequence[str]) -> tuple[list[Row], list[str]]:
             names = [name for name in names if name in EAGERLY]
         elif rows:
             names = [name for name in names if name in METHODS]
-        if not case.method_cases:
+        if any(name in METHODS for name in names) and not case.method_cases:
             names = [name for name in names if name not in METHODS]
         for name in names:
             case.clock.doing = name
@@ -190,6 +190,8 @@ def _facts(case: Case) -> dict[str, str]:
         "device": f"{device.device_kind} × {jax.device_count()}"
         + ("" if jax.device_count() > 1 else ": shard_map is not looked at, which takes two"),
     }
+    if case.held and not case.referred:
+        facts["held constant"] = "what stop_gradient returns, as autodiff does"
     if case.tolerance:
         facts["tolerance"] = f"{case.tolerance:g} in every comparison"
     if case.jitted and case.limits:

@@ -91,6 +91,10 @@ class ExactOracle:
         """True where whole gradients are affordable."""
         return not self.why
 
+    def affords(self, gradients: int) -> bool:
+        """Return True where the budget has so many gradients left."""
+        return self.truth is not None and self.spent + gradients * SWEEP * self.operations <= BUDGET
+
     def _types(self) -> contextlib.AbstractContextManager:
         """The setting of 64-bit types under which the program is traced, and its random bits are made."""
         return jax.enable_x64(True) if self.wide else contextlib.nullcontext()

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from refgrad.jaxpr.authors import is_library
 from refgrad.jaxpr.avals import is_float
 from refgrad.verify.intents import Intent, Pull
 from refgrad.verify.rules import without_rules
@@ -21,6 +20,7 @@ class Meaning:
     cotangents: Pull | None = None
     name: str = ""  # what stands in for the plain forward, empty where nothing does
     bound: float | None = None
+    held: bool = False  # whether what `stop_gradient` returns is constant, as it is in a reference
 
     @classmethod
     def of(
@@ -40,9 +40,8 @@ class Meaning:
         if intent is not None and not isinstance(intent, Intent):
             way = "intents.straight_through, stop, clip(lo, hi), reversal(scale) or finite(bound)"
             raise ValueError(f"intent is {intent!r}, but must be a value of refgrad.verify.intents: {way}")
-        library = reference is None and is_library(subject.f)
-        plain = without_rules(subject.flat(reference), jvp=True, library=library)
-        meaning = cls(plain, name="the reference" if reference else "")
+        plain = without_rules(subject.flat(reference), jvp=True, library=subject.library and reference is None)
+        meaning = cls(plain, name="the reference" if reference else "", held=reference is not None)
         if reference_vjp is not None:
             pull = functools.partial(_given, subject, reference_vjp)
             return dataclasses.replace(meaning, cotangents=pull, name="the cotangents given as reference_vjp")
@@ -57,7 +56,7 @@ class Meaning:
         pull = intent.cotangents(self.plain) if intent.cotangents else None
         what = "cotangents" if pull else "reference" if intent.reference else ""
         name = f"the {what} of intent={intent}" if what else ""
-        return Meaning(plain, pull, name, intent.bound)
+        return Meaning(plain, pull, name, intent.bound, held=bool(name))
 
 
 def _given(subject: Subject, reference_vjp: Callable, diff: Sequence, rest: Sequence, cts: Sequence) -> list:

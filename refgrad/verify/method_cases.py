@@ -17,7 +17,7 @@ from refgrad.jaxpr.hiprim import prim_of
 from refgrad.jaxpr.methods import OPTIONAL, Places, backward, has, is_hiprim, locations
 from refgrad.jaxpr.rules import HI, JVP, RuleCall
 from refgrad.jaxpr.versions import opened
-from refgrad.verify.calls import Call, Recorder
+from refgrad.verify.calls import Call, Recorder, as_array
 from refgrad.verify.method_case import MethodCase
 from refgrad.verify.subject import Flat
 
@@ -59,7 +59,7 @@ def names_of(prim: Any) -> list[str]:
 
 
 def found(
-    f: Callable, flat: Flat, diff: list, rest: list, rules: Sequence[RuleCall], tolerance: float
+    f: Callable, flat: Flat, diff: list, rest: list, rules: Sequence[RuleCall], tolerance: float = 0.0
 ) -> list[MethodCase]:
     """Return a case for each of the `rules` inside `flat` that has methods, at the values that reach it."""
     wanted = {_key(rule) for rule in rules if _methods(rule, f)}
@@ -85,8 +85,9 @@ class Finder(Recorder):
     def note(self, rule: RuleCall, values: Sequence[Any]) -> list:
         """Keep the first call of a rule; those inside `shard_map` have no values of one device."""
         key = _key(rule)
+        given = [as_array(x, v.aval) for x, v in zip(values, rule.eqn.invars, strict=True)]
         if key in self.wanted and key not in self.found and self.devices is None:
-            self.found[key] = Call(rule, "", (), None, list(values), None)
+            self.found[key] = Call(rule, "", (), None, given, None)
             if len(self.found) == min(len(self.wanted), MOST):
                 raise Complete
         return super().note(rule, values)

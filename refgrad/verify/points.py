@@ -5,17 +5,20 @@ slope or any value between, at the end of the domain the slope from inside. Wher
 is not decided, there is nothing to compare with, and the row says so.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
+from refgrad.verify import ties
 from refgrad.verify.exact import Entry, Verdict
 from refgrad.verify.exact_oracle import ExactOracle, Place, kink, slopes, unknown
 from refgrad.verify.kinks import JUMP as STEEP
 from refgrad.verify.kinks import Sides
-from refgrad.verify.numbers import clipped, errors
+from refgrad.verify.numbers import clipped, errors, largest
 from refgrad.verify.oracle import Leaves
 from refgrad.verify.report import END, FAIL, JUMP, KINK, NOT_DECIDED, NOT_FINITE, OK, Row, number
+from refgrad.verify.ties import Total
 
 WORDS = {
     Verdict.KINK: KINK,
@@ -44,17 +47,23 @@ class Points:
         cts: Leaves,
         sides: Sequence[dict[tuple[int, ...], Sides]] = (),
         doubtful: Sequence[Place] = (),
+        alone: bool = False,
     ) -> None:
         """Decide what `truth` leaves open: its entries that are NaN, those in `doubtful`, and the kinks in `sides`.
 
         Exact arithmetic decides as far as its budget goes. The kinks beyond it are those seen in float64, with the
-        derivative on both sides; other entries keep their value.
+        derivative on both sides; other entries keep their value. `alone` leaves ties open that exact arithmetic cannot
+        look beside: along one entry a function may have a derivative, and none at the point.
         """
         self.truth, self.oracle = [t.copy() for t in truth], oracle
         self.entries: list[dict[tuple[int, ...], list[Entry]]] = [{} for _ in truth]
         self.vague: set[Place] = set()
         seen = [(i, at) for i, found in enumerate(sides) for at in found]
         lost = unknown(truth)
+        tied = [(i, at) for i, at in lost if not np.iscomplexobj(truth[i])]
+        beside = ties.gradients(oracle, cts) if len(tied) > 1 else []
+        if alone and len(tied) > 1 and not beside:
+            lost, doubtful = [], []
         decided = oracle.entries(cts, [*dict.fromkeys((*seen, *lost, *doubtful))])
         self.confirmed = len(decided)
         self.open = [place for place in lost if place not in decided]
@@ -62,6 +71,7 @@ class Points:
         self._see(sides, decided)
         for (i, at), entries in decided.items():
             self._put(i, at, entries)
+        self.totals = self._tied([place for place in tied if place in decided], beside)
         self.known = [
             ~np.isnan(new) & (errors(old, new) <= SAME * np.abs(new))
             for old, new in zip(truth, self.truth, strict=True)
@@ -106,6 +116,19 @@ class Points:
         slope = slope if np.iscomplexobj(self.truth[i]) else slope.real
         self.truth[i][at] = slope if verdict is Verdict.SMOOTH else np.nan
 
+    def _tied(self, lost: Sequence[Place], beside: Sequence[Leaves]) -> list[Total]:
+        """Widen tied entries to the gradients beside the tie, and return what they must add up to."""
+        for i, at in lost:
+            below, above, verdict = slopes(self.entries[i][at])
+            near = [leaves[i][at] for leaves in beside if np.isfinite(leaves[i][at])]
+            if near and verdict in (Verdict.SMOOTH, Verdict.KINK):
+                slack = ties.SAME * max(largest(leaves[i]) for leaves in beside)
+                low, high = min(below.real, above.real), max(below.real, above.real)
+                if min(near) < low - slack or max(near) > high + slack:
+                    self._put(i, at, kink(i, at, min(low, *near), max(high, *near)))
+        kinks = [(i, at) for i, at in lost if slopes(self.entries[i][at])[2] is Verdict.KINK]
+        return list(ties.totals(kinks, beside)) if beside else []
+
     def rows(self, i: int, name: str, got: np.ndarray, allowed: float, scale: float) -> list[Row]:
         """Return a row for each verdict on entries of leaf `i`; `got` may be as far off as is allowed."""
         mask = self.skip[i]
@@ -126,7 +149,8 @@ class Points:
             more = f", and at {len(places) - 1} more entries" if len(places) > 1 else ""
             note = self._note(i, at, outside=bool(wrong)) + more
             rows.append(Row("points", name, FAIL if wrong else WORDS[verdict], at, got[at].item(), note=note))
-        return rows
+        unequal = (row for total in self.totals if total.leaf == i for row in _unequal(total, name, got, scale))
+        return [*rows, *itertools.islice(unequal, 1)]
 
     def _is_steep(self, entries: list[Entry] | None) -> bool:
         """True where the slope is not finite, or beyond the bound that is meant."""
@@ -158,6 +182,16 @@ class Points:
         entries = self.entries[i][at]
         text = "; ".join(filter(None, (str(entry).partition(": ")[2] for entry in entries)))
         return f"{entries[0].verdict.value}: not within the {text}" if outside else text
+
+
+def _unequal(total: Total, name: str, got: np.ndarray, scale: float) -> list[Row]:
+    """Return a row where the entries of a tie do not add up to what they must."""
+    found = float(sum(got[at] for at in total.places))
+    slack = STEEP * max(scale, abs(total.value))
+    if not np.isfinite(found) or abs(found - total.value) <= slack:
+        return []
+    note = f"the {len(total.places)} entries of a tie add up to {number(found)}, not to {number(total.value)}"
+    return [Row("points", name, FAIL, total.places[0], got[total.places[0]].item(), note=note)]
 
 
 def suspects(truth: Leaves, got: Leaves, rng: np.random.Generator) -> list[Place]:

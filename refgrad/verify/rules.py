@@ -10,6 +10,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 
 from refgrad.jaxpr.avals import is_float
+from refgrad.jaxpr.calls import is_shell
 from refgrad.jaxpr.interpret import Interpreter
 from refgrad.jaxpr.methods import JAX_FOLDER
 from refgrad.jaxpr.programs import equations, inside, line, trace
@@ -32,10 +33,11 @@ RUNNERS = (
 def without_rules(f: Callable, jvp: bool = False, library: bool = False) -> Callable:
     """`f` with every `custom_vjp` inside it ignored, at any depth of the traced program; with `jvp`, `custom_jvp` too.
 
-    The result takes and returns what `f` does, works under jit, grad, vmap and shard_map, and `f` may hold any of them.
-    It traces `f` at each call: wrap it in `jax.jit` where it is called often. The `custom_jvp` functions of JAX itself
-    (`relu`, `logsumexp`, `sinc`, ...) keep their rules: those are what autodiff of them means. With `library` they lose
-    them as well, for the sake of a check of these functions themselves.
+    So are the shells around a program that JAX cannot differentiate, such as `custom_vmap`. The result takes and gives
+    what `f` does, works under jit, grad, vmap and shard_map, and `f` may hold any of them. It traces `f` at each call:
+    wrap it in `jax.jit` where it is called often. The `custom_jvp` functions of JAX itself (`relu`, `logsumexp`,
+    `sinc`, ...) keep their rules: those are what autodiff of them means. With `library` they lose them as well, for the
+    sake of a check of these functions themselves.
 
     Out of reach are the rules that a `jax.grad` inside `f` has already applied, and those inside the rule of a
     `custom_jvp` that stays: `remaining_rules` names them.
@@ -63,7 +65,9 @@ class Plain(Interpreter):
             return self.call(rule.forward)(*values)
         if self.keeps(eqn):
             return self.descend(eqn, values)  # its rule may hold others, out of sight until it is differentiated
-        return self.descend(eqn, values) if any(map(self.drops, inside(eqn))) else self.bind(eqn, values)
+        if has_shell(eqn) or any(map(self.drops, inside(eqn))):
+            return self.descend(eqn, values)
+        return self.bind(eqn, values)
 
     def keeps(self, eqn: JaxprEqn) -> bool:
         """Return True for a call of a user's function that has a jvp rule, which stays (`lax.custom_root` is one)."""
@@ -78,6 +82,11 @@ class Plain(Interpreter):
         if rule.of_jax:
             return self.library and rule.kind == JVP and self.jvp
         return self.jvp or rule.kind == HI
+
+
+def has_shell(eqn: JaxprEqn) -> bool:
+    """Return True for a call that JAX cannot differentiate, though it can what is called, or one with such inside."""
+    return is_shell(eqn) or any(map(is_shell, inside(eqn)))
 
 
 def remaining_rules(f: Callable, *args: Any, **kwargs: Any) -> list[str]:

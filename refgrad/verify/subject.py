@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad._text import short_path
-from refgrad.jaxpr.authors import code_location
+from refgrad.jaxpr.authors import code_location, is_library
 from refgrad.jaxpr.avals import canonical, is_array, is_float
 from refgrad.jaxpr.methods import is_hiprim
 from refgrad.jaxpr.versions import is_rule, nondiff_argnums
@@ -143,6 +143,16 @@ class Subject:
     def arguments(self) -> list[str]:
         """The names of the differentiated leaves."""
         return [self.names[i] for i in self.floats]
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names of the positional arguments."""
+        return _names(self.f, self.args)
+
+    @functools.cached_property
+    def library(self) -> bool:
+        """True for a function of JAX's own: it is its rule that is under check."""
+        return is_library(self.f)
 
     @functools.cached_property
     def title(self) -> str:

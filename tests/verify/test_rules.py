@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from refgrad.jaxpr.programs import equations
 from refgrad.jaxpr.rules import rule_of
+from refgrad.verify import blame, check, widen
 from refgrad.verify.rules import remaining_rules, without_rules
 from tests.verify.scenes import SCENES, X, mesh, rule, trips
 
@@ -260,3 +262,44 @@ def test_where_a_backward_stands():
         assert calls and all(rule.location.endswith(line) for rule in calls)
     (called,) = filter(None, map(rule_of, jax.make_jaxpr(jvp_rule(jnp.sin, jnp.cos))(X).eqns))
     assert "(op_jvp)" in called.location
+
+
+def mapped(f):
+    """`f` with a rule of its own for `vmap`."""
+    op = jax.custom_batching.custom_vmap(f)
+    op.def_vmap(lambda size, batched, *xs: (jax.vmap(f, [0 if b else None for b in batched])(*xs), True))
+    return op
+
+
+SHELLS = {
+    "custom_vmap": mapped,
+    "composite": lambda f: lax.composite(f, "somebody.function"),
+    "named_call": lambda f: jax.named_call(f, name="part"),
+    "checkpoint": jax.checkpoint,
+    "optimization_barrier": lambda f: lambda x: lax.optimization_barrier(f(x)),
+    "checkpoint_name": lambda f: lambda x: checkpoint_name(f(x), "y"),
+}
+
+
+@pytest.mark.parametrize("scene", ["bare", "vmap", "scan", "jit, scan, checkpoint, vmap"])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_shells_that_jax_cannot_differentiate(shell, scene):
+    """Inside the forward of a rule, and around one; in float64 as well."""
+    if shell == "composite" and scene != "bare":
+        pytest.skip("JAX itself cannot batch it")
+    for op in (rule(SHELLS[shell](jnp.sin), lambda x: 7 + 0 * x), SHELLS[shell](WRONG)):
+        f = SCENES[scene](op)
+        expected = jax.grad(total(SCENES[scene](jnp.sin)))(X)
+        np.testing.assert_allclose(jax.grad(without_rules(total(f)))(X), expected, rtol=2e-6)
+        wide = widen(total(f), X)
+        with jax.enable_x64(True):
+            np.testing.assert_allclose(jax.grad(wide)(*wide.args), expected, rtol=2e-6)
+
+
+def test_a_shell_keeps_its_second_order(monkeypatch):
+    monkeypatch.setattr("refgrad.verify.exact_oracle.BUDGET", 1)
+    op = rule(mapped(lambda x: jnp.sin(x) * x), lambda x: jnp.cos(x) * x + jnp.sin(x))
+    report = check(op, X, draws=1, properties=["accuracy", "second_order"])
+    assert report.facts["truth"].startswith("autodiff of the plain forward") and report.ok
+    assert any(row.property == "forward over reverse" and row.error is not None for row in report.rows)
+    assert blame(op, X).ok

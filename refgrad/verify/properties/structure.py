@@ -14,6 +14,7 @@ import numpy as np
 
 from refgrad.jaxpr.avals import explicit_sharding
 from refgrad.jaxpr.hiprim import JVP
+from refgrad.verify.advice import WAYS, foreign_type, on_arguments
 from refgrad.verify.case import Case
 from refgrad.verify.numbers import difference, to_wide
 from refgrad.verify.oracle import first_line
@@ -33,7 +34,12 @@ def broken(case: Case) -> list[Row]:
 
     Raises what `f` itself raises, and TypeError where `f` holds no rule and has no reverse mode of its own.
     """
-    own = (case.diff, case.rest, case.cotangent(0))
+    try:
+        own = (case.diff, case.rest, case.cotangent(0))
+    except Exception as error:  # whatever the function itself raises when it is traced
+        if advice := on_arguments(case.subject, error):
+            raise TypeError(f"{case.subject.call}: {advice}") from error
+        raise
     try:
         case.rule(*own)
     except Exception as error:  # whatever a rule, or JAX on its behalf, raises
@@ -109,7 +115,11 @@ def explain(error: Exception) -> str:
             "a tracer leaks: the rule closes over a differentiated value, or uses one stored when it was traced before"
             "; pass it as an argument instead"
         )
-    trees = re.search(r"got bwd output structure (.*?) for primal input structure (.*?)[.,] ?", text)
+    if foreign := foreign_type(text):
+        return f"JAX takes arrays only, and _fwd keeps a {foreign} among its residuals: close over it, or {WAYS}"
+    trees = re.search(
+        r"got bwd output structure PyTreeDef\((.*?)\) for primal input structure PyTreeDef\((.*?)\)\.", text
+    )
     if trees:
         return f"_bwd must return one cotangent per argument, a tuple like {trees[2]}, but returns {trees[1]}"
     number = re.search(r"bwd rule .*? must produce a tuple (?:of length .*?)?but got (?:<class )?(.*?)[>.]*$", text)

@@ -30,17 +30,21 @@ def norm_with_a_floor(x):
 
 
 def normalised(x):
+    """Vectors of length one, shorter ones than ¼ in proportion."""
     square = total(x * x)
-    return x / jnp.sqrt(jnp.where(square == 0, 1, square))
+    return x / jnp.maximum(jnp.sqrt(jnp.where(square == 0, 1, square)), 0.25) * jnp.where(square == 0, 4, 1)
 
 
 def normalised_slope(guard):
     def bwd(args, g):
         (x,) = args
-        square = total(x * x)
-        square = jnp.where(square == 0, 1, square) if guard else square
-        y = x / jnp.sqrt(square)
-        return (g - y * total(g * y)) / jnp.sqrt(square)
+        size = jnp.sqrt(total(x * x))
+        y = x / (jnp.where(size == 0, 1, size) if guard else size)
+        return (
+            jnp.where(size > 0.25, g - y * total(g * y), g) / jnp.maximum(size, 0.25)
+            if guard
+            else (g - jnp.minimum(jnp.floor(4 * size), 1) * y * total(g * y)) / jnp.maximum(size, 0.25)
+        )
 
     return bwd
 
@@ -89,7 +93,7 @@ def first_tie(args, g):
 
 def every_tie(args, g):
     (x,) = args
-    return g[:, None] * (x == largest(x)[:, None])
+    return g[:, None] * (x == largest(x)[:, None]).astype(x.dtype)
 
 
 def standardised(x, axis=-1):
@@ -244,7 +248,9 @@ FAMILIES = [
         right={"ties split": split_ties, "the first of a tie": first_tie},
         wrong={
             "all of g to every tie": every_tie,
-            "0 to a tie": lambda args, g: every_tie(args, g) * (total(every_tie(args, g) != 0) == 1),
+            "0 to a tie": lambda args, g: jnp.where(
+                total((every_tie(args, g) != 0).astype(g.dtype)) == 1, every_tie(args, g), 0
+            ),
         },
         dtypes=ALL,
     ),
@@ -326,10 +332,14 @@ FAMILIES = [
         right={
             "guarded": lambda args, g: (
                 g[:, None] * jnp.where(args[0] > 0, jnp.log(jnp.where(args[0] > 0, args[0], 1) / args[1]) + 1, 0),
-                -g[:, None] * jnp.where(args[0] > 0, args[0], 0) / args[1],
+                -g[:, None] * jnp.where(args[0] > 0, args[0] / jnp.where(args[0] > 0, args[1], 1), 0),
             )
         },
         wrong={
+            "0/0 at p = q = 0": lambda args, g: (
+                g[:, None] * jnp.where(args[0] > 0, jnp.log(jnp.where(args[0] > 0, args[0], 1) / args[1]) + 1, 0),
+                -g[:, None] * jnp.where(args[0] > 0, args[0], 0) / args[1],
+            ),
             "no + 1": lambda args, g: (g[:, None] * jnp.log(args[0] / args[1]), -g[:, None] * args[0] / args[1]),
             "−p/q for p < 0, too": lambda args, g: (
                 g[:, None] * jnp.where(args[0] > 0, jnp.log(jnp.where(args[0] > 0, args[0], 1) / args[1]) + 1, 0),
@@ -347,7 +357,7 @@ FAMILIES = [
                 -g[:, None] * jnp.where(args[0] >= 0, jnp.log(jnp.maximum(args[0], 0)) + 1, 0)
             )
         },
-        wrong={"a mask times −∞": lambda args, g: -g[:, None] * (args[0] > 0) * (jnp.log(args[0]) + 1)},
+        wrong={"a mask times −∞": lambda args, g: -g[:, None] * (args[0] > 0).astype(g.dtype) * (jnp.log(args[0]) + 1)},
     ),
     Family(
         "mean",

@@ -146,7 +146,9 @@ FAMILIES = [
         right={"αeˣ": lambda args, g: g * jnp.where(args[0] > 0, 1, 0.5 * jnp.exp(jnp.minimum(args[0], 0)))},
         wrong={
             "value + 1, as if α were 1": lambda args, g: g * jnp.where(args[0] > 0, 1, elu(args[0]) + 1),
-            "0 times an overflow": lambda args, g: g * ((args[0] > 0) + (args[0] <= 0) * 0.5 * jnp.exp(args[0])),
+            "0 times an overflow": lambda args, g: (
+                g * jnp.where(args[0] > 0, 1, 0) + g * jnp.where(args[0] > 0, 0, 1) * 0.5 * jnp.exp(args[0])
+            ),
         },
         dtypes=WIDE,
     ),
@@ -167,7 +169,6 @@ FAMILIES = [
             "0/0 at 0": lambda args, g: g * (jnp.cos(args[0]) - jnp.sin(args[0]) / args[0]) / args[0],
             "1 at 0": lambda args, g: g * jnp.where(args[0] == 0, 1, sinc_slope(args[0])),
         },
-        dtypes=WIDE,
     ),
     Family(
         "expm1(x)/x",
@@ -175,9 +176,17 @@ FAMILIES = [
         (positive(3),),
         right={"a series near 0": lambda args, g: g * expm1_over_slope(args[0])},
         wrong={
-            "a difference that cancels": lambda args, g: (
-                g * jnp.where(args[0] == 0, 0.5, (jnp.exp(args[0]) - expm1_over(args[0])) / args[0])
-            )
+            "0/0 at 0": lambda args, g: g * (jnp.exp(args[0]) - jnp.expm1(args[0]) / args[0]) / args[0],
+        },
+        dtypes=WIDE,
+    ),
+    Family(
+        "versine",
+        lambda x: 2 * jnp.sin(0.5 * x) ** 2,
+        (positive(3),),
+        right={"sin": lambda args, g: g * jnp.sin(args[0])},
+        wrong={
+            "√(1 − cos²): cancels near 0": lambda args, g: g * jnp.sqrt(1 - jnp.cos(args[0]) ** 2) * jnp.sign(args[0])
         },
         dtypes=WIDE,
     ),
@@ -207,7 +216,7 @@ FAMILIES = [
                 g * jnp.where(args[0] > 0, 0.5 / jnp.sqrt(jnp.where(args[0] > 0, args[0], 1)), 0)
             )
         },
-        wrong={"a mask times ∞": lambda args, g: g * (args[0] > 0) * 0.5 / jnp.sqrt(args[0])},
+        wrong={"a mask times ∞": lambda args, g: g * (args[0] > 0).astype(g.dtype) * 0.5 / jnp.sqrt(args[0])},
         dtypes=WIDE,
     ),
     Family(
