@@ -95,9 +95,14 @@ class Outcome:
             yield table(["rule", "where", "calls", *shown], rows)
 
     def _notes(self) -> Iterator[str]:
+        """Yield a line per rule and reason for what was not checked in full."""
+        groups: dict[tuple[str, str, str], list[Verdict]] = {}
         for v in self.verdicts:
             if v.note and v.status != WRONG:
-                yield _cut(f"{v.status}: {_cut(v.title, 40)}: {v.note}", WIDTH)
+                groups.setdefault((v.status, v.rule, v.note), []).append(v)
+        for (status, rule, note), group in groups.items():
+            what = _cut(group[0].title, 40) if len(group) == 1 else f"{rule} at {len(group)} signatures"
+            yield _cut(f"{status}: {what}: {note}", WIDTH)
 
 
 class Seen(Sequence[Call]):

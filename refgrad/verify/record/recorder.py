@@ -20,7 +20,7 @@ from refgrad.jaxpr.versions import nondiff_argnums
 from refgrad.verify.record.call import Call, Key
 from refgrad.verify.record.identity import STATIC, Identity, closes_over_tracers, identify, static
 from refgrad.verify.record.outcome import Seen
-from refgrad.verify.record.tap import tap
+from refgrad.verify.record.tap import allow_transposition, tap
 
 VARIANTS = 16  # rules of one place in the source that are told apart by what they close over
 SHORTCUTS = 1_000  # signatures of one rule that are found again without a text of them
@@ -63,13 +63,12 @@ class Recorder:
 
     @contextlib.contextmanager
     def patched(self) -> Iterator[None]:
-        """Patch the rules' classes, and the functions whose traces are left alone."""
+        """Patch the rules' classes, and `jax.export.export`, whose traces are left alone."""
+        allow_transposition()
         with contextlib.ExitStack() as stack:
             for owner in filter(None, (jax.custom_vjp, jax.custom_jvp, HiPrim)):
                 stack.enter_context(_attribute(owner, "__call__", self._seeing(owner.__call__)))
             stack.enter_context(_attribute(jax.export, "export", self._exporting(jax.export.export)))
-            # a callback cannot be transposed
-            stack.enter_context(_attribute(jax, "linear_transpose", self._untapped(jax.linear_transpose)))
             yield
 
     def settle(self) -> None:

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.experimental import hijax
+from jax.extend.core import jaxpr_as_fun
 
 from refgrad.jaxpr.programs import equations
 from refgrad.verify import record
 from refgrad.verify.record import recorder
+from refgrad.verify.record.tap import tap
 from tests.verify.scenes import SCENES, X, rule
 
 SINE = rule(jnp.sin, jnp.cos)
@@ -139,6 +141,23 @@ def test_a_signature_first_met_abstractly(abstract):
         assert seen[0].args is None
         f(X)
     np.testing.assert_array_equal(seen[0].args[0], X)
+
+
+def test_a_program_with_a_callback_inside_is_transposed():
+    """Linear solvers trace an operator first, and transpose it later."""
+    with record():
+        traced = jax.make_jaxpr(lambda y: (tap(lambda *_: None, [y]), 2 * y)[1])(X)
+        assert callbacks(jaxpr_as_fun(traced))
+        (transposed,) = jax.linear_transpose(lambda y: jaxpr_as_fun(traced)(y)[0], X)(X)
+    np.testing.assert_allclose(transposed, 2 * X)
+
+
+def test_what_cannot_be_transposed_still_raises():
+    double = jax.custom_batching.custom_vmap(lambda y: 2 * y)
+    double.def_vmap(lambda size, batched, y: (2 * y, batched[0]))
+    for f in (double, lax.stop_gradient):
+        with record(), pytest.raises(NotImplementedError, match="Transpose rule"):
+            jax.linear_transpose(lambda y, f=f: f(y), X)(X)
 
 
 def test_a_signature_that_never_runs_is_counted_apart():
@@ -298,7 +317,9 @@ def test_a_budget_goes_round_the_rules():
         for shape in (2, 3):
             SINE(jnp.ones(shape))
         WRONG(X)
-    verdicts = seen.check(seconds=1e-9).verdicts
+    outcome = seen.check(seconds=1e-9)
+    assert "not checked: op at 2 signatures: the budget was used up" in str(outcome)
+    verdicts = outcome.verdicts
     assert [v.rule for v in verdicts] == ["op", "wrong", "op"]
     assert all(v.note == "the budget was used up" for v in verdicts[1:])
 
