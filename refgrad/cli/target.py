@@ -1,5 +1,6 @@
 """A user's own function and its arguments, as the command line names them: `path/to/module.py:function`, `f32[4,8]`."""
 
+import ast
 import difflib
 import importlib.util
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from refgrad.verify import arguments as described
+from refgrad.verify import intents
 
 
 def load(target: str) -> Callable[..., Any]:
@@ -29,6 +31,48 @@ def load(target: str) -> Callable[..., Any]:
     if not callable(found):
         raise ValueError(f"{target} is {type(found).__name__} {found!r:.60}, but must be a function")
     return found
+
+
+def keywords(text: str | None) -> dict[str, Any]:
+    """Keyword arguments as text: `train=True scale=f32[4]`, separated by blanks."""
+    found: dict[str, Any] = {}
+    for piece in described.pieces(text or ""):
+        name, equals, value = piece.partition("=")
+        if not (equals and name.isidentifier()):
+            raise ValueError(f"--kwargs: {piece!r} must be name=value, such as train=True or scale=f32[4]")
+        (found[name],) = described.values(arguments(value), seed=1 + len(found))
+    return found
+
+
+def positions(text: str | None) -> tuple[int, ...] | None:
+    """Positions as text: `0,2`."""
+    if text is None:
+        return None
+    try:
+        return tuple(map(int, text.split(",")))
+    except ValueError:
+        raise ValueError(f"--argnums {text}: write positions such as 0 or 0,2") from None
+
+
+def intent(text: str | None) -> intents.Intent | None:
+    """An intention as it is written in Python: `straight_through`, `clip(-1, 1)`."""
+    if text is None:
+        return None
+    name, _, given = text.partition("(")
+    known = ("straight_through", "stop", "clip", "reversal", "finite")
+    try:
+        if name not in known:
+            raise ValueError
+        made = getattr(intents, name)
+        made = made(*ast.literal_eval(f"({given.removesuffix(')')},)")) if given else made
+        if not isinstance(made, intents.Intent):
+            raise ValueError
+        return made
+    except (ValueError, SyntaxError, TypeError) as error:
+        why = f": {error}" if str(error) else ""
+        raise ValueError(
+            f'--intent {text}{why}: write straight_through, stop, "clip(-1, 1)", "reversal(0.1)" or "finite(1e6)"'
+        ) from None
 
 
 def _module(path: Path) -> Any:

@@ -33,6 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--args", metavar='"f32[4,8] …"', help="its arguments; a dimension may have a name")
     parser.add_argument("--no-sweep", action="store_true", help="try no special values and no other sizes of them")
     parser.add_argument("--sweep", metavar="VARIANT", help='try this variant alone, such as "x: zeros"')
+    parser.add_argument("--kwargs", metavar='"train=True …"', help="its keyword arguments: arrays or literals")
+    parser.add_argument("--argnums", metavar="I,J", help="the positions to differentiate, instead of all")
+    parser.add_argument("--tolerance", type=float, metavar="R", help="relative error up to which the rule is right")
+    parser.add_argument("--intent", metavar="NAME", help='what the rule means: straight_through, "clip(-1, 1)", …')
+    parser.add_argument("--reference", metavar="module.py:function", help="a function with the gradient that is meant")
+    parser.add_argument("--reference-vjp", metavar="module.py:function", help="one that returns the meant cotangents")
+    parser.add_argument("--seconds", type=float, metavar="S", help="budget: the most telling properties run first")
     parser.add_argument(
         "--rules", choices=("document", "fused"), default="document", help="check these rules and the model under them"
     )
@@ -52,6 +59,8 @@ def run(options: argparse.Namespace) -> int:
         return _proofs(options)
     if options.args is not None:
         raise ValueError("--args are the arguments of path/to/module.py:function: name it first")
+    if given := [name for name in OWN if getattr(options, name) is not None]:
+        raise ValueError(f"--{given[0].replace('_', '-')} is for path/to/module.py:function: name it first")
     config, sizes = load(options.config, options.set)
     _known(options.op or (), TABLE)
     where = device(options.device)
@@ -74,6 +83,10 @@ def run(options: argparse.Namespace) -> int:
     return 0 if ok else 1
 
 
+# The options that say how a function of the user's is checked.
+OWN = ("kwargs", "argnums", "tolerance", "intent", "reference", "reference_vjp", "seconds", "sweep")
+
+
 def _user_function(options: argparse.Namespace) -> int:
     """Every property of the rules inside a function of the user's, at random arguments of the types given."""
     for option in ("config", "set", "op", "dtype"):
@@ -81,6 +94,8 @@ def _user_function(options: argparse.Namespace) -> int:
             raise ValueError(f"--{option} is for the embedded model: leave it out when a function is named")
     if options.args is None:
         raise ValueError(f'{options.target} needs --args, such as --args "f32[4,8] f32[8]"')
+    if options.prove and (given := [name for name in OWN if getattr(options, name) is not None]):
+        raise ValueError(f"--{given[0].replace('_', '-')} has no meaning with --prove: a proof knows no exceptions")
     function = target.load(options.target)
     with jax.default_device(device(options.device)):
         report = _proof(function, options.args) if options.prove else _checked(function, options)
@@ -100,13 +115,26 @@ def _checked(function: Callable, options: argparse.Namespace) -> verify.Report:
     """The check, swept unless that is declined; its failures are repeated by the commands in it."""
     target.arguments(sized(options.args, dict.fromkeys(target.dimensions(options.args), 1)))
     given = (options.args,) if is_text(options.args) else values(target.arguments(options.args), seed=0)
-    report = verify.check(function, *given, sweep=options.sweep or not options.no_sweep)
+    report = verify.check(
+        function,
+        *given,
+        kwargs=target.keywords(options.kwargs),
+        argnums=target.positions(options.argnums),
+        tolerance=options.tolerance,
+        intent=target.intent(options.intent),
+        reference=options.reference and target.load(options.reference),
+        reference_vjp=options.reference_vjp and target.load(options.reference_vjp),
+        seconds=options.seconds,
+        sweep=options.sweep or not options.no_sweep,
+    )
     return dataclasses.replace(report, replays=tuple(_command(options, variant) for variant in report.variants))
 
 
 def _command(options: argparse.Namespace, variant: str) -> str:
     args = ["--args", variant] if is_text(variant) else ["--args", options.args, "--sweep", variant]
-    return shlex.join(["refgrad", "verify", options.target, *args])
+    kept = {name: getattr(options, name) for name in OWN if name not in ("seconds", "sweep")}
+    more = [f"--{name.replace('_', '-')}={value}" for name, value in kept.items() if value is not None]
+    return shlex.join(["refgrad", "verify", options.target, *args, *more])
 
 
 def _proofs(options: argparse.Namespace) -> int:

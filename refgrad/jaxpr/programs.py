@@ -18,6 +18,7 @@ from refgrad.jaxpr.versions import opened
 ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
 ROOMS = os.path.dirname(os.path.dirname(__file__))
 INSTRUMENTS = tuple(os.path.join(ROOMS, room) + os.sep for room in ("jaxpr", "verify", "cost"))
+STOP_GRADIENT = "stop_gradient"
 REMAT = "rematted_computation"  # the scope that JAX puts around what `jax.checkpoint` computes again
 
 
@@ -45,6 +46,11 @@ def inside(eqn: JaxprEqn) -> Iterator[JaxprEqn]:
     """Yield every equation of the programs that `eqn` holds."""
     for program in programs_in(eqn):
         yield from equations(program)
+
+
+def has_primitive(program: ClosedJaxpr | Jaxpr, name: str) -> bool:
+    """Return True where a program binds the primitive, at any depth."""
+    return any(eqn.primitive.name == name for eqn in equations(program))
 
 
 def directly_inside(eqn: JaxprEqn) -> Iterator[JaxprEqn]:

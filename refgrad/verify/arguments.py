@@ -43,20 +43,20 @@ def arguments(text: str) -> tuple[Any, ...]:
     """
     if names := dimensions(text):
         raise ValueError(f"{text!r} names dimensions without a size: {', '.join(names)}")
-    return tuple(map(_argument, _pieces(text)))
+    return tuple(map(_argument, pieces(text)))
 
 
 def dimensions(text: str) -> tuple[str, ...]:
     """Return the names of the dimensions, in order of appearance. Raises ValueError as `arguments` does."""
     names = dict.fromkeys(
-        size for piece in _pieces(text) for size in _sizes(piece, _ARRAY.fullmatch(piece)) if not size.isdigit()
+        size for piece in pieces(text) for size in _sizes(piece, _ARRAY.fullmatch(piece)) if not size.isdigit()
     )
     return tuple(names)
 
 
 def sized(text: str, sizes: Mapping[str, int]) -> str:
     """Return the text with the named dimensions replaced by their sizes."""
-    return " ".join(_sized(piece, _ARRAY.fullmatch(piece), sizes) for piece in _pieces(text))
+    return " ".join(_sized(piece, _ARRAY.fullmatch(piece), sizes) for piece in pieces(text))
 
 
 def is_text(value: Any) -> bool:
@@ -64,7 +64,7 @@ def is_text(value: Any) -> bool:
     if not isinstance(value, str):
         return False
     try:
-        return any(map(_ARRAY.fullmatch, _pieces(value)))
+        return any(map(_ARRAY.fullmatch, pieces(value)))
     except ValueError:
         return False
 
@@ -80,7 +80,7 @@ def values(specs: Sequence[Any], seed: int) -> tuple[Any, ...]:
 
 def types(text: str) -> contextlib.AbstractContextManager:
     """The setting of 64-bit types under which arrays have the types that the text names."""
-    wide = needs_x64(arguments(sized(text, dict.fromkeys(dimensions(text), 0))))
+    wide = needs_x64(arguments(sized(text, dict.fromkeys(dimensions(text), 1))))
     return jax.enable_x64(True) if wide else contextlib.nullcontext()
 
 
@@ -90,8 +90,8 @@ def needs_x64(given: Sequence[Any]) -> bool:
     return any(str(getattr(value, "dtype", "")) in wide for value in given)
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """Split at blanks outside brackets and quotes."""
+def pieces(text: str) -> Iterator[str]:
+    """Split text at blanks outside brackets and quotes."""
     depth, quote, start = 0, "", 0
     for at, letter in enumerate(f"{text} "):
         if quote:

@@ -14,7 +14,7 @@ from refgrad._text import short_path
 from refgrad.jaxpr.authors import is_library
 from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.methods import is_hiprim, lacked
-from refgrad.jaxpr.programs import trace
+from refgrad.jaxpr.programs import STOP_GRADIENT, has_primitive, trace
 from refgrad.jaxpr.versions import is_rule
 from refgrad.verify.allowance import C, allowance, known_tolerance, reductions
 from refgrad.verify.calls import Call, Recorder, WholeCall
@@ -95,7 +95,7 @@ def blame(
     cotangents = lambda ys: _cotangents(ys, tree, program.out_avals, cotangent, seed)  # noqa: E731
     upstream = _upstream(calls, program, arrays, cotangents, library)
     judged = [
-        _judge(i, call, meaning, ct, tolerance or 0.0)
+        _judged(i, call, meaning, ct, tolerance or 0.0)
         for i, (call, meaning, ct) in enumerate(zip(calls, meanings, upstream, strict=True))
     ]
     rows = [row for row, _ in judged]
@@ -199,6 +199,15 @@ def _cotangents(values: Sequence, tree: Any, avals: Sequence, cotangent: Any, se
     return [jnp.asarray(c, y.dtype) for c, y in zip(floats, values, strict=True)]
 
 
+def _judged(index: int, call: Call, meaning: Meaning, cts: list, tolerance: float) -> tuple[Verdict, list[str]]:
+    """The verdict on one call: what `stop_gradient` returns may be constant, or may only save autodiff's memory."""
+    first = _judge(index, call, meaning, cts, tolerance)
+    if first[0].verdict != WRONG or meaning.held or not has_primitive(call.rule.forward, STOP_GRADIENT):
+        return first
+    again = _judge(index, call, dataclasses.replace(meaning, held=True), cts, tolerance)
+    return first if again[0].verdict == WRONG else again
+
+
 def _judge(index: int, call: Call, meaning: Meaning, cts: list, tolerance: float) -> tuple[Verdict, list[str]]:
     """The verdict on one call, and where its truth is limited."""
     eqn = call.eqn
@@ -213,6 +222,8 @@ def _judge(index: int, call: Call, meaning: Meaning, cts: list, tolerance: float
 
     if not any(np.any(to_wide(c)) for c in cts):
         return verdict("", 0.0, 0.0, SILENT), []
+    if not all(np.isfinite(to_wide(c)).all() for c in cts):  # from outside: whatever the rule makes of it says nothing
+        cts = [jnp.asarray(draw(generator(0, 13), c.shape, c.dtype)) for c in cts]
     ruled = pullback(call.ruled)
     try:
         outputs, cotangents = ruled(diff, rest, cts)
@@ -305,7 +316,7 @@ def _truth(meaning: Meaning, ruled: Callable, diff: list, rest: list, cts: list,
     plain, wide_cts = meaning.plain, [to_wide(c) for c in cts]
     if meaning.cotangents is not None:
         return _stated(plain, meaning.cotangents, ruled, diff, rest, cts)
-    exact = ExactOracle(plain, diff, rest, names, sweeps=1, stop_gradient=bool(meaning.name))
+    exact = ExactOracle(plain, diff, rest, names, sweeps=1, stop_gradient=meaning.held)
     if (leaves := exact.outputs_and_gradient(wide_cts)) is not None:
         return Truth(leaves, _lengths(plain, ruled, diff, rest, cts), [], exact)
     try:

@@ -84,10 +84,11 @@ class Case:
         self.meant = meaning.cotangents
         self.referred = meaning.name  # what stands in for the plain forward
         self.bound = meaning.bound  # of a slope that is finite on purpose
+        self.lanes: dict[tuple[bool, bool], Lane] = {}
 
     def variant(self, f: Callable) -> "Case":
         """The same case for a function that differs in its rule alone: truth and autodiff are shared."""
-        names = ["outputs", "own", "lane", "autodiff", "allowed", "allowed_wide"]
+        names = ["outputs", "held", "own", "lane", "autodiff", "allowed", "allowed_wide"]
         if self.own.exact.whole:  # else they depend on where the rule differs from the truth
             names.append("points")
         shared = {name: getattr(self, name) for name in names}
@@ -116,7 +117,7 @@ class Case:
         own = lane if self.one_trace else self.own.at(other.subject, operations)
         if lane is None or own is None:
             return None
-        other.lane, other.own = lane, own
+        other.lane, other.own, other.lanes = lane, own, {}
         other.exact_alone = True
         return other
 
@@ -219,8 +220,33 @@ class Case:
         """The same by autodiff of the plain forward; None where it has no reverse mode."""
         return jax.jit(pullback(self.plain)) if self.lane.oracle.program else None
 
-    def _lane(self, own: bool) -> Lane:
-        return Lane(self.plain, self.subject, self.drawn, self.draws, self.seed, own, self.referred, self.meant)
+    def _lane(self, own: bool, held: bool | None = None) -> Lane:
+        held = self.held if held is None else held
+        if (own, held) not in self.lanes:
+            given = self.plain, self.subject, self.drawn, self.draws, self.seed
+            self.lanes[own, held] = Lane(*given, own, self.referred, held, self.meant)
+        return self.lanes[own, held]
+
+    @functools.cached_property
+    def held(self) -> bool:
+        """True where truth holds constant what `stop_gradient` returns, as autodiff does.
+
+        In the forward of a rule `stop_gradient` may only save autodiff's memory: if the rule differentiates through it,
+        so does the truth.
+        """
+        if self.referred:
+            return True
+        free = self._lane(self.narrow, held=False)
+        if not free.stops:
+            return False
+        if not free.exact.whole:
+            return True
+        got = _host(self.rule(self.diff, self.rest, self.cotangent(0))[1])
+        apart = [
+            max(difference(g, t, np.isnan(t)).error for g, t in zip(got, lane.drawn_truth(0, self.diff), strict=True))
+            for lane in (free, self._lane(self.narrow, held=True))
+        ]
+        return apart[1] < apart[0]
 
     @functools.cached_property
     def own(self) -> Lane:

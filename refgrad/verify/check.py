@@ -190,6 +190,8 @@ def _facts(case: Case) -> dict[str, str]:
         "device": f"{device.device_kind} × {jax.device_count()}"
         + ("" if jax.device_count() > 1 else ": shard_map is not looked at, which takes two"),
     }
+    if case.held and not case.referred:
+        facts["held constant"] = "what stop_gradient returns, as autodiff does"
     if case.tolerance:
         facts["tolerance"] = f"{case.tolerance:g} in every comparison"
     if case.jitted and case.limits:

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 from refgrad.jaxpr.calls import has_unknown_trips
+from refgrad.jaxpr.programs import STOP_GRADIENT, has_primitive
 from refgrad.verify import oracle as oracles
 from refgrad.verify.exact_oracle import ExactOracle
 from refgrad.verify.intents import Pull
@@ -29,7 +30,8 @@ class Lane:
     draws: int
     seed: int
     own: bool  # traced at the given dtypes, else at float64
-    referred: str = ""  # what `plain` is where it is a reference, whose `stop_gradient` counts
+    referred: str = ""  # what `plain` is where it is a reference
+    held: bool = False  # whether what `stop_gradient` returns is constant
     meant: Pull | None = None  # the cotangents that the user says are meant
     truths: dict[int, Leaves] = dataclasses.field(default_factory=dict)
 
@@ -44,8 +46,8 @@ class Lane:
         """Exact arithmetic, tried at the given arguments."""
         if self.meant is not None:
             return ExactOracle.unavailable("the cotangents are given")
-        given, referred = (self.subject.diff, self.subject.rest, self.subject.arguments), bool(self.referred)
-        exact = ExactOracle(self.plain, *given, sweeps=self.draws, stop_gradient=referred, wide=not self.own)
+        given = self.subject.diff, self.subject.rest, self.subject.arguments
+        exact = ExactOracle(self.plain, *given, sweeps=self.draws, stop_gradient=self.held, wide=not self.own)
         if exact.whole:
             self._try(exact)
         return exact
@@ -67,6 +69,11 @@ class Lane:
         if self.referred:
             found.kind = found.kind.replace("the plain forward", self.referred)
         return found
+
+    @property
+    def stops(self) -> bool:
+        """True where the function calls `stop_gradient`."""
+        return self.exact.truth is not None and has_primitive(self.exact.truth.program, STOP_GRADIENT)
 
     @property
     def entries(self) -> bool:

@@ -20,6 +20,7 @@ class Meaning:
     cotangents: Pull | None = None
     name: str = ""  # what stands in for the plain forward, empty where nothing does
     bound: float | None = None
+    held: bool = False  # whether what `stop_gradient` returns is constant, as it is in a reference
 
     @classmethod
     def of(
@@ -40,7 +41,7 @@ class Meaning:
             way = "intents.straight_through, stop, clip(lo, hi), reversal(scale) or finite(bound)"
             raise ValueError(f"intent is {intent!r}, but must be a value of refgrad.verify.intents: {way}")
         plain = without_rules(subject.flat(reference), jvp=True, library=subject.library and reference is None)
-        meaning = cls(plain, name="the reference" if reference else "")
+        meaning = cls(plain, name="the reference" if reference else "", held=reference is not None)
         if reference_vjp is not None:
             pull = functools.partial(_given, subject, reference_vjp)
             return dataclasses.replace(meaning, cotangents=pull, name="the cotangents given as reference_vjp")
@@ -55,7 +56,7 @@ class Meaning:
         pull = intent.cotangents(self.plain) if intent.cotangents else None
         what = "cotangents" if pull else "reference" if intent.reference else ""
         name = f"the {what} of intent={intent}" if what else ""
-        return Meaning(plain, pull, name, intent.bound)
+        return Meaning(plain, pull, name, intent.bound, held=bool(name))
 
 
 def _given(subject: Subject, reference_vjp: Callable, diff: Sequence, rest: Sequence, cts: Sequence) -> list:

@@ -5,6 +5,7 @@ slope or any value between, at the end of the domain the slope from inside. Wher
 is not decided, there is nothing to compare with, and the row says so.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -148,7 +149,8 @@ class Points:
             more = f", and at {len(places) - 1} more entries" if len(places) > 1 else ""
             note = self._note(i, at, outside=bool(wrong)) + more
             rows.append(Row("points", name, FAIL if wrong else WORDS[verdict], at, got[at].item(), note=note))
-        return rows + [row for total in self.totals if total.leaf == i for row in _unequal(total, name, got, scale)]
+        unequal = (row for total in self.totals if total.leaf == i for row in _unequal(total, name, got, scale))
+        return [*rows, *itertools.islice(unequal, 1)]
 
     def _is_steep(self, entries: list[Entry] | None) -> bool:
         """True where the slope is not finite, or beyond the bound that is meant."""

@@ -143,7 +143,8 @@ class Report:
         first = {cause: next(row for row in rows if row.cause == cause) for cause in {r.cause for r in rows} if cause}
         shown = [row for row in rows if not row.cause or row is first[row.cause]]
         folded = [row.property for row in rows if row.cause and row is not first[row.cause]]
-        lines.append(_table(_glance(shown)) if rows is self.rows else _table(shown))
+        if shown:
+            lines.append(_table(_glance(shown)) if rows is self.rows else _table(shown))
         if folded:
             lines.append(wrapped(f"{len(folded)} rows that follow are folded: {', '.join(dict.fromkeys(folded))}"))
         return lines

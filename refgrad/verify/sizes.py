@@ -38,7 +38,7 @@ def described(
         return check(f, *drawn, **settings, seed=seed, seconds=clock.left)
 
     with arguments.types(text):
-        given = base(f, text, seed)
+        given = base(f, text, settings["kwargs"], seed)
         report = run(arguments.sized(text, given), settings)
         rows, left_out, where, facts = [*report.rows], [*report.left_out], [*report.where], {**report.facts}
         tried, refused = 0, {}
@@ -47,7 +47,7 @@ def described(
             variant = arguments.sized(text, sizes)
             if clock.over:
                 left_out.append(f"sizes {shown(sizes)}")
-            elif why := refusal(f, variant, seed):
+            elif why := refusal(f, variant, settings["kwargs"], seed):
                 refused.setdefault(why, []).append(shown(sizes))
             else:
                 tried += 1
@@ -69,20 +69,21 @@ def replays(f: Callable, rows: Sequence[Row], given: str, settings: Mapping[str,
     more += [f"seed={seed}"] if seed else []
     lines = []
     for variant in dict.fromkeys(row.variant for row in rows if row.variant):
-        own = [repr(variant)] if arguments.is_text(variant) else [given, f"sweep={variant!r}"]
+        sized = [repr(variant), f"draws={SIZED['draws']}"]
+        own = sized if arguments.is_text(variant) else [given, f"sweep={variant!r}"]
         name = name_of(f)
         lines.append(f"check({', '.join((name if name.isidentifier() else 'f', *own, *more))})")
     return tuple(lines)
 
 
-def base(f: Callable, text: str, seed: int) -> Sizes:
+def base(f: Callable, text: str, kwargs: Mapping[str, Any] | None, seed: int) -> Sizes:
     """Return sizes that `f` takes, all different if it can be. Raises what `f` raises at the first choice."""
     names = arguments.dimensions(text)
     choices = [dict(zip(names, itertools.cycle(sizes), strict=False)) for sizes in BASES]
     error = None
     for sizes in choices:
         try:
-            _run(f, arguments.sized(text, sizes), seed)
+            _run(f, arguments.sized(text, sizes), kwargs, seed)
         except Exception as refused:  # whatever a function raises at sizes that it does not take
             error = error or refused
         else:
@@ -101,17 +102,17 @@ def others(names: tuple[str, ...], given: Sizes) -> Iterator[Sizes]:
             yield sizes
 
 
-def refusal(f: Callable, text: str, seed: int) -> str:
+def refusal(f: Callable, text: str, kwargs: Mapping[str, Any] | None, seed: int) -> str:
     """Return the reason why `f` does not take these arguments, "" if it does."""
     try:
-        _run(f, text, seed)
+        _run(f, text, kwargs, seed)
     except Exception as error:  # as in `base`
         return first_line(error)
     return ""
 
 
-def _run(f: Callable, text: str, seed: int) -> Any:
-    subject = Subject.of(f, arguments.values(arguments.arguments(text), seed))
+def _run(f: Callable, text: str, kwargs: Mapping[str, Any] | None, seed: int) -> Any:
+    subject = Subject.of(f, arguments.values(arguments.arguments(text), seed), kwargs)
     return jax.eval_shape(subject.flat(), subject.diff, subject.rest)
 
 

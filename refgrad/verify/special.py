@@ -12,7 +12,7 @@ from refgrad.verify.numbers import to_wide
 from refgrad.verify.subject import Subject
 
 SIMPLE = (0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 3.0)
-HALF = 15  # greatest exponent of float16: its special magnitudes are nearer to 1
+HALF = 16  # greatest exponent of float16: its special magnitudes are nearer to 1
 MOST = 64  # variants of one function
 
 Edit = Callable[[np.ndarray, int], np.ndarray]  # of (entries in float64, greatest exponent of their dtype)
@@ -114,7 +114,7 @@ def changed(leaf: Any, edit: Edit) -> jax.Array:
     x = to_wide(leaf)
     exponent = int(jnp.finfo(leaf.dtype).maxexp) if is_float(leaf) else 0
     with np.errstate(all="ignore"):
-        parts = (x.real, x.imag) if np.iscomplexobj(x) else (x,)
+        parts = (np.real(x), np.imag(x)) if np.iscomplexobj(x) else (x,)
         x = sum(unit * edit(part, exponent) for unit, part in zip((1, 1j), parts, strict=False))
         x = np.asarray(x).astype(leaf.dtype)
     spread = isinstance(leaf, jax.Array) and len(leaf.devices()) > 1

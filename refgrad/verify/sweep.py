@@ -135,9 +135,10 @@ def _gradients(other: Case, values: Leaves) -> list[Row]:
     truth = _outputs(other)
     wide = other.rule_wide(other.diff, other.rest, other.drawn(0))[0] if other.narrow else values
     wrong = {row.argument for row in failed if row.property == "float64"}
+    flushed = any(_subnormal(to_wide(x)) for x in other.diff)
     kept = []
     for row in failed:
-        if row.property != "points" and row.argument in wrong:
+        if row.property != "points" and row.argument in wrong and not flushed:
             fault = _off(wide, truth) <= DIGITS or not np.isfinite(row.got or 0.0)
         else:
             fault = _off(values, truth) <= LARGEST and (row.property == "points" or _worse(other, row))

@@ -46,11 +46,11 @@ def totals(places: Sequence[Place], beside: Sequence[Leaves]) -> Iterator[Total]
     for i, at in places:
         for key in {(i,), (i, at[:-1])}:
             groups.setdefault(key, []).append(at)
-    for (i, *_), group in groups.items():
+    for i, group in dict.fromkeys((i, tuple(group)) for (i, *_), group in groups.items()):
         sums = [sum(leaves[i][at] for at in group) for leaves in beside]
         size = max((largest(leaves[i]) for leaves in beside), default=0.0)
         if len(group) > 1 and np.isfinite(sums).all() and max(sums) - min(sums) <= SAME * size:
-            yield Total(i, group, float(np.mean(sums)))
+            yield Total(i, list(group), float(np.mean(sums)))
 
 
 def _directions(sizes: Sequence[int]) -> Iterator[Leaves]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from refgrad import cost, verify
+from refgrad.cli import main
 from refgrad.cli.target import arguments, bind, load
 from refgrad.verify.arguments import DTYPES, needs_x64, values
 
@@ -130,3 +131,61 @@ def test_the_instruments_take_them():
 
 def test_64_bits_are_seen():
     assert needs_x64(arguments("f32[2] i64[3]")) and not needs_x64(arguments("f32[2] 3 c64[1]"))
+
+
+MEANT = """
+import jax, jax.numpy as jnp
+
+def rule(forward, backward):
+    f = jax.custom_vjp(forward)
+    f.defvjp(lambda *args: (forward(*args), args), backward)
+    return f
+
+quantized = rule(lambda x, w, scale=1.0: jnp.round(x * scale) @ w,
+                 lambda r, g: (g @ r[1].T * r[2], jnp.round(r[0] * r[2]).T @ g, jnp.zeros_like(r[2])))
+rounded = rule(lambda x: jnp.round(x), lambda r, g: (g,))
+identity = lambda x: x
+passed = lambda g, x: (g,)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "code"),
+    [
+        ("rounded", [], 1),
+        ("rounded", ["--intent", "straight_through"], 0),
+        ("rounded", ["--intent=reversal(1)"], 1),
+        ("rounded", ["--reference", "{}:identity"], 0),
+        ("rounded", ["--reference-vjp", "{}:passed"], 0),
+        ("rounded", ["--intent", "straight_through", "--seconds", "1e-9"], 1),
+        ("quantized", ["--args", "f32[3,4] f32[4,2]", "--kwargs", "scale=2.0", "--argnums", "1"], 0),
+    ],
+)
+def test_what_a_rule_means_can_be_said_in_the_shell(tmp_path, capsys, name, options, code):
+    file = tmp_path / "meant.py"
+    file.write_text(MEANT)
+    options = [option.format(file) for option in options]
+    assert main(["verify", f"{file}:{name}", "--args", "f32[3,4]", "--no-sweep", *options]) == code
+    out = capsys.readouterr().out
+    assert ("partial" in out) == ("--seconds" in options) and max(map(len, out.splitlines())) <= 100 + len(str(file))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--kwargs", "True"], "--kwargs: 'True' must be name=value"),
+        (["--argnums", "one"], "--argnums one: write positions such as 0 or 0,2"),
+        (["--argnums", "7"], "argnums holds 7, but there are 1 positional arguments"),
+        (["--intent", "clip"], "--intent clip"),
+        (["--intent", "clip(2, 1)"], "the first bound must not be above the second"),
+        (["--intent", "__import__('os')"], "write straight_through, stop"),
+        (["--tolerance", "7"], "tolerance is 7.0, but must be above 0 and below 1"),
+        (["--seconds", "0"], "seconds is 0.0, but must be above 0"),
+        (["--prove", "--tolerance", "1e-3"], "--tolerance has no meaning with --prove"),
+    ],
+)
+def test_bad_options_of_a_check_are_named(tmp_path, capsys, options, said):
+    file = tmp_path / "meant.py"
+    file.write_text(MEANT)
+    assert main(["verify", f"{file}:rounded", "--args", "f32[3,4]", *options]) == 2
+    assert said in capsys.readouterr().err

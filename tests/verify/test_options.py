@@ -177,3 +177,23 @@ def test_one_sentence_for_one_cause(backward, cause):
 def test_the_title_names_the_place():
     report = check(lambda x: ROUND(x), X, intent=intents.straight_through, **FIRST)
     assert report.subject.startswith("<lambda>(x: f32[3,4]) at ") and "test_options.py:" in report.subject
+
+
+def test_stop_gradient_states_an_intention_unless_the_rule_differentiates_through_it():
+    def loss(v, r):
+        return jnp.square(jax.lax.stop_gradient(r) - v)
+
+    v, r = X[0], X[1]
+    held = rule(loss, lambda s, g: (2 * g * (s[0] - s[1]), jnp.zeros_like(s[1])))
+    through = rule(loss, lambda s, g: (2 * g * (s[0] - s[1]), 2 * g * (s[1] - s[0])))
+    wrong = rule(loss, lambda s, g: (2 * g * (s[0] - s[1]), g * (s[1] - s[0])))
+    assert "held constant" in check(loss, v, r).facts and check(loss, v, r).ok
+    for f, right in ((held, True), (through, True), (wrong, False)):
+        assert check(f, v, r, **FIRST).ok == blame(f, v, r).ok == right
+
+
+def test_an_allowance_that_checks_nothing_is_not_called_ok():
+    sums = rule(lambda x: jnp.cumsum(x) ** 2, lambda r, g: (jnp.cumsum((2 * jnp.cumsum(r[0]) * g)[::-1])[::-1],))
+    report = check(sums, jnp.ones(1024, jnp.bfloat16), **FIRST)
+    (row,) = report.of("accuracy")
+    assert report.ok and row.verdict == "not decided" and "rounding alone may reach" in row.note

@@ -12,7 +12,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from refgrad.jaxpr.avals import dtype_of, shape_of
 from refgrad.jaxpr.calls import linear_system
-from refgrad.jaxpr.programs import line
+from refgrad.jaxpr.programs import STOP_GRADIENT, line
 from refgrad.jaxpr.unroll import Unrolled
 from refgrad.verify.exact.arrays import Array, concrete, full, move
 from refgrad.verify.exact.germ import ONE
@@ -58,7 +58,7 @@ class Evaluator(Unrolled):
         if (system := linear_system(eqn, values)) is not None:
             return self._solve(*system)
         self.budget.spend(eqn)
-        if name == "stop_gradient" and not self.stop_gradient:
+        if name == STOP_GRADIENT and not self.stop_gradient:
             out = values[0]
         elif name in TABLE or name in WITH_PROGRAMS:
             rule = TABLE[name] if name in TABLE else partial(WITH_PROGRAMS[name], self)

@@ -1,7 +1,6 @@
 """The name and place of a rule, and what tells it from another rule made by the same code."""
 
 import functools
-import os
 import types
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -9,13 +8,13 @@ from typing import Any, NamedTuple
 
 from jax.core import Tracer
 
+from refgrad.jaxpr.authors import author, is_jax, is_machinery
 from refgrad.jaxpr.hiprim import HI, JVP, VJP, is_own
-from refgrad.jaxpr.methods import JAX_FOLDER, backward, is_hiprim, locations
+from refgrad.jaxpr.methods import backward, is_hiprim, locations
 from refgrad.jaxpr.versions import parts_of
 
 LIMIT = 200  # parts of a rule that are looked at: a closure can reach a whole model
 WRAPPED = ("__wrapped__", "func", "fn", "fun")  # the attribute in which a callable object keeps what it wraps
-WRAPPERS = (JAX_FOLDER, os.sep + "equinox" + os.sep + "_ad.py")  # files whose functions wrap those of users
 EQUINOX_VJP = "filter_custom_vjp._defvjp.<locals>.fn_wrapped"
 STATIC = (bool, int, float, complex, str, bytes, type(None))
 
@@ -42,17 +41,17 @@ def identify(rule: Any) -> Identity | None:
         fun, fwd, bwd = parts_of(rule)[:3]
     else:
         fun, fwd, bwd = rule.fun, rule.jvp, None
-    reached = list(_reach([fun])), list(_reach([fwd, bwd]))
-    functions = [[x for x in part if isinstance(x, types.FunctionType)] for part in reached]
-    users = [[f for f in part if not any(w in f.__code__.co_filename for w in WRAPPERS)] for part in functions]
-    if not any(users):
+    forward, rules = author(fun), author(fwd, bwd)
+    written = forward if _is_users(forward) else rules
+    if written is None or not _is_users(written):
         return None
-    user = next(iter(users[0] or users[1]))
-    name = user.__name__ if users[0] else getattr(rule, "__name__", user.__name__)
-    parts = [x for part in reached for x in part]
-    variant = ", ".join(static(x) for x in parts if isinstance(x, (*STATIC, types.FunctionType)))
+    code = getattr(fun, "__code__", None)
+    wrapped = code is not None and is_machinery(code.co_filename)
+    name = written.co_name if wrapped else getattr(rule, "__name__", written.co_name)
+    reached = list(_reach((fun, fwd, bwd)))
+    variant = ", ".join(static(x) for x in reached if isinstance(x, (*STATIC, types.FunctionType)))
     argnum = 2 if is_vjp and getattr(fun, "__qualname__", "") == EQUINOX_VJP else None
-    return Identity(VJP if is_vjp else JVP, name, _place(user), variant, _traced(parts), argnum)
+    return Identity(VJP if is_vjp else JVP, name, _place(written), variant, _traced(reached), argnum)
 
 
 def closes_over_tracers(values: Iterable[Any]) -> bool:
@@ -65,7 +64,7 @@ def static(x: Any) -> str:
     if isinstance(x, STATIC):
         return repr(x)[:100]
     if isinstance(x, types.FunctionType):
-        return f"{x.__name__} ({_place(x)})"
+        return f"{x.__name__} ({_place(x.__code__)})"
     return getattr(x, "__name__", None) or type(x).__name__
 
 
@@ -73,8 +72,12 @@ def _traced(parts: Iterable[Any]) -> bool:
     return any(isinstance(x, Tracer) for x in parts)
 
 
-def _place(function: types.FunctionType) -> str:
-    return f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
+def _place(code: types.CodeType) -> str:
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def _is_users(code: types.CodeType | None) -> bool:
+    return code is not None and not is_jax(code.co_filename) and not is_machinery(code.co_filename)
 
 
 def _reach(roots: Iterable[Any]) -> Iterator[Any]:

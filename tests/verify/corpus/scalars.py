@@ -169,7 +169,6 @@ FAMILIES = [
             "0/0 at 0": lambda args, g: g * (jnp.cos(args[0]) - jnp.sin(args[0]) / args[0]) / args[0],
             "1 at 0": lambda args, g: g * jnp.where(args[0] == 0, 1, sinc_slope(args[0])),
         },
-        dtypes=WIDE,
     ),
     Family(
         "expm1(x)/x",

@@ -1,0 +1,74 @@
+"""All uses of one package, in the package's own environment: a line of JSON for each, appended as soon as it is done.
+
+python -m world.run PACKAGE FILE.jsonl [MUTANTS] [USES]
+"""
+
+import importlib
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from world.measure import measure
+from world.mutate import score
+from world.packages import PACKAGES
+from world.use import Use
+
+NEVER_DONE = "the process ended"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the uses of a package that its file does not hold yet."""
+    package, path = arguments[0], Path(arguments[1])
+    mutants, most = (int(n) for n in (*arguments[2:4], *("0", "0")[len(arguments[2:4]) :]))
+    module = importlib.import_module(f"world.{package}")
+    uses = module.USES[:most] if most else module.USES
+    names = [use.name for use in uses]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"{package}: two uses have the name {', '.join(sorted(twice))}")
+    done = {line["use"] for line in lines(path)}
+    facts = {"package": package, "version": metadata.version(PACKAGES[package][0]), "jax": jax.__version__}
+    warnings.simplefilter("ignore")
+    for use in uses:
+        if use.name not in done:
+            append(path, {"begun": use.name, **facts})
+            append(path, facts | one(use, mutants))
+            jax.clear_caches()
+    return 0
+
+
+def one(use: Use, mutants: int) -> dict[str, Any]:
+    """Return the result of one use, with the verdicts on at most so many mutants of each rule that it calls."""
+    result = measure(use)
+    if mutants and result["outcome"] in ("right", "meant to differ"):
+        result["mutants"] = score(use, mutants)
+    return result
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    """Return the results in a file; a use that was begun and has no result ended its process."""
+    if not path.exists():
+        return []
+    results: dict[str, dict[str, Any]] = {}
+    for line in map(json.loads, filter(str.strip, path.read_text().splitlines())):
+        if name := line.get("begun"):
+            facts = {key: line[key] for key in ("package", "version", "jax")}
+            results[name] = {**facts, "use": name, "expected": "", "outcome": "crashed", "found": NEVER_DONE, "why": ""}
+        else:
+            results[line["use"]] = line
+    return list(results.values())
+
+
+def append(path: Path, line: dict[str, Any]) -> None:
+    """Append a line to a file."""
+    with path.open("a") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
