@@ -435,40 +435,52 @@ class Case:
         return spread
 
     def rounding(self, i: int, autodiff: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        """The relative error of autodiff at each entry of leaf `i`, 0 where it is too large to be rounding."""
-        gap = errors(autodiff, truth)
+        """The relative error of autodiff at each entry of leaf `i`, 0 where it is too large to be rounding.
+
+        An entry that is small beside the function's own value may have no digits: there its last place counts.
+        """
+        gap, dtype = errors(autodiff, truth), self.diff[i].dtype
+        last = C * float(jax.numpy.finfo(dtype).eps) * self.own_scale[i] * max(1.0, largest(to_wide(self.diff[i])))
         with np.errstate(invalid="ignore"):
-            return np.where(gap <= LARGEST * np.abs(truth), gap, 0.0) / self.scale(i, truth, self.diff[i].dtype)
+            return np.where(gap <= np.maximum(LARGEST * np.abs(truth), last), gap, 0.0) / self.scale(i, truth, dtype)
 
     @functools.cached_property
     def rounding_wide(self) -> Leaves:
-        """The error of autodiff in float64 at each entry, where that is not the truth itself."""
-        truth = self.first_wide.truth
+        """The error of autodiff in float64 at each entry for the first draw."""
+        return self.errors_wide(self.first_wide.truth, self.diff, self.drawn(0))
+
+    def errors_wide(self, truth: Leaves, diff: Sequence, cts: Leaves) -> Leaves:
+        """The error of autodiff in float64 at each entry; 0 where it is itself the truth, or not finite."""
         if not self.lane.exact.whole or self.lane.oracle.program is None:
             return [np.zeros(t.shape) for t in truth]
-        found = self.lane.oracle.cotangents(self.diff, self.rest, self.drawn(0))
+        found = self.lane.oracle.cotangents(diff, self.rest, cts)
         gaps = [errors(f, t) for f, t in zip(found, truth, strict=True)]
         return [np.where(np.isfinite(g), g, 0.0) for g in gaps]
 
     @functools.cached_property
+    def near(self) -> list[tuple[list, Leaves]]:
+        """Neighbours of the arguments in float64, each with the truth there."""
+        rng = generator(self.seed, 3)
+        wide = [to_wide(x) for x in self.diff]
+        with jax.enable_x64(True):
+            neighbours = [[jitter(x, rng) for x in wide] for _ in range(NEIGHBOURS)]
+        return [(diff, self.lane.truth(diff, self.drawn(0))) for diff in neighbours]
+
+    @functools.cached_property
     def conditioning(self) -> Leaves:
         """How far the truth moves at each entry when the arguments move to their neighbours in their own dtypes."""
-        return self._moved(self.own, self.points.truth, [self.arguments(-k) for k in range(1, 1 + NEIGHBOURS)])
+        moved = [self.own.truth(self.arguments(-k), self.drawn(0)) for k in range(1, 1 + NEIGHBOURS)]
+        return self._moved(self.points.truth, moved)
 
     @functools.cached_property
     def noise(self) -> Leaves:
         """The same in float64."""
         if not self.narrow:
             return self.conditioning
-        rng = generator(self.seed, 3)
-        wide = [to_wide(x) for x in self.diff]
-        with jax.enable_x64(True):
-            neighbours = [[jitter(x, rng) for x in wide] for _ in range(NEIGHBOURS)]
-        return self._moved(self.lane, self.first_wide.truth, neighbours)
+        return self._moved(self.first_wide.truth, [truth for _, truth in self.near])
 
-    def _moved(self, lane: Lane, truth: Leaves, neighbours: Sequence[Sequence]) -> Leaves:
+    def _moved(self, truth: Leaves, moved: Sequence[Leaves]) -> Leaves:
         """The largest distance, entry by entry, of the truth at other arguments from that at the given ones."""
-        moved = [lane.truth(diff, self.drawn(0)) for diff in neighbours]
         return [np.where(known, d, 0.0) for known, d in zip(self.points.known, moved_by(moved, truth), strict=True)]
 
     @functools.cached_property

@@ -12,7 +12,7 @@ import numpy as np
 from refgrad.jaxpr.rules import HI
 from refgrad.verify.case import Case
 from refgrad.verify.numbers import errors, largest
-from refgrad.verify.report import Row
+from refgrad.verify.report import Row, number
 
 FIRST = ("points", "accuracy", "float64", "autodiff")  # rows about the cotangents themselves
 FOLLOWS = (*FIRST, "jacobian", "parts", "reverse over reverse", "forward over reverse", "jvp")
@@ -29,7 +29,7 @@ def explained(case: Case, rows: Sequence[Row]) -> list[Row]:
     }
     return [
         dataclasses.replace(row, cause=reasons.get(row.argument) or _second_hand(case, row, reasons))
-        if row.failed and row.property in FOLLOWS and reasons and not row.cause
+        if row.failed and row.property in FOLLOWS and not row.cause
         else row
         for row in rows
     ]
@@ -40,8 +40,13 @@ def _second_hand(case: Case, row: Row, reasons: dict[str, str]) -> str:
 
     Other methods of a HiPrim have faults of their own.
     """
-    mixes = "reverse" in row.property or (row.property == "jvp" and not any(rule.kind == HI for rule in case.rules))
-    return next(iter(reasons.values())) if mixes else ""
+    of_jvp = row.property == "jvp" and not any(rule.kind == HI for rule in case.rules)
+    if reasons:
+        return next(iter(reasons.values())) if of_jvp or "reverse" in row.property else ""
+    if not of_jvp:
+        return ""
+    values = f"gives {number(row.got)} where {number(row.expected)} is right"
+    return f"the jvp rule of {row.argument.partition(':')[0]} {values}{row.note and ', '}{row.note}"
 
 
 def _cause(case: Case, i: int, name: str) -> str:

@@ -60,6 +60,7 @@ class MethodCase:
     seed: int = 0
     kind: str = HI
     tolerance: float = 0.0  # that the user states
+    alone: bool = True  # whether arguments are moved one by one
 
     @functools.cached_property
     def outputs(self) -> list[jax.ShapeDtypeStruct]:

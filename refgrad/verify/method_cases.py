@@ -16,7 +16,7 @@ from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.hiprim import prim_of
 from refgrad.jaxpr.methods import OPTIONAL, Places, backward, has, is_hiprim, locations
 from refgrad.jaxpr.rules import HI, JVP, RuleCall
-from refgrad.jaxpr.versions import opened
+from refgrad.jaxpr.versions import is_rule, opened
 from refgrad.verify.calls import Call, Recorder, as_array
 from refgrad.verify.method_case import MethodCase
 from refgrad.verify.subject import Flat
@@ -68,7 +68,16 @@ def found(
     finder = Finder(wanted, any(rule.of_jax for rule in rules))
     with contextlib.suppress(Complete):
         finder.run(jax.make_jaxpr(flat)(diff, rest), [*diff, *rest])
-    return [_case(call, _methods(call.rule, f), tolerance) for call in finder.found.values()]
+    cases = [_case(call, _methods(call.rule, f), tolerance) for call in finder.found.values()]
+    for case, call in zip(cases, finder.found.values(), strict=True):
+        # a rule that is told which arguments move may count on how the function around it calls it
+        case.alone = is_rule(f) or call.rule.kind != JVP or not _told(call.rule)
+    return cases
+
+
+def _told(rule: RuleCall) -> bool:
+    """Return True for a jvp rule that gets symbolic zeros."""
+    return bool(rule.eqn.params.get("symbolic_zeros", getattr(prim_of(rule.eqn), "symbolic_zeros", False)))
 
 
 class Complete(Exception):

@@ -9,6 +9,7 @@ import pytest
 from refgrad.verify import check
 
 X = jnp.array([[0.5, 2.0, 3.0]])
+THIRD = getattr(jax.config, "jax_custom_vjp3", False)
 FAST = {"draws": 1, "order": 1, "properties": ["structure", "accuracy"]}
 
 
@@ -62,6 +63,8 @@ GIVEN = {
 
 @pytest.mark.parametrize("kind", GIVEN)
 def test_an_argument_that_is_not_an_array(kind):
+    if kind == "sizes inside" and THIRD:
+        pytest.skip("there JAX tells of a jit")
     op, args, words = GIVEN[kind]
     with pytest.raises(TypeError) as raised:
         check(op, *args, **FAST)
@@ -93,4 +96,6 @@ def test_an_error_of_the_users_own_stays_as_it_is():
 
 def test_a_tree_of_cotangents():
     op = by_vjp(lambda x, y: x * y, lambda res, ct: ct)
-    assert "a tuple like (*, *), but returns *" in check(op, X, X, **FAST).causes[0]
+    (cause,) = check(op, X, X, **FAST).causes
+    assert "must return one cotangent per argument" in cause
+    assert THIRD or "a tuple like (*, *), but returns *" in cause

@@ -153,3 +153,19 @@ def test_a_long_loop_is_not_run_to_its_end():
 
     check(lambda x: jax.lax.scan(body, x, None, length=200)[0], X, draws=1, order=1, properties=["jvp"])
     assert len(seen) < 200 * 5
+
+
+def test_a_rule_that_counts_on_its_caller():
+    """It drops a tangent that, where it is called, never comes alone."""
+
+    @jax.custom_jvp
+    def second(a, b):
+        return b
+
+    def second_jvp(primals, tangents):
+        still = isinstance(tangents[0], jax.custom_derivatives.SymbolicZero)
+        return primals[1], jnp.zeros_like(primals[1]) if still else tangents[1]
+
+    second.defjvp(second_jvp, symbolic_zeros=True)
+    assert check(lambda x: second(x, jnp.sin(x)), X, **FAST).ok
+    assert not check(second, X, Y, **FAST).ok

@@ -142,10 +142,13 @@ def _mathematics(case: Case, leaf: Leaf, i: int, name: str) -> Row:
     allowed, worst = max(case.allowed_wide[i], case.lane.tolerance), found.worst()
     if worst.found.error <= allowed:
         return Row("float64", name, OK, **worst.found.cells(), allowed=allowed)
-    scale, slack, excess = case.scale(i, leaf.truth[0]), np.zeros(()), found.entries
-    for moves in (lambda: case.noise[i], lambda: case.rounding_wide[i]):  # autodiff is compiled only where it counts
-        slack = np.maximum(slack, C * moves() / scale)
-        excess = [e - np.maximum(allowed, np.where(slack <= UNCERTAIN, slack, 0.0)) for e in found.entries]
+    slack, excess = np.zeros(()), found.entries
+    noise = [case.noise[i]] * len(leaf.truth)
+    for moves in (lambda: noise, lambda: _rounding_wide(case, leaf, i)):  # autodiff is compiled only where it counts
+        moved = [C * m / case.scale(i, t) for m, t in zip(moves(), leaf.truth, strict=True)]
+        slack = np.maximum(slack, moved)
+        each = zip(found.entries, slack, strict=True)
+        excess = [e - np.maximum(allowed, np.where(s <= UNCERTAIN, s, 0.0)) for e, s in each]
         if all(np.all(x <= 0) for x in excess):
             break
     if all(np.all(x <= 0) for x in excess):
@@ -153,6 +156,15 @@ def _mathematics(case: Case, leaf: Leaf, i: int, name: str) -> Row:
         return Row("float64", name, OK, **worst.found.cells(), allowed=float(np.max(slack)), note=note)
     worst = found.worst(excess)
     return Row("float64", name, FAIL, **worst.found.cells(), allowed=allowed, note=_agreed(leaf, worst, allowed))
+
+
+def _rounding_wide(case: Case, leaf: Leaf, i: int) -> Leaves:
+    """The error of autodiff in float64 at each entry of leaf `i`, draw by draw."""
+    found = []
+    for k, truth in enumerate(leaf.truth):
+        leaves = [truth if j == i else np.zeros(np.shape(x)) for j, x in enumerate(case.diff)]
+        found.append(case.errors_wide(leaves, case.arguments(k), case.drawn(k))[i])
+    return found
 
 
 def _accuracy(case: Case, leaf: Leaf, i: int, name: str, allowed: float, mathematics: Row) -> Row:

@@ -40,9 +40,9 @@ def jacobian(case: Case) -> Iterator[Row]:
         scale = case.scale(i, theirs)
         allowed = np.full(ours.shape, max(case.allowed_wide[i], case.lane.tolerance))
         if np.any((errors(ours, theirs) > allowed * scale) & ~skip):
-            allowed = np.maximum(
-                allowed, np.minimum(C * np.maximum(case.noise[i], case.rounding_wide[i]) / scale, UNCERTAIN)
-            )
+            autodiff = [case.errors_wide(e, case.diff, cts)[i] for e, cts in zip(expected, _units(case), strict=True)]
+            moves = np.maximum(np.maximum(case.noise[i], case.rounding_wide[i]), np.stack(autodiff))
+            allowed = np.maximum(allowed, np.minimum(C * moves / scale, UNCERTAIN))
         found, allowed = compared(ours, theirs, allowed, scale, skip)
         yield Row("jacobian", name, OK if found.error <= allowed else FAIL, **found.cells(), allowed=allowed)
 

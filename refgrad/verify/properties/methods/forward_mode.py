@@ -40,7 +40,7 @@ def _forward(case: MethodCase, primal: str, tangent: str, push: Push) -> Iterato
     yield from case.unavailable(primal)
     if primal not in case.methods:
         return
-    alone = sample(range(len(case.diff)), PARTS) if len(case.diff) > 1 else ()
+    alone = sample(range(len(case.diff)), PARTS) if len(case.diff) > 1 and case.alone else ()
 
     def program(diff, rest, ts, others):
         whole = push(lambda *d: case.ruled(d, rest)[0], diff, ts)

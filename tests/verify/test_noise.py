@@ -1,0 +1,59 @@
+"""Entries without digits: a right rule passes where autodiff has no more of them, and a wrong one does not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from refgrad.verify import check
+
+FAST = {"draws": 4, "order": 1, "properties": ["structure", "accuracy", "jacobian"]}
+
+
+def numbers(seed, shape, scale=1.0):
+    return jnp.asarray(scale * np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
+def ruled(f, factor=1.0):
+    """`f` whose rule is autodiff of `f`, times `factor`."""
+    op = jax.custom_vjp(lambda x: f(x))
+    op.defvjp(lambda x: (f(x), x), lambda x, ct: (factor * jax.vjp(f, x)[1](ct)[0],))
+    return op
+
+
+def softmax(x):
+    y = jnp.exp(x - jax.lax.stop_gradient(jnp.max(x, -1, keepdims=True)))
+    return y / jnp.sum(y, -1, keepdims=True)
+
+
+def difference_of_roots(x):
+    return (jnp.sqrt(4e3 + jnp.abs(x)) - 4e3**0.5) * 300
+
+
+def distance_beyond(x):
+    return jnp.log1p(jnp.exp(-jnp.abs(x))) + jnp.square(jnp.sqrt(2 + x * x) - 1.25)
+
+
+CASES = {
+    "a saturated softmax": (softmax, numbers(5, (3, 5), 30.0)),
+    "a softmax of two": (softmax, jnp.array([[0.0, 16.5], [-17.25, 0.5]], jnp.float32)),
+    "a difference": (difference_of_roots, numbers(2, (6,))),
+    "a distance": (distance_beyond, numbers(3, (6,), 4.0)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_right(name):
+    f, x = CASES[name]
+    for op in (f, ruled(f)):
+        report = check(op, x, **FAST)
+        assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("factor", [1.0 + 1e-9, 1.001, 0.0])
+@pytest.mark.parametrize("name", CASES)
+def test_wrong(name, factor):
+    f, x = CASES[name]
+    tiny = abs(factor - 1) < 1e-6
+    with jax.enable_x64(tiny):
+        assert not check(ruled(f, factor), x.astype(jnp.float64) if tiny else x, **FAST).ok
