@@ -22,7 +22,7 @@ from pathlib import Path
 from _common import Figure, Result, Table, main, track
 
 PAGES = Path(__file__).parents[1] / "docs" / "found"
-FAULT = re.compile(r"^## (.+?)\n(.*?)^```python\n(.*?)^```\n+^```text\n(.*?)^```", re.M | re.S)
+FAULT = re.compile(r"^## (.+?)\n.*?^```python\n(.*?)^```\n+^```text\n(.*?)^```", re.M | re.S)
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+\.?\d*(?:e[-+]?\d+)?|inf|nan)(?!\w)")
 COLORS = {"reproduced": "C3", "no longer": "C2", "could not run": "C7"}
 
@@ -66,7 +66,7 @@ def read(path: Path) -> Page:
     install = re.search(r"^Install: `(.+?)`", text, re.M)
     if install is None:
         raise ValueError(f"{path.name} does not say what to install")
-    faults = [Fault(title, code, printed) for title, _, code, printed in FAULT.findall(text)]
+    faults = [Fault(title, code, printed) for title, code, printed in FAULT.findall(text)]
     return Page(path.stem, install[1].split(), faults)
 
 
@@ -75,7 +75,7 @@ def agrees(got: str, expected: str, tolerance: float) -> bool:
     if NUMBER.sub("#", got).split() != NUMBER.sub("#", expected).split():
         return False
     pairs = zip(map(float, NUMBER.findall(got)), map(float, NUMBER.findall(expected)), strict=True)
-    return all(math.isclose(a, b, rel_tol=tolerance) or math.isnan(a) and math.isnan(b) for a, b in pairs)
+    return all(math.isclose(a, b, rel_tol=tolerance) or (math.isnan(a) and math.isnan(b)) for a, b in pairs)
 
 
 def environment(page: Page, envs: str) -> str:
@@ -93,8 +93,9 @@ def environment(page: Page, envs: str) -> str:
 def versions(python: str, requirements: list[str]) -> str:
     """Return the versions of the requirements and of JAX in an environment."""
     names = dict.fromkeys([re.split(r"[\[<>=~!]", word)[0] for word in requirements if word[0] != "-"] + ["jax"])
-    code = "import sys; from importlib.metadata import version as v; print(*(f'{n} {v(n)}' for n in sys.argv[1:]), sep=', ')"
-    return subprocess.run([python, "-c", code, *names], check=True, capture_output=True, text=True).stdout.strip()
+    code = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
+    printed = subprocess.run([python, "-c", code, *names], check=True, capture_output=True, text=True).stdout
+    return ", ".join(map(" ".join, zip(names, printed.split(), strict=True)))
 
 
 def verdict(python: str, fault: Fault, settings: Settings) -> str:
@@ -112,8 +113,9 @@ def run(settings: Settings) -> Result:
     """Run every reproduction of the pages asked for."""
     names = sorted(path.stem for path in PAGES.glob("*.md") if path.stem != "README")
     pages = [read(PAGES / f"{name}.md") for name in names if {name, "all"} & set(settings.packages)]
-    rows = []
-    for page, fault in track([(page, fault) for page in pages for fault in page.faults], "faults"):
+    faults = [(page, fault) for page in pages for fault in page.faults]
+    rows, python, tested = [], "", ""
+    for page, fault in track(faults, "faults"):
         if not rows or rows[-1][0] != page.package:
             try:
                 python = environment(page, settings.envs)
