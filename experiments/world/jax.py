@@ -56,7 +56,7 @@ SIN_C = np.array([0.0, 0.25, 1.5, -2.3], np.float32)
 
 USES = [
     Use("relu", jax.nn.relu, (X,), plain=lambda x: jnp.where(x > 0, x, 0)),
-    Use("relu at 0", jax.nn.relu, (np.array([0, -1, 2], np.float32),)),
+    Use("relu at 0", jax.nn.relu, (np.array([0, -1, 2], np.float32),), why="a kink: the slope from the left is taken"),
     Use("relu6", jax.nn.relu6, (3 * X,), plain=lambda x: jnp.clip(x, 0, 6)),
     Use("softmax", jax.nn.softmax, (normal(2, 5),), plain=lambda x: jnp.exp(log_softmax(x))),
     Use("softmax of large", jax.nn.softmax, (40 * normal(2, 4),), plain=lambda x: jnp.exp(log_softmax(x))),

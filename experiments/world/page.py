@@ -15,7 +15,7 @@ HEAD = """# The rules of public packages
 one set of arguments. "Wrong" counts the faults that are shown below, and rules that differ on purpose where no intent
 is stated.
 
-    python experiments/world_rules.py --set mutants=3
+    python experiments/world_rules.py
 
 """
 
