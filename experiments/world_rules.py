@@ -1,9 +1,10 @@
 """Does `verify.check` say the right thing about the rules of public packages?
 
-Each package is installed by pip into a virtual environment of its own, and its uses (`experiments/world/PACKAGE.py`: a
-function at realistic arguments, with the verdict that is expected) are checked there. Each rule that passes is also
-compared with an independent reference: float64 autodiff of a plain re-expression, or differences of the forward.
-Misses are measured by mutants: each rule that a use calls is edited in place, and must then fail.
+Each package is installed by pip into a virtual environment of its own, and its uses are checked there. A use, in
+`experiments/world/uses/PACKAGE.py`, is a function at realistic arguments, with the verdict that is expected of it. Each
+rule that passes is also compared with an independent reference: float64 autodiff of a plain re-expression, or
+differences of the forward. Misses are measured by mutants: each rule that a use calls is edited in place, and must then
+fail.
 
     python experiments/world_rules.py
     python experiments/world_rules.py --set 'packages=["optax"]' --set mutants=6 --set envs=/tmp/envs

@@ -86,7 +86,7 @@ def names(package: str, python: Path | str) -> list[str]:
 
     Raises RuntimeError where it does not import.
     """
-    code = f"import world.{package} as uses; print(*[use.name for use in uses.USES], sep='\\n')"
+    code = f"import world.uses.{package} as uses; print(*[use.name for use in uses.USES], sep='\\n')"
     words = [str(python), "-c", code]
     done = subprocess.run(words, cwd=ROOT / "experiments", capture_output=True, text=True, env=environment())
     if done.returncode:

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the uses of a package that its file does not hold yet."""
     package, path = arguments[0], Path(arguments[1])
     mutants, most = (int(n) for n in (*arguments[2:4], *("0", "0")[len(arguments[2:4]) :]))
-    module = importlib.import_module(f"world.{package}")
+    module = importlib.import_module(f"world.uses.{package}")
     uses = module.USES[:most] if most else module.USES
     names = [use.name for use in uses]
     if twice := {name for name in names if names.count(name) > 1}:

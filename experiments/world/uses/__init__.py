@@ -1,0 +1,1 @@
+"""The uses of each package, which its own environment imports."""
