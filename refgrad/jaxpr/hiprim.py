@@ -50,6 +50,14 @@ def user_forward(prim: Any) -> Any:
     return getattr(prim, "fwd", None)
 
 
+def constants_of(prim: Any) -> int:
+    """Return how many leading inputs are arrays that the user's functions close over."""
+    groups = {VJP: 2, JVP: 1}.get(stands_for(prim), 0)  # those of the function and of its forward; of the function
+    if not groups:
+        return 0
+    return len(jax.tree.leaves(prim.in_tree.unflatten(range(prim.in_tree.num_leaves))[:groups]))
+
+
 def program_of(prim: Any) -> Jaxpr | ClosedJaxpr | None:
     """Return the program that JAX's object has traced; None where it has none that takes its operands one by one."""
     kind = stands_for(prim)

@@ -8,7 +8,18 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from refgrad.jaxpr.authors import author, code_location, is_jax, is_machinery
 from refgrad.jaxpr.calls import callee
-from refgrad.jaxpr.hiprim import CHECKPOINT, HI, JVP, VJP, is_own, prim_of, stands_for, user_forward, user_rule
+from refgrad.jaxpr.hiprim import (
+    CHECKPOINT,
+    HI,
+    JVP,
+    VJP,
+    constants_of,
+    is_own,
+    prim_of,
+    stands_for,
+    user_forward,
+    user_rule,
+)
 from refgrad.jaxpr.methods import JAX_FOLDER, backward, locations
 from refgrad.jaxpr.programs import equations
 from refgrad.jaxpr.versions import opened
@@ -34,6 +45,12 @@ class RuleCall:
         program = callee(self.eqn)
         assert program is not None
         return program
+
+    @property
+    def constants(self) -> frozenset[int]:
+        """The inputs that are arrays which the function closes over: JAX differentiates no rule by those."""
+        prim = prim_of(self.eqn)
+        return frozenset(range(self.eqn.params.get("num_consts", 0) if prim is None else constants_of(prim)))
 
     @property
     def name(self) -> str:

@@ -84,7 +84,7 @@ def blame(
     if argnums is not None:
         subject = Subject.of(f, args, kwargs, argnums)
         still = _still(program, arrays, library, [any(x is y for y in subject.diff) for x in arrays])
-        calls = [dataclasses.replace(call, still=held) for call, held in zip(calls, still, strict=True)]
+        calls = [dataclasses.replace(call, still=call.still | held) for call, held in zip(calls, still, strict=True)]
     if reference is not None or reference_vjp is not None:
         calls, meanings = _referred(f, calls, Subject.of(f, args, kwargs, argnums), reference, reference_vjp, intent)
     elif intent is not None:

@@ -199,7 +199,7 @@ class Recorder(Unrolled, Plain):
         index = len(self.calls)
         place = line(rule.eqn) or self.place or rule.defined
         given = [as_array(x, v.aval) for x, v in zip(values, rule.eqn.invars, strict=True)]
-        self.calls.append(Call(rule, place, self.trips, self.within, given, self.devices))
+        self.calls.append(Call(rule, place, self.trips, self.within, given, self.devices, rule.constants))
         if self.known and self.known[index].kept:
             outputs = list(self.bind(rule.eqn, values))
             unmet = itertools.takewhile(lambda c: c.within is not None and c.within >= index, self.known[index + 1 :])

@@ -12,7 +12,6 @@ from typing import Any
 import jax
 
 from refgrad.jaxpr.authors import code_location
-from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.hiprim import prim_of
 from refgrad.jaxpr.methods import OPTIONAL, Places, backward, has, is_hiprim, locations
 from refgrad.jaxpr.rules import HI, JVP, RuleCall
@@ -96,7 +95,7 @@ class Finder(Recorder):
         key = _key(rule)
         given = [as_array(x, v.aval) for x, v in zip(values, rule.eqn.invars, strict=True)]
         if key in self.wanted and key not in self.found and self.devices is None:
-            self.found[key] = Call(rule, "", (), None, given, None)
+            self.found[key] = Call(rule, "", (), None, given, None, rule.constants)
             if len(self.found) == min(len(self.wanted), MOST):
                 raise Complete
         return super().note(rule, values)
@@ -109,7 +108,7 @@ def _key(rule: RuleCall) -> tuple:
 def _case(call: Call, places: dict[str, Places], tolerance: float) -> MethodCase:
     prim = call.rule.rule if call.rule.kind == HI else None
     leaves = names_of(prim) if prim is not None else _arguments(call)
-    names = [name for name, x in zip(leaves, call.values, strict=True) if is_float(x)]
+    names = [name for i, name in enumerate(leaves) if call.moves(i)]
     lacking = lacks(prim) if prim is not None else {}
     return MethodCase(
         call.rule.name,

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from refgrad import ops
 from refgrad.models import gpt2
+from refgrad.verify import check
 from refgrad.verify.blame import blame
 from refgrad.verify.report import KINK, OK
 from refgrad.verify.verdicts import INHERITED, SILENT, WRONG
@@ -299,3 +300,17 @@ def test_the_drawn_cotangent_is_not_the_users_own_array():
     normalise = lambda x: x / jnp.sqrt((x * x).sum())  # noqa: E731
     zero = rule(lambda x: normalise(x), lambda x: jnp.zeros_like(x), "zero")
     assert not blame(zero, x).ok
+
+
+def test_arrays_that_a_rule_closes_over_are_constants():
+    w = jnp.asarray(np.random.default_rng(0).standard_normal((4, 4)), jnp.float32)
+
+    def forward(x):
+        return jnp.sin(w @ x)
+
+    with_vjp, with_jvp = jax.custom_vjp(forward), jax.custom_jvp(forward)
+    with_vjp.defvjp(lambda x: (forward(x), x), lambda x, g: (w.T @ (g * jnp.cos(w @ x)),))
+    with_jvp.defjvp(lambda p, t: (forward(*p), jnp.cos(w @ p[0]) * (w @ t[0])))
+    for f in (with_vjp, with_jvp):
+        assert blame(lambda x: f(x).sum(), X).ok and blame(jax.vmap(f), jnp.stack([X, X])).ok  # noqa: B023
+        assert check(f, X, order=1, draws=2).ok
