@@ -1,6 +1,7 @@
 """Is this backward rule right, and if not, where?
 
 - `check`, `assert_ok` (`check.py`): one line that checks the rules inside any function; `Report`, `Row` (`report.py`)
+- `intents` (`intents.py`): rules that differ from the derivative on purpose, as references
 - `sweep`, `special`, `sizes` (`check(sweep=True)`): special values of the arguments, and other sizes of them;
   `arguments`: both as text; `strategies`: the same for Hypothesis
 - `without_rules`, `remaining_rules` (`rules.py`): the function without its rules, which is where truth comes from
@@ -16,6 +17,7 @@
 - `PROPERTIES` (`properties/`): what is checked, by name; of a HiPrim each method by itself (`properties/methods/`)
 """
 
+from refgrad.verify import intents
 from refgrad.verify.allowance import allowance, longest_reduction
 from refgrad.verify.blame import blame
 from refgrad.verify.check import assert_ok, check
@@ -43,6 +45,7 @@ __all__ = [
     "check",
     "equivalent",
     "exact",
+    "intents",
     "longest_reduction",
     "mutants",
     "prove",
