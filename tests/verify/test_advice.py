@@ -78,7 +78,9 @@ def test_the_advice_works():
     assert check(bound, X, **FAST).ok
 
 
-@pytest.mark.parametrize("kept", ["mode", jnp.cos, jnp.dtype("float32"), Mode()], ids=["text", "function", "dtype", "object"])
+@pytest.mark.parametrize(
+    "kept", ["mode", jnp.cos, jnp.dtype("float32"), Mode()], ids=["text", "function", "dtype", "object"]
+)
 def test_a_residual_that_is_not_an_array(kept):
     op = jax.custom_vjp(lambda x: jnp.sin(x))
     op.defvjp(lambda x: (jnp.sin(x), (x, kept)), lambda res, ct: (ct * jnp.cos(res[0]),))

@@ -9,6 +9,8 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 from jax.interpreters import ad
 
+from refgrad.jaxpr.programs import equations
+
 
 def tap(deliver: Callable[..., None], leaves: Sequence[Any]) -> None:
     """Call `deliver(*values)` whenever the program that is being traced runs.
@@ -35,7 +37,7 @@ def allow_transposition() -> None:
 
     A tap has no result and so no cotangent. With one, its primitives raise as they do in JAX.
     """
-    for eqn in jax.make_jaxpr(lambda x: tap(lambda *_: None, [x]))(0.0).eqns:
+    for eqn in equations(jax.make_jaxpr(lambda x: tap(lambda *_: None, [x]))(0.0)):
         ad.primitive_transposes.setdefault(eqn.primitive, functools.partial(_transpose, eqn.primitive))
 
 
