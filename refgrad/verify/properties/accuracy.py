@@ -173,7 +173,7 @@ def _accuracy(case: Case, leaf: Leaf, i: int, name: str, allowed: float, mathema
     found = Errors(case, i, leaf.got, leaf.truth, leaf, dtype)
     autodiff = Errors(case, i, leaf.autodiff, leaf.truth, leaf, dtype) if leaf.autodiff else None
     worst, errs = found.worst(), autodiff.worst().found.error if autodiff else 0.0
-    if allowed > max(LARGEST, case.tolerance) and not mathematics.failed:
+    if allowed >= worst.found.error > max(LARGEST, case.tolerance) and not mathematics.failed:
         note = f"rounding alone may reach {number(allowed)} in {dtype}: it is in float64 that the rule is checked"
         return Row("accuracy", name, NOT_DECIDED, **worst.found.cells(), allowed=allowed, note=note)
     if worst.found.error <= allowed:
