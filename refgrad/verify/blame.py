@@ -19,7 +19,7 @@ from refgrad.jaxpr.versions import is_rule
 from refgrad.verify.allowance import C, allowance, known_tolerance, reductions
 from refgrad.verify.calls import Call, Recorder, WholeCall
 from refgrad.verify.exact_oracle import ExactOracle
-from refgrad.verify.intents import Intent, Pull
+from refgrad.verify.intents import Intent, Pull, known_intent
 from refgrad.verify.kinks import kinks
 from refgrad.verify.meaning import Meaning
 from refgrad.verify.numbers import NEIGHBOURS, compared, difference, draw, generator, jitter, largest, moved_by, to_wide
@@ -87,11 +87,8 @@ def blame(
         calls = [dataclasses.replace(call, still=call.still | held) for call, held in zip(calls, still, strict=True)]
     if reference is not None or reference_vjp is not None:
         calls, meanings = _referred(f, calls, Subject.of(f, args, kwargs, argnums), reference, reference_vjp, intent)
-    elif intent is not None:
-        Meaning.of(Subject.of(f, args, kwargs, argnums), intent=intent)  # raises where it is not an intention
-        meanings = [Meaning(call.plain).under(intent) for call in calls]
     else:
-        meanings = [Meaning(call.plain) for call in calls]
+        meanings = [Meaning(call.plain).under(known_intent(intent)) for call in calls]
     cotangents = lambda ys: _cotangents(ys, tree, program.out_avals, cotangent, seed)  # noqa: E731
     upstream = _upstream(calls, program, arrays, cotangents, library)
     judged = [

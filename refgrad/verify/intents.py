@@ -32,6 +32,14 @@ class Intent:
         return self.name
 
 
+def known_intent(intent: Intent | None) -> Intent | None:
+    """Return `intent`. Raises ValueError for anything that is not an intention, or None."""
+    if intent is not None and not isinstance(intent, Intent):
+        way = "intents.straight_through, stop, clip(lo, hi), reversal(scale) or finite(bound)"
+        raise ValueError(f"intent is {intent!r}, but must be a value of refgrad.verify.intents: {way}")
+    return intent
+
+
 def _straight_through(plain: Flat) -> Flat:
     """y ↦ x + stop_gradient(y − x), for each output and the first argument of its shape."""
 

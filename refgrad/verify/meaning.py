@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import jax
 
 from refgrad.jaxpr.avals import is_float
-from refgrad.verify.intents import Intent, Pull
+from refgrad.verify.intents import Intent, Pull, known_intent
 from refgrad.verify.rules import without_rules
 from refgrad.verify.subject import Flat, Subject
 
@@ -37,21 +37,20 @@ class Meaning:
         given = {"reference": reference, "reference_vjp": reference_vjp, "intent": intent}
         if len(named := [name for name, value in given.items() if value is not None]) > 1:
             raise ValueError(f"{' and '.join(named)} each say what is meant: give one of them")
-        if intent is not None and not isinstance(intent, Intent):
-            way = "intents.straight_through, stop, clip(lo, hi), reversal(scale) or finite(bound)"
-            raise ValueError(f"intent is {intent!r}, but must be a value of refgrad.verify.intents: {way}")
         plain = without_rules(subject.flat(reference), jvp=True, library=subject.library and reference is None)
         meaning = cls(plain, name="the reference" if reference else "", held=reference is not None)
         if reference_vjp is not None:
             pull = functools.partial(_given, subject, reference_vjp)
             return dataclasses.replace(meaning, cotangents=pull, name="the cotangents given as reference_vjp")
-        if intent is not None:
+        if known_intent(intent) is not None:
             meaning = meaning.under(intent)
             jax.eval_shape(meaning.plain, subject.diff, subject.rest)  # an intention may not fit the shapes
         return meaning
 
-    def under(self, intent: Intent) -> "Meaning":
-        """Return the same changed by an intention."""
+    def under(self, intent: Intent | None) -> "Meaning":
+        """Return the same changed by an intention, if there is one."""
+        if intent is None:
+            return self
         plain = intent.reference(self.plain) if intent.reference else self.plain
         pull = intent.cotangents(self.plain) if intent.cotangents else None
         what = "cotangents" if pull else "reference" if intent.reference else ""

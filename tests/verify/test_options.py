@@ -114,6 +114,12 @@ def test_an_intention_needs_its_shape():
         check(rule(lambda x: x.sum(1), lambda r, g: (g[:, None] * jnp.ones(4),)), X, intent=intents.straight_through)
 
 
+def test_an_intention_is_that_of_the_calls_not_of_the_function_around_them():
+    assert blame(lambda x: ROUND(x).sum(), X, intent=intents.straight_through).ok
+    with pytest.raises(ValueError, match="intent is 'stop', but must be a value"):
+        blame(lambda x: ROUND(x).sum(), X, intent="stop")
+
+
 def test_references_reach_blame_where_the_function_is_the_rule():
     assert blame(ROUND, X, reference=lambda x: x).ok and not blame(ROUND, X, reference=lambda x: 2 * x).ok
     assert blame(ROUND, X, reference_vjp=lambda g, x: (g,)).ok
