@@ -12,7 +12,6 @@ from jax.extend.core import ClosedJaxpr
 from jax.sharding import NamedSharding
 
 from refgrad.jaxpr import methods
-from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.programs import STOP_GRADIENT, equations, located
 from refgrad.jaxpr.rules import HI, RuleCall, rule_of
 from refgrad.jaxpr.uncompiled import uncompiled
@@ -34,7 +33,7 @@ from refgrad.verify.numbers import (
     moved_by,
     to_wide,
 )
-from refgrad.verify.oracle import Leaves, Wide
+from refgrad.verify.oracle import Leaves, Wide, eagerly
 from refgrad.verify.points import Points, suspects
 from refgrad.verify.rules import Plain, described, remaining_rules
 from refgrad.verify.scaffold import scaffold
@@ -93,15 +92,20 @@ class Case:
         names = ["outputs", "held", "own", "lane", "autodiff", "allowed", "allowed_wide"]
         if self.own.exact.whole:  # else they depend on where the rule differs from the truth
             names.append("points")
+        other = self._sharing(names)
+        other.subject = dataclasses.replace(self.subject, f=f)
+        other.flat = other._typed(other.subject.flat())
+        other.excuses = False  # the right rule has passed under the same compiler
+        return other
+
+    def _sharing(self, names: Sequence[str]) -> "Case":
+        """A copy that has found nothing yet but what is named."""
         shared = {name: getattr(self, name) for name in names}
         other = copy.copy(self)
         for name, value in vars(type(self)).items():
             if isinstance(value, functools.cached_property):
                 other.__dict__.pop(name, None)
         other.__dict__.update(shared)
-        other.subject = dataclasses.replace(self.subject, f=f)
-        other.flat = other._typed(other.subject.flat())
-        other.excuses = False  # the right rule has passed under the same compiler
         return other
 
     def at(self, diff: Sequence, rest: Sequence, operations: float) -> "Case | None":
@@ -109,11 +113,7 @@ class Case:
 
         Truth is that of exact arithmetic alone, within so many scalar operations; None where it decides nothing.
         """
-        shared = {name: getattr(self, name) for name in SHARED}
-        other = copy.copy(self)
-        for name in [name for name, x in vars(type(self)).items() if isinstance(x, functools.cached_property)]:
-            other.__dict__.pop(name, None)
-        other.__dict__.update(shared)
+        other = self._sharing(SHARED)
         other.subject, other.diff, other.rest = self.subject.at(diff, rest), list(diff), list(rest)
         lane = self.lane.at(other.subject, operations)
         own = lane if self.one_trace else self.own.at(other.subject, operations)
@@ -156,8 +156,6 @@ class Case:
     @property
     def about(self) -> str:
         """The rules that are judged, where none of them is a user's."""
-        if any(not rule.of_jax for rule in self.rules):
-            return ""
         applied = () if self.rules else remaining_rules(self.subject.f, *self.subject.args)
         return described(self.staged, self.rules, applied)
 
@@ -369,7 +367,10 @@ class Case:
             return None
         wide, own = (self.diff, self.rest, self.drawn(0)), (self.diff, self.rest, self.cotangent(0))
         values = uncompiled(self.rule.trace(*own).jaxpr, *own)
-        again = self._traced(self.lane).uncompiled(*wide)[1] if self.narrow else None
+        again = None
+        if self.narrow:
+            assert isinstance(self.rule_wide, Wide)  # the rule can be traced
+            again = self.rule_wide.uncompiled(*wide)[1]
         truth = self.points.truth
         if not self.own.exact.whole:
             pairs = zip(self.points.known, self.lane.oracle.program.uncompiled(*wide)[1], truth, strict=True)
@@ -503,9 +504,7 @@ class EagerWide:
 
     def __call__(self, *args: Any) -> Any:
         """The outputs and cotangents as NumPy arrays in float64."""
-        with jax.enable_x64(True):
-            wide = jax.tree.map(lambda x: jax.numpy.asarray(to_wide(x)) if is_float(x) else x, args)
-            return jax.tree.map(to_wide, self.pull(*wide))
+        return eagerly(self.pull, *args)
 
 
 def _depends_on_dtypes(program: Wide) -> bool:

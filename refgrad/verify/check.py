@@ -25,7 +25,7 @@ from refgrad.verify.properties import EAGERLY, PROPERTIES
 from refgrad.verify.properties.methods import METHODS
 from refgrad.verify.properties.structure import broken, explain
 from refgrad.verify.report import COMPILER, FAIL, Report, Row
-from refgrad.verify.sizes import described, replays
+from refgrad.verify.sizes import at_sizes, replays
 from refgrad.verify.subject import Subject
 from refgrad.verify.sweep import at_variants
 
@@ -96,7 +96,7 @@ def check(
     if len(args) == 1 and is_text(args[0]):
         settings = {"kwargs": kwargs, "argnums": argnums, **meant, "tolerance": tolerance, "sweep": sweep}
         settings |= {"order": order, "properties": properties, "draws": draws}
-        return described(check, f, args[0], settings, seed, clock)
+        return at_sizes(check, f, args[0], settings, seed, clock)
     subject = Subject.of(f, args, kwargs, argnums)
     case = Case(
         subject,

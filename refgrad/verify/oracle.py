@@ -159,14 +159,15 @@ def given(kind: str, cotangents: Callable[[Sequence, Sequence, Sequence], list],
     try:
         truth = Wide(cotangents, *examples)
     except Exception:  # NumPy, say: called on float64 instead
-        truth = functools.partial(_called, cotangents)
+        truth = functools.partial(eagerly, cotangents)
     return Oracle(kind, truth, lambda leaves: leaves, True, limits=())
 
 
-def _called(cotangents: Callable, *args: Any) -> Leaves:
+def eagerly(f: Callable, *args: Any) -> Any:
+    """The results of `f` at float64 versions of its arguments, called without being traced."""
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda x: jnp.asarray(to_wide(x)) if is_float(x) else x, args)
-        return [to_wide(c) for c in cotangents(*wide)]
+        return jax.tree.map(to_wide, f(*wide))
 
 
 def first_line(error: BaseException) -> str:

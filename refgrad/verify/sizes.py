@@ -37,7 +37,7 @@ SPELT: dict[str, Callable[[Any], str]] = {  # settings of a check as a call has 
 }
 
 
-def described(
+def at_sizes(
     check: Callable[..., Report], f: Callable, text: str, settings: dict[str, Any], seed: int, clock: Clock
 ) -> Report:
     """Return `check` at arguments that a text describes, and with `sweep=True` at other sizes of them."""
