@@ -149,7 +149,8 @@ class Points:
             more = f", and at {len(places) - 1} more entries" if len(places) > 1 else ""
             note = self._note(i, at, outside=bool(wrong)) + more
             rows.append(Row("points", name, FAIL if wrong else WORDS[verdict], at, got[at].item(), note=note))
-        unequal = (row for total in self.totals if total.leaf == i for row in _unequal(total, name, got, scale))
+        slack = max(allowed, STEEP)
+        unequal = (row for total in self.totals if total.leaf == i for row in _unequal(total, name, got, scale, slack))
         return [*rows, *itertools.islice(unequal, 1)]
 
     def _is_steep(self, entries: list[Entry] | None) -> bool:
@@ -184,11 +185,10 @@ class Points:
         return f"{entries[0].verdict.value}: not within the {text}" if outside else text
 
 
-def _unequal(total: Total, name: str, got: np.ndarray, scale: float) -> list[Row]:
+def _unequal(total: Total, name: str, got: np.ndarray, scale: float, allowed: float) -> list[Row]:
     """Return a row where the entries of a tie do not add up to what they must."""
     found = float(sum(got[at] for at in total.places))
-    slack = STEEP * max(scale, abs(total.value))
-    if not np.isfinite(found) or abs(found - total.value) <= slack:
+    if not np.isfinite(found) or abs(found - total.value) <= allowed * max(scale, abs(total.value)):
         return []
     note = f"the {len(total.places)} entries of a tie add up to {number(found)}, not to {number(total.value)}"
     return [Row("points", name, FAIL, total.places[0], got[total.places[0]].item(), note=note)]

@@ -138,6 +138,19 @@ def test_autodiff_that_is_no_derivative_is_told_from_a_wrong_rule():
     assert check(with_autodiff, normal(4), reference=f, **ACCURACY).ok
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_entries_of_a_tie_add_up_to_within_their_own_rounding(dtype):
+    """A third of a cotangent, three times, is not the cotangent in 16 bits; the whole of it three times is wrong."""
+    tied = lambda x: (x == jnp.max(x, axis=-1, keepdims=True)).astype(jnp.float32)  # noqa: E731
+    share = lambda x: tied(x) / jnp.sum(tied(x), -1, keepdims=True)  # noqa: E731
+    backward = lambda of: lambda x, g: ((g[..., None].astype(jnp.float32) * of(x)).astype(x.dtype),)  # noqa: E731
+    top = lambda x: jnp.max(x, axis=-1)  # noqa: E731
+    x = jnp.array([[1, 1, 1, 0], [2, 2, 0, 2]], dtype)
+    for seed in range(2):
+        for of, right in ((share, True), (tied, False)):
+            assert check(rule(top, lambda x: (top(x), x), backward(of)), x, **ACCURACY, seed=seed).ok == right
+
+
 STRAIGHT = rule(lambda x: jnp.round(x), lambda x: (jnp.round(x), None), lambda _, g: (g,))
 REVERSAL = rule(lambda x: x * 1, lambda x: (x * 1, None), lambda _, g: (-g,))
 CLIPPED = rule(lambda x: x * 1, lambda x: (x * 1, None), lambda _, g: (jnp.clip(g, -0.1, 0.1),))
