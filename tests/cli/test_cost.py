@@ -80,6 +80,7 @@ def test_a_flop_too_many_fails(capsys, monkeypatch):
     assert "UNEXPLAINED" in out and "Every FLOP" not in out
 
 
+@pytest.mark.slow
 def test_a_byte_too_many_fails(capsys, monkeypatch):
     wrong = {**tally.BLOCK_RESIDUALS, "rules": tally.BLOCK_RESIDUALS["rules"] + 1}
     monkeypatch.setattr("refgrad.report.memory.BLOCK_RESIDUALS", wrong)
@@ -102,6 +103,7 @@ def test_larger_sizes(capsys, name):
     assert "Unexplained: 0." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_untied_head(capsys):
     assert main(["cost", *SMALL, "--set", "model.tie_word_embeddings=false"]) == 0
     assert "tied weights' fan-in" not in capsys.readouterr().out
