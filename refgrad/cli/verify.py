@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import jax
 from refgrad import verify
 from refgrad._files import write_json
 from refgrad._progress import track
+from refgrad._workers import workers
 from refgrad.cli import target
 from refgrad.cli.devices import device
 from refgrad.cli.settings import add_common, load
@@ -69,12 +71,24 @@ def run(options: argparse.Namespace) -> int:
     if where.platform == "tpu" and "float64" in dtypes:
         print("float64 is left out: a TPU has none; truth is computed on the CPU")
         dtypes.remove("float64")
-    with jax.default_device(where), jax.enable_x64(True):
-        names = [name for name in TABLE if name.startswith("fused.") == (options.rules == "fused")]
-        found = _operations(config, sizes, options.op or names, dtypes)
-        if options.op is None:
-            found |= _networks(dtypes) if options.rules == "document" else {}
-            found |= _model(config, sizes, dtypes, options.rules)
+    names = options.op or [name for name in TABLE if name.startswith("fused.") == (options.rules == "fused")]
+    compared = [dtype for dtype in dtypes if dtype in model.BOUNDS]
+    whole = options.op is None
+    dims = operations.dimensions(config, sizes["batch"], sizes["sequence"])
+    ids = standard_library_ids(sizes["batch"], sizes["sequence"])
+    alone = 1 if where.platform != "cpu" else None  # an accelerator is not shared between processes
+    with jax.default_device(where), jax.enable_x64(True), workers(len(names), _wide, alone) as each:
+        checked = each(
+            partial(operations.verify_operation, dims=dims, dtypes=dtypes), options.op or names, "operations"
+        )
+        small = list(NETWORKS) if whole and options.rules == "document" else []
+        trained = each(partial(_network, dtypes=compared), small, "networks")
+        gradients = partial(model.gradient_errors, config, *ids, rules=options.rules)
+        errors = each(gradients, compared if whole else [], "model")
+        found = _operations(list(checked), dims)
+        if whole:
+            found |= _networks(list(trained)) if small else {}
+            found |= _model(config, sizes, dict(zip(compared, errors, strict=True)), options.rules)
     ok = all(part["ok"] for part in found.values())
     print("\nEverything holds." if ok else "\nNOT everything holds: look for FAIL and for unexplained other than 0.")
     if options.json:
@@ -163,12 +177,16 @@ def _known(names: Iterable[str], known: Iterable[str]) -> None:
             raise ValueError(f"--op {name}: no such operation; there are {', '.join(known)}")
 
 
-def _operations(
-    config: gpt2.Config, sizes: Mapping[str, int], names: Sequence[str], dtypes: Sequence[str]
-) -> dict[str, Any]:
+def _wide() -> None:
+    jax.config.update("jax_enable_x64", True)
+
+
+def _network(name: str, dtypes: Sequence[str]) -> networks.NetworkResult:
+    return networks.verify_network(name, NETWORKS[name], dtypes)
+
+
+def _operations(results: Sequence[operations.OperationResult], dims: Mapping[str, int]) -> dict[str, Any]:
     """Every operation at the model's widths: accuracy and cost."""
-    dims = operations.dimensions(config, sizes["batch"], sizes["sequence"])
-    results = [operations.verify_operation(TABLE[name], dims, dtypes) for name in track(names, "operations")]
     _show("Operations: largest error of each cotangent over its allowance (at most 1 holds)")
     print(operations.accuracy_table(results))
     for result in results:
@@ -179,15 +197,13 @@ def _operations(
     print(operations.cost_table(results))
     for result in results:
         if result.priced.unexplained:
-            print(f"\n{result.row.name}\n{result.priced.reconciliation}")
+            print(f"\n{result.name}\n{result.priced.reconciliation}")
     ok = all(result.ok for result in results)
     return {"operations": {"ok": ok, "rows": [result.data() for result in results]}}
 
 
-def _networks(dtypes: Sequence[str]) -> dict[str, Any]:
+def _networks(results: Sequence[networks.NetworkResult]) -> dict[str, Any]:
     """The documents' small networks: every gradient, and both passes from their operations' rows to XLA."""
-    compared = [dtype for dtype in dtypes if dtype in model.BOUNDS]
-    results = [networks.verify_network(name, NETWORKS[name], compared) for name in track(list(NETWORKS), "networks")]
     _show("Small networks: largest relative difference of a gradient to autodiff's, and FLOPs from the rows to XLA")
     print(networks.network_table(results))
     for result in results:
@@ -197,12 +213,11 @@ def _networks(dtypes: Sequence[str]) -> dict[str, Any]:
     return {"networks": {"ok": all(result.ok for result in results), "rows": [result.data() for result in results]}}
 
 
-def _model(config: gpt2.Config, sizes: Mapping[str, int], dtypes: Sequence[str], rules: str) -> dict[str, Any]:
+def _model(
+    config: gpt2.Config, sizes: Mapping[str, int], errors: Mapping[str, Mapping[str, float]], rules: str
+) -> dict[str, Any]:
     """The whole model on real text: every parameter's gradient, and its cost from the document to XLA."""
     batch, sequence = sizes["batch"], sizes["sequence"]
-    ids = standard_library_ids(batch, sequence)
-    compared = [dtype for dtype in dtypes if dtype in model.BOUNDS]
-    errors = {dtype: model.gradient_errors(config, *ids, dtype, rules) for dtype in track(compared, "model")}
     parameters = model.parameter_results(config, errors)
     _show("Model: gradient of each parameter by the rules, relative difference to autodiff")
     print(f"{config}\ninput: {batch} × {sequence} bytes of the Python standard library's source\n")

@@ -222,7 +222,7 @@ class Case:
     @functools.cached_property
     def autodiff(self) -> Callable | None:
         """The same by autodiff of the plain forward; None where it has no reverse mode."""
-        return jax.jit(pullback(self.plain)) if self.lane.oracle.program else None
+        return scaffold(pullback(self.plain)) if self.lane.oracle.program else None
 
     def _lane(self, own: bool, held: bool | None = None) -> Lane:
         held = self.held if held is None else held
