@@ -101,12 +101,25 @@ def reconcile(
 ) -> Reconciliation:
     """Walk from what a document says `f(*args, **kwargs)` costs to what XLA says, naming every difference.
 
-    argnums: the positions that the backward pass differentiates, as for `count_backward`. derived: (flops, transcendentals) of a closed form, in XLA's convention. document: FLOPs by the document, with
-    `causes` naming the parts of (derived − document). backward: count f's backward pass instead of f. compiled:
-    go on to XLA's compiled count, which is explained by opcode but never asserted. unknown="count": primitives of
-    unknown cost (callbacks) count 0, as in `count`. Arguments may be abstract.
-    Raises Unexplained where an asserted step leaves a remainder, ValueError where a figure given is none or causes
-    have nothing to explain, UnknownCost and TypeError as `count` and `count_backward` do.
+    Args:
+      f: the function.
+      *args: its arguments, concrete or abstract.
+      kwargs: its keyword arguments, as for `count`.
+      argnums: the positions that the backward pass differentiates, as for `count_backward`.
+      derived: (flops, transcendentals) of a closed form, in XLA's convention.
+      document: FLOPs by the document, with `causes` naming the parts of (derived − document).
+      causes: those parts, by name.
+      backward: count f's backward pass instead of f.
+      compiled: go on to XLA's compiled count, which is explained by opcode but never asserted.
+      unknown: "count" lets primitives of unknown cost (callbacks) count 0, as in `count`.
+
+    Returns:
+      A `Reconciliation`.
+
+    Raises:
+      Unexplained: where an asserted step leaves a remainder.
+      ValueError: where a figure given is none, or causes or argnums have nothing to say.
+      UnknownCost, TypeError: as `count` and `count_backward` do.
     """
     _check_given(derived, document, causes or {})
     if argnums is not None and not backward:
