@@ -8,19 +8,11 @@ import jax
 from refgrad._files import write_json
 from refgrad._progress import track
 from refgrad._text import nearest
-from refgrad.claims import DOCUMENTS, KINDS, LEDGER, Claim, run_claim
+from refgrad.claims import KINDS, LEDGER, Claim, run_claim
 from refgrad.jaxpr.versions import JAX
 from refgrad.report.claims import ledger_table, row_text, summary
 
 VERDICTS = {kind.split()[-1]: kind for kind in KINDS}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this sub-command's options."""
-    parser.add_argument("ids", nargs="*", metavar="ID", help="show this row in full; default: a table")
-    parser.add_argument("--document", action="append", choices=list(DOCUMENTS), help="the rows of this document alone")
-    parser.add_argument("--verdict", action="append", choices=list(VERDICTS), help="show rows of this verdict alone")
-    parser.add_argument("--json", metavar="FILE", help="write the rows there as JSON too")
 
 
 def run(options: argparse.Namespace) -> int:

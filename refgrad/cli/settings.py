@@ -1,6 +1,5 @@
-"""What every sub-command takes: `--config FILE.toml`, `--set section.key=value`, `--json FILE`."""
+"""The settings of a command: a file of TOML (`--config`), changed key by key (`--set section.key=value`)."""
 
-import argparse
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,21 +10,6 @@ from refgrad.models.gpt2 import Config
 
 INPUT = {"batch": 2, "sequence": 24}
 _WORD = re.compile(r"[A-Za-z/~][\w./~-]*")
-
-
-def add_common(
-    parser: argparse.ArgumentParser, config: str = "sections [model] and [input]; default: the tiny GPT-2"
-) -> None:
-    """Add the options that every sub-command has; `config` says what its file holds."""
-    parser.add_argument("--config", metavar="FILE.toml", help=config)
-    parser.add_argument(
-        "--set",
-        metavar="section.key=value",
-        action="append",
-        default=[],
-        help="change one key, such as model.n_layer=3",
-    )
-    parser.add_argument("--json", metavar="FILE", help="write the results there as JSON too")
 
 
 def load(path: str | None, changes: Sequence[str], whole_sequence: bool = False) -> tuple[Config, dict[str, int]]:

@@ -72,7 +72,9 @@ class Case:
         meaning: Meaning | None = None,
         tolerance: float = 0.0,
         clock: Clock | None = None,
+        within: Sequence[tuple[float, float] | None] = (),
     ) -> None:
+        self.within = dict(enumerate(within))
         self.subject, self.draws, self.seed, self.order = subject, draws, seed, order
         self.diff, self.rest = subject.diff, subject.rest
         self.flat = self._typed(subject.flat())
