@@ -68,6 +68,11 @@ def short_path(place: str) -> str:
         return place
 
 
+def is_integer(text: str) -> bool:
+    """Return True for ASCII digits alone, which `int` reads; `str.isdigit` holds for "²" and "٣" too."""
+    return text.isascii() and text.isdigit()
+
+
 def _fitted(widths: list[int], fixed: list[bool], most: int) -> list[int]:
     """Narrow the widest column that can be wrapped, again and again, until a line fits."""
     widths = list(widths)

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from refgrad.cli import bench, claims, cost, report, sample, train, verify
+from refgrad.cli import bench, claims, cost, export, report, sample, train, verify
 
 COMMANDS = {
     "verify": verify,
@@ -13,6 +13,7 @@ COMMANDS = {
     "report": report,
     "train": train,
     "sample": sample,
+    "export": export,
 }
 INTERRUPTED = 130  # 128 and the signal's number, as shells count
 

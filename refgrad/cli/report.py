@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from refgrad._extras import install
 from refgrad._files import write_text
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
 
         figures.require()
     except ModuleNotFoundError as missing:
-        raise ValueError(f"{missing.name} is not installed: pip install 'refgrad[report]'") from missing
+        raise ValueError(f"{missing.name} is not installed: {install('report')}") from missing
     out = Path(options.out)
     if not out.absolute().parent.is_dir():
         raise ValueError(f"--out {out}: {out.absolute().parent} is no folder")

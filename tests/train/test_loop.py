@@ -1,6 +1,7 @@
 """A run: what it leaves, what stops it, and that it goes on as if it had never stopped."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 
@@ -8,7 +9,7 @@ import chex
 import jax
 import pytest
 
-from refgrad.train import runs
+from refgrad.train import checkpoints, runs
 from refgrad.train.final import learnt
 from refgrad.train.optimiser import State
 from refgrad.train.program import Program
@@ -38,6 +39,9 @@ def test_what_a_run_leaves(finished):
     assert {"step", "loss", "grad_norm", "learning_rate"} == set(found[0])
     assert "memory of a step" in "\n".join(said)
     assert json.loads((out / runs.RUN).read_text())["model"] == dataclasses.asdict(chosen.model)
+    about = checkpoints.newest_about(out / runs.CHECKPOINTS)
+    assert about["run"] == {key: json.loads((out / runs.RUN).read_text())[key] for key in about["run"]}
+    assert about["metrics"] == hashlib.sha256((out / runs.METRICS).read_bytes()).hexdigest()
     newest = runs.trained(out)
     assert newest.step == 12 and newest.config == chosen.model
     chex.assert_trees_all_equal(newest.params, trained.params)
