@@ -1,10 +1,12 @@
 """`python -m refgrad`, and the `refgrad` command: what imports nothing before an interruption has its answer."""
 
 import sys
-from _thread import interrupt_main
+from signal import SIGINT, pthread_kill
+from threading import Timer, main_thread
 from typing import Any
 
 INTERRUPTED = 130  # 128 and SIGINT's number, as shells count
+AGAIN = 0.05  # seconds until an interruption is raised again
 
 
 def run() -> int:
@@ -13,13 +15,14 @@ def run() -> int:
     An interruption that Python raises inside a finaliser or a collector's callback, which cannot pass it on, is raised
     again.
     """
-    told = sys.unraisablehook
+    told, timers = sys.unraisablehook, []
 
     def again(args: Any) -> None:
-        if issubclass(args.exc_type, KeyboardInterrupt):
-            interrupt_main()
-        else:
+        if not issubclass(args.exc_type, KeyboardInterrupt):
             told(args)
+            return
+        timers.append(Timer(AGAIN, pthread_kill, (main_thread().ident, SIGINT)))  # now, it would be raised in here
+        timers[-1].start()
 
     sys.unraisablehook = again
     try:
@@ -30,6 +33,8 @@ def run() -> int:
         print("refgrad: interrupted", file=sys.stderr)
         return INTERRUPTED
     finally:
+        for timer in timers:
+            timer.cancel()
         sys.unraisablehook = told
 
 
