@@ -152,6 +152,12 @@ def sample(parser: Parser) -> None:
     _output(parser, "--json", "FILE", "write the texts there as JSON too")
 
 
+def export(parser: Parser) -> None:
+    """Add the options of `refgrad export`."""
+    parser.add_argument("run", metavar="RUN", help="the folder of a run of refgrad train")
+    parser.add_argument("folder", metavar="FOLDER", help="where config.json and model.safetensors go")
+
+
 def _output(
     parser: Parser, name: str, metavar: str, say: str, suffixes: tuple[str, ...] = (), default: str | None = None
 ) -> None:
