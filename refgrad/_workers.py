@@ -16,7 +16,7 @@ Each = Callable[[Callable, Sequence, str], Iterator[Any]]
 
 
 @contextlib.contextmanager
-def workers(pieces: int, setup: Callable[[], None], processes: int | None = None) -> Iterator[Each]:
+def workers(pieces: int, setup: Callable[[], None] | None = None, processes: int | None = None) -> Iterator[Each]:
     """Provide `each(f, items, what)`: the results of `f(item)` in the items' order, with a bar of progress.
 
     Every call starts all of its items at once, to be computed while other results are read. Where there is one core, or
@@ -24,7 +24,7 @@ def workers(pieces: int, setup: Callable[[], None], processes: int | None = None
 
     Args:
       pieces: how many items there are in all.
-      setup: called in every worker first; importable by name, as are `f`, its items and its results.
+      setup: called in every worker first. Like `f`, the items and the results, it can be pickled.
       processes: the number of workers; as many as there are cores by default.
     """
     processes = min(cores() or 1 if processes is None else processes, pieces // SHARE)
@@ -47,6 +47,7 @@ def workers(pieces: int, setup: Callable[[], None], processes: int | None = None
             child.terminate()
 
 
-def _start(setup: Callable[[], None]) -> None:
+def _start(setup: Callable[[], None] | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command itself is interrupted, and ends its workers
-    setup()
+    if setup is not None:
+        setup()
