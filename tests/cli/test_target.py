@@ -130,10 +130,10 @@ def test_values_are_of_their_type_and_repeat(x64):
 
 
 def test_the_instruments_take_them():
-    f, specs = bind(lambda x, n, y: x * float(n) + y, arguments("f32[4] 3 f32[4]"))
+    f, specs, _ = bind(lambda x, n, y: x * float(n) + y, arguments("f32[4] 3 f32[4]"))
     assert cost.count(f, *specs).flops == 8
     assert jax.eval_shape(f, *specs).shape == (4,)
-    g, drawn = bind(jnp.dot, values(arguments("f32[3,4] f32[4]"), 0))
+    g, drawn, _ = bind(jnp.dot, values(arguments("f32[3,4] f32[4]"), 0))
     assert g is jnp.dot and verify.check(g, *drawn).ok
 
 
