@@ -15,6 +15,7 @@ from refgrad.symbols import evaluate
 
 BESIDE = {"m": 16, "c": 20, "v": 40, "H": 6, "W": 5, "k": 3, "l": 2}  # blocks, chunks, images: no sizes of the model
 HOLDS = ("ok", "kink", "jump", "end of the domain", "right; autodiff is wrong here")
+NONE = "–"  # where a document has no formula
 SAME = ("float64", "autodiff")  # not shown: in float64 autodiff errs by rounding alone
 
 
@@ -123,8 +124,8 @@ def cost_table(results: Sequence[OperationResult]) -> Table:
         rows.append(
             [
                 result.row.name,
-                str(result.row.document),
-                f"{evaluate(result.row.document, result.dims):,}",
+                str(result.row.document or NONE),
+                f"{evaluate(result.row.document, result.dims):,}" if result.row.document else NONE,
                 f"{lowered.flops:,}",
                 f"{lowered.transcendentals:,}",
                 str(result.priced.unexplained),
