@@ -20,8 +20,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no TOML: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no TOML that can be read: {error}") from error
 
 
 def toml_value(text: str) -> Any:
@@ -31,7 +31,7 @@ def toml_value(text: str) -> Any:
     """
     try:
         return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"--set …={text}: {text!r} is no TOML value ({error})") from error
 
 

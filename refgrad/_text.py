@@ -77,6 +77,11 @@ def short_path(place: str) -> str:
         return place
 
 
+def is_integer(text: str) -> bool:
+    """Return True for ASCII digits alone, which `int` reads; `str.isdigit` holds for "²" and "٣" too."""
+    return text.isascii() and text.isdigit()
+
+
 def _least(column: Sequence[str], number: bool) -> int:
     """The columns that a column needs at least: a number whole, text and the header by their words."""
     words = max((_width(word) for word in column[0].split()), default=0)

@@ -16,6 +16,7 @@ COMMANDS = {
     "report": "build one HTML page with everything, from this machine",
     "train": "train a GPT-2: text in, model out",
     "sample": "write text by a model",
+    "export": "write a run of refgrad train as a GPT-2 folder",
 }
 INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 and the signal's number, as shells count
 PACKAGES = ("refgrad", "jax", "jaxlib")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from refgrad._files import writable
-from refgrad._text import nearest
+from refgrad._text import is_integer, nearest
 
 TARGET = "path/to/module.py:function"
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -150,6 +150,12 @@ def sample(parser: Parser) -> None:
     _output(parser, "--json", "FILE", "write the texts there as JSON too")
 
 
+def export(parser: Parser) -> None:
+    """Add the options of `refgrad export`."""
+    parser.add_argument("run", metavar="RUN", help="the folder of a run of refgrad train")
+    parser.add_argument("folder", metavar="FOLDER", help="where config.json and model.safetensors go")
+
+
 def _output(
     parser: Parser, name: str, metavar: str, say: str, suffixes: tuple[str, ...] = (), default: str | None = None
 ) -> None:
@@ -164,7 +170,7 @@ def _output(
 
 
 def _seed(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(SEEDS)) and int(text) < SEEDS):
+    if not (is_integer(text) and len(text) <= len(str(SEEDS)) and int(text) < SEEDS):
         raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 0 to {SEEDS - 1}")
     return int(text)
 

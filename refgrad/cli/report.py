@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from refgrad import _machine
+from refgrad._extras import install
 from refgrad._files import write_text
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
 
         figures.require()
     except ModuleNotFoundError as missing:
-        raise ValueError(f"{missing.name} is not installed: pip install 'refgrad[report]'") from missing
+        raise ValueError(f"{missing.name} is not installed: {install('report')}") from missing
     out = Path(options.out)
     runs = {path: bench.read(Path(path)) for path in options.bench}
     start = time.perf_counter()

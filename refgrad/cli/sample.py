@@ -16,7 +16,7 @@ from refgrad.train.sampling import Sampling, generate, window
 from refgrad.train.text.tokenizers import BPE, Bytes, Tokenizer, from_data
 
 RUN, CONFIG, BPE_FILES = "run.json", "config.json", ("vocab.json", "merges.txt")
-COUNTS = {"tokens": 1, "samples": 1, "seed": 0}
+COUNTS = {"tokens": {"least": 1}, "samples": {"least": 1}, "seed": {"least": 0, "below": 2**32}}
 UNKNOWN = "\ufffd"
 
 
@@ -35,8 +35,8 @@ def run(options: argparse.Namespace) -> int:
     Raises ValueError or TypeError for bad options before anything is read, and for a folder that is no model.
     """
     how = Sampling(options.temperature, options.top_k, options.top_p)
-    for name, least in COUNTS.items():
-        check(f"--{name}", getattr(options, name), int, {"least": least})
+    for name, bounds in COUNTS.items():
+        check(f"--{name}", getattr(options, name), int, bounds)
     _say(f"reading {options.folder}")
     writer = _writer(Path(options.folder))
     tokenizer, config = writer.tokenizer, writer.config

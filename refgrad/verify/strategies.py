@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from refgrad._extras import install
 from refgrad.jaxpr.avals import is_array, is_float
 from refgrad.verify import arguments as described
 from refgrad.verify import special
@@ -21,7 +22,7 @@ try:
     from hypothesis import strategies as st
     from hypothesis.extra import numpy as arrays_of
 except ImportError as error:
-    raise ImportError("refgrad.verify.strategies needs Hypothesis: pip install 'refgrad[hypothesis]'") from error
+    raise ImportError(f"refgrad.verify.strategies needs Hypothesis: {install('hypothesis')}") from error
 
 SIZES = (2, 3, 1, 0, 17)  # of named dimensions, the simplest first
 FEW = 32  # entries that are drawn, and shrink, one by one

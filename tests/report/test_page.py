@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from refgrad._extras import install
 from refgrad.cli import main
 from refgrad.ops import TABLE
 from refgrad.report import page
@@ -88,4 +89,4 @@ def test_a_missing_extra_is_named(monkeypatch, capsys):
 
     monkeypatch.setattr("refgrad.report.figures.require", missing)
     assert main(["report"]) == 2
-    assert "matplotlib is not installed: pip install 'refgrad[report]'" in capsys.readouterr().err
+    assert f"matplotlib is not installed: {install('report')}" in capsys.readouterr().err
