@@ -73,7 +73,7 @@ def short_path(place: str) -> str:
     """`file:line` relative to the current directory where it lies inside."""
     try:
         return str(Path(place).relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, OSError):  # it lies elsewhere, or the current directory is gone
         return place
 
 

@@ -11,8 +11,9 @@ from refgrad import cost
 from refgrad._files import write_json, write_text
 from refgrad._progress import track
 from refgrad._text import fitted, one_line, wrapped
+from refgrad.cli import faults
 from refgrad.cli.settings import load
-from refgrad.cli.target import arguments, bind
+from refgrad.cli.target import arguments, bind, file_of
 from refgrad.cli.target import load as load_function
 from refgrad.jaxpr.versions import JAX
 from refgrad.models import gpt2, tally
@@ -54,7 +55,7 @@ def _function(target: str, given: str) -> tuple[dict[str, Any], list[Pass]]:
     f, arrays = bind(function, specs)
     passes: list[Pass] = []
     problem = ""
-    with jax.enable_x64(needs_x64(specs)):
+    with jax.enable_x64(needs_x64(specs)), faults.named(file_of(target), function):
         for name in track(["forward", "backward"], "counting"):
             if name == "forward":
                 passes.append(price(name, f, *arrays))

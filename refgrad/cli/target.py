@@ -3,6 +3,7 @@
 import ast
 import difflib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ def load(target: str) -> Callable[..., Any]:
         found = getattr(found, attribute)
     if not callable(found):
         raise ValueError(f"{target} is {type(found).__name__} {found!r:.60}, but must be a function")
+    if inspect.iscoroutinefunction(found):
+        raise ValueError(f"{target} is async and returns a coroutine: name a plain function")
     return found
 
 

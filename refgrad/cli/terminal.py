@@ -38,7 +38,7 @@ def output(verdicts: bool) -> contextlib.AbstractContextManager:
 
 def coloured(stream: TextIO) -> bool:
     """Return True where colours are wanted: on a terminal, unless the environment says otherwise."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return bool(stream) and stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def painted(text: str) -> str:
@@ -80,7 +80,8 @@ def _output(paint: bool) -> Iterator[None]:
     try:
         with contextlib.redirect_stdout(_Painted(sys.stdout)) if paint else contextlib.nullcontext():
             yield
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is where it was closed before the start
+            sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
         raise

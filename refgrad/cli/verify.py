@@ -25,6 +25,8 @@ from refgrad.report.text import standard_library_ids
 from refgrad.verify.arguments import is_text, needs_x64, sized, values
 from refgrad.verify.prove import Verdict
 
+BYTES = 48  # of a parameter in float64: itself, its gradients twice, and what is alive between
+
 
 def run(options: argparse.Namespace) -> int:
     """Check, print and write; returns 0 if everything holds, else 1. Raises ValueError for bad options."""
@@ -39,6 +41,11 @@ def run(options: argparse.Namespace) -> int:
     config, sizes = load(options.config, options.set)
     _known(options.op or (), TABLE)
     dtypes = _dtypes(options)
+    if (needed := BYTES * config.parameters) > (there := _machine.memory()):
+        raise ValueError(
+            f"{config.parameters:,} parameters take some {needed / 1e9:,.0f} GB to be verified, but this machine has "
+            f"{there / 1e9:,.0f}: take a smaller model"
+        )
     where = device(options.device)
     print(f"refgrad verify on {where.device_kind}, jax {JAX}, matmul precision: highest", flush=True)
     if where.platform == "tpu" and "float64" in dtypes:
