@@ -13,6 +13,8 @@ from refgrad.cli import faults
 from refgrad.verify import arguments as described
 from refgrad.verify import intents
 
+NO_FUNCTION = {"an async function": inspect.iscoroutinefunction, "a generator": inspect.isgeneratorfunction}
+
 
 def load(target: str) -> Callable[..., Any]:
     """The function that `path/to/module.py:function` names (or `:Class.method`); imports look beside the file too.
@@ -31,8 +33,9 @@ def load(target: str) -> Callable[..., Any]:
         found = getattr(found, attribute)
     if not callable(found):
         raise ValueError(f"{target} is {type(found).__name__} {found!r:.60}, but must be a function")
-    if inspect.iscoroutinefunction(found):
-        raise ValueError(f"{target} is async and returns a coroutine: name a plain function")
+    for kind, test in NO_FUNCTION.items():
+        if test(found):
+            raise ValueError(f"{target} is {kind}, which returns no arrays: name a plain function")
     return found
 
 

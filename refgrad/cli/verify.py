@@ -25,6 +25,8 @@ from refgrad.report.text import standard_library_ids
 from refgrad.verify.arguments import is_text, needs_x64, sized, values
 from refgrad.verify.prove import Verdict
 
+QUICK = ("input.batch=1", "input.sequence=8")
+DRAWS, QUICK_DRAWS = 8, 2  # cotangents
 BYTES = 48  # of a parameter in float64: itself, its gradients twice, and what is alive between
 
 
@@ -38,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--args are the arguments of path/to/module.py:function: name it first")
     if given := [name for name in OWN if getattr(options, name) is not None]:
         raise ValueError(f"--{given[0].replace('_', '-')} is for path/to/module.py:function: name it first")
-    config, sizes = load(options.config, options.set)
+    config, sizes = load(options.config, [*options.set, *(QUICK if options.quick else ())])
     _known(options.op or (), TABLE)
     dtypes = _dtypes(options)
     if (needed := BYTES * config.parameters) > (there := _machine.memory()):
@@ -53,7 +55,8 @@ def run(options: argparse.Namespace) -> int:
         dtypes.remove("float64")
     with jax.default_device(where), jax.enable_x64(True):
         names = [name for name in TABLE if name.startswith("fused.") == (options.rules == "fused")]
-        found = _operations(config, sizes, options.op or names, dtypes, options.seed)
+        drawn = {"seed": options.seed, "draws": QUICK_DRAWS if options.quick else DRAWS}
+        found = _operations(config, sizes, options.op or names, dtypes, drawn)
         if options.op is None:
             found |= _networks(dtypes) if options.rules == "document" else {}
             found |= _model(config, sizes, dtypes, options.rules)
@@ -159,13 +162,13 @@ def _known(names: Iterable[str], known: Iterable[str]) -> None:
 
 
 def _operations(
-    config: gpt2.Config, sizes: Mapping[str, int], names: Sequence[str], dtypes: Sequence[str], seed: int
+    config: gpt2.Config, sizes: Mapping[str, int], names: Sequence[str], dtypes: Sequence[str], drawn: Mapping[str, int]
 ) -> dict[str, Any]:
     """Every operation at the model's widths: accuracy and cost."""
     dims = operations.dimensions(config, sizes["batch"], sizes["sequence"])
     results = []
     for name in track(names, "operations"):
-        results.append(operations.verify_operation(TABLE[name], dims, dtypes, seed))
+        results.append(operations.verify_operation(TABLE[name], dims, dtypes, **drawn))
         verdict(name, results[-1].ok)
     _show("Operations: largest error of each cotangent over its allowance (at most 1 holds)")
     print(operations.accuracy_table(results))

@@ -75,13 +75,13 @@ def dimensions(config: gpt2.Config, batch: int, sequence: int) -> dict[str, int]
     return {**config.dims(batch, sequence), "i": config.n_embd, "o": 3 * config.n_embd, **BESIDE}
 
 
-def verify_operation(row: Row, dims: Mapping[str, int], dtypes: Sequence[str], seed: int = 0) -> OperationResult:
+def verify_operation(
+    row: Row, dims: Mapping[str, int], dtypes: Sequence[str], seed: int = 0, draws: int = 8
+) -> OperationResult:
     """Check the operation's cotangents in each dtype at `dims`, and reconcile its backward FLOPs there."""
+    settings = {"properties": ("structure", "accuracy"), "seed": seed, "draws": draws}
     reports = {
-        dtype: verify.check(
-            row.bound(dims), *row.sample(seed, dims, jnp.dtype(dtype)), properties=("structure", "accuracy"), seed=seed
-        )
-        for dtype in dtypes
+        dtype: verify.check(row.bound(dims), *row.sample(seed, dims, jnp.dtype(dtype)), **settings) for dtype in dtypes
     }
     return OperationResult(row, dims, reports, price_row(row, "backward", dims))
 

@@ -95,7 +95,7 @@ def two(x, y): return x * y
 def fine(x): return x * 2
 NUMBER = 3
 """
-LINE_OF_HELPER = FUNCTIONS.splitlines().index('    raise ValueError("not like this') + 1
+LINE_OF_HELPER = next(n for n, line in enumerate(FUNCTIONS.splitlines(), 1) if "not like this" in line)
 MODULES = {
     "syntax.py": "def f(:\n    pass\n",
     "indent.py": "def f(x):\nreturn x\n",
@@ -166,8 +166,8 @@ RESULTS = {
     "text": "type str",
     "bytes_": "type bytes",
     "Model": "type Model",
-    "coroutine": "is async",
-    "generator": "type generator",
+    "coroutine": "is an async function",
+    "generator": "is a generator",
     "function": "type function",
     "objects": "type object",
 }
