@@ -12,7 +12,7 @@ from typing import NamedTuple
 WIDTH = 100  # columns of a report where there is no terminal
 NARROWEST = 12  # columns of a cell that is wrapped
 NUMBER = 24  # letters that a number may take, its unit included
-GAP = "  "
+GAPS = ("  ", " ")  # between columns; the narrow one before a table is divided
 _NUMBER = re.compile(r"$|[+\-−–.∞*\d]|nan$|inf$")
 LONGEST = 600  # characters of a message
 
@@ -49,13 +49,14 @@ def table(
     right = [numeric(column[1:]) for column in every]
     least = [_least(column, r) for column, r in zip(every, right, strict=True)]
     names = 1 + (len(right) > 2 and not any(right[:2]) and sum(least[:2]) < most // 2)
-    groups = _groups(least, names, most)
+    gap = next((gap for gap in GAPS if sum(least) + len(gap) * (len(least) - 1) <= most), GAPS[0])
+    groups = _groups(least, names, most, gap)
     blocks = []
     for group in groups:
-        widths = _fitted([max(map(_width, every[n])) for n in group], [least[n] for n in group], most)
+        widths = _fitted([max(map(_width, every[n])) for n in group], [least[n] for n in group], most, gap)
         shown = notes if group is groups[-1] else ()
         picked = [[row[n] for n in group] for row in cells]
-        blocks.append("\n".join(_lines(picked, widths, [right[n] for n in group], shown, most)))
+        blocks.append("\n".join(_lines(picked, widths, [right[n] for n in group], shown, most, gap)))
     return "\n\n".join(blocks)
 
 
@@ -73,7 +74,7 @@ def short_path(place: str) -> str:
     """`file:line` relative to the current directory where it lies inside."""
     try:
         return str(Path(place).relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, OSError):  # it lies elsewhere, or the current directory is gone
         return place
 
 
@@ -89,20 +90,20 @@ def _least(column: Sequence[str], number: bool) -> int:
     return max([min(words, NARROWEST), *cells])
 
 
-def _groups(least: Sequence[int], names: int, most: int) -> list[list[int]]:
+def _groups(least: Sequence[int], names: int, most: int, gap: str) -> list[list[int]]:
     """The columns that stand beside each other, by number; each group begins with the first ones, which name a row."""
     groups = [[*range(names)]]
     for n in range(names, len(least)):
-        if sum(least[k] + len(GAP) for k in groups[-1]) + least[n] > most and len(groups[-1]) > names:
+        if sum(least[k] + len(gap) for k in groups[-1]) + least[n] > most and len(groups[-1]) > names:
             groups.append([*range(names)])
         groups[-1].append(n)
     return groups
 
 
-def _fitted(widths: list[int], least: Sequence[int], most: int) -> list[int]:
+def _fitted(widths: list[int], least: Sequence[int], most: int, gap: str) -> list[int]:
     """Narrow the widest column that can be narrower, again and again, until a line fits."""
     widths = list(widths)
-    while sum(widths) + len(GAP) * (len(widths) - 1) > most:
+    while sum(widths) + len(gap) * (len(widths) - 1) > most:
         loose = [n for n, (width, own) in enumerate(zip(widths, least, strict=True)) if width > own]
         if not loose:
             break
@@ -111,16 +112,21 @@ def _fitted(widths: list[int], least: Sequence[int], most: int) -> list[int]:
 
 
 def _lines(
-    rows: Sequence[Sequence[str]], widths: Sequence[int], right: Sequence[bool], notes: Sequence[str], most: int
+    rows: Sequence[Sequence[str]],
+    widths: Sequence[int],
+    right: Sequence[bool],
+    notes: Sequence[str],
+    most: int,
+    gap: str,
 ) -> Iterator[str]:
     """The header, a rule, and the rows with their notes."""
     for k, row in enumerate(rows):
         parts = [_wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
         for n in range(max(map(len, parts))):
             line = [part[n] if n < len(part) else "" for part in parts]
-            yield GAP.join(map(_padded, line, widths, right)).rstrip()
+            yield gap.join(map(_padded, line, widths, right)).rstrip()
         if k == 0:
-            yield GAP.join("─" * width for width in widths)
+            yield gap.join("─" * width for width in widths)
         elif k <= len(notes) and notes[k - 1]:
             yield textwrap.fill(notes[k - 1], most, initial_indent="  · ", subsequent_indent="    ")
 

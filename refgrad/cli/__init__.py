@@ -16,7 +16,7 @@ COMMANDS = {
     "report": "build one HTML page with everything, from this machine",
     "train": "train a GPT-2: text in, model out",
     "sample": "write text by a model",
-    "export": "write a run's newest checkpoint as a GPT-2 folder that other programs read",
+    "export": "write a run of refgrad train as a GPT-2 folder",
 }
 INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 and the signal's number, as shells count
 PACKAGES = ("refgrad", "jax", "jaxlib")
@@ -36,7 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ImportError) as error:
         if isinstance(error, BrokenPipeError):
             return PIPE_CLOSED
-        print(f"{_title(name)}: {one_line(str(error))}", file=sys.stderr)
+        print(f"{_title(name)}: {one_line(_words(error))}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if "nable to initialize backend" not in str(error):
+            raise
+        print(f"{_title(name)}: JAX_PLATFORMS or --device: {one_line(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{_title(name)}: interrupted", file=sys.stderr)
@@ -70,6 +75,13 @@ def _about(words: Sequence[str]) -> int:
     print("\n".join(f"  {name.ljust(8)}{what}" for name, what in COMMANDS.items()))
     print("\nrefgrad COMMAND --help lists its options; refgrad --version tells versions.")
     return 0 if words else 2
+
+
+def _words(error: Exception) -> str:
+    """What an error says; of the system's, the file first, and no number."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _title(name: str) -> str:

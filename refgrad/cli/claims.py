@@ -22,6 +22,9 @@ def run(options: argparse.Namespace) -> int:
         outcomes = list(each(_run, chosen, "claims"))
     wanted = {VERDICTS[name] for name in options.verdict or VERDICTS}
     shown = [outcome for outcome in outcomes if outcome.kind in wanted]
+    if options.json:
+        rows = [outcome.data() for outcome in shown]
+        write_json(options.json, {"ok": all(o.ok for o in outcomes), "jax": JAX, "rows": rows})
     print(f"refgrad claims on {jax.devices()[0].device_kind}, jax {JAX}, in float64\n")
     if options.ids:
         print("\n\n".join(map(row_text, shown)))
@@ -29,9 +32,6 @@ def run(options: argparse.Namespace) -> int:
         print(ledger_table(shown))
         print("\nrefgrad claims ID shows a row in full: every formula, figure, command and rule.")
     print(f"\n{summary(outcomes)}.")
-    if options.json:
-        rows = [outcome.data() for outcome in shown]
-        write_json(options.json, {"ok": all(o.ok for o in outcomes), "jax": JAX, "rows": rows})
     return 0 if all(outcome.ok for outcome in outcomes) else 1
 
 

@@ -11,8 +11,9 @@ from refgrad import cost
 from refgrad._files import write_json, write_text
 from refgrad._progress import track
 from refgrad._text import fitted, one_line, wrapped
+from refgrad.cli import faults
 from refgrad.cli.settings import load
-from refgrad.cli.target import arguments, bind, keywords, positions
+from refgrad.cli.target import arguments, bind, file_of, keywords, positions
 from refgrad.cli.target import load as load_function
 from refgrad.jaxpr.versions import JAX
 from refgrad.models import gpt2, tally
@@ -58,7 +59,7 @@ def _function(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
     passes: list[Pass] = []
     problem = ""
     every = (*arrays, *keyed.values())
-    with jax.enable_x64(needs_x64(every)):
+    with jax.enable_x64(needs_x64(every)), faults.named(file_of(target), function):
         for name in track(["forward", "backward"], "counting"):
             if name == "forward":
                 passes.append(price(name, f, *arrays, kwargs=keyed))

@@ -22,6 +22,7 @@ LIBRARIES = (
 )
 LENGTH = 300  # characters of an error's own words
 NO_RULE = re.compile(r"No (VJP|JVP) defined for custom_[vj]{2}p function (\S+)")
+NO_ARRAY = re.compile(r"returned a value of type <class '(.*?)'>.*not a valid JAX type")
 TRACED = (
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
@@ -50,6 +51,8 @@ def named(file: str, function: Callable | None = None) -> Iterator[None]:
         if found := NO_RULE.search(str(error)):
             where = code_location(function).rpartition(" (")[0] if function else file
             raise ValueError(f"{short_path(where)} in {found[2]}: {_said(error)}") from error
+        if found := NO_ARRAY.search(str(error)):
+            raise ValueError(f"it returns a value of type {found[1].rpartition('.')[2]}: only arrays count") from error
         if isinstance(error, ValueError | TypeError | OSError | ImportError):
             raise
         if isinstance(error, MEMORY) or "RESOURCE_EXHAUSTED" in str(error):

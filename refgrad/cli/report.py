@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     """
     try:
         from refgrad.report import figures, page
-        from refgrad.report.sections import bench, tasks
+        from refgrad.report.sections import bench, outcome, tasks
 
         figures.require()
     except ModuleNotFoundError as missing:
@@ -41,8 +41,8 @@ def run(options: argparse.Namespace) -> int:
     command = "refgrad report" + " --quick" * options.quick
     write_text(out, page.assemble(sections, command))
     failed = [section.name for section in sections if not section.ok]
-    print(f"{out}: {len(sections)} sections in {time.perf_counter() - start:.0f} s")
-    print(f"NOT everything holds: {'; '.join(failed)}" if failed else "Everything holds.")
+    print(f"{out}: {len(sections)} sections in {time.perf_counter() - start:.0f} s: {outcome(sections)}.")
+    print(f"NOT everything holds: {'; '.join(failed)}" if failed else "Everything that was run holds.")
     return 1 if failed else 0
 
 
@@ -58,7 +58,7 @@ def gather_all(wanted: "list[Task]", quick: bool) -> "list[Section]":
         for future in as_completed(futures):
             task, error = futures[future], future.exception()  # of a process that died
             section = found[task.name] = failed(task, error) if error else future.result()
-            progress.console.print(f"{section.seconds:6.1f} s  {'ok  ' if section.ok else 'FAIL'}  {section.name}")
+            progress.console.print(f"{section.seconds:6.1f} s  {section.verdict.ljust(7)}  {section.name}")
             progress.advance(progress.task_ids[0])
     return [found[task.name] for task in wanted]
 

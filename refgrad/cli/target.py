@@ -3,6 +3,7 @@
 import ast
 import difflib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from refgrad._given import positions as positions_of
 from refgrad.cli import faults
 from refgrad.verify import arguments as described
 from refgrad.verify import intents
+
+NO_FUNCTION = {"an async function": inspect.iscoroutinefunction, "a generator": inspect.isgeneratorfunction}
 
 
 def load(target: str) -> Callable[..., Any]:
@@ -31,6 +34,9 @@ def load(target: str) -> Callable[..., Any]:
         found = getattr(found, attribute)
     if not callable(found):
         raise ValueError(f"{target} is {type(found).__name__} {found!r:.60}, but must be a function")
+    for kind, test in NO_FUNCTION.items():
+        if test(found):
+            raise ValueError(f"{target} is {kind}, which returns no arrays: name a plain function")
     return found
 
 

@@ -17,7 +17,7 @@ VERDICTS = {
     **dict.fromkeys(("partial", "kink", "not decided", "undecided", "holds when", "not run", "less accurate"), YELLOW),
 }
 _WORDS = "|".join(sorted(map(re.escape, VERDICTS), key=len, reverse=True))
-VERDICT = re.compile(rf"(?:^|(?<=  )|(?<=: ))({_WORDS})(?=  |[:.,;]|$)", re.MULTILINE)
+VERDICT = re.compile(rf"(?:^|(?<=[\d ] )|(?<=: ))({_WORDS})(?=  |[:.,;]|$)", re.MULTILINE)
 PLAIN = {
     **{"×": "x", "·": "*", "−": "-", "–": "-", "—": "-", "─": "-", "…": "...", "→": "->", "⇄": "<->", "≤": "<="},
     **{"≥": ">=", "≠": "!=", "√": "sqrt", "∞": "inf", "ε": "eps", "Σ": "sum", "∂": "d", "“": '"', "”": '"', "’": "'"},
@@ -38,7 +38,7 @@ def output(verdicts: bool) -> contextlib.AbstractContextManager:
 
 def coloured(stream: TextIO) -> bool:
     """Return True where colours are wanted: on a terminal, unless the environment says otherwise."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return bool(stream) and stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def painted(text: str) -> str:
@@ -77,12 +77,14 @@ class _Painted(io.TextIOBase):
 
 @contextlib.contextmanager
 def _output(paint: bool) -> Iterator[None]:
+    stream = sys.stdout
     try:
-        with contextlib.redirect_stdout(_Painted(sys.stdout)) if paint else contextlib.nullcontext():
+        with contextlib.redirect_stdout(_Painted(stream)) if paint else contextlib.nullcontext():
             yield
-        sys.stdout.flush()
+        if stream is not None:  # it is where it was closed before the start
+            stream.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python flushes once more as it ends
         raise
 
 

@@ -27,6 +27,10 @@ from refgrad.report.text import standard_library_ids
 from refgrad.verify.arguments import is_text, needs_x64, sized, values
 from refgrad.verify.prove import Verdict
 
+QUICK = ("input.batch=1", "input.sequence=8")
+DRAWS, QUICK_DRAWS = 8, 2  # cotangents
+BYTES = 48  # of a parameter in float64: itself, its gradients twice, and what is alive between
+
 
 def run(options: argparse.Namespace) -> int:
     """Check, print and write; returns 0 if everything holds, else 1. Raises ValueError for bad options."""
@@ -38,9 +42,14 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--args are the arguments of path/to/module.py:function: name it first")
     if given := [name for name in OWN if getattr(options, name) is not None]:
         raise ValueError(f"--{given[0].replace('_', '-')} is for path/to/module.py:function: name it first")
-    config, sizes = load(options.config, options.set)
+    config, sizes = load(options.config, [*options.set, *(QUICK if options.quick else ())])
     _known(options.op or (), TABLE)
     dtypes = _dtypes(options)
+    if (needed := BYTES * config.parameters) > (there := _machine.memory()):
+        raise ValueError(
+            f"{config.parameters:,} parameters take some {needed / 1e9:,.0f} GB to be verified, but this machine has "
+            f"{there / 1e9:,.0f}: take a smaller model"
+        )
     where = device(options.device)
     print(f"refgrad verify on {where.device_kind}, jax {JAX}, matmul precision: highest", flush=True)
     if where.platform == "tpu" and "float64" in dtypes:
@@ -53,7 +62,8 @@ def run(options: argparse.Namespace) -> int:
     ids = standard_library_ids(sizes["batch"], sizes["sequence"])
     alone = 1 if where.platform != "cpu" else None  # an accelerator is not shared between processes
     with jax.default_device(where), jax.enable_x64(True), workers(len(names), _wide, alone) as each:
-        check = partial(operations.verify_operation, dims=dims, dtypes=dtypes, seed=options.seed)
+        drawn = {"seed": options.seed, "draws": QUICK_DRAWS if options.quick else DRAWS}
+        check = partial(operations.verify_operation, dims=dims, dtypes=dtypes, **drawn)
         checked = each(check, names, "operations")
         small = list(NETWORKS) if whole and options.rules == "document" else []
         trained = each(partial(_network, dtypes=compared), small, "networks")

@@ -31,14 +31,15 @@ def scripts() -> list[Path]:
 def absent() -> Section:
     """What stands in the experiments' place where there is no checkout."""
     about = "The experiments are scripts of the repository, which is not here: the package alone is installed."
-    return Section("Not run", about=about)
+    return Section("Not run", about=about, ran=False)
 
 
 def named(script: Path) -> Section:
     """An experiment that a page does not wait for: its question."""
     text = ast.get_docstring(ast.parse(script.read_text())) or ""
     question, explanation, *_ = (" ".join(part.split()) for part in text.split("\n\n"))
-    return Section(plain(question), about=f"Not run for this page, which it would hold up. {explanation}")
+    about = f"Not run for this page, which it would hold up. {explanation}"
+    return Section(plain(question), about=about, ran=False)
 
 
 def experiment(script: Path, quick: bool) -> Section:
