@@ -59,7 +59,7 @@ BAD = {
     "no text": (["--set", "data.text=['nowhere']"], "nowhere"),
     "a path for a list": (
         ["--set", "data.text=/path"],
-        "data.text is '/path', but must be a list of texts: write data.t",
+        "is '/path', but must be a list of texts: write data.text=",
     ),
     "empty path": (["--set", 'data.text=[""]'], "'' in the list of files is not a path: name a file or a folder"),
     "warm-up": (["--set", "train.steps=50"], "train.steps = 50: lower it too, such as train.warmup=5, or raise train."),
