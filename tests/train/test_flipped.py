@@ -3,6 +3,7 @@
 Fifty of each kind in the slow lane, a few of each in the fast one.
 """
 
+import json
 import random
 import shutil
 import warnings
@@ -12,7 +13,7 @@ import pytest
 
 from refgrad import weights
 from refgrad.train import runs
-from refgrad.train.checkpoints import CheckpointError, Checkpoints
+from refgrad.train.checkpoints import ABOUT, CheckpointError, Checkpoints, seal
 from refgrad.train.metrics import Metrics
 from refgrad.train.resumed import EXACTLY, resumed
 from refgrad.train.runs import Run
@@ -42,8 +43,8 @@ class Checkpoint:
         return found.about["run"] == RUN.data() and same_bits(got, state(found.step)), said or found.step == 2
 
     def damaged(self, folder):
-        """What can be damaged."""
-        return folder / "2"
+        """The files that can be."""
+        return files(folder / "2")
 
 
 class Tokens:
@@ -62,7 +63,7 @@ class Tokens:
         return np.array_equal(np.concatenate([made.train, made.validation]), self.ids), made.digest == self.made.digest
 
     def damaged(self, folder):
-        return folder
+        return files(folder)
 
 
 class Weights:
@@ -76,40 +77,43 @@ class Weights:
         return config == CONFIG and same_bits(params, parameters()), True
 
     def damaged(self, folder):
-        return folder
+        return files(folder)
 
 
 class Record:
     """run.json and metrics.jsonl beside a checkpoint that says what they were."""
 
     def write(self, folder):
-        folder.mkdir()
+        about = folder / runs.CHECKPOINTS / "39" / "about" / ABOUT
+        about.parent.mkdir(parents=True)
         runs.write(folder, RUN)
         with Metrics(folder / runs.METRICS, 0) as log:
             for n in range(1, 40):
                 log.add(n, loss=1 / n, grad_norm=2.0)
-        (folder / "metrics.lock").unlink()
         self.about = {"machine": FACTS, "run": RUN.data(), "metrics": log.digest}
+        about.write_text(json.dumps({**self.about, "sha256": seal(self.about)}))
         self.lines = (folder / runs.METRICS).read_bytes()
 
     def read(self, folder):
-        stated, sealed = runs._read(folder)
-        before = runs.Record(stated, sealed, RUN)
+        before = runs.record(folder)
         with Metrics(folder / runs.METRICS, 39) as log:
             line = resumed(39, self.about, before, before.run, FACTS, log.digest)
-        same = before.run == RUN and (folder / runs.METRICS).read_bytes() == self.lines
-        return before.run == RUN and (same or EXACTLY not in line), same or EXACTLY not in line
+        return before.run == RUN, (folder / runs.METRICS).read_bytes() == self.lines or EXACTLY not in line
 
     def damaged(self, folder):
-        return folder
+        return [folder / runs.RUN, folder / runs.METRICS]
 
 
 KINDS = {kind.__name__: kind for kind in (Checkpoint, Tokens, Weights, Record)}
 
 
-def damage(folder, chance):
+def files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+
+
+def damage(paths, chance):
     """Flip a bit of a random file, or cut it short; returns which."""
-    path = chance.choice(sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size))
+    path = chance.choice(paths)
     data = bytearray(path.read_bytes())
     place = chance.randrange(len(data))
     if chance.random() < 0.25:
