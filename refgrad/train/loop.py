@@ -54,8 +54,9 @@ def train(settings: Settings, out: Path, resume: bool, say: Say) -> Trained:
     say = say if first else lambda text: None
     before = runs.record(out) if resume else None
     if before:
-        check_resumable(before.run.settings, settings)
+        check_resumable((before.ran or before.stated).settings, settings)
         runs.check_folder(out)
+        metrics.read(out / runs.METRICS)
     elif first:
         runs.refuse(out)
     memory.check(settings, devices.count(settings.mesh.sizes))

@@ -18,7 +18,7 @@ def check(settings: Settings, devices: int) -> None:
     if state > there:
         raise ValueError(
             f"model.n_layer = {model.n_layer}, n_embd = {model.n_embd}, vocab_size = {model.vocab_size} and "
-            f"n_positions = {model.n_positions} are {shown(model.parameters, '')} parameters, whose training state "
+            f"n_positions = {model.n_positions} are {model.parameters:.3g} parameters, whose training state "
             f"takes {shown(state)}, but there are {shown(there)} of memory: take a smaller model"
         )
     width = 4 if train.compute_dtype is None else 2
@@ -54,9 +54,9 @@ def memories(devices: int) -> int:
     return jax.process_count() if jax.local_devices()[0].platform == "cpu" else devices
 
 
-def shown(number: float, unit: str = "B") -> str:
-    """Return a number of bytes, or of something else, to three digits."""
-    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6)):
+def shown(number: float) -> str:
+    """Return a number of bytes to three digits."""
+    for prefix, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
         if number >= size:
-            return f"{number / size:,.3g} {prefix}{unit}".rstrip()
-    return f"{number:,} {unit}".rstrip()
+            return f"{number / size:.3g} {prefix}B"
+    return f"{number:,} B"

@@ -43,6 +43,6 @@ def _other_settings(about: Mapping[str, Any] | None, before: Record, run: Run) -
         yield f"with the settings of {RUN}, since this checkpoint is from before they were sealed in it"
     if changes := differences(Run.from_data(about["run"]) if about and sealed else before.stated, run):
         yield f"with other settings: {'; '.join(changes)}"
-    if before.sealed is False:
-        lines = differences(run, before.stated)
+    lines = [] if before.sealed else differences(run, before.stated)
+    if lines or before.sealed is False:
         yield f"while {RUN} has been edited" + (f", which is not followed: {'; '.join(lines)}" if lines else "")

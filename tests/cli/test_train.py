@@ -57,6 +57,16 @@ BAD = {
     "together": (["--set", "train.memory=fast", "--set", "train.accumulate=2"], "take train.memory = 'plain' or"),
     "no run": (["--resume"], "holds no run: there is no run.json in it"),
     "no text": (["--set", "data.text=['nowhere']"], "nowhere"),
+    "a path for a list": (
+        ["--set", "data.text=/path"],
+        "is '/path', but must be a list of texts: write data.text=",
+    ),
+    "empty path": (["--set", 'data.text=[""]'], "'' in the list of files is not a path: name a file or a folder"),
+    "warm-up": (["--set", "train.steps=50"], "train.steps = 50: lower it too, such as train.warmup=5, or raise train."),
+    "32 bits": (["--set", "train.batch=99999999999999"], "train.batch is 99999999999999, but must be below 2147483648"),
+    "brackets": (["--set", "train.batch=" + "[" * 5000], "is no TOML value"),
+    "nothing to detect": (["--coordinator", "detect"], "no cluster of several processes is found here"),
+    "port": (["--coordinator", "h:٣", "--processes", "2", "--process", "0"], "give HOST:PORT of process 0"),
     "vocabulary": (["--set", "data.tokenizer=bpe"], "'bpe' needs the folder of vocab.json and merges.txt"),
 }
 
@@ -67,3 +77,25 @@ def test_bad_options_say_so_and_write_nothing(name, tmp_path, capsys):
     assert main(["train", "--out", str(tmp_path / "out"), *given]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+FILES_WITH_ERRORS = {
+    "value": ("[train]\nbatch = 0\n", [], "config.toml: train.batch is 0, but must be at least 1"),
+    "model": ("[model]\nn_layer = 'x'\n", [], "config.toml: model.n_layer is 'x', but must be an integer"),
+    "key": ("[model]\nn_lyer = 1\n", [], "config.toml: model.n_lyer = 1 is no key of the model's config: did you mean"),
+    "section": ("[trian]\nbatch = 1\n", [], "config.toml: trian is no section of a config: did you mean train?"),
+    "both": ("[train]\nsteps = 90\n", ["train.warmup=95"], "refgrad train: train.warmup is 95, but must be below"),
+    "the shell": ("[train]\nsteps = 200\n", ["model.n_head=3"], "refgrad train: model.n_embd is 128, which n_head = 3"),
+    "brackets": ("x = " + "[" * 200_000, [], "config.toml is no TOML that can be read"),
+    "digits": ("x = " + "9" * 5000, [], "config.toml is no TOML that can be read"),
+}
+
+
+@pytest.mark.parametrize("name", FILES_WITH_ERRORS)
+def test_errors_name_the_file_where_it_is_at_fault(name, tmp_path, capsys):
+    text, changes, message = FILES_WITH_ERRORS[name]
+    (tmp_path / "config.toml").write_text(text)
+    given = [word for change in changes for word in ("--set", change)]
+    assert main(["train", "--config", str(tmp_path / "config.toml"), "--out", str(tmp_path / "out"), *given]) == 2
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1

@@ -135,6 +135,12 @@ def test_a_damaged_one_is_written_anew(copy):
     chex.assert_trees_all_equal(got, state(3))
 
 
+def test_names_that_are_no_steps(copy):
+    for name in ("²", "٣", "notes", "7.tmp"):
+        (copy / name).mkdir()
+    assert checkpoints.complete(copy) == [2, 3]
+
+
 def test_none_and_another_model(written, tmp_path):
     assert Checkpoints(tmp_path / "nothing").restore(shapes(), print) is None
     other = shapes()._replace(params={"wte": {"weight": jax.ShapeDtypeStruct((3, 2), jnp.float32)}})

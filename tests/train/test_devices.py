@@ -1,5 +1,7 @@
 """Meshes, the rows of each process, and arguments that do not fit together."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,6 +39,8 @@ def test_a_mesh_as_text():
     for text, message in (
         ("data", "not of the form"),
         ("data=-1", "not of the form"),
+        ("data=²", "not of the form"),
+        ("data=٣", "not of the form"),
         ("data=2,data=2", "has data twice"),
         ("data=2,tensor=2", "tensor is no axis"),
         ("model=0", "must be at least 1"),
@@ -54,10 +58,15 @@ def test_a_mesh_as_text():
         (("host:99999", 2, 0), "give HOST:PORT"),
         (("host:1234", 0, 0), "--processes is 0"),
         (("host:1234", 2, 2), "--process is 2, but must be from 0 to 1"),
+        (("host:١٢", 2, 0), "give HOST:PORT"),
+        (("host:2²", 2, 0), "give HOST:PORT"),
         (("detect", 2, None), "finds the processes by itself"),
+        (("detect", None, None), "no cluster of several processes is found here, .* --process K to each process"),
     ],
 )
-def test_processes_that_do_not_fit_together_are_refused(given, message):
+def test_processes_that_do_not_fit_together_are_refused(given, message, monkeypatch):
+    for name in [name for name in os.environ if name.startswith(("JAX_COORD", "SLURM", "OMPI", "KUBERNETES"))]:
+        monkeypatch.delenv(name)
     with pytest.raises(ValueError, match=message):
         devices.connect(*given)
 

@@ -34,6 +34,7 @@ OTHERWISE = {
         said(before=Record(SLOWER, False, RUN)),
         ["been edited, which is not followed: ", RATE],
     ),
+    "run.json, edited, its seal taken out": (said(before=Record(SLOWER, None, RUN)), [f"is not followed: {RATE}"]),
     "checkpoints alone": (
         said(run=RUN._replace(settings=RUN.settings.updated({"checkpoint": {"every": 9}}))),
         ["with other settings: checkpoint.every: 200 → 9"],

@@ -26,6 +26,27 @@ def test_a_spike_is_of_the_median_of_enough_losses():
     assert Watch(2.0, [5.0] * 500 + [1.0] * 100).wrong(2.1, 1.0)  # those of long ago do not count
 
 
+DAMAGED = {
+    "bit": b'{"step": 2, "loss" 1.0}\n',
+    "list": b"[2]\n",
+    "no step": b'{"loss": 1.0}\n',
+    "step": b'{"step": "2"}\n',
+    "value": b'{"step": 2, "loss": "1.0"}\n',
+    "bytes": b"\xff\xfe\n",
+    "empty": b"\n",
+    "brackets": b"[" * 200_000 + b"\n",
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damaged_metrics_are_named(name, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1, "loss": 2.0}\n' + DAMAGED[name])
+    for reading in (read, lambda path: Metrics(path, 2)):
+        with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2 is damaged: .* back .* or remove it"):
+            reading(path)
+
+
 def test_metrics_are_cut_and_go_on(tmp_path):
     path = tmp_path / "metrics.jsonl"
     with Metrics(path, 0) as log:

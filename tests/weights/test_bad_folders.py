@@ -53,6 +53,9 @@ def copy(saved, tmp_path):
         ({"layer_norm_epsilon": float("nan")}, "layer_norm_epsilon is nan"),
         ({"tie_word_embeddings": 1}, "tie_word_embeddings is 1, but must be true or false"),
         ({"tie_word_embeddings": False}, r"has no tensor lm_head.weight of shape \(11, 12\).*set tie_word_embeddings"),
+        ({"n_layer": 10**12}, r"config.json: n_layer is 1000000000000, but the folder has 40 tensors in all: correct"),
+        ({"layer_norm_epsilon": 1e-5}, r"layer_norm_epsilon is 1e-05, but .*model.safetensors was written with 2e-05"),
+        ({"n_head": 4}, r"config.json: n_head is 4, but .*model.safetensors was written with 3: put that back"),
         ({"n_layer": 4}, r"has no tensor h.3.attn.c_attn.bias of shape \(36,\).* \(and 11 more like it\)"),
         ({"n_layer": 2}, r"transformer.h.2.attn.c_attn.bias of shape \(36,\) is no parameter.* \(and 11 more"),
         ({"vocab_size": 12}, r"wte.weight has shape \(11, 12\), but config.json means \(12, 12\)"),
@@ -124,6 +127,7 @@ def test_tensors_that_are_not_the_models(copy, change, message):
         (lambda data: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "no safetensors file"),
         (lambda data: data.replace(b"F32", b"F33", 1), "no safetensors file"),
         (lambda data: data.replace(b"[12,36]", b"[11,36]", 1), "no safetensors file"),
+        (lambda data: data[:-2] + bytes([data[-2] ^ 1]) + data[-1:], r"transformer\.\S+ is not what was written"),
     ],
 )
 def test_a_damaged_file(copy, damage, message):
@@ -140,6 +144,8 @@ def test_a_damaged_file(copy, damage, message):
         ("{", "config.json is no JSON"),
         ("\xff\xfe", "config.json is no JSON"),
         ("[1]", "holds a list, but must hold an object"),
+        ("[" * 200_000, "config.json is no JSON that can be read"),
+        ('{"n_layer": ' + "1" * 5000 + "}", "config.json is no JSON that can be read"),
         (None, "has no config.json"),
     ],
 )

@@ -66,6 +66,26 @@ def test_bad_paths_are_named(tmp_path):
         documents([tmp_path])
 
 
+@pytest.mark.parametrize("path", ["", " ", "a\0b"])
+def test_texts_that_are_no_paths_are_named(path):
+    with pytest.raises(ValueError, match=r"in the list of files is not a path: name a file or a folder"):
+        documents([path])
+
+
+@pytest.mark.parametrize("links", [{"a": "a"}, {"a": "b", "b": "a"}])
+def test_links_in_a_circle_are_named(links, tmp_path):
+    (tmp_path / "text").write_text("text")
+    for link, target in links.items():
+        (tmp_path / link).symlink_to(tmp_path / target)
+    for path in (tmp_path, tmp_path / "a"):
+        with pytest.raises(ValueError, match=r"a is a symbolic link that leads back to itself: remove it"):
+            documents([path])
+    (tmp_path / "a").unlink()
+    (tmp_path / "a").symlink_to(tmp_path, target_is_directory=True)  # folders that are links are not walked
+    (tmp_path / "b").unlink(missing_ok=True)
+    assert [each.path.name for each in documents([tmp_path])] == ["text"]
+
+
 def test_unreadable_is_named(tmp_path, monkeypatch):
     fill(tmp_path, ["secret"])
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read all, and tests may run as root
