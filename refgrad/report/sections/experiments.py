@@ -20,7 +20,9 @@ from refgrad.report.sections.section import Section, Shown
 CHECKOUT = Path(refgrad.__file__).parent.parent
 LARGE = frozenset(["tokenise_1gb", "train_1558m"])  # a gigabyte, 24 of them: more than the page's ten minutes
 LONG = frozenset(["mutants", "world_rules"])  # a quarter of an hour whole: the page has its quick form
-SLOW = frozenset(["checkpointing", "decision_boundaries", "gradient_flow", "less_memory"])  # 10 s and more, if quick
+SLOW = frozenset(
+    ["checkpointing", "decision_boundaries", "gradient_flow", "less_memory", "verify_time"]
+)  # 10 s and more, if quick
 
 
 def scripts() -> list[Path]:
