@@ -6,6 +6,7 @@ vmap, a mesh inside a mesh) is "not available", with JAX's reason.
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,19 +45,18 @@ def vmap(case: Case) -> Iterator[Row]:
     tried = len(plans)
     if len(leaves) > 1:
         plans += [dict.fromkeys(range(len(leaves)), 0), dict(enumerate(ranks))]
-    rows = []
-    for plan in plans:
+    rows, found = [], _together(case, plans)
+    for k, plan in enumerate(plans):
         where = ", ".join(f"{names[i]} at {axis}" for i, axis in plan.items())
-        rows += inside(
-            case, "vmap", f"new axis in {where}", lambda f, p=plan: _mapped(case, f, p), _entries(case, plan)
-        )
+        mapped = (lambda _, k=k: found[k]) if found else (lambda flat, p=plan: _mapped(case, flat, [p])[0])
+        rows += inside(case, "vmap", f"new axis in {where}", mapped, _entries(case, plan))
     alone = f"{tried} of {total} placements of a new axis" if total > tried else "every placement"
     yield from summed_up(rows, f"{alone}, alone and together")
 
 
 def scan(case: Case) -> Iterator[Row]:
     """The gradient of a scan whose body calls the function: the cotangents of its steps add up."""
-    cts = [jnp.stack(c) for c in zip(*map(case.cotangent, range(COPIES)), strict=True)]
+    cts = _cotangents(case)
 
     def through(flat: Flat) -> list:
         def steps(diff, rest):
@@ -143,11 +143,39 @@ def _entries(case: Case, plan: dict[int, int]) -> Leaves:
     return [np.stack(g) for g in zip(*each, strict=True)]
 
 
-def _mapped(case: Case, flat: Flat, plan: dict[int, int]) -> list:
-    entries = [[*diff, *rest] for diff, rest in (_entry(case, plan, k) for k in range(COPIES))]
-    stacked = [jnp.stack(e, axis=plan[i]) if i in plan else e[0] for i, e in enumerate(zip(*entries, strict=True))]
-    axes = [plan.get(i) for i in range(len(stacked))]
-    n = len(case.diff)
-    cts = [jnp.stack(c) for c in zip(*map(case.cotangent, range(COPIES)), strict=True)]
-    mapped = jax.vmap(lambda diff, rest, cts: pullback(flat)(diff, rest, cts)[1], in_axes=(axes[:n], axes[n:], 0))
-    return scaffold(mapped)(stacked[:n], stacked[n:], cts)
+def _together(case: Case, plans: list[dict[int, int]]) -> list[list] | None:
+    """The cotangents under every plan from one program, which compiles in half of the time; None where one raises."""
+    try:
+        return _mapped(case, case.flat, plans)
+    except Exception:  # each is then tried alone
+        return None
+
+
+def _mapped(case: Case, flat: Flat, plans: list[dict[int, int]]) -> list[list]:
+    """The cotangents of the copies stacked as each plan says."""
+    n, given = len(case.diff), []
+    for plan in plans:
+        entries = [[*diff, *rest] for diff, rest in (_entry(case, plan, k) for k in range(COPIES))]
+        given.append([_stack(e, plan[i]) if i in plan else e[0] for i, e in enumerate(zip(*entries, strict=True))])
+
+    def every(given, cts):
+        found = []
+        for plan, leaves in zip(plans, given, strict=True):
+            axes = [plan.get(i) for i in range(len(leaves))]
+            one = jax.vmap(lambda diff, rest, cts: pullback(flat)(diff, rest, cts)[1], (axes[:n], axes[n:], 0))
+            found.append(one(leaves[:n], leaves[n:], cts))
+        return found
+
+    return scaffold(every)(given, _cotangents(case))
+
+
+def _cotangents(case: Case) -> list:
+    """Those of the first draws, stacked."""
+    return [_stack(c, 0) for c in zip(*map(case.cotangent, range(COPIES)), strict=True)]
+
+
+def _stack(leaves: tuple, axis: int) -> Any:
+    """The leaves along a new axis; by NumPy, which compiles nothing, where they are plain arrays of one device."""
+    if any(jnp.issubdtype(x.dtype, jax.dtypes.extended) or len(x.devices()) > 1 for x in map(jnp.asarray, leaves)):
+        return jnp.stack(leaves, axis)
+    return np.stack(list(map(np.asarray, leaves)), axis)
