@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 WIDTH = 100  # columns of a report where there is no terminal
 NARROWEST = 12  # columns of a cell that is wrapped
-NUMBER = 24  # letters that a number may take, its unit included
+NUMBER = 24  # letters that a number may take, its unit included, or a word that is not broken
 GAPS = ("  ", " ")  # between columns; the narrow one before a table is divided
 _NUMBER = re.compile(r"$|[+\-−–.∞*\d]|nan$|inf$")
 LONGEST = 600  # characters of a message
@@ -84,10 +84,10 @@ def is_integer(text: str) -> bool:
 
 
 def _least(column: Sequence[str], number: bool) -> int:
-    """The columns that a column needs at least: a number whole, text and the header by their words."""
-    words = max((_width(word) for word in column[0].split()), default=0)
+    """The columns that a column needs at least: a number whole, text by its words, a sentence some columns."""
+    words = max((_width(word) for cell in column[: 1 if number else None] for word in cell.split()), default=0)
     cells = (_width(cell) if number else min(_width(cell), NARROWEST) for cell in column[1:])
-    return max([min(words, NARROWEST), *cells])
+    return max([min(words, NUMBER), *cells])
 
 
 def _groups(least: Sequence[int], names: int, most: int, gap: str) -> list[list[int]]:

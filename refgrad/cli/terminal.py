@@ -8,7 +8,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 RED, GREEN, YELLOW = 31, 32, 33
 VERDICTS = {
@@ -77,7 +77,7 @@ class _Painted(io.TextIOBase):
 
 @contextlib.contextmanager
 def _output(paint: bool) -> Iterator[None]:
-    stream = sys.stdout
+    stream: Any = sys.stdout
     try:
         with contextlib.redirect_stdout(_Painted(stream)) if paint else contextlib.nullcontext():
             yield
