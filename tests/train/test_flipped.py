@@ -40,7 +40,7 @@ class Checkpoint:
         """(what was read is right, what was said)."""
         said = []
         got, found = Checkpoints(folder).restore(shapes(), said.append)
-        return found.about["run"] == RUN.data() and same_bits(got, state(found.step)), said or found.step == 2
+        return Run.from_data(found.about["run"]) == RUN and same_bits(got, state(found.step)), said or found.step == 2
 
     def damaged(self, folder):
         """The files that can be."""
