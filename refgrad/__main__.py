@@ -1,7 +1,7 @@
 """`python -m refgrad`, and the `refgrad` command: what imports nothing before an interruption has its answer."""
 
 import sys
-from signal import SIGINT, pthread_kill
+from signal import SIGINT, default_int_handler, getsignal, pthread_kill, signal
 from threading import Timer, main_thread
 from typing import Any
 
@@ -10,12 +10,18 @@ AGAIN = 0.05  # seconds until an interruption is raised again
 
 
 def run() -> int:
-    """Run the command; returns its exit code, 130 where it is interrupted while it still starts.
+    """Run the command; returns its exit code, 130 where it is interrupted, also while it still starts.
 
     An interruption that Python raises inside a finaliser or a collector's callback, which cannot pass it on, is raised
-    again.
+    again. An extension that is interrupted while it is imported raises ImportError: any error after one is its own.
     """
-    told, timers = sys.unraisablehook, []
+    told, before = sys.unraisablehook, getsignal(SIGINT)
+    timers: list[Timer] = []
+    sent: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        sent.append(number)
+        raise KeyboardInterrupt
 
     def again(args: Any) -> None:
         if not issubclass(args.exc_type, KeyboardInterrupt):
@@ -25,16 +31,22 @@ def run() -> int:
         timers[-1].start()
 
     sys.unraisablehook = again
+    if before is default_int_handler:  # else the shell has it ignored
+        signal(SIGINT, note)
     try:
         from refgrad.cli import main
 
-        return main()
-    except KeyboardInterrupt:
+        code = main()
+        return INTERRUPTED if sent else code
+    except BaseException as error:
+        if not sent and not isinstance(error, KeyboardInterrupt):
+            raise
         print("refgrad: interrupted", file=sys.stderr)
         return INTERRUPTED
     finally:
         for timer in timers:
             timer.cancel()
+        signal(SIGINT, before)
         sys.unraisablehook = told
 
 

@@ -31,6 +31,18 @@ def test_while_modules_are_imported(monkeypatch, capsys):
     assert capsys.readouterr().err == "refgrad: interrupted\n"
 
 
+def test_an_extension_that_makes_another_error_of_it(monkeypatch):
+    def extension():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("Encountered an error while initializing the extension.") from None
+
+    starting(monkeypatch, extension)
+    assert __main__.run() == INTERRUPTED
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 class Finalised:
     def __del__(self):
         interrupted()
