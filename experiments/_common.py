@@ -45,7 +45,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from refgrad._files import read_toml, toml_value, write_csv, write_json
+from refgrad._files import read_toml, toml_value, writable, write_csv, write_json
 from refgrad._progress import track
 from refgrad._text import nearest, table
 from refgrad.report import figures
@@ -124,6 +124,7 @@ def main(
         settings: Any = load(kind, CONFIGS / f"{name}.toml", options.config, options.set, options.quick)
         figures.require()
         options.out.mkdir(parents=True, exist_ok=True)
+        writable(str(options.out / f"{name}.json"))
     except (ValueError, TypeError, OSError, ImportError) as error:
         parser.error(str(error))
     start = time.perf_counter()

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+from _optax import optax
 
 from refgrad.models import mlp
 from refgrad.ops import operations

@@ -19,8 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from _common import Figure, Result, Table, main, track
+from _optax import optax
 
 from refgrad.models import gpt2
 from refgrad.ops import operations

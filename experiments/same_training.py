@@ -13,8 +13,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from _common import Figure, Result, Table, main, track
+from _optax import optax
 
 from refgrad.models import gpt2
 from refgrad.report.figures import INK, series

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import optax
 from _common import Figure, Result, Table, main, track
+from _optax import optax
 
 from refgrad.models import gpt2
 from refgrad.report.figures import series

@@ -18,8 +18,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from _common import Figure, Result, Table, main, temporaries, track
+from _optax import optax
 
 from refgrad import cost
 from refgrad.bench import roofline

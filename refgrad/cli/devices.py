@@ -15,6 +15,8 @@ def device(name: str | None) -> Any:
     if name is None:
         return jax.devices()[0]
     platform, _, index = name.partition(":")
+    if not platform:
+        raise ValueError(f"--device {name}: no such platform; JAX sees {_present()}")
     try:
         found = jax.devices(platform)
     except RuntimeError:

@@ -9,12 +9,6 @@ from refgrad._files import write_bytes
 BPE_FILES = {"vocab": "vocab.json", "merges": "merges.txt"}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this sub-command's options."""
-    parser.add_argument("run", metavar="RUN", help="the folder of a run of refgrad train")
-    parser.add_argument("folder", metavar="FOLDER", help="where config.json and model.safetensors go")
-
-
 def run(options: argparse.Namespace) -> int:
     """Read the run, write the folder; returns 0.
 

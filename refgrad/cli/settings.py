@@ -1,6 +1,5 @@
-"""What every sub-command takes: `--config FILE.toml`, `--set section.key=value`, `--json FILE`."""
+"""The settings of a command: a file of TOML (`--config`), changed key by key (`--set section.key=value`)."""
 
-import argparse
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -11,23 +10,9 @@ from refgrad._text import nearest
 from refgrad.models.gpt2 import Config
 
 INPUT = {"batch": 2, "sequence": 24}
+LAYERS, ENTRIES = 1_000, 2**63
 T = TypeVar("T")
 _WORD = re.compile(r"[A-Za-z/~][\w./~-]*")
-
-
-def add_common(
-    parser: argparse.ArgumentParser, config: str = "sections [model] and [input]; default: the tiny GPT-2"
-) -> None:
-    """Add the options that every sub-command has; `config` says what its file holds."""
-    parser.add_argument("--config", metavar="FILE.toml", help=config)
-    parser.add_argument(
-        "--set",
-        metavar="section.key=value",
-        action="append",
-        default=[],
-        help="change one key, such as model.n_layer=3",
-    )
-    parser.add_argument("--json", metavar="FILE", help="write the results there as JSON too")
 
 
 def load(path: str | None, changes: Sequence[str], whole_sequence: bool = False) -> tuple[Config, dict[str, int]]:
@@ -55,7 +40,21 @@ def _config_and_sizes(values: dict[str, dict[str, Any]], whole_sequence: bool) -
         sizes[key] = value
     if sizes["sequence"] > config.n_positions:
         raise ValueError(f"input.sequence is {sizes['sequence']}, but model.n_positions = {config.n_positions}")
+    _check_size(config, **sizes)
     return config, sizes
+
+
+def _check_size(config: Config, batch: int, sequence: int) -> None:
+    """Raise ValueError for a model whose program is too long to be traced, or holds arrays that JAX cannot count."""
+    if config.n_layer > LAYERS:
+        raise ValueError(f"model.n_layer is {config.n_layer:,}, but a program has a block for each: at most {LAYERS:,}")
+    rows = batch * sequence
+    largest = max(config.parameters, rows * max(config.vocab_size, 4 * config.n_embd), rows * config.n_head * sequence)
+    if largest >= ENTRIES:
+        raise ValueError(
+            f"the model has an array of {largest:,} entries, but none can have 2⁶³: take less for model.n_embd, "
+            "vocab_size, n_positions, input.batch or sequence"
+        )
 
 
 def build(

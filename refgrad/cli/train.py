@@ -7,21 +7,7 @@ import time
 from pathlib import Path
 
 from refgrad._files import write_json, write_text
-from refgrad.cli.settings import add_common, build
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this sub-command's options."""
-    add_common(parser, "sections [model], [data], [train], [checkpoint], [mesh]; default: a run of a few minutes")
-    parser.add_argument("--out", metavar="DIR", default="out/train", help="the run's folder (default: %(default)s)")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest good checkpoint in --out")
-    parser.add_argument(
-        "--coordinator",
-        metavar="HOST:PORT",
-        help="several processes, one a machine, --out shared: process 0's address; or 'detect', as under Slurm",
-    )
-    parser.add_argument("--processes", metavar="N", type=int, help="how many there are")
-    parser.add_argument("--process", metavar="K", type=int, help="which of them this is, from 0")
+from refgrad.cli.settings import build
 
 
 def run(options: argparse.Namespace) -> int:

@@ -84,8 +84,8 @@ class Walker(Backward[bool, Costs]):
         name, where = eqn.primitive.name, self._source(eqn)
         if self.unknown == "raise":
             raise UnknownCost(
-                f"no cost is known for the primitive {name!r} at {where}: pass unknown='count' to count the "
-                f"rest and list it in .unknown, or add a rule to refgrad.cost.primitives"
+                f"no cost is known for the primitive {name!r} at {where}: count the rest in Python, by "
+                f"refgrad.cost.count(f, ..., unknown='count'), or add a rule to refgrad.cost.primitives"
             )
         note = f"{name} at {where} has no known cost: its bytes are counted, its FLOPs read 0"
         return Costs({_site(eqn)._replace(unknown=True): _cost(eqn, Work())}, (note,))

@@ -7,20 +7,24 @@ from pathlib import PurePosixPath
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from refgrad._text import numeric
-from refgrad.report.sections.section import Section
+from refgrad.report.sections.section import Section, outcome
 
-NUMBER = 24  # letters that a number may take, its unit included
-VERDICTS = {"ok": "good", "holds": "good", "holds when": "note", "is wrong": "wrong", "undecided": "bad"}
+VERDICTS = {
+    **{"ok": "good", "holds": "good", "holds when": "note", "is wrong": "wrong", "undecided": "bad"},
+    "not run": "grey",
+}
 
 
 def assemble(sections: Sequence[Section], command: str) -> str:
     """The page, its sections grouped in the order given; `command` is the one that makes it."""
     groups = [(name, list(members)) for name, members in itertools.groupby(sections, key=lambda one: one.group)]
-    commands = [[s.title, s.command, f"{s.seconds:.1f}", "ok" if s.ok else "FAIL"] for s in sections]
+    commands = [[s.title, s.command, f"{s.seconds:.1f}", s.verdict] for s in sections]
     ledger = {row["id"] for section in sections if section.name == "ledger" for row in section.data.get("rows", ())}
     page = _environment().get_template("page.html.j2")
     ok = all(section.ok for section in sections)
-    return page.render(groups=groups, rows_of_commands=commands, command=command, ok=ok, ledger=ledger)
+    return page.render(
+        groups=groups, rows_of_commands=commands, command=command, ok=ok, outcome=outcome(sections), ledger=ledger
+    )
 
 
 def verdict(cell: object) -> str:
@@ -30,8 +34,8 @@ def verdict(cell: object) -> str:
 
 
 def columns(rows: Sequence[Sequence[object]]) -> list[bool]:
-    """For each column, whether it holds numbers, and no sentences that begin with one."""
-    return [numeric(column) and max(len(str(cell)) for cell in column) <= NUMBER for column in zip(*rows, strict=True)]
+    """For each column, whether it holds numbers."""
+    return list(map(numeric, zip(*rows, strict=True)))
 
 
 def _environment() -> Environment:

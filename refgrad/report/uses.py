@@ -14,6 +14,7 @@ from refgrad.ops import TABLE
 from refgrad.report.cost import Pass, price_row
 from refgrad.symbols import evaluate
 
+NONE = "–"  # where the document has no formula
 ITEM = {"w": 4, "a": 4}  # bytes of an element in float32
 
 
@@ -71,9 +72,9 @@ def use_table(results: list[UseResult]) -> Table:
                 result.use.scope,
                 result.use.op,
                 str(result.times),
-                f"{result.document:,}",
+                f"{result.document:,}" if result.document else NONE,
                 f"{counted.flops:,}",
-                f"{counted.flops - result.document:+,}",
+                f"{counted.flops - result.document:+,}" if result.document else NONE,
                 f"{counted.transcendental:,}",
                 f"{counted.bytes:,}",
                 f"{counted.intensity:.2f}",

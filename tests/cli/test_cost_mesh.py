@@ -13,7 +13,8 @@ from refgrad.train import collectives
 SMALL = ["--set", "model.n_layer=1", "--set", "model.n_embd=8", "--set", "input.sequence=6"]
 
 
-def test_bytes_by_term_and_by_collective(capsys, tmp_path):
+def test_bytes_by_term_and_by_collective(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     path = tmp_path / "found.json"
     assert main(["cost", "--mesh", "data=2,model=2", *SMALL, "--json", str(path)]) == 0
     out = capsys.readouterr().out

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "chrome")
-PHONE, DESK = {"width": 390, "height": 800}, {"width": 1200, "height": 900}
+PHONE, DESK = {"width": 390, "height": 800}, {"width": 1440, "height": 900}
 
 FIGURES = """() => [...document.querySelectorAll('figure')].flatMap((figure, n) => {
   const wrong = [], svg = figure.querySelector('svg');
@@ -20,8 +20,14 @@ FIGURES = """() => [...document.querySelectorAll('figure')].flatMap((figure, n) 
     wrong.push(`figure ${n} has no text alternative`);
   return wrong;
 })"""
+# Figures fit the screen, and those that one taps show letters that can be read.
+FITS = """() => [...document.querySelectorAll('figure svg')].flatMap((svg, n) => {
+  const over = svg.getBoundingClientRect().width > document.documentElement.clientWidth;
+  return over ? [`figure ${n} does not fit a phone`] : [];
+})"""
 # The height of the smallest letters that the house's figures have, 9 points of the picture's own units.
 LETTERS = """() => [...document.querySelectorAll('figure svg')].flatMap((svg, n) => {
+  svg.closest('.picture').focus();
   const height = 9 * svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
   return height < 8 ? [`the letters of figure ${n} are ${height.toFixed(1)} px high on a phone`] : [];
 })"""
@@ -36,6 +42,12 @@ WIDE = """() => {
   const over = document.documentElement.scrollWidth - document.documentElement.clientWidth;
   return over > 0 ? [`the page is ${over} px too wide`] : [];
 }"""
+WHOLE = """() => [...document.querySelectorAll('.scroll')].flatMap((box) =>
+  box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1
+    ? [`the table "${box.getAttribute('aria-label')}" is cut: ${box.scrollWidth} of ${box.clientWidth} px`] : [])"""
+INDEX = """() => [...document.querySelectorAll('details.part')].flatMap((part) =>
+  document.querySelector(`nav a[href="#${part.id}"]`)?.checkVisibility() ? [] : [`the index lacks ${part.id}`])"""
+FOLDED = """() => [...document.querySelectorAll('details.part')].filter((part) => part.open).map((part) => part.id)"""
 COLOURS = """() => [document.body, document.querySelector('.command code')].map((e) => {
   const style = getComputedStyle(e);
   return `${style.color} on ${style.backgroundColor}`;
@@ -63,19 +75,23 @@ def browser():
         started.close()
 
 
-def problems(started, path):
-    """What is wrong with the page at `path`: errors, requests, figures, ids, tables, colours, width."""
+def problems(started, path, unfolded=()):
+    """What is wrong with the page at `path`: errors, requests, figures, ids, folds, tables, colours, width.
+
+    The sections `unfolded` are open from the start.
+    """
     page = started.new_page(viewport=DESK, color_scheme="light")
     errors, requests = [], []
     page.on("console", lambda message: errors.append((message.type, message.text)))
     page.on("pageerror", lambda error: errors.append(("error", str(error))))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(path.as_uri())
+    found = [f"{name} is not folded" for name in page.evaluate(FOLDED) if name not in unfolded]
     page.evaluate("() => document.querySelectorAll('details').forEach((fold) => { fold.open = true; })")
-    found = page.evaluate(FIGURES) + page.evaluate(IDS)
+    found += page.evaluate(FIGURES) + page.evaluate(IDS) + page.evaluate(WHOLE) + page.evaluate(INDEX)
     found += [*_sorting(page), *_filtering(page), *_colours(page)]
     page.set_viewport_size(PHONE)
-    found += page.evaluate(WIDE) + page.evaluate(LETTERS)
+    found += page.evaluate(WIDE) + page.evaluate(FITS) + page.evaluate(LETTERS)
     page.close()
     found += [f"error: {text}" for kind, text in errors if kind == "error"]
     return found + [f"request: {url}" for url in requests if not url.startswith(("file:", "data:"))]

@@ -53,6 +53,10 @@ def measured():
     return bench.measured({"machine": machine, "work": Work(gpt2.Config(), 1, 64).data(), "rounds": 1, "rows": rows})
 
 
+def left_out():
+    return Section("Is it large?", about="Not run for this page.", ran=False)
+
+
 def broken():
     raise RuntimeError("this one's source failed: <b>")
 
@@ -65,6 +69,7 @@ def sample(folder):
         Task("ledger", "Claims", "refgrad claims", ledger),
         Task("first", "Experiments", "python experiments/first.py", partial(experiment, "first", folder)),
         Task("second", "Experiments", "python experiments/second.py", partial(experiment, "second", folder)),
+        Task("large", "Experiments", "python experiments/large.py", left_out),
         Task("broken", "Experiments", "python experiments/broken.py", broken),
         Task("bench-1", "Bench", "refgrad bench --json run.json", measured),
     ]

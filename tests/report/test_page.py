@@ -20,9 +20,16 @@ def test_a_section_that_fails_shows_its_error_and_the_others_stand(sample):
     html, sections = sample
     assert [section.ok for section in sections] == [section.name != "broken" for section in sections]
     assert "RuntimeError at pages.py:" in html and "source failed: &lt;b&gt;" in html
-    assert "Not everything holds." in html
+    assert "6 of 8 hold, 1 does NOT, 1 not run." in html
     for section in sections:
         assert bool(section.error) == (section.name == "broken") and section.title in html
+
+
+def test_a_section_that_was_not_run_is_grey_and_not_ok(sample):
+    html, _ = sample
+    part = html.split('<details id="large"')[1].split("</details>")[0]
+    assert '<span class="badge grey">not run</span>' in part and ">ok<" not in part
+    assert '<td><span class="badge grey">not run</span></td></tr>' in "".join(html.split("\n"))
 
 
 def test_every_section_names_its_command(sample):
@@ -62,7 +69,7 @@ def test_a_file_names_its_operation(file):
 
 
 BAD = {
-    "folder": (["--out", "no/such/folder/page.html"], "is no folder"),
+    "folder": (["--out", "no/such/folder/page.html"], "is not a folder"),
     "bench": (["--bench", "no_such.json"], "no_such.json"),
     "bench's file": (["--bench", "pyproject.toml"], "--bench pyproject.toml is no JSON"),
 }

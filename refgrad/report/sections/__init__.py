@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import jax
 
 from refgrad.report.sections import bench, costs, derivations, experiments, ledger, verification, versions
-from refgrad.report.sections.section import Section
+from refgrad.report.sections.section import Section, outcome
 
-__all__ = ["Section", "Task", "failed", "gather", "tasks"]
+__all__ = ["Section", "Task", "failed", "gather", "outcome", "tasks"]
 
 COST = "refgrad cost --config configs/gpt2_124m.toml"
 

@@ -22,7 +22,7 @@ def read(path: Path) -> dict[str, Any]:
     """The run's data. Raises ValueError where the file is no run of the bench, OSError where it cannot be read."""
     try:
         data = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"--bench {path} is no JSON: {error}") from error
     try:
         versions, _, found = data["machine"]["versions"].items(), Work.of(data["work"]), _found(data)

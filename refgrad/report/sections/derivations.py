@@ -48,7 +48,7 @@ def card(row: Row) -> dict[str, Any]:
         "costs": {
             "forward": [mathematics(part) for part in row.forward],
             "backward": [mathematics(part) for part in row.backward],
-            "document": mathematics(row.document),
+            "document": mathematics(row.document) if row.document else "–",
             "causes": {sentence(cause): mathematics(term) for cause, term in row.causes.items()},
             "residuals": mathematics(row.residuals),
         },

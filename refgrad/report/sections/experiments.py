@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 import refgrad
 from refgrad._files import read_toml
+from refgrad._machine import LITTLE
 from refgrad._text import Table
 from refgrad.report.mathml.prose import plain
 from refgrad.report.sections.section import Section, Shown
@@ -19,8 +20,9 @@ from refgrad.report.sections.section import Section, Shown
 CHECKOUT = Path(refgrad.__file__).parent.parent
 LARGE = frozenset(["tokenise_1gb", "train_1558m"])  # a gigabyte, 24 of them: more than the page's ten minutes
 LONG = frozenset(["mutants", "world_rules"])  # a quarter of an hour whole: the page has its quick form
-SLOW = frozenset(["checkpointing", "decision_boundaries", "gradient_flow", "less_memory"])  # 10 s and more, if quick
-LITTLE = "--xla_backend_optimization_level=0"  # compiles faster what runs once; numbers are the same to rounding
+SLOW = frozenset(
+    ["checkpointing", "decision_boundaries", "gradient_flow", "less_memory", "verify_time"]
+)  # 10 s and more, if quick
 
 
 def scripts() -> list[Path]:
@@ -31,14 +33,15 @@ def scripts() -> list[Path]:
 def absent() -> Section:
     """What stands in the experiments' place where there is no checkout."""
     about = "The experiments are scripts of the repository, which is not here: the package alone is installed."
-    return Section("Not run", about=about)
+    return Section("Not run", about=about, ran=False)
 
 
 def named(script: Path) -> Section:
     """An experiment that a page does not wait for: its question."""
     text = ast.get_docstring(ast.parse(script.read_text())) or ""
     question, explanation, *_ = (" ".join(part.split()) for part in text.split("\n\n"))
-    return Section(plain(question), about=f"Not run for this page, which it would hold up. {explanation}")
+    about = f"Not run for this page, which it would hold up. {explanation}"
+    return Section(plain(question), about=about, ran=False)
 
 
 def experiment(script: Path, quick: bool) -> Section:

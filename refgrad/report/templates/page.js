@@ -91,6 +91,14 @@ theme.addEventListener("click", () => {
 dark.addEventListener("change", label);
 label();
 
+for (const [id, open] of [["unfold", true], ["fold", false]]) {
+  const button = document.getElementById(id);
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    for (const part of document.querySelectorAll("details.part")) part.open = open;
+  });
+}
+
 const folds = [];
 addEventListener("beforeprint", () => {
   for (const fold of document.querySelectorAll("details:not([open]):not([id^='code-'])")) {
