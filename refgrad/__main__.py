@@ -46,7 +46,8 @@ def run() -> int:
     finally:
         for timer in timers:
             timer.cancel()
-        signal(SIGINT, before)
+        if before is default_int_handler:
+            signal(SIGINT, before)
         sys.unraisablehook = told
 
 
