@@ -1,8 +1,10 @@
 """`python -m refgrad`, and the `refgrad` command: what imports nothing before an interruption has its answer."""
 
+import os
 import sys
 from signal import SIGINT, default_int_handler, getsignal, pthread_kill, signal
 from threading import Timer, main_thread
+from types import FrameType
 from typing import Any
 
 INTERRUPTED = 130  # 128 and SIGINT's number, as shells count
@@ -10,18 +12,14 @@ AGAIN = 0.05  # seconds until an interruption is raised again
 
 
 def run() -> int:
-    """Run the command; returns its exit code, 130 where it is interrupted, also while it still starts.
+    """Run the command; returns its exit code, 130 where it is interrupted.
 
-    An interruption that Python raises inside a finaliser or a collector's callback, which cannot pass it on, is raised
-    again. An extension that is interrupted while it is imported raises ImportError: any error after one is its own.
+    An interruption while modules are imported ends the process at once: extensions that are being initialised abort, or
+    make another error of it. One that Python raises inside a finaliser or a collector's callback, which cannot pass it
+    on, is raised again.
     """
-    told, before = sys.unraisablehook, getsignal(SIGINT)
-    timers: list[Timer] = []
-    sent: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        sent.append(number)
-        raise KeyboardInterrupt
+    told, timers = sys.unraisablehook, []
+    before = getsignal(SIGINT)
 
     def again(args: Any) -> None:
         if not issubclass(args.exc_type, KeyboardInterrupt):
@@ -32,15 +30,12 @@ def run() -> int:
 
     sys.unraisablehook = again
     if before is default_int_handler:  # else the shell has it ignored
-        signal(SIGINT, note)
+        signal(SIGINT, _interrupt)
     try:
         from refgrad.cli import main
 
-        code = main()
-        return INTERRUPTED if sent else code
-    except BaseException as error:
-        if not sent and not isinstance(error, KeyboardInterrupt):
-            raise
+        return main()
+    except KeyboardInterrupt:
         print("refgrad: interrupted", file=sys.stderr)
         return INTERRUPTED
     finally:
@@ -49,6 +44,15 @@ def run() -> int:
         if before is default_int_handler:
             signal(SIGINT, before)
         sys.unraisablehook = told
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, b"refgrad: interrupted\n")
+            os._exit(INTERRUPTED)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
