@@ -1,8 +1,10 @@
 """`python -m refgrad`, and the `refgrad` command: what imports nothing before an interruption has its answer."""
 
+import os
 import sys
-from signal import SIGINT, pthread_kill
+from signal import SIGINT, default_int_handler, getsignal, pthread_kill, signal
 from threading import Timer, main_thread
+from types import FrameType
 from typing import Any
 
 INTERRUPTED = 130  # 128 and SIGINT's number, as shells count
@@ -10,12 +12,14 @@ AGAIN = 0.05  # seconds until an interruption is raised again
 
 
 def run() -> int:
-    """Run the command; returns its exit code, 130 where it is interrupted while it still starts.
+    """Run the command; returns its exit code, 130 where it is interrupted.
 
-    An interruption that Python raises inside a finaliser or a collector's callback, which cannot pass it on, is raised
-    again.
+    An interruption while modules are imported ends the process at once: extensions that are being initialised abort, or
+    make another error of it. One that Python raises inside a finaliser or a collector's callback, which cannot pass it
+    on, is raised again.
     """
     told, timers = sys.unraisablehook, []
+    before = getsignal(SIGINT)
 
     def again(args: Any) -> None:
         if not issubclass(args.exc_type, KeyboardInterrupt):
@@ -25,6 +29,8 @@ def run() -> int:
         timers[-1].start()
 
     sys.unraisablehook = again
+    if before is default_int_handler:  # else the shell has it ignored
+        signal(SIGINT, _interrupt)
     try:
         from refgrad.cli import main
 
@@ -35,7 +41,18 @@ def run() -> int:
     finally:
         for timer in timers:
             timer.cancel()
+        if before is default_int_handler:
+            signal(SIGINT, before)
         sys.unraisablehook = told
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            os.write(2, b"refgrad: interrupted\n")
+            os._exit(INTERRUPTED)
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -121,20 +121,29 @@ class Trainer:
                 self._checkpoints,
                 Signals() as signals,
             ):
-                watch = Watch(train.spike, [line["loss"] for line in log.lines if "loss" in line])
-                for done in range(start + 1, train.steps + 1):
-                    state = self._step(done, state, loader, watch, log, display)
-                    self._checkpoints.poll()
-                    last, signal = done == train.steps, signals.asked()
-                    if last or done % train.validate_every == 0:
-                        value = self._validation.few(state.params, self._program.place)
-                        log.add(done, validation_loss=value)
-                        display.say(f"step {done:,}  validation {value:.4f}  {display.rates()}")
-                    if last or signal or done % self._settings.checkpoint.every == 0:
-                        self._checkpoints.save(done, state, self._about(done, log.digest))
-                    if signal:
-                        self._checkpoints.finish()
-                        raise Interrupted(signal, done, train.steps)
+                return self._steps(state, start, loader, log, display, signals)
+
+    def _steps(
+        self, state: State, start: int, loader: Loader, log: metrics.Metrics, display: Display, signals: Signals
+    ) -> State:
+        """Return the state after the last step, from the one after `start` steps. Raises `Interrupted` for a signal."""
+        train, done, number = self._settings.train, start, 0
+        watch = Watch(train.spike, [line["loss"] for line in log.lines if "loss" in line])
+        for done in range(start + 1, train.steps + 1):
+            state = self._step(done, state, loader, watch, log, display)
+            self._checkpoints.poll()
+            last, number = done == train.steps, signals.asked()
+            if last or done % train.validate_every == 0:
+                value = self._validation.few(state.params, self._program.place)
+                log.add(done, validation_loss=value)
+                display.say(f"step {done:,}  validation {value:.4f}  {display.rates()}")
+            if last or number or done % self._settings.checkpoint.every == 0:
+                self._checkpoints.save(done, state, self._about(done, log.digest))
+            if number:
+                break
+        if number := number or signals.asked():  # or one since the last step
+            self._checkpoints.finish()
+            raise Interrupted(number, done, train.steps)
         return state
 
     def _step(

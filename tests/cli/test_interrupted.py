@@ -1,6 +1,8 @@
 """Ctrl-C in the first seconds: one line and exit code 130, wherever Python raises it."""
 
 import gc
+import importlib
+import os
 import random
 import signal
 import subprocess
@@ -29,6 +31,24 @@ def test_while_modules_are_imported(monkeypatch, capsys):
     starting(monkeypatch, interrupted)
     assert __main__.run() == INTERRUPTED == __main__.INTERRUPTED
     assert capsys.readouterr().err == "refgrad: interrupted\n"
+
+
+class Left(BaseException):
+    """What `os._exit` is in a test."""
+
+
+def test_inside_an_import_it_ends_at_once(monkeypatch, capfd, tmp_path):
+    def leave(code):
+        raise Left(code)
+
+    (tmp_path / "half_imported.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(os, "_exit", leave)
+    starting(monkeypatch, lambda: importlib.import_module("half_imported"))
+    with pytest.raises(Left, match="130"):
+        __main__.run()
+    assert capfd.readouterr().err == "refgrad: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 class Finalised:

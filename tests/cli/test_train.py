@@ -65,7 +65,6 @@ BAD = {
     "warm-up": (["--set", "train.steps=50"], "train.steps = 50: lower it too, such as train.warmup=5, or raise train."),
     "32 bits": (["--set", "train.batch=99999999999999"], "train.batch is 99999999999999, but must be below 2147483648"),
     "brackets": (["--set", "train.batch=" + "[" * 5000], "is no TOML value"),
-    "nothing to detect": (["--coordinator", "detect"], "no cluster of several processes is found here"),
     "port": (["--coordinator", "h:٣", "--processes", "2", "--process", "0"], "give HOST:PORT of process 0"),
     "vocabulary": (["--set", "data.tokenizer=bpe"], "'bpe' needs the folder of vocab.json and merges.txt"),
 }

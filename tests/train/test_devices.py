@@ -1,7 +1,5 @@
 """Meshes, the rows of each process, and arguments that do not fit together."""
 
-import os
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,14 +59,21 @@ def test_a_mesh_as_text():
         (("host:١٢", 2, 0), "give HOST:PORT"),
         (("host:2²", 2, 0), "give HOST:PORT"),
         (("detect", 2, None), "finds the processes by itself"),
-        (("detect", None, None), "no cluster of several processes is found here, .* --process K to each process"),
     ],
 )
-def test_processes_that_do_not_fit_together_are_refused(given, message, monkeypatch):
-    for name in [name for name in os.environ if name.startswith(("JAX_COORD", "SLURM", "OMPI", "KUBERNETES"))]:
-        monkeypatch.delenv(name)
+def test_processes_that_do_not_fit_together_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
         devices.connect(*given)
+
+
+@pytest.mark.parametrize("error", [ValueError("coordinator_address should be defined."), KeyError("SLURM_NODEID")])
+def test_where_no_cluster_is_found_it_says_so(error, monkeypatch):
+    def initialize(**_):
+        raise error
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)  # JAX has started: the true one says that alone
+    with pytest.raises(ValueError, match=r"--coordinator detect: no cluster .* --process K to each process"):
+        devices.connect("detect", None, None)
 
 
 def test_alone_there_is_nothing_to_join():
