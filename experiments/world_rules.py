@@ -10,7 +10,7 @@ fail.
     python experiments/world_rules.py --set 'packages=["optax"]' --set mutants=6 --set envs=/tmp/envs
 
 A use keeps its result until its environment is deleted, or `again` is set, so that a survey that was interrupted
-continues. Seconds are CPU seconds of one process. The environments take 600 MB each.
+continues, and mutants can be added to it. Seconds are CPU seconds of one process. The environments take 600 MB each.
 """
 
 import dataclasses
@@ -85,7 +85,7 @@ def of_package(settings: Settings, package: str, scratch: Path) -> list[dict[str
     here = settings.envs == HERE
     envs = Path(settings.envs).expanduser()
     python = sys.executable if here else python_of(package, envs)
-    path = (scratch if here else envs / package) / f"results-{settings.mutants}.jsonl"
+    path = (scratch if here else envs / package) / "results.jsonl"
     if settings.again:
         path.unlink(missing_ok=True)
     uses = names(package, python)[: settings.uses or None]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from world.packages import PACKAGES
-from world.run import NEVER_DONE, append, lines
+from world.run import NEVER_DONE, append, complete, lines
 
 ROOT = Path(__file__).parents[2]
 POLL = 0.2
@@ -47,7 +47,7 @@ def surveyed(
     A process is ended after `patience` seconds without news, and the use under way is then "not decided"; the next
     process goes on after it.
     """
-    while pending := [use for use in uses if use not in {line["use"] for line in lines(path)}]:
+    while pending := [use for use in uses if use not in finished(path, arguments[0])]:
         shown(f"{package}: {pending[0]}")
         words = [str(python), "-m", "world.run", package, str(path), *map(str, arguments)]
         before = path.stat().st_size if path.exists() else 0
@@ -60,6 +60,11 @@ def surveyed(
         if ended and last["found"] == NEVER_DONE:
             append(path, last | {"outcome": "not decided", "found": f"no answer within {patience:.0f} s"})
     return [line for line in lines(path) if line["use"] in uses]
+
+
+def finished(path: Path, mutants: int) -> set[str]:
+    """Return the uses whose results lie in a file."""
+    return {line["use"] for line in lines(path) if complete(line, mutants)}
 
 
 def environment() -> dict[str, str]:

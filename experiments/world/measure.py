@@ -54,7 +54,7 @@ def verdict(use: Use, report: verify.Report) -> str:
 
 def first_failure(report: verify.Report) -> str:
     """Return the first rows that fail, as text."""
-    rows = [" ".join(filter(None, row.cells())) for row in report.failures]
+    rows = [" ".join(filter(None, (*row.cells(), row.note))) for row in report.failures]
     more = f" (and {len(rows) - 2} more)" if len(rows) > 2 else ""
     return ("; ".join(rows[:2]) + more)[:400]
 

@@ -17,7 +17,6 @@ import jax
 from world.measure import measure
 from world.mutate import score
 from world.packages import PACKAGES
-from world.use import Use
 
 NEVER_DONE = "the process ended"
 
@@ -31,23 +30,25 @@ def main(arguments: Sequence[str]) -> int:
     names = [use.name for use in uses]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"{package}: two uses have the name {', '.join(sorted(twice))}")
-    done = {line["use"] for line in lines(path)}
+    done = {line["use"]: line for line in lines(path)}
     facts = {"package": package, "version": metadata.version(PACKAGES[package][0]), "jax": jax.__version__}
     warnings.simplefilter("ignore")
     for use in uses:
         if use.name not in done:
             append(path, {"begun": use.name, **facts})
-            append(path, facts | one(use, mutants))
-            jax.clear_caches()
+            done[use.name] = facts | measure(use)
+            append(path, done[use.name])
+        if not complete(done[use.name], mutants):
+            result = done[use.name] | {"tried": mutants}
+            append(path, result | {"mutants": {NEVER_DONE: "not run"}})
+            append(path, result | {"mutants": score(use, mutants)})
+        jax.clear_caches()
     return 0
 
 
-def one(use: Use, mutants: int) -> dict[str, Any]:
-    """Return the result of one use, with the verdicts on at most so many mutants of each rule that it calls."""
-    result = measure(use)
-    if mutants and result["outcome"] in ("right", "meant to differ"):
-        result["mutants"] = score(use, mutants)
-    return result
+def complete(result: dict[str, Any], mutants: int) -> bool:
+    """Return True for a result with the verdicts on so many mutants of each rule, where its rules are to be edited."""
+    return result["outcome"] not in ("right", "meant to differ") or result.get("tried", 0) >= mutants
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

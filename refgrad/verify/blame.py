@@ -1,5 +1,6 @@
 """Which call of which rule is wrong: each judged by itself, at the values and the cotangent that really reach it."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -246,8 +247,9 @@ def _judge(index: int, call: Call, meaning: Meaning, cts: list, tolerance: float
             found, most = compared(got[i], expected[i], moved, scales[i], np.isnan(expected[i]))
             errors[i], allowed[i] = found.error, most
     rows: list[Row] = []
+    autodiff = _autodiff(call, diff, rest, cts, any(mask is not None for mask in points.skip))
     for i in range(first, len(got)):
-        rows += points.rows(i - first, names[i], got[i], allowed[i], scales[i])
+        rows += points.rows(i - first, names[i], got[i], allowed[i], scales[i], autodiff[i - first])
     worst = max(range(len(got)), key=lambda i: errors[i] / allowed[i])
     word = OK if errors[worst] <= allowed[worst] else WRONG
     if rows and word == OK:
@@ -264,6 +266,14 @@ def _points(truth: "Truth", got: Leaves, diff: list, cts: list, allowed: list[fl
         return Points(leaves, truth.exact, given)
     sides = kinks(diff, truth.cotangents, leaves, got[first:], generator(0, 4))
     return Points(leaves, truth.exact, given, sides, suspects(leaves, got[first:], generator(0, 4)))
+
+
+def _autodiff(call: Call, diff: list, rest: list, cts: list, wanted: bool) -> Sequence[np.ndarray | None]:
+    """The cotangents by autodiff of the plain forward, where they are wanted and there is a reverse mode."""
+    if wanted:
+        with contextlib.suppress(Exception):  # whatever JAX raises where there is none
+            return [to_wide(g) for g in pullback(call.plain)(diff, rest, cts)[1]]
+    return [None] * len(diff)
 
 
 def _movement(truth: "Truth", diff: list, cts: list) -> Leaves | None:

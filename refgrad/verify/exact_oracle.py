@@ -58,9 +58,11 @@ class ExactOracle:
         except Exception as error:  # a dtype that the function does not take
             self.why = first_line(error)
             return
-        self.operations = self.truth.operations
-        needed = SWEEP * sweeps * self.operations
-        if needed > BUDGET:
+        self.afford(sweeps)
+
+    def afford(self, sweeps: int) -> None:
+        """Leave whole gradients to float64 where so many of them are over the budget."""
+        if self.truth is not None and (needed := SWEEP * sweeps * self.truth.operations) > BUDGET:
             self.why = f"it would take {needed:.1e} scalar operations, over its budget of {BUDGET:.0e}"
 
     @classmethod
@@ -93,7 +95,7 @@ class ExactOracle:
 
     def affords(self, gradients: int) -> bool:
         """Return True where the budget has so many gradients left."""
-        return self.truth is not None and self.spent + gradients * SWEEP * self.operations <= BUDGET
+        return self.truth is not None and self.spent + gradients * SWEEP * self.truth.operations <= BUDGET
 
     def _types(self) -> contextlib.AbstractContextManager:
         """The setting of 64-bit types under which the program is traced, and its random bits are made."""
@@ -117,7 +119,7 @@ class ExactOracle:
         except Exception as error:  # whatever a program meets that exact arithmetic cannot evaluate
             self._give_up(error)
             return None
-        self.spent += SWEEP * self.operations
+        self.spent += SWEEP * self.truth.operations
         return [_numbers(x, d) for x, d in zip(found, diff, strict=True)]
 
     def outputs_and_gradient(self, cts: Sequence) -> Leaves | None:
@@ -132,7 +134,7 @@ class ExactOracle:
         Return None where float64 autodiff must serve.
         """
         assert self.truth is not None
-        self.spent += HESSIAN * self.operations
+        self.spent += HESSIAN * self.truth.operations
         if self.spent > BUDGET:
             return None
         try:
@@ -141,7 +143,7 @@ class ExactOracle:
                 seconds, thirds = truth.hessian(direction, cts)
                 found = [_numbers(x, d) for x, d in zip((*seconds, *thirds), (*direction, *cts), strict=True)]
                 for place in unknown(found[: len(seconds)]):
-                    self.spent += TWICE * self.operations
+                    self.spent += TWICE * self.truth.operations
                     if self.spent > BUDGET:
                         break
                     _fill(found, place, list(truth.curvatures(direction, cts, [place])))
@@ -154,9 +156,9 @@ class ExactOracle:
 
         Return None where float64 must serve.
         """
-        if not self.whole or self.truth is None or self.spent + HESSIAN * self.operations > BUDGET:
+        if not self.whole or self.truth is None or self.spent + HESSIAN * self.truth.operations > BUDGET:
             return None
-        self.spent += HESSIAN * self.operations
+        self.spent += HESSIAN * self.truth.operations
         try:
             with self._types():
                 sides = self.truth.along(direction, [-np.asarray(v) for v in direction])

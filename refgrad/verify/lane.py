@@ -47,8 +47,10 @@ class Lane:
             return ExactOracle.unavailable("the cotangents are given")
         given = self.subject.diff, self.subject.rest, self.subject.arguments
         exact = ExactOracle(self.plain, *given, sweeps=self.draws, stop_gradient=self.held, wide=not self.own)
-        if exact.whole:
-            self._try(exact)
+        if exact.whole and self._try(exact):
+            exact.afford(self.draws)  # how long its loops run is known now
+            if not exact.whole:
+                self.truths.clear()
         return exact
 
     def _try(self, exact: ExactOracle) -> bool:

@@ -5,6 +5,7 @@ do more than return cotangents.
 """
 
 import contextlib
+import dataclasses
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from refgrad.jaxpr.rules import HI, JVP, RuleCall
 from refgrad.jaxpr.versions import is_rule, opened
 from refgrad.verify.calls import Call, Recorder, as_array
 from refgrad.verify.method_case import MethodCase
-from refgrad.verify.subject import Flat
+from refgrad.verify.subject import Flat, Subject
 
 MOST = 8  # different rules
 CHECKED = ("vjp_fwd", "jvp", "lin", "linearized", "batch", "dce", "remat", "transpose")
@@ -67,11 +68,19 @@ def found(
     finder = Finder(wanted, any(rule.of_jax for rule in rules))
     with contextlib.suppress(Complete):
         finder.run(jax.make_jaxpr(flat)(diff, rest), [*diff, *rest])
-    cases = [_case(call, _methods(call.rule, f), tolerance) for call in finder.found.values()]
-    for case, call in zip(cases, finder.found.values(), strict=True):
+    moving = [call for call in finder.found.values() if call.diff]
+    cases = [_case(call, _methods(call.rule, f), tolerance) for call in moving]
+    for case, call in zip(cases, moving, strict=True):
         # a rule that is told which arguments move may count on how the function around it calls it
         case.alone = is_rule(f) or call.rule.kind != JVP or not _told(call.rule)
     return cases
+
+
+def whole(flat: Flat, plain: Flat, subject: Subject, part: MethodCase) -> MethodCase:
+    """Return the case of a whole function, judged like a rule inside it."""
+    return dataclasses.replace(
+        part, ruled=flat, plain=plain, diff=subject.diff, rest=subject.rest, names=subject.arguments, alone=True
+    )
 
 
 def _told(rule: RuleCall) -> bool:

@@ -53,8 +53,10 @@ class Wide:
                 self.own_types = True
         if self.own_types:
             self.program = widen(f, *examples)
-        self.limits = self.program.limits
         self.compiled = scaffold(self.program)
+        if self.own_types:
+            self.traced(*examples)  # meets what takes no other types
+        self.limits = self.program.limits
         self.device = None if is_device_bound(self.program.program) else elsewhere(default_device())
 
     def __call__(self, *args: Any) -> Any:

@@ -2,7 +2,8 @@
 
 Each is left out of the other comparisons and judged in a row of its own. At a kink a rule may take either one-sided
 slope or any value between, at the end of the domain the slope from inside. Where the function jumps, is not finite, or
-is not decided, there is nothing to compare with, and the row says so.
+is not decided, there is nothing to compare with, and the row says so. A rule that is not finite at a jump, where
+autodiff of the plain forward is, fails: one such entry makes every parameter of a model NaN.
 """
 
 import itertools
@@ -28,6 +29,7 @@ WORDS = {
     Verdict.UNDECIDED: NOT_DECIDED,
 }
 JUDGED = (Verdict.KINK, Verdict.END)
+NONE = (Verdict.JUMP, Verdict.UNDECIDED)  # no derivative, or none that is known
 SAME = 1e-9  # relative error of float64 autodiff that is put down to rounding
 CONFIRMED = 4  # entries of each leaf where the rule differs most, and as many at random
 
@@ -129,8 +131,13 @@ class Points:
         kinks = [(i, at) for i, at in lost if slopes(self.entries[i][at])[2] is Verdict.KINK]
         return list(ties.totals(kinks, beside)) if beside else []
 
-    def rows(self, i: int, name: str, got: np.ndarray, allowed: float, scale: float) -> list[Row]:
-        """Return a row for each verdict on entries of leaf `i`; `got` may be as far off as is allowed."""
+    def rows(
+        self, i: int, name: str, got: np.ndarray, allowed: float, scale: float, autodiff: np.ndarray | None
+    ) -> list[Row]:
+        """Return a row for each verdict on entries of leaf `i`; `got` may be as far off as is allowed.
+
+        Where there is no derivative, it must be finite if `autodiff` of the plain forward is.
+        """
         mask = self.skip[i]
         if mask is None:
             return []
@@ -144,10 +151,17 @@ class Points:
                 groups.setdefault(slopes(entries)[2] if entries else Verdict.UNDECIDED, []).append(at)
         rows = [self._finite(name, got, steep)] if steep else []
         for verdict, places in groups.items():
-            wrong = [at for at in places if verdict in JUDGED and not self._holds(i, at, got[at], allowed, scale)]
+            if verdict in JUDGED:
+                wrong = [at for at in places if not self._holds(i, at, got[at], allowed, scale)]
+            elif verdict in NONE and autodiff is not None:
+                wrong = [at for at in places if np.isfinite(autodiff[at]) and not np.isfinite(got[at])]
+            else:
+                wrong = []
             at = (wrong or places)[0]
             more = f", and at {len(places) - 1} more entries" if len(places) > 1 else ""
-            note = self._note(i, at, outside=bool(wrong)) + more
+            note = self._note(i, at, outside=verdict in JUDGED and bool(wrong)) + more
+            if wrong and autodiff is not None and verdict in NONE:
+                note += f"; autodiff of the plain forward is finite: {number(autodiff[at].item())}"
             rows.append(Row("points", name, FAIL if wrong else WORDS[verdict], at, got[at].item(), note=note))
         slack = max(allowed, STEEP)
         unequal = (row for total in self.totals if total.leaf == i for row in _unequal(total, name, got, scale, slack))

@@ -20,9 +20,9 @@ from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from refgrad.jaxpr.avals import is_float
-from refgrad.jaxpr.calls import retypes
+from refgrad.jaxpr.calls import bodies_of, retypes
 from refgrad.jaxpr.interpret import Interpreter
-from refgrad.jaxpr.programs import ARRAYS, holds_programs, inside, located, trace
+from refgrad.jaxpr.programs import ARRAYS, holds_programs, inside, line, located, trace
 
 ROUNDING = {"reduce_precision"}  # exist only to round: in float64 they are the identity
 OPAQUE = {"ffi_call", "io_callback", "pure_callback"}  # code that is not a program here
@@ -85,7 +85,7 @@ class Widened:
     @property
     def limits(self) -> list[str]:
         """Each place that could not be widened, with its file and line; empty where truth is float64 throughout."""
-        return list(dict.fromkeys(limits_of(self.program)))
+        return list(dict.fromkeys((*limits_of(self.program), *self.interpreter.refused)))
 
 
 def widen(f: Callable, *args: Any, **kwargs: Any) -> Widened:
@@ -94,7 +94,14 @@ def widen(f: Callable, *args: Any, **kwargs: Any) -> Widened:
 
 
 class Wide(Interpreter):
-    """Runs a program so that every value whose type is a float in the program is a float64."""
+    """Runs a program so that every value whose type is a float in the program is a float64.
+
+    `refused` names the equations met that take no other types than those of their trace.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: list[str] = []
 
     def constant(self, value: Any, aval: Any) -> Any:
         """A literal takes the program's dtype before it is widened: the value is the program's, not the source's."""
@@ -113,12 +120,17 @@ class Wide(Interpreter):
             return values
         if stays_narrow(eqn):
             return self.narrow(eqn, values)
-        if holds_programs(eqn):
+        held = holds_programs(eqn)
+        if held and bodies_of(eqn) is not None:
             return self.fit(eqn, self.descend(eqn, values))
         params = {k: wide(v) for k, v in eqn.params.items() if isinstance(v, np.dtype | type)}
         if isinstance(eqn.params.get("precision"), lax.DotAlgorithm | lax.DotAlgorithmPreset):
             params["precision"] = None
-        return self.fit(eqn, self.bind(eqn, values, **params))
+        try:
+            return self.fit(eqn, self.descend(eqn, values) if held else self.bind(eqn, values, **params))
+        except Exception:  # whatever a package's own primitive raises that holds its types among its parameters
+            self.refused.append(f"truth limited to the program's dtypes: {name} at {line(eqn) or 'an unknown line'}")
+            return self.narrow(eqn, values)
 
     def narrow(self, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
         """The equation as the program has it: inputs rounded to its dtypes, outputs widened again."""

@@ -262,6 +262,12 @@ POINTS = {
     ),
     "a norm at 0, NaN": (with_rule(norm, lambda g, x: (g * x / norm(x),)), (jnp.zeros(3, F32),), False, "fail"),
     "a jump": (times(lambda x: jnp.where(x == 0, 5.0, x), jnp.ones_like), (jnp.array([0.0, 1.0], F32),), True, "jump"),
+    "a step, NaN where it jumps": (
+        times(lambda x: jnp.where(x > 1, x, 0), lambda x: jnp.where(x > 1, 1.0, 0.0) * (x - 1) / (x - 1)),
+        (jnp.array([1.0, 3.0], F32),),
+        False,
+        "fail",
+    ),
     "√(x³)": (
         times(lambda x: jnp.sqrt(x**3), lambda x: 1.5 * jnp.sqrt(x)),
         (jnp.array([0.0, 4.0], F32),),

@@ -169,3 +169,18 @@ def test_a_rule_that_counts_on_its_caller():
     second.defjvp(second_jvp, symbolic_zeros=True)
     assert check(lambda x: second(x, jnp.sin(x)), X, **FAST).ok
     assert not check(second, X, Y, **FAST).ok
+
+
+def test_an_output_that_nothing_reads():
+    """Its tangent is dropped on purpose, as that of the residual of a solver."""
+    both = jax.custom_jvp(lambda x: (jnp.sin(x), x * x))
+    both.defjvp(lambda p, t: (both(*p), (jnp.cos(p[0]) * t[0], 0 * t[0])))
+    assert check(lambda x: both(x)[0], X, **FAST).ok
+    assert not check(lambda x: both(x)[0] + 1e-3 * both(x)[1], X, **FAST).ok
+    assert not check(both, X, **FAST).ok
+
+
+def test_a_rule_of_integers_alone():
+    count = jax.custom_jvp(lambda n: 2 * n)
+    count.defjvp(lambda p, t: (count(*p), t[0]))
+    assert check(lambda x, n: x * count(n).astype(x.dtype), X, jnp.arange(3), **FAST).ok

@@ -41,6 +41,8 @@ from refgrad.verify.exact.operations import OverBudget, operations
 from refgrad.verify.exact.slices import JUDGED, Slice, Sliced, Values
 from refgrad.verify.subject import Subject
 
+TRIP = 2  # what an equation of a loop takes, as measured, over its estimate
+
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
@@ -89,6 +91,7 @@ class Truth:
         self._start(subject.diff)
         self.program, shapes = jax.make_jaxpr(subject.flat(), return_shape=True)(subject.diff, subject.rest)
         self.count = len(shapes[0])
+        self._loops = 1.0  # operations of an evaluation over their estimate
         self._sliced: list[Sliced | None] = []
         self._part: tuple[Any, Slice] | None = None
 
@@ -123,12 +126,18 @@ class Truth:
         return [lift(x).data for x in self.diff]
 
     @functools.cached_property
-    def operations(self) -> float:
-        """An estimate of the scalar operations (50 ns each) of one evaluation, a loop of unknown length counted once.
-
-        A gradient takes about four; an entry what `cost` says.
-        """
+    def _estimate(self) -> float:
+        """The operations of one evaluation, a loop of unknown length counted once."""
         return operations(self.program)
+
+    @property
+    def operations(self) -> float:
+        """An estimate of the scalar operations (50 ns each) of one evaluation.
+
+        A loop of unknown length is counted once until it has run. A gradient takes about four evaluations; an entry
+        what `cost` says.
+        """
+        return self._estimate * self._loops
 
     @functools.cached_property
     def value(self) -> list[Balls]:
@@ -263,7 +272,7 @@ class Truth:
     def cost(self, leaf: int, index: tuple[int, ...], cotangents: Sequence[Any] | None = None) -> float:
         """Return an estimate of the scalar operations that judging one entry takes, without evaluating anything."""
         part = self._slice(leaf, index, self._numbers(cotangents))
-        return JUDGED * self.operations if part is None else part.cost
+        return JUDGED * self.operations if part is None else part.cost * self._loops
 
     def _slice(self, leaf: int, index: tuple[int, ...], numbers: list[np.ndarray]) -> Slice | None:
         """Return what an entry reaches and needs; None where the program cannot be sliced."""
@@ -456,9 +465,11 @@ class Truth:
 
     def _outputs(self, xs: list[Array]) -> list[Array]:
         rest = [lift(x) for x in self.subject.rest]
-        return Evaluator(self.casts, self.limits.operations, self.stop_gradient).run(self.program, [*xs, *rest])[
-            : self.count
-        ]
+        evaluator = Evaluator(self.casts, self.limits.operations, self.stop_gradient)
+        outputs = evaluator.run(self.program, [*xs, *rest])[: self.count]
+        if evaluator.budget.spent > self._estimate:
+            self._loops = max(self._loops, TRIP * evaluator.budget.spent / self._estimate)
+        return outputs
 
     def _settled(self, compute: Callable[[], tuple[Any, set[str]]], bits: int = 0, order: int = 0) -> Any:
         """Return what `compute` finds once it needs neither more precision nor a higher order, or at their limits.

@@ -108,7 +108,8 @@ def _leaves(case: Case, draws: int) -> Iterator[tuple[str, Leaf, Leaf | None]]:
 
 def _points(case: Case, leaf: Leaf, i: int, name: str) -> list[Row]:
     scale = case.scale(i, leaf.truth[0], case.diff[i].dtype)
-    return case.points.rows(i, name, leaf.got[0], case.allowed[i], scale)
+    autodiff = leaf.autodiff[0] if leaf.autodiff else None
+    return case.points.rows(i, name, leaf.got[0], case.allowed[i], scale, autodiff)
 
 
 def _measured(case: Case, draws: int, found: Callable[[int], Gradients], truth: Leaves) -> list[Leaf]:

@@ -358,3 +358,18 @@ def test_a_call_under_custom_vjp3_is_seen_once():
         jax.jit(lambda x: SINE(x))(X)
     assert [(call.name, call.calls) for call in seen] == [("op", 1)]
     np.testing.assert_array_equal(seen[0].args[0], X)
+
+
+def test_a_rule_that_counts_on_its_caller():
+    """It drops a tangent that, where it is called, never comes alone."""
+    second = jax.custom_jvp(lambda a, b: b)
+
+    def second_jvp(primals, tangents):
+        still = isinstance(tangents[0], jax.custom_derivatives.SymbolicZero)
+        return primals[1], jnp.zeros_like(primals[1]) if still else tangents[1]
+
+    second.defjvp(second_jvp, symbolic_zeros=True)
+    with record() as seen:
+        jax.jvp(lambda x: second(x, jnp.sin(x)), (X,), (X,))
+    outcome = seen.check(order=1, draws=2, properties=["structure", "jvp"])
+    assert len(seen) == 1 and outcome.ok, outcome
