@@ -124,7 +124,7 @@ def check(
         if failed and not broken and (why := unsteady(case)):
             rows = [Row("structure", "", FAIL, note=why)]
         elif not failed and "accuracy" in names and not isinstance(sweep, str) and not clock.over:
-            empty = nothing(case)
+            empty = nothing(case, rows)
         where = _where(case, rows) if failed else ()
     rows = [] if empty else rows
     calls = replays(f, rows, "*args", {"kwargs": kwargs, "argnums": argnums, **meant, "tolerance": tolerance}, seed)

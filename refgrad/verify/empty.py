@@ -1,6 +1,7 @@
 """Checks that say nothing: no gradient at all, none at these arguments, or another function at every call."""
 
 import contextlib
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -8,17 +9,19 @@ import numpy as np
 from refgrad.jaxpr.dependence import dependence
 from refgrad.verify.case import Case
 from refgrad.verify.numbers import difference, largest, to_wide
-from refgrad.verify.report import number
+from refgrad.verify.report import Row, number
 from refgrad.verify.subject import pullback
 
 
-def nothing(case: Case) -> str:
-    """Return the reason why there is no gradient to check; empty where there is one."""
+def nothing(case: Case, rows: Sequence[Row]) -> str:
+    """Return the reason why `rows` are about no gradient; empty where they are about one."""
     if not case.outputs:
         return "it returns no floating-point or complex array"
     for what, arrays in (("argument", case.diff), ("output", case.outputs)):
         if not any(x.size for x in arrays):
             return f"every floating {what} has size 0"
+    if not any(row.property == "accuracy" for row in rows):
+        return ""
     if case.referred or any(map(largest, case.points.truth)):  # a reference may mean no gradient
         return ""
     if not _depends(case):

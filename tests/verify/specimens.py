@@ -180,7 +180,14 @@ RIGHT = {
     "auxiliary output": (aux, (normal(4),)),
     "symbolic zeros": (symbolic, (normal(4), normal(4, seed=1))),
     "scalar": (right_sine, (jnp.float32(0.7),)),
-    "zero size": (matmul, (normal(0, 4), normal(4, 2))),
+    "zero size": (
+        rule(
+            lambda x, e: x * 2 + jnp.sum(e),
+            lambda x, e: (x * 2 + jnp.sum(e), None),
+            lambda _, g: (g * 2, jnp.zeros((0, 4)) + jnp.sum(g)),
+        ),
+        (normal(3), normal(0, 4)),
+    ),
     "rules inside": (nested, (normal(3, 4), normal(4, 2))),
     "custom_jvp": (softsign, (normal(5),)),
     "interpreted Pallas kernel": (pallas, (normal(4),)),
