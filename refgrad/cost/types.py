@@ -34,6 +34,23 @@ class Cost(NamedTuple):
         return Cost(*(n * x for x in self))
 
 
+class Operation(NamedTuple):
+    """What one run of an equation does, in words that do not depend on the program around it."""
+
+    operands: str = ""
+    """The types of what it reads, such as "f32[8,16] f32[16]"."""
+    results: str = ""
+    """The types of what it makes."""
+    part: str = ""
+    """Its part in the program: "bias", "fan-in", or "" for none in particular."""
+    product: str = ""
+    """For a product: the whole one that it is a step of, as its factors and its result."""
+    backward: bool = False
+    """Whether it belongs to the transpose of the program that was differentiated."""
+    each: Cost = Cost()
+    """What one run costs."""
+
+
 class Site(NamedTuple):
     """Where work is done. `Cost` at a site is the total over all its trips and devices."""
 
@@ -53,6 +70,8 @@ class Site(NamedTuple):
     """The enclosing loops of unknown trip count (of which one trip is counted), from the outermost."""
     unknown: bool = False
     """Whether the primitive's cost is not known (and was counted as 0 on request)."""
+    operation: Operation = Operation()
+    """What is done there."""
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,11 @@ def scope_of(eqn: JaxprEqn) -> tuple[str, bool]:
     return "/".join(name for name in path if name != REMAT), REMAT in path
 
 
+def is_backward(eqn: JaxprEqn) -> bool:
+    """Return True for an equation of the transpose of a program that was differentiated."""
+    return any(getattr(entry, "name", "") == "transpose" for entry in eqn.source_info.name_stack.stack)
+
+
 def trace(f: Callable, args: tuple, kwargs: dict) -> tuple[ClosedJaxpr, list, Any]:
     """Return `f` as a program of its array arguments: (program, those arguments flat, tree of its outputs).
 

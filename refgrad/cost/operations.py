@@ -1,0 +1,175 @@
+"""The operation that an equation does: its types, its part in the program around it, and the cost of one run.
+
+Two programs are compared by their operations, so that what is said here must be the same for the same operation in
+another program: no variable's name, no address, no position.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+
+from refgrad.cost.types import Operation
+from refgrad.jaxpr.avals import shape_of
+from refgrad.jaxpr.programs import is_backward, makers
+from refgrad.jaxpr.versions import opened
+
+BIAS = "bias"
+FAN_IN = "fan-in"
+LAYOUT = frozenset(
+    "broadcast_in_dim broadcast concatenate copy copy_p expand_dims pad reshape rev slice squeeze stack transpose "
+    "unstack split tile".split()
+)
+"""Primitives that lay the same numbers out in another way; the opcodes of HLO have the same names."""
+_SAME_NUMBERS = frozenset("broadcast_in_dim convert_element_type copy expand_dims reshape squeeze transpose".split())
+_PRODUCTS = ("dot_general", "conv_general_dilated")
+
+
+class Parts:
+    """The part that each equation of one program has in it: a bias, a factor of a longer product, a fan-in."""
+
+    def __init__(self, program: ClosedJaxpr | Jaxpr):
+        self._jaxpr = opened(program)
+        self._makers = makers(self._jaxpr)
+        self._readers: dict[Any, list[JaxprEqn]] = {}
+        for eqn in self._jaxpr.eqns:
+            for v in eqn.invars:
+                if not isinstance(v, Literal):
+                    self._readers.setdefault(v, []).append(eqn)
+
+    def operation(self, eqn: JaxprEqn) -> Operation:
+        """Return the operation of an equation of this program, without its cost."""
+        return Operation(
+            " ".join(map(_type, eqn.invars)),
+            " ".join(map(_type, eqn.outvars)),
+            self._part(eqn),
+            self._product(eqn),
+            is_backward(eqn),
+        )
+
+    def _part(self, eqn: JaxprEqn) -> str:
+        if eqn.primitive.name == "add_any":
+            return FAN_IN
+        if self._adds_bias(eqn) or self._sums_bias(eqn):
+            return BIAS
+        readers = self._readers.get(eqn.outvars[0], ()) if eqn.outvars else ()
+        if eqn.primitive.name in _SAME_NUMBERS and readers and all(map(self._adds_bias, readers)):
+            return BIAS if self._rank(eqn.outvars[0]) == 1 else ""
+        return ""
+
+    def _adds_bias(self, eqn: JaxprEqn) -> bool:
+        """Return True for the sum of a product and of a vector that is the same for each of its rows."""
+        if eqn.primitive.name != "add":
+            return False
+        made = [self._maker(v) for v in eqn.invars]
+        products = [one is not None and one.primitive.name in _PRODUCTS for one in made]
+        return any(product and self._rank(v) == 1 for product, v in zip(products, reversed(eqn.invars), strict=True))
+
+    def _sums_bias(self, eqn: JaxprEqn) -> bool:
+        """Return True for the sum over the rows of what also enters a product: the gradient of a bias."""
+        if eqn.primitive.name != "reduce_sum" or self._lengths(eqn.outvars[0]) != 1:
+            return False
+        given = self._source(eqn.invars[0])
+        if isinstance(given, Literal):
+            return False
+        found = {given}
+        for v in found.copy():
+            found |= {r.outvars[0] for r in self._readers.get(v, ()) if r.primitive.name in _SAME_NUMBERS}
+        return any(r.primitive.name in _PRODUCTS for v in found for r in self._readers.get(v, ()))
+
+    def _product(self, eqn: JaxprEqn) -> str:
+        """Return the whole product that an equation is a part of, as its factors and its result; "" for no product."""
+        if not self._multiplies(eqn):
+            return ""
+        result = eqn.outvars[0]
+        while (reader := self._only_product(result)) is not None:
+            result = reader.outvars[0]
+        return f"{' · '.join(sorted(map(_bare, self._factors(result))))} → {_bare(result)}"
+
+    def _multiplies(self, eqn: JaxprEqn) -> bool:
+        """Return True for a product, a sum of products, and the products that such a sum adds."""
+        if eqn.primitive.name == "dot_general" or self._summed(eqn) is not None:
+            return True
+        readers = self._readers.get(eqn.outvars[0], ()) if eqn.outvars else ()
+        return eqn.primitive.name == "mul" and bool(readers) and all(self._summed(r) is eqn for r in readers)
+
+    def _summed(self, eqn: JaxprEqn) -> JaxprEqn | None:
+        """Return the multiplication whose result an equation sums; None where it does not."""
+        if eqn.primitive.name != "reduce_sum":
+            return None
+        made = self._maker(eqn.invars[0])
+        return made if made is not None and made.primitive.name == "mul" else None
+
+    def _only_product(self, v: Any) -> JaxprEqn | None:
+        """Return the product or the layout that alone reads a variable on its way into a product."""
+        readers = self._readers.get(v, ())
+        if len(readers) != 1 or v in self._jaxpr.outvars:
+            return None
+        (reader,) = readers
+        if self._multiplies(reader):
+            return reader
+        if reader.primitive.name in _SAME_NUMBERS and self._only_product(reader.outvars[0]) is not None:
+            return reader
+        return None
+
+    def _factors(self, v: Any) -> list[Any]:
+        v = self._source(v)
+        made = None if isinstance(v, Literal) else self._makers.get(v)
+        if made is None:
+            return [v]
+        eqn = made[0]
+        if eqn.primitive.name == "dot_general":
+            return [factor for operand in eqn.invars for factor in self._factors(operand)]
+        multiplied = self._summed(eqn)
+        return [v] if multiplied is None else [f for operand in multiplied.invars for f in self._factors(operand)]
+
+    def _source(self, v: Any) -> Any:
+        """Return the variable of whose numbers this one consists, before layouts and casts."""
+        while not isinstance(v, Literal) and v in self._makers and self._makers[v][0].primitive.name in _SAME_NUMBERS:
+            v = self._makers[v][0].invars[0]
+        return v
+
+    def _maker(self, v: Any) -> JaxprEqn | None:
+        v = self._source(v)
+        made = None if isinstance(v, Literal) else self._makers.get(v)
+        return None if made is None else made[0]
+
+    def _rank(self, v: Any) -> int:
+        return self._lengths(self._source(v))
+
+    @staticmethod
+    def _lengths(v: Any) -> int:
+        """Return how many dimensions of a variable are longer than one."""
+        return sum(n != 1 for n in shape_of(v)) if hasattr(v.aval, "shape") else 0
+
+
+def _type(v: Any) -> str:
+    """`f32[8,16]`, and the type's own text for what is not an array."""
+    aval = getattr(v.aval, "inner_aval", v.aval)
+    if not (hasattr(aval, "shape") and hasattr(aval, "dtype")):
+        return type(aval).__name__
+    return type_text(aval.dtype, aval.shape)
+
+
+def type_text(dtype: Any, shape: Any) -> str:
+    """An array's type as JAX abbreviates it, such as `f32[8,16]`."""
+    name = str(dtype)
+    for long, short in _SHORT.items():
+        if name.startswith(long):
+            name = short + name[len(long) :]
+            break
+    return f"{name}[{','.join(map(str, shape))}]"
+
+
+def _bare(v: Any) -> str:
+    """The type of a variable without dimensions of length one."""
+    return type_text(v.aval.dtype, [n for n in shape_of(v) if n != 1])
+
+
+_SHORT: Mapping[str, str] = {
+    "bfloat": "bf",
+    "float": "f",
+    "uint": "u",
+    "int": "i",
+    "complex": "c",
+}
