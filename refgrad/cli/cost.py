@@ -12,7 +12,7 @@ from refgrad import cost
 from refgrad._files import write_json, write_text
 from refgrad._progress import track
 from refgrad.cli.settings import add_common, load
-from refgrad.cli.target import arguments, bind
+from refgrad.cli.target import arguments, bind, keywords, positions
 from refgrad.cli.target import load as load_function
 from refgrad.jaxpr.versions import JAX
 from refgrad.models import gpt2, tally
@@ -24,6 +24,7 @@ from refgrad.verify.arguments import needs_x64
 
 DEPTH = {"model": 3, "function": 5}  # levels of scopes that the trees show
 WIDTH = 160
+OWN = ("args", "kwargs", "argnums")  # the options that say how a function of the user's is called
 COMPILED_BELOW = 10**9  # FLOPs of a backward pass that XLA compiles in seconds on any machine
 
 
@@ -31,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this sub-command's options."""
     parser.add_argument("target", nargs="?", metavar="path/to/module.py:function", help="default: GPT-2's loss")
     parser.add_argument("--args", metavar='"f32[4,8] i32[3]"', help="the function's arguments, by dtype and shape")
+    parser.add_argument("--kwargs", metavar='"train=True …"', help="its keyword arguments: arrays or literals")
+    parser.add_argument("--argnums", metavar="I,J", help="the positions to differentiate, instead of all")
     parser.add_argument("--csv", metavar="FILE", help="write the cost of each scope there as CSV")
     parser.add_argument(
         "--mesh", metavar="data=2,model=2", help="GPT-2 on so many devices: the bytes that they exchange"
@@ -43,13 +46,14 @@ def run(options: argparse.Namespace) -> int:
     if options.mesh is not None:
         found, passes = _mesh(options), []
     elif options.target is None:
-        if options.args is not None:
-            raise ValueError("--args are a function's: give path/to/module.py:function before it")
+        for name in OWN:
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name} are a function's: give path/to/module.py:function before it")
         found, passes = _model(options)
     else:
         if options.config or options.set:
             raise ValueError(f"--config and --set are GPT-2's, but {options.target} is priced: use --args")
-        found, passes = _function(options.target, options.args or "")
+        found, passes = _function(options)
     over = found["unexplained"]
     print(f"\nUnexplained: {over:,}." + (" Every FLOP and byte is accounted for." if found["ok"] else ""))
     if options.csv:
@@ -59,19 +63,21 @@ def run(options: argparse.Namespace) -> int:
     return 0 if found["ok"] else 1
 
 
-def _function(target: str, given: str) -> tuple[dict[str, Any], list[Pass]]:
+def _function(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
     """A user's function: both passes by scope, by source line, and against XLA."""
-    function = load_function(target)
-    specs = arguments(given)
-    f, arrays = bind(function, specs)
+    target, given = options.target, " ".join(filter(None, (options.args, options.kwargs)))
+    function, keyed = load_function(target), keywords(options.kwargs)
+    specs = arguments(options.args or "")
+    f, arrays, argnums = bind(function, specs, positions(options.argnums))
     passes: list[Pass] = []
     problem = ""
-    with jax.enable_x64(needs_x64(specs)):
+    every = (*arrays, *keyed.values())
+    with jax.enable_x64(needs_x64(every)):
         for name in track(["forward", "backward"], "counting"):
             if name == "forward":
-                passes.append(price(name, f, *arrays))
-            elif any(jnp.issubdtype(array.dtype, jnp.inexact) for array in arrays):
-                passes, problem = _backward(passes, f, arrays)
+                passes.append(price(name, f, *arrays, kwargs=keyed))
+            elif any(jnp.issubdtype(value.dtype, jnp.inexact) for value in every if hasattr(value, "dtype")):
+                passes, problem = _backward(passes, f, arrays, keyed, argnums)
     print(f"refgrad cost of {target}, jax {JAX}: {given}")
     for priced in passes:
         _show_pass(priced, DEPTH["function"])
@@ -91,10 +97,12 @@ def _function(target: str, given: str) -> tuple[dict[str, Any], list[Pass]]:
     }, passes
 
 
-def _backward(passes: list[Pass], f: Any, arrays: tuple[Any, ...]) -> tuple[list[Pass], str]:
+def _backward(
+    passes: list[Pass], f: Any, arrays: tuple[Any, ...], keyed: dict[str, Any], argnums: tuple[int, ...] | None
+) -> tuple[list[Pass], str]:
     """`passes` and the backward pass, or what JAX says where it has none."""
     try:
-        return [*passes, price("backward", f, *arrays)], ""
+        return [*passes, price("backward", f, *arrays, kwargs=keyed, argnums=argnums)], ""
     except cost.UnknownCost:
         raise
     except (TypeError, ValueError, NotImplementedError) as error:
@@ -145,8 +153,9 @@ def _model(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
 
 def _mesh(options: argparse.Namespace) -> dict[str, Any]:
     """GPT-2 on a mesh: what its devices exchange, derived and compiled."""
-    for option, value in (("a function", options.target), ("--args", options.args), ("--csv", options.csv)):
-        if value is not None:
+    for name in ("target", *OWN, "csv"):
+        if getattr(options, name) is not None:
+            option = "a function" if name == "target" else f"--{name}"
             raise ValueError(f"--mesh prices what GPT-2's devices exchange: leave {option} out")
     config, sizes = load(options.config, options.set, whole_sequence=options.config is not None)
     batch, sequence = sizes["batch"], sizes["sequence"]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from refgrad._given import positions as positions_of
 from refgrad.verify import arguments as described
 from refgrad.verify import intents
 
@@ -34,13 +35,13 @@ def load(target: str) -> Callable[..., Any]:
 
 
 def keywords(text: str | None) -> dict[str, Any]:
-    """Keyword arguments as text: `train=True scale=f32[4]`, separated by blanks."""
+    """Keyword arguments as text, `train=True scale=f32[4]`: a `Spec` for each array, a plain value for each literal."""
     found: dict[str, Any] = {}
     for piece in described.pieces(text or ""):
         name, equals, value = piece.partition("=")
         if not (equals and name.isidentifier()):
             raise ValueError(f"--kwargs: {piece!r} must be name=value, such as train=True or scale=f32[4]")
-        (found[name],) = described.values(arguments(value), seed=1 + len(found))
+        (found[name],) = arguments(value)
     return found
 
 
@@ -118,20 +119,25 @@ def _named(parse: Callable[[str], tuple], text: str) -> tuple:
         raise ValueError(f"--args: {error}") from None
 
 
-def bind(function: Callable[..., Any], given: Sequence[Any]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """(a function of the arrays alone, the arrays): literals among `given` are held fixed.
+def bind(
+    function: Callable[..., Any], given: Sequence[Any], chosen: Sequence[int] | None = None
+) -> tuple[Callable[..., Any], tuple[Any, ...], tuple[int, ...] | None]:
+    """(a function of the arrays alone, the arrays, which of these are `chosen`): literals in `given` are held fixed.
 
     Without literals the function itself comes back, so that its rule stays visible.
+    Raises ValueError for a chosen position that does not exist.
     """
     arrays = [n for n, value in enumerate(given) if hasattr(value, "dtype")]
+    moving = positions_of(chosen, len(given))
+    argnums = None if moving is None else tuple(i for i, n in enumerate(arrays) if n in moving)
     if len(arrays) == len(given):
-        return function, tuple(given)
+        return function, tuple(given), argnums
 
-    def bound(*moving: Any) -> Any:
+    def bound(*moving: Any, **keywords: Any) -> Any:
         every = list(given)
         for n, value in zip(arrays, moving, strict=True):
             every[n] = value
-        return function(*every)
+        return function(*every, **keywords)
 
     bound.__name__ = bound.__qualname__ = getattr(function, "__name__", "function")
-    return bound, tuple(given[n] for n in arrays)
+    return bound, tuple(given[n] for n in arrays), argnums

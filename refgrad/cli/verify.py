@@ -118,7 +118,7 @@ def _checked(function: Callable, options: argparse.Namespace) -> verify.Report:
     report = verify.check(
         function,
         *given,
-        kwargs=target.keywords(options.kwargs),
+        kwargs=_drawn(target.keywords(options.kwargs)),
         argnums=target.positions(options.argnums),
         tolerance=options.tolerance,
         intent=target.intent(options.intent),
@@ -128,6 +128,12 @@ def _checked(function: Callable, options: argparse.Namespace) -> verify.Report:
         sweep=options.sweep or not options.no_sweep,
     )
     return dataclasses.replace(report, replays=tuple(_command(options, variant) for variant in report.variants))
+
+
+def _drawn(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments with an array for each `Spec`, each from a seed of its own."""
+    drawn = (values((value,), seed=1 + n)[0] for n, value in enumerate(keywords.values()))
+    return dict(zip(keywords, drawn, strict=True))
 
 
 def _command(options: argparse.Namespace, variant: str) -> str:

@@ -4,68 +4,111 @@ One equation alone is lowered where XLA knows it only as a program of its own: l
 functions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from refgrad.cost.arguments import arrays_of, dtype_of
+from refgrad.cost.arguments import Argnums, arrays_of, chosen, dtype_of
 from refgrad.cost.types import Count
 from refgrad.cost.walk import NOWHERE, Walker
 
 Unknown = Literal["raise", "count"]
 
 
-def count(f: Callable[..., Any], *args: Any, unknown: Unknown = "raise") -> Count:
-    """The cost of f(*args), with arrays or `jax.ShapeDtypeStruct`s as arguments: only shapes and dtypes matter.
-    Python numbers count as arrays; strings, functions and other objects among the arguments are held fixed.
+def count(
+    f: Callable[..., Any], *args: Any, kwargs: Mapping[str, Any] | None = None, unknown: Unknown = "raise"
+) -> Count:
+    """The cost of f(*args, **kwargs), with arrays or `jax.ShapeDtypeStruct`s as arguments.
 
+    Only shapes and dtypes matter. Strings, functions and other objects among the arguments are held fixed.
     For a program without loops and without constants that XLA folds (x · 1, x + 0), `flops` and
     `transcendental` equal `jax.jit(f).lower(*args).cost_analysis()` exactly, up to that one's float32 sums.
     Loops count times their trips. Equations that no result depends on do not count.
 
-    Raises UnknownCost for a primitive without a known cost, unless unknown="count" (see `Count.unknown`); TypeError
-    where f is no function; what f itself raises comes through as it is.
+    Args:
+      f: the function.
+      *args: its arguments, pytrees; Python numbers among them count as arrays.
+      kwargs: its keyword arguments, pytrees; Python numbers and flags among them are held fixed.
+      unknown: "count" to count a primitive without a known cost as 0 and list it in `Count.unknown`.
+
+    Returns:
+      A `Count`.
+
+    Raises:
+      UnknownCost: for a primitive without a known cost, unless `unknown` says otherwise.
+      TypeError: where f is not a function.
+      Exception: whatever f itself raises.
     """
-    program, arrays = arrays_of(f, args)
+    program, arrays = arrays_of(f, args, kwargs)
     return _count(jax.make_jaxpr(program)(*arrays), unknown)
 
 
-def count_backward(f: Callable[..., Any], *args: Any, unknown: Unknown = "raise") -> Count:
-    """The cost of f's backward pass alone: from its residuals and a cotangent to the gradient of every
-    floating-point (or complex) leaf of args. What `jax.checkpoint` computes again is in `.recomputed`.
+def count_backward(
+    f: Callable[..., Any],
+    *args: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    argnums: Argnums = None,
+    unknown: Unknown = "raise",
+) -> Count:
+    """The cost of f's backward pass alone: from its residuals and a cotangent to its gradients.
 
-    Raises TypeError where args hold no such leaf or f returns none, UnknownCost as `count` does.
+    Gradients are those of every floating-point or complex leaf among the arguments. What `jax.checkpoint` computes
+    again is in `.recomputed`.
+
+    Args:
+      f: the function.
+      *args: its arguments, as for `count`.
+      kwargs: its keyword arguments, differentiated likewise.
+      argnums: the positions of `args` to differentiate, as for `jax.grad`; everything else is held constant.
+      unknown: as for `count`.
+
+    Returns:
+      A `Count`.
+
+    Raises:
+      TypeError: where no such leaf is differentiated, or f returns none.
+      ValueError: for a position in `argnums` that does not exist.
+      UnknownCost: as `count` does.
     """
-    return _count(backward_jaxpr(f, *args), unknown)
+    return _count(backward_jaxpr(f, *args, kwargs=kwargs, argnums=argnums), unknown)
 
 
-def backward_jaxpr(f: Callable[..., Any], *args: Any) -> Any:
+def backward_jaxpr(
+    f: Callable[..., Any], *args: Any, kwargs: Mapping[str, Any] | None = None, argnums: Argnums = None
+) -> Any:
     """The jaxpr of f's backward pass: residuals and cotangents in, gradients of the inexact leaves out."""
-    pull, cotangent = abstract_vjp(f, *args)
+    pull, cotangent = abstract_vjp(f, *args, kwargs=kwargs, argnums=argnums)
     return jax.make_jaxpr(lambda pull, cotangent: pull(cotangent))(pull, cotangent)
 
 
-def abstract_vjp(f: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
-    """(the pullback of f at args, the cotangent it takes), both on abstract values."""
-    leaves, pullback = differentiable(f, *args)
+def abstract_vjp(
+    f: Callable[..., Any], *args: Any, kwargs: Mapping[str, Any] | None = None, argnums: Argnums = None
+) -> tuple[Any, Any]:
+    """(the pullback of f at its arguments, the cotangent it takes), both on abstract values."""
+    leaves, pullback = differentiable(f, *args, kwargs=kwargs, argnums=argnums)
     out, pull = jax.eval_shape(pullback, *leaves)
     return pull, jax.tree.map(_cotangent, out)
 
 
-def differentiable(f: Callable[..., Any], *args: Any) -> tuple[list[Any], Callable[..., tuple[Any, Any]]]:
-    """(the leaves of args, a function of them to f's value and its pullback to the inexact ones).
+def differentiable(
+    f: Callable[..., Any], *args: Any, kwargs: Mapping[str, Any] | None = None, argnums: Argnums = None
+) -> tuple[list[Any], Callable[..., tuple[Any, Any]]]:
+    """(the leaves of the arguments, a function of them to f's value and its pullback to the differentiated ones).
 
-    Raises TypeError where no leaf is floating-point or complex.
+    Raises TypeError where no leaf to differentiate is floating-point or complex, ValueError as `chosen` does.
     """
-    program, arrays = arrays_of(f, args)
+    program, arrays = arrays_of(f, args, kwargs)
     leaves, tree = jax.tree.flatten(arrays)
-    inexact = [i for i, x in enumerate(leaves) if jnp.issubdtype(dtype_of(x), jnp.inexact)]
+    moving = [i for i, wanted in enumerate(chosen(args, kwargs, argnums)) if wanted]
+    inexact = [i for i in moving if jnp.issubdtype(dtype_of(leaves[i]), jnp.inexact)]
     if not inexact:
+        which = "" if argnums is None else f" that argnums={argnums!r} chooses"
         raise TypeError(
-            f"no gradient: none of the {len(leaves)} argument leaves is floating-point or complex "
-            f"(dtypes: {sorted({str(dtype_of(x)) for x in leaves})}): give one that is, or ask for the forward alone"
+            f"no gradient: none of the {len(moving)} argument leaves{which} is floating-point or complex "
+            f"(dtypes: {sorted({str(dtype_of(leaves[i])) for i in moving})}): give one that is, or ask for the forward "
+            f"alone"
         )
 
     def pullback(*leaves: Any) -> tuple[Any, Any]:

@@ -1,12 +1,13 @@
 """What XLA plans to allocate for a forward and backward pass, beside the bytes that it must keep."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 
 from refgrad._text import table
+from refgrad.cost.arguments import Argnums
 from refgrad.cost.count import abstract_vjp, differentiable
 from refgrad.cost.residuals import Residuals, residuals
 
@@ -40,13 +41,15 @@ class Memory:
         return "\n".join([table(["memory", "bytes"], rows), *(f"note: {note}" for note in self.notes)])
 
 
-def memory(f: Callable[..., Any], *args: Any) -> Memory:
+def memory(
+    f: Callable[..., Any], *args: Any, kwargs: Mapping[str, Any] | None = None, argnums: Argnums = None
+) -> Memory:
     """Compiles f's value and pullback as one program for the default backend; allocates no array.
 
     Raises TypeError as `residuals` does, RuntimeError where the backend has no memory analysis.
     """
-    leaves, pullback = differentiable(f, *args)
-    _, cotangent = abstract_vjp(f, *args)
+    leaves, pullback = differentiable(f, *args, kwargs=kwargs, argnums=argnums)
+    _, cotangent = abstract_vjp(f, *args, kwargs=kwargs, argnums=argnums)
 
     def both(leaves: list[Any], cotangent: Any) -> Any:
         out, pull = pullback(*leaves)
@@ -56,7 +59,7 @@ def memory(f: Callable[..., Any], *args: Any) -> Memory:
     if plan is None:
         raise RuntimeError(f"the {jax.default_backend()} backend has no memory analysis: use residuals alone")
     return Memory(
-        residuals(f, *args),
+        residuals(f, *args, kwargs=kwargs, argnums=argnums),
         plan.argument_size_in_bytes,
         plan.output_size_in_bytes,
         plan.temp_size_in_bytes,

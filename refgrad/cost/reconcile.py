@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from refgrad._text import Table
-from refgrad.cost.arguments import arrays_of
+from refgrad.cost.arguments import Argnums, arrays_of
 from refgrad.cost.causes import Cause, compiling_causes, lowering_causes
 from refgrad.cost.count import Unknown, count
 from refgrad.cost.scopes import parting
@@ -90,6 +90,8 @@ class Unexplained(AssertionError):
 def reconcile(
     f: Callable,
     *args: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    argnums: Argnums = None,
     derived: tuple[int, int] | None = None,
     document: int | None = None,
     causes: Mapping[str, int] | None = None,
@@ -97,17 +99,35 @@ def reconcile(
     compiled: bool = False,
     unknown: Unknown = "raise",
 ) -> Reconciliation:
-    """Walk from what a document says `f(*args)` costs to what XLA says, naming every difference.
+    """Walk from what a document says `f(*args, **kwargs)` costs to what XLA says, naming every difference.
 
-    derived: (flops, transcendentals) of a closed form, in XLA's convention. document: FLOPs by the document, with
-    `causes` naming the parts of (derived − document). backward: count f's backward pass instead of f. compiled:
-    go on to XLA's compiled count, which is explained by opcode but never asserted. unknown="count": primitives of
-    unknown cost (callbacks) count 0, as in `count`. Arguments may be abstract.
-    Raises Unexplained where an asserted step leaves a remainder, ValueError where a figure given is none or causes
-    have nothing to explain, UnknownCost and TypeError as `count` and `count_backward` do.
+    Args:
+      f: the function.
+      *args: its arguments, concrete or abstract.
+      kwargs: its keyword arguments, as for `count`.
+      argnums: the positions that the backward pass differentiates, as for `count_backward`.
+      derived: (flops, transcendentals) of a closed form, in XLA's convention.
+      document: FLOPs by the document, with `causes` naming the parts of (derived − document).
+      causes: those parts, by name.
+      backward: count f's backward pass instead of f.
+      compiled: go on to XLA's compiled count, which is explained by opcode but never asserted.
+      unknown: "count" lets primitives of unknown cost (callbacks) count 0, as in `count`.
+
+    Returns:
+      A `Reconciliation`.
+
+    Raises:
+      Unexplained: where an asserted step leaves a remainder.
+      ValueError: where a figure given is none, or causes or argnums have nothing to say.
+      UnknownCost, TypeError: as `count` and `count_backward` do.
     """
     _check_given(derived, document, causes or {})
-    program, abstract = backward_program(f, *args) if backward else arrays_of(f, args)
+    if argnums is not None and not backward:
+        raise ValueError(f"argnums={argnums!r} chooses what a backward pass differentiates: give backward=True too")
+    if backward:
+        program, abstract = backward_program(f, *args, kwargs=kwargs, argnums=argnums)
+    else:
+        program, abstract = arrays_of(f, args, kwargs)
     counted = count(program, *abstract, unknown=unknown)
     jaxpr = jax.make_jaxpr(program)(*abstract)
     lowered = xla(program, *abstract)

@@ -4,7 +4,7 @@ What is kept is what JAX's pullback holds: the results of the traced `jax.vjp` b
 Some of them are the function's arguments (parameters, say), which live anyway and are shown apart.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import jax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from refgrad._text import table
-from refgrad.cost.arguments import arrays_of
+from refgrad.cost.arguments import Argnums, arrays_of
 from refgrad.cost.count import differentiable
 from refgrad.cost.primitives import price
 from refgrad.cost.primitives.rule import Programs
@@ -72,15 +72,17 @@ class Residuals:
         return table(["scope", "bytes", "%"], rows)
 
 
-def residuals(f: Callable[..., Any], *args: Any) -> Residuals:
-    """The arrays that `jax.vjp(f, *args)` keeps, by the inexact leaves of args; nothing is computed.
+def residuals(
+    f: Callable[..., Any], *args: Any, kwargs: Mapping[str, Any] | None = None, argnums: Argnums = None
+) -> Residuals:
+    """The arrays that `jax.vjp` of f at its arguments keeps; nothing is computed.
 
     Custom rules keep what they return as residuals, `jax.checkpoint` its arguments (or what its policy saves).
-    Raises TypeError where args hold no floating-point or complex leaf.
+    `kwargs` and `argnums` are as for `count_backward`, and so are the errors.
     """
-    leaves, pullback = differentiable(f, *args)
+    leaves, pullback = differentiable(f, *args, kwargs=kwargs, argnums=argnums)
     jaxpr = jax.make_jaxpr(pullback)(*leaves).jaxpr
-    program, arrays = arrays_of(f, args)
+    program, arrays = arrays_of(f, args, kwargs)
     outputs = len(jax.tree.leaves(jax.eval_shape(program, *arrays)))
     trace = _Trace()
     made: dict[Any, Kept] = {}

@@ -13,7 +13,7 @@ import jax
 
 from refgrad._text import table
 from refgrad.cost import hlo
-from refgrad.cost.arguments import arrays_of
+from refgrad.cost.arguments import Argnums, arrays_of
 from refgrad.cost.count import abstract_vjp
 
 Stage = Literal["lowered", "compiled"]
@@ -50,8 +50,14 @@ def _figure(value: int | None) -> str:
     return "no answer" if value is None else f"{value:,}"
 
 
-def xla(f: Callable, *args: Any, stage: Stage = "lowered", platform: str | None = None) -> XlaCost:
-    """Ask XLA what `f(*args)` costs. Arguments are as for `count`, concrete or abstract; nothing is run.
+def xla(
+    f: Callable,
+    *args: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    stage: Stage = "lowered",
+    platform: str | None = None,
+) -> XlaCost:
+    """Ask XLA what `f(*args, **kwargs)` costs. Arguments are as for `count`, concrete or abstract; nothing is run.
 
     stage "lowered" is the program as JAX wrote it, for any of the platforms cpu, cuda, rocm, tpu, present or not;
     stage "compiled" is the optimised one, for the default platform only.
@@ -67,7 +73,7 @@ def xla(f: Callable, *args: Any, stage: Stage = "lowered", platform: str | None 
         raise ValueError(
             f"platform={platform!r} cannot be compiled for here, where JAX runs on {default!r}: use stage='lowered'"
         )
-    program, arrays = arrays_of(f, args)
+    program, arrays = arrays_of(f, args, kwargs)
     lowered = jax.jit(program).trace(*arrays).lower(lowering_platforms=(platform,))
     if stage == "lowered":
         return _read(lowered.as_text(dialect="hlo", debug_info=True), _ask(lowered), stage, platform)
@@ -75,19 +81,28 @@ def xla(f: Callable, *args: Any, stage: Stage = "lowered", platform: str | None 
     return _read(compiled.as_text() or "", _ask(compiled), stage, platform)
 
 
-def xla_backward(f: Callable, *args: Any, stage: Stage = "lowered", platform: str | None = None) -> XlaCost:
+def xla_backward(
+    f: Callable,
+    *args: Any,
+    kwargs: Mapping[str, Any] | None = None,
+    argnums: Argnums = None,
+    stage: Stage = "lowered",
+    platform: str | None = None,
+) -> XlaCost:
     """Ask XLA what the backward pass of `f` alone costs (see `backward_program`); otherwise as `xla`."""
-    program, abstract = backward_program(f, *args)
+    program, abstract = backward_program(f, *args, kwargs=kwargs, argnums=argnums)
     return xla(program, *abstract, stage=stage, platform=platform)
 
 
-def backward_program(f: Callable, *args: Any) -> tuple[Callable, tuple[Any, Any]]:
+def backward_program(
+    f: Callable, *args: Any, kwargs: Mapping[str, Any] | None = None, argnums: Argnums = None
+) -> tuple[Callable, tuple[Any, Any]]:
     """The backward pass of `f` as a program of its own, with its abstract arguments (the pullback, the cotangent).
 
     Residuals and cotangent are arguments, because a literal cotangent would be folded into the program. Nothing is
-    computed or allocated. Raises TypeError where no argument or no output is floating.
+    computed or allocated. Raises TypeError and ValueError as `count_backward` does.
     """
-    return lambda pull, cotangent: pull(cotangent), abstract_vjp(f, *args)
+    return lambda pull, cotangent: pull(cotangent), abstract_vjp(f, *args, kwargs=kwargs, argnums=argnums)
 
 
 def _ask(stage: Any) -> Any:

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from refgrad._given import keywords as given_keywords
+from refgrad._given import positions
 from refgrad._text import short_path
 from refgrad.jaxpr.authors import code_location, is_library
 from refgrad.jaxpr.avals import canonical, is_array, is_float
@@ -50,9 +52,9 @@ class Subject:
         Raises TypeError where no argument can be differentiated, naming what was passed, and ValueError for a position
         in `argnums` that does not exist.
         """
-        chosen = _positions(argnums, len(args))
+        chosen = positions(argnums, len(args))
         numbers = is_rule(f) or is_hiprim(f)
-        f, args, keywords = _bound(f, args, kwargs or {})
+        f, args, keywords = _bound(f, args, given_keywords(kwargs))
         skipped = {i % len(args) for i in nondiff_argnums(f) if i < len(args)} if args else set()
         skipped_only = set() if chosen is None else set(range(len(args))) - chosen
         with_paths, tree = jax.tree_util.tree_flatten_with_path(args)
@@ -182,19 +184,6 @@ def name_of(f: Callable) -> str:
     while isinstance(f, functools.partial):
         f = f.func
     return getattr(f, "__name__", None) or type(f).__name__
-
-
-def _positions(argnums: int | Sequence[int] | None, count: int) -> set[int] | None:
-    """Return the positions that are differentiated; None for all."""
-    if argnums is None:
-        return None
-    given = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    for i in given:
-        if not isinstance(i, int) or isinstance(i, bool) or not -count <= i < count:
-            raise ValueError(
-                f"argnums holds {i!r}, but there are {count} positional arguments: choose from {-count} to {count - 1}"
-            )
-    return {i % count for i in given}
 
 
 def _bound(f: Callable, args: tuple, kwargs: Mapping[str, Any]) -> tuple[Callable, tuple, bool]:

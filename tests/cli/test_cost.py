@@ -126,6 +126,16 @@ def test_a_users_function(capsys, tmp_path, source):
     assert json.loads(files[0].read_text())["ok"]
 
 
+def test_keywords_and_a_gradient_by_some(capsys, tmp_path, source):
+    file = tmp_path / "found.csv"
+    given = ["--args", "f32[8,16] w:f32[16,32] 5", "--kwargs", "mean=True", "--argnums", "0", "--csv", str(file)]
+    assert main(["cost", f"{source}:mlp", *given]) == 0
+    rows = {(row["pass"], row["scope"]): row for row in read(file)}
+    assert int(rows["backward", "layers/up"]["matmul"]) == 2 * 8 * 16 * 32 * 5
+    assert main(["cost", f"{source}:mlp", *given[:4], "--argnums", "2"]) == 1
+    assert "No backward pass: TypeError: no gradient" in capsys.readouterr().out
+
+
 def test_integers_have_no_backward_pass(capsys, source):
     assert main(["cost", f"{source}:ids", "--args", "i32[7]"]) == 0
     assert "No backward pass: no argument is floating-point or complex." in capsys.readouterr().out
@@ -147,6 +157,9 @@ def test_64_bits(capsys, source):
     [
         (["--args", "f32[3]"], "--args are a function's"),
         (["{}:mlp", "--config", "x.toml"], "--config and --set are GPT-2's"),
+        (["--kwargs", "n=3"], "--kwargs are a function's"),
+        (["{}:mlp", "--args", "f32[3]", "--argnums", "2"], "argnums holds 2, but there are 1 positional arguments"),
+        (["{}:mlp", "--args", "f32[3]", "--kwargs", "n:3"], "--kwargs: 'n:3' must be name=value"),
         (["{}:mpl"], "has no 'mpl': did you mean mlp?"),
         (["{}:mlp", "--args", "f32[3"], "is not closed"),
         (["{}:mlp", "--args", "f32[3]"], "missing 3 required positional arguments"),

@@ -119,3 +119,42 @@ def test_bad_figures_are_named(name):
     call, error, says = BAD[name]
     with pytest.raises(error, match=says):
         call()
+
+
+def _layer(x, w, *, train, b, rngs=None):
+    y = x @ w + b[None]
+    return jnp.where(jax.random.bernoulli(rngs["dropout"], 0.9, y.shape), y, 0) if train else y
+
+
+W, B = spec(7, 3), spec(3)
+RNGS = {"dropout": jax.random.key(0)}
+
+
+@pytest.mark.parametrize("instrument", INSTRUMENTS)
+def test_keywords_as_in_a_closure(instrument):
+    """Flags among them are values, arrays are traced and differentiated."""
+    closed = lambda x, w, b: _layer(x, w, train=False, b=b)  # noqa: E731
+    given = _figures(instrument(_layer, X, W, kwargs={"train": False, "b": B}))
+    assert given == _figures(instrument(closed, X, W, B))
+    assert given != _figures(instrument(_layer, X, W, kwargs={"train": True, "b": B, "rngs": RNGS}))
+
+
+def test_frozen_weights_cost_no_product():
+    f = lambda x, frozen, w: jnp.tanh(x @ frozen) @ w  # noqa: E731
+    frozen, w = spec(7, 11), spec(11, 3)
+    product = 2 * 5 * 11 * 3
+    assert count_backward(f, X, frozen, w, argnums=2).matmul == product
+    assert count_backward(f, X, frozen, w, argnums=(0, -1)).matmul == 2 * product + 2 * 5 * 7 * 11
+    assert residuals(f, X, frozen, w, argnums=2).bytes == 4 * 5 * 11
+    assert reconcile(f, X, frozen, w, argnums=0, backward=True).ok
+
+
+@pytest.mark.parametrize("instrument", [count_backward, xla_backward, residuals, memory, reconcile])
+def test_a_position_that_does_not_exist(instrument):
+    given = {"backward": True} if instrument is reconcile else {}
+    with pytest.raises(ValueError, match="argnums holds 2, but there are 2 positional arguments: choose from -2 to 1"):
+        instrument(jnp.dot, X, W, argnums=(0, 2), **given)
+    with pytest.raises(TypeError, match=r"none of the 1 argument leaves that argnums=1 chooses is floating"):
+        instrument(lambda x, i: x[i], X, spec(2, dtype="int32"), argnums=1, **given)
+    with pytest.raises(TypeError, match="kwargs=3: give a mapping"):
+        instrument(jnp.dot, X, W, kwargs=3, **given)
