@@ -1,4 +1,4 @@
-"""Price GPT-2, or a function of yours (path/to/module.py:function); exit code 0 only if no FLOP is unexplained."""
+"""Price GPT-2 or a function of yours, or compare two programs; exit code 0 only if no FLOP is unexplained or grows."""
 
 import argparse
 import textwrap
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from refgrad import cost
 from refgrad._files import write_json, write_text
 from refgrad._progress import track
+from refgrad.cli import compare
 from refgrad.cli.settings import add_common, load
 from refgrad.cli.target import arguments, bind, keywords, positions
 from refgrad.cli.target import load as load_function
@@ -39,10 +40,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mesh", metavar="data=2,model=2", help="GPT-2 on so many devices: the bytes that they exchange"
     )
     add_common(parser)
+    compare.add_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Count, print and write; returns 0 if nothing is unexplained, else 1. Raises ValueError for bad options."""
+    if compare.is_asked(options):
+        return compare.run(options)
     if options.mesh is not None:
         found, passes = _mesh(options), []
     elif options.target is None:

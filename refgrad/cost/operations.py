@@ -5,23 +5,26 @@ another program: no variable's name, no address, no position.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from refgrad.cost.primitives.rule import names
 from refgrad.cost.types import Operation
-from refgrad.jaxpr.avals import shape_of
-from refgrad.jaxpr.programs import is_backward, makers
+from refgrad.jaxpr.avals import shape_of, size
+from refgrad.jaxpr.programs import is_backward, makers, readers
 from refgrad.jaxpr.versions import opened
 
 BIAS = "bias"
 FAN_IN = "fan-in"
 LAYOUT = frozenset(
-    "broadcast_in_dim broadcast concatenate copy copy_p expand_dims pad reshape rev slice squeeze stack transpose "
-    "unstack split tile".split()
+    names(
+        "broadcast_in_dim broadcast concatenate copy copy_p expand_dims pad reshape rev slice squeeze stack transpose "
+        "unstack split tile"
+    )
 )
 """Primitives that lay the same numbers out in another way; the opcodes of HLO have the same names."""
-_SAME_NUMBERS = frozenset("broadcast_in_dim convert_element_type copy expand_dims reshape squeeze transpose".split())
+_SAME_NUMBERS = frozenset(names("broadcast_in_dim convert_element_type copy expand_dims reshape squeeze transpose"))
 _PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
@@ -31,31 +34,24 @@ class Parts:
     def __init__(self, program: ClosedJaxpr | Jaxpr):
         self._jaxpr = opened(program)
         self._makers = makers(self._jaxpr)
-        self._readers: dict[Any, list[JaxprEqn]] = {}
-        for eqn in self._jaxpr.eqns:
-            for v in eqn.invars:
-                if not isinstance(v, Literal):
-                    self._readers.setdefault(v, []).append(eqn)
+        self._readers = readers(self._jaxpr)
 
     def operation(self, eqn: JaxprEqn) -> Operation:
         """Return the operation of an equation of this program, without its cost."""
-        return Operation(
-            " ".join(map(_type, eqn.invars)),
-            " ".join(map(_type, eqn.outvars)),
-            self._part(eqn),
-            self._product(eqn),
-            is_backward(eqn),
-        )
+        return Operation(*types_of(eqn), self._part(eqn), self._product(eqn), is_backward(eqn))
 
     def _part(self, eqn: JaxprEqn) -> str:
         if eqn.primitive.name == "add_any":
             return FAN_IN
         if self._adds_bias(eqn) or self._sums_bias(eqn):
             return BIAS
-        readers = self._readers.get(eqn.outvars[0], ()) if eqn.outvars else ()
-        if eqn.primitive.name in _SAME_NUMBERS and readers and all(map(self._adds_bias, readers)):
-            return BIAS if self._rank(eqn.outvars[0]) == 1 else ""
-        return ""
+        if not eqn.outvars or not _keeps_numbers(eqn):
+            return ""
+        read_by = self._readers.get(eqn.outvars[0], ())
+        if read_by and all(map(self._adds_bias, read_by)) and self._rank(eqn.outvars[0]) == 1:
+            return BIAS
+        made = self._maker(eqn.outvars[0])
+        return BIAS if made is not None and self._sums_bias(made) else ""
 
     def _adds_bias(self, eqn: JaxprEqn) -> bool:
         """Return True for the sum of a product and of a vector that is the same for each of its rows."""
@@ -67,14 +63,14 @@ class Parts:
 
     def _sums_bias(self, eqn: JaxprEqn) -> bool:
         """Return True for the sum over the rows of what also enters a product: the gradient of a bias."""
-        if eqn.primitive.name != "reduce_sum" or self._lengths(eqn.outvars[0]) != 1:
+        if eqn.primitive.name != "reduce_sum" or _keeps_numbers(eqn) or self._lengths(eqn.outvars[0]) != 1:
             return False
         given = self._source(eqn.invars[0])
         if isinstance(given, Literal):
             return False
         found = {given}
         for v in found.copy():
-            found |= {r.outvars[0] for r in self._readers.get(v, ()) if r.primitive.name in _SAME_NUMBERS}
+            found |= {r.outvars[0] for r in self._readers.get(v, ()) if _keeps_numbers(r)}
         return any(r.primitive.name in _PRODUCTS for v in found for r in self._readers.get(v, ()))
 
     def _product(self, eqn: JaxprEqn) -> str:
@@ -108,7 +104,7 @@ class Parts:
         (reader,) = readers
         if self._multiplies(reader):
             return reader
-        if reader.primitive.name in _SAME_NUMBERS and self._only_product(reader.outvars[0]) is not None:
+        if _keeps_numbers(reader) and self._only_product(reader.outvars[0]) is not None:
             return reader
         return None
 
@@ -125,7 +121,7 @@ class Parts:
 
     def _source(self, v: Any) -> Any:
         """Return the variable of whose numbers this one consists, before layouts and casts."""
-        while not isinstance(v, Literal) and v in self._makers and self._makers[v][0].primitive.name in _SAME_NUMBERS:
+        while not isinstance(v, Literal) and v in self._makers and _keeps_numbers(self._makers[v][0]):
             v = self._makers[v][0].invars[0]
         return v
 
@@ -141,6 +137,18 @@ class Parts:
     def _lengths(v: Any) -> int:
         """Return how many dimensions of a variable are longer than one."""
         return sum(n != 1 for n in shape_of(v)) if hasattr(v.aval, "shape") else 0
+
+
+def _keeps_numbers(eqn: JaxprEqn) -> bool:
+    """Return True where the result holds the numbers of the operand, in another layout or dtype, and no others."""
+    if eqn.primitive.name == "reduce_sum":
+        return size(eqn.invars[0]) == size(eqn.outvars[0])
+    return eqn.primitive.name in _SAME_NUMBERS
+
+
+def types_of(eqn: JaxprEqn) -> tuple[str, str]:
+    """The types of what an equation reads, and of what it makes."""
+    return " ".join(map(_type, eqn.invars)), " ".join(map(_type, eqn.outvars))
 
 
 def _type(v: Any) -> str:

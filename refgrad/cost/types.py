@@ -202,6 +202,35 @@ class Count:
 
     __rmul__ = __mul__
 
+    def save(self, path: Any) -> None:
+        """Write the count to a file that `cost.load` reads, whole or not at all.
+
+        Args:
+          path: the file, JSON.
+
+        Raises:
+          OSError: where it cannot be written.
+        """
+        from refgrad.cost.comparison.program import of_count  # which is made of counts
+
+        of_count(self).save(path)
+
+    def speedscope(self, path: Any, of: str = "flops") -> None:
+        """Write one figure as a flame graph that https://www.speedscope.app opens, by scope, line and primitive.
+
+        Args:
+          path: the file, JSON.
+          of: "flops", "transcendentals", "bytes" or "collectives".
+
+        Raises:
+          ValueError: for another figure.
+          OSError: where the file cannot be written.
+        """
+        from refgrad.cost import speedscope  # which is made of counts
+        from refgrad.cost.comparison.items import of_count
+
+        speedscope.write(path, [speedscope.profile(of_count(self), of)])
+
     def tree(self, depth: int | None = None) -> str:
         """A table by scope, each line with all that is nested below it, down to `depth` levels (None: all)."""
         if depth is not None and depth < 0:

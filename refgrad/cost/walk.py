@@ -14,7 +14,7 @@ from refgrad.cost.types import Cost, Site
 from refgrad.jaxpr.analysis import Backward
 from refgrad.jaxpr.avals import nbytes
 from refgrad.jaxpr.calls import Bodies, Body, Form
-from refgrad.jaxpr.programs import scope_of, source_of
+from refgrad.jaxpr.programs import is_backward, scope_of, source_of
 from refgrad.jaxpr.versions import opened
 
 NOWHERE = "(inside JAX)"  # the source of what no line of the user's code has called
@@ -131,7 +131,7 @@ class Walker(Backward[bool, Costs]):
             notes = (*notes, _one_trip(eqn, loop))
         sites: dict[Site, Cost] = {}
         if trips * body.repeats:
-            scope, recomputed = scope_of(eqn)
+            (scope, recomputed), backward = scope_of(eqn), is_backward(eqn)
             for site, cost in inner.sites.items():
                 placed = site._replace(
                     scope="/".join(filter(None, (scope, site.scope))),
@@ -140,6 +140,7 @@ class Walker(Backward[bool, Costs]):
                     devices=body.devices * site.devices,
                     recomputed=recomputed or site.recomputed,
                     loop=" > ".join(filter(None, (loop, site.loop))),
+                    operation=site.operation if not backward else site.operation._replace(backward=True),
                 )
                 cost = cost if body.moves else cost._replace(read=0, written=0)
                 _merge(sites, [(placed, cost.times(trips * body.devices * body.repeats))])

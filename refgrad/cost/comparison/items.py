@@ -4,15 +4,20 @@ An item is one kind of operation at one place. Items of equations come from a `C
 backward pass from `Residuals`; both say the figures of one run, so that runs of two programs can be set off.
 """
 
+import itertools
 import linecache
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import NamedTuple
 
+from refgrad._text import short_path
+from refgrad.cost.operations import type_text
 from refgrad.cost.primitives import collectives
 from refgrad.cost.residuals import Residuals
 from refgrad.cost.types import Cost, Count, Operation
 
 FIGURES = ("flops", "transcendentals", "bytes", "residuals", "collectives")
+_PACKAGES = f"site-packages{os.sep}"
 KEPT = "kept"  # the part of what is not done but kept from forward to backward
 
 
@@ -79,20 +84,24 @@ class Item(NamedTuple):
         return self.primitive, _shapes(self.operands), _shapes(self.results)
 
 
-def of_count(count: Count) -> list[Item]:
-    """Return the items of a count; work that costs nothing has none."""
+def of_count(count: Count, again: Set[tuple[str, ...]] = frozenset()) -> list[Item]:
+    """Return the items of a count; work that costs nothing has none.
+
+    `again` are the operations of a backward pass, with their lines, whose values were made before.
+    """
     items = []
     for site, cost in count.sites.items():
         runs = _runs(cost, site.operation)
         if any(cost) and runs:
             each = Cost(*(x // runs for x in cost))
+            kind = site.primitive, site.operation.operands, site.operation.results
             items.append(
                 Item(
                     site.scope,
                     site.source,
                     site.primitive,
                     *site.operation[:5],
-                    site.recomputed,
+                    site.recomputed or (site.operation.backward and (*kind, site.source) in again),
                     site.trips,
                     runs,
                     _figures(site.primitive, each),
@@ -104,7 +113,7 @@ def of_count(count: Count) -> list[Item]:
 def of_residuals(kept: Residuals) -> Iterator[Item]:
     """Yield an item for each array that is kept."""
     for array in kept.kept:
-        results = f"{array.dtype}[{','.join(map(str, array.shape))}]"
+        results = type_text(array.dtype, array.shape)
         yield Item(
             array.scope,
             array.source,
@@ -129,14 +138,31 @@ def total(items: Iterable[Item]) -> Figures:
     return figures
 
 
-def texts(items: Iterable[Item]) -> dict[str, str]:
-    """Return the text of each source line, as far as its file can be read."""
-    found = {}
-    for source in dict.fromkeys(item.source for item in items):
-        file, _, line = source.rpartition(":")
-        if line.isdigit() and (text := linecache.getline(file, int(line)).strip()):
-            found[source] = text
-    return found
+def portable(stages: Mapping[str, Iterable[Item]]) -> tuple[dict[str, tuple[Item, ...]], dict[str, str]]:
+    """Return the items with paths that mean the same on another machine, and the text of each of their lines."""
+    places: dict[str, str] = {}
+    lines: dict[str, str] = {}
+    for item in itertools.chain(*stages.values()):
+        if item.source not in places:
+            place = places[item.source] = _place(item.source)
+            if text := _text(item.source):
+                lines[place] = text
+    placed = {
+        stage: tuple(item._replace(source=places[item.source]) for item in items) for stage, items in stages.items()
+    }
+    return placed, lines
+
+
+def _place(source: str) -> str:
+    """A line's path from the current folder, or from the folder that packages are installed in."""
+    _, installed, rest = source.rpartition(_PACKAGES)
+    return rest if installed else short_path(source)
+
+
+def _text(source: str) -> str:
+    """The text of a line; "" where its file cannot be read."""
+    file, _, line = source.rpartition(":")
+    return linecache.getline(file, int(line)).strip() if line.isdigit() else ""
 
 
 def merged(items: Iterable[Item]) -> list[Item]:
@@ -157,9 +183,7 @@ def _figures(primitive: str, cost: Cost) -> Figures:
     exchanged = 0
     if primitive in collectives.RULES and primitive != "axis_index":
         exchanged = cost.written if primitive.startswith("all_gather") else cost.read
-    return Figures(
-        cost.matmul + cost.elementwise, cost.transcendental, cost.read + cost.written, collectives=exchanged
-    )
+    return Figures(cost.matmul + cost.elementwise, cost.transcendental, cost.read + cost.written, collectives=exchanged)
 
 
 def _shapes(types: str) -> str:

@@ -3,9 +3,10 @@
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from refgrad._machine import processor, versions
 from refgrad.cost.arguments import Argnums, arrays_of
@@ -14,13 +15,18 @@ from refgrad.cost.comparison import items as work
 from refgrad.cost.comparison.instructions import of_module
 from refgrad.cost.comparison.items import Figures, Item
 from refgrad.cost.comparison.matching import Side
-from refgrad.cost.count import Unknown, backward_jaxpr, count_jaxpr, differentiable
+from refgrad.cost.count import Unknown, count_jaxpr, differentiable
+from refgrad.cost.operations import types_of
 from refgrad.cost.residuals import residuals
 from refgrad.cost.types import Count
+from refgrad.cost.walk import NOWHERE
 from refgrad.cost.xla import backward_program, xla
+from refgrad.jaxpr.values import repeated_in_backward
 
 Stage = Literal["counted", "lowered", "compiled"]
 STAGES = ("counted", "lowered", "compiled")
+PLAIN = ("name", "stage", "backward", "inputs", "outputs", "lines", "versions", "device", "flags", "notes")
+_PARTS = ("scope", "source")
 Flags = Mapping[str, str | bool | int | float]
 
 
@@ -35,10 +41,10 @@ class Program:
     backward: bool = False
     lowering: tuple[Cause, ...] = ()
     """Why the figures of the lowered program are not those of the counted one."""
+    inputs: tuple[str, ...] = ()
+    """The types of the function's array arguments."""
     outputs: tuple[str, ...] = ()
     """The function's outputs, a path and a shape each; empty where they are not known."""
-    forward: frozenset[tuple[str, ...]] = frozenset()
-    """What a backward pass has behind it: kinds of operations, each with the text of its line."""
     lines: Mapping[str, str] = field(default_factory=dict)
     """The text of each source line."""
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -67,6 +73,12 @@ class Program:
         from refgrad.cost.comparison import snapshot  # which makes programs
 
         snapshot.save(self, path)
+
+    def json(self) -> dict[str, Any]:
+        """The figures in all, by scope and by source line, as plain data."""
+        items = self.stages[self.stage]
+        parts = {f"by_{key}": {name: one._asdict() for name, one in work.by(items, key).items()} for key in _PARTS}
+        return {**{key: getattr(self, key) for key in PLAIN}, "figures": self.figures._asdict(), **parts}
 
     def __str__(self) -> str:
         shown = ", ".join(f"{n:,} {name}" for name, n in self.figures._asdict().items())
@@ -106,35 +118,26 @@ def program(
         raise ValueError(f"stage={stage!r}: one of {', '.join(STAGES)}")
     if flags and stage != "compiled":
         raise ValueError(f"flags={dict(flags)!r} are of XLA's compiler: they need stage='compiled', not {stage!r}")
-    if backward:
-        run, arrays = backward_program(f, *args, kwargs=kwargs, argnums=argnums)
-        jaxpr = backward_jaxpr(f, *args, kwargs=kwargs, argnums=argnums)
-    else:
-        run, arrays = arrays_of(f, args, kwargs)
-        jaxpr = jax.make_jaxpr(run)(*arrays)
-    counted = count_jaxpr(jaxpr, unknown)
-    stages: dict[str, list[Item]] = {"counted": work.of_count(counted)}
-    forward: list[Item] = [item for item in stages["counted"] if not item.backward]
-    if backward:
-        stages["counted"] += work.of_residuals(residuals(f, *args, kwargs=kwargs, argnums=argnums))
-        forward = _forward(f, args, kwargs, argnums)
+    traced = _backward(f, args, kwargs, argnums) if backward else _forward(f, args, kwargs)
+    counted = count_jaxpr(traced.jaxpr, unknown)
+    stages = {"counted": work.of_count(counted, _again(traced.whole))}
     lowering: list[Cause] = []
     if stage != "counted":
-        lowered = xla(run, *arrays)
-        lowering = lowering_causes(jaxpr, counted, lowered)
-        stages["lowered"] = of_module(lowered)
+        lowered = xla(traced.run, *traced.arrays)
+        lowering = lowering_causes(traced.jaxpr, counted, lowered)
+        stages["lowered"] = of_module(lowered, stages["counted"])
     if stage == "compiled":
-        stages["compiled"] = of_module(xla(run, *arrays, stage="compiled", flags=flags))
-    every = [item for one in stages.values() for item in one]
-    lines = work.texts([*every, *forward])
+        compiled = xla(traced.run, *traced.arrays, stage="compiled", flags=flags)
+        stages["compiled"] = of_module(compiled, stages["counted"])
+    placed, lines = work.portable({name: [*one, *traced.kept] for name, one in stages.items()})
     return Program(
         getattr(f, "__qualname__", None) or type(f).__name__,
         stage,
-        {name: tuple(one) for name, one in stages.items()},
+        placed,
         backward,
         tuple(lowering),
-        _outputs(f, args, kwargs),
-        frozenset((*item.kind, lines.get(item.source, item.source)) for item in forward),
+        traced.inputs,
+        traced.outputs,
         lines,
         about(),
         device(),
@@ -143,16 +146,62 @@ def program(
     )
 
 
+class _Traced(NamedTuple):
+    """A program traced: what runs, its jaxpr, and that of the whole that it is a part of."""
+
+    run: Callable[..., Any]
+    arrays: tuple[Any, ...]
+    jaxpr: Any
+    whole: Any
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    kept: tuple[Item, ...] = ()
+
+
+def _forward(f: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> _Traced:
+    run, arrays = arrays_of(f, args, kwargs)
+    jaxpr, out = jax.make_jaxpr(run, return_shape=True)(*arrays)
+    return _Traced(run, arrays, jaxpr, jaxpr, _inputs(arrays), _outputs(out))
+
+
+def _backward(f: Callable[..., Any], args: tuple[Any, ...], kwargs: Any, argnums: Argnums) -> _Traced:
+    """The backward pass, and the whole of forward and backward pass, in which values are made again."""
+    run, arrays = backward_program(f, *args, kwargs=kwargs, argnums=argnums)
+    leaves, pullback = differentiable(f, *args, kwargs=kwargs, argnums=argnums)
+
+    def both(leaves: list[Any], cotangent: Any) -> Any:
+        out, pull = pullback(*leaves)
+        return out, pull(cotangent)
+
+    whole = jax.make_jaxpr(both)(leaves, arrays[1])
+    kept = tuple(work.of_residuals(residuals(f, *args, kwargs=kwargs, argnums=argnums)))
+    return _Traced(run, arrays, jax.make_jaxpr(run)(*arrays), whole, _inputs(leaves), _outputs(arrays[1]), kept)
+
+
+def _again(whole: Any) -> frozenset[tuple[str, ...]]:
+    """The operations of the backward pass, with their lines, whose values the forward pass has made."""
+    return frozenset(
+        (eqn.primitive.name, *types_of(eqn), source or NOWHERE) for eqn, source in repeated_in_backward(whole)
+    )
+
+
+def _inputs(arrays: Any) -> tuple[str, ...]:
+    return tuple(str(jnp.shape(x)) for x in jax.tree.leaves(arrays))
+
+
+def _outputs(out: Any) -> tuple[str, ...]:
+    """A function's outputs: a path, a rank and a shape each."""
+    found = ((jax.tree_util.keystr(path), leaf.shape) for path, leaf in jax.tree.leaves_with_path(out))
+    return tuple(f"{path or 'an array'} of rank {len(shape)}, {str(shape).replace(' ', '')}" for path, shape in found)
+
+
 def of_count(count: Count) -> Program:
     """Return a count as a program: its outputs are not known, nor what it keeps."""
-    items = work.of_count(count)
-    lines = work.texts(items)
-    forward = frozenset((*i.kind, lines.get(i.source, i.source)) for i in items if not i.backward)
+    placed, lines = work.portable({"counted": work.of_count(count)})
     return Program(
         "a count",
         "counted",
-        {"counted": tuple(items)},
-        forward=forward,
+        placed,
         lines=lines,
         versions=about(),
         device=device(),
@@ -169,15 +218,3 @@ def device() -> str:
     """The device that programs are compiled for here."""
     backend = jax.default_backend()
     return f"{backend}: {processor() if backend == 'cpu' else jax.devices()[0].device_kind}; {platform.machine()}"
-
-
-def _forward(f: Callable[..., Any], args: tuple[Any, ...], kwargs: Any, argnums: Argnums) -> list[Item]:
-    """The operations of the forward pass that leads to a backward pass."""
-    leaves, pullback = differentiable(f, *args, kwargs=kwargs, argnums=argnums)
-    return work.of_count(count_jaxpr(jax.make_jaxpr(pullback)(*leaves), "count"))
-
-
-def _outputs(f: Callable[..., Any], args: tuple[Any, ...], kwargs: Any) -> tuple[str, ...]:
-    run, arrays = arrays_of(f, args, kwargs)
-    out = jax.eval_shape(run, *arrays)
-    return tuple(f"{jax.tree_util.keystr(path)}: {leaf.shape}" for path, leaf in jax.tree.leaves_with_path(out))

@@ -1,0 +1,185 @@
+"""The cause of each difference between two programs, from what matching leaves over.
+
+A cause is named where the items bear it out: the same operation in another dtype, a product with the same factors, an
+operation that its own forward pass has done already. What has no line of code and no such evidence stays unexplained.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from refgrad.cost.comparison.instructions import COUNTER, ONCE, ROUNDING
+from refgrad.cost.comparison.items import KEPT, Figures, Item
+from refgrad.cost.comparison.matching import Matched, Pair, Side, match, reshaped, retyped
+from refgrad.cost.comparison.program import Program
+from refgrad.cost.operations import BIAS, FAN_IN, LAYOUT
+from refgrad.cost.walk import NOWHERE
+
+RECOMPUTED = "recomputed"
+TRIPS = "another number of trips"
+CAST = "cast"
+SHAPES = "other shapes"
+PRODUCT = "another algorithm for the same product"
+VERSION = "cost of a primitive in another JAX version"
+PARAMETERS = "other parameters"
+FUSED = "fused away"
+REWRITTEN = "rewritten by the compiler"
+MOVED = "moved to another scope"
+ADDED, REMOVED, CHANGED = "line added", "line removed", "line changed"
+SAME_LINE = "other work on the same line"
+NOT_KEPT = "other arrays kept"
+UNEXPLAINED = "unexplained"
+_BY_PART = {BIAS: BIAS, FAN_IN: FAN_IN, ONCE: ONCE, ROUNDING: ROUNDING, COUNTER: COUNTER}
+_CASTS = ("convert_element_type", "convert", "reduce_precision")
+
+
+class Difference(NamedTuple):
+    """A named part of the difference at one place: the later program's figures less the earlier one's."""
+
+    cause: str
+    scope: str
+    source: str
+    text: str
+    """The line itself."""
+    detail: str
+    change: Figures
+
+
+def differences(before: Program, after: Program, stage: str) -> list[Difference]:
+    """Return every difference between two programs at one stage, with its cause."""
+    return list(_Naming(before, after, stage, stage).all())
+
+
+def compiled_differences(lowered: Program, compiled: Program) -> list[Difference]:
+    """Return what the compiler did: the differences between two stages of one program."""
+    return list(_Naming(lowered, compiled, "lowered", "compiled").all())
+
+
+class _Naming:
+    """Two programs' items at a stage each, matched once, and the evidence for causes."""
+
+    def __init__(self, before: Program, after: Program, first: str, last: str):
+        self.before, self.after = before, after
+        self.a, self.b = before.side(first), after.side(last)
+        self.found: Matched = match(self.a, self.b)
+        self.compiled = last == "compiled"
+        self.other_jax = before.versions.get("jax") != after.versions.get("jax")
+        self.texts = {True: {self.a.text(i) for i in self.a.items}, False: {self.b.text(i) for i in self.b.items}}
+        self.changed = self._changed()
+        self.program_kinds = self._program_kinds() if self.compiled and first == last else set()
+
+    def all(self) -> Iterator[Difference]:
+        """Yield the differences of pairs, then those of what is left over."""
+        for pair in self.found.same:
+            yield from self._same(pair)
+        pairs, removed, added = retyped(self.a, self.b, self.found.removed, self.found.added)
+        for pair in pairs:
+            yield from self._paired(pair, CAST, f"{pair.before.results} → {pair.after.results}")
+        products = {i.product for i in removed if i.product} & {i.product for i in added if i.product}
+        held_back = [[i for i in side if i.product in products] for side in (removed, added)]
+        rest = [[i for i in side if i.product not in products] for side in (removed, added)]
+        pairs, removed, added = reshaped(self.a, self.b, *rest)
+        for pair in pairs:
+            yield from self._paired(pair, SHAPES, f"{pair.before.results} → {pair.after.results}")
+        for sign, items in ((-1, held_back[0]), (1, held_back[1])):
+            for item in items:
+                yield self._single(item, sign, PRODUCT, item.product)
+        for sign, items in ((-1, removed), (1, added)):
+            for item in items:
+                yield self._single(item, sign, self._cause(item, sign), _described(item))
+
+    def _same(self, pair: Pair) -> Iterator[Difference]:
+        """Yield the differences of one operation: in its cost, or in its scope."""
+        before, after = pair
+        if before.each != after.each:
+            yield from self._paired(pair, self._price_cause(pair), _described(after))
+        elif before.scope != after.scope:
+            yield from self._paired(pair, MOVED, f"{before.scope or '(no scope)'} → {after.scope or '(no scope)'}")
+
+    def _price_cause(self, pair: Pair) -> str:
+        if self.compiled and pair.before.each._replace(bytes=0) == pair.after.each._replace(bytes=0):
+            return FUSED
+        return VERSION if self.other_jax else PARAMETERS
+
+    def _paired(self, pair: Pair, cause: str, detail: str) -> Iterator[Difference]:
+        before, after = pair
+        if before.scope == after.scope:
+            change = after.figures.minus(before.figures)
+            if any(change):
+                yield Difference(cause, after.scope, after.source, self.b.text(after), detail, change)
+            return
+        yield self._single(before, -1, cause, detail)
+        yield self._single(after, 1, cause, detail)
+
+    def _single(self, item: Item, sign: int, cause: str, detail: str) -> Difference:
+        side = self.a if sign < 0 else self.b
+        return Difference(cause, item.scope, item.source, side.text(item), detail, item.figures.times(sign))
+
+    def _cause(self, item: Item, sign: int) -> str:
+        side = self.a if sign < 0 else self.b
+        text = side.text(item)
+        if item.part in _BY_PART:
+            return _BY_PART[item.part]
+        if item.part == KEPT:
+            return self._kept_cause(item, sign)
+        if item.recomputed:
+            return RECOMPUTED
+        if self._other_trips(item, sign):
+            return TRIPS
+        if self.compiled and (item.kind, text) not in self.program_kinds:
+            return FUSED if _only_moves(item) else REWRITTEN
+        if item.primitive in _CASTS:
+            return CAST
+        if item.primitive in LAYOUT:
+            return "layout"
+        return self._line_cause(item, text, sign)
+
+    def _line_cause(self, item: Item, text: str, sign: int) -> str:
+        """Name a leftover by its line, which is in both programs, in one, or stands for another one."""
+        if item.source in ("", NOWHERE):
+            return VERSION if self.other_jax else UNEXPLAINED
+        if text in self.texts[sign > 0]:
+            return VERSION if self.other_jax else SAME_LINE
+        if text in self.changed[sign > 0]:
+            return CHANGED
+        return ADDED if sign > 0 else REMOVED
+
+    def _kept_cause(self, item: Item, sign: int) -> str:
+        """An array that one program keeps: where the other computes it again, that is why."""
+        other = self.b if sign < 0 else self.a
+        again = {(i.primitive, i.results) for i in other.items if i.recomputed}
+        return RECOMPUTED if (item.primitive, item.results) in again else NOT_KEPT
+
+    def _other_trips(self, item: Item, sign: int) -> bool:
+        """Return True where the same operation runs in a loop of another length in the other program."""
+        mine, others = (self.a, self.b) if sign < 0 else (self.b, self.a)
+        here = [i for i in mine.items if (i.kind, i.part, mine.text(i)) == (item.kind, item.part, mine.text(item))]
+        there = [i for i in others.items if (i.kind, i.part, others.text(i)) == (item.kind, item.part, mine.text(item))]
+        equations = [sum(i.runs // i.trips for i in items) for items in (here, there)]
+        lengths = [{i.trips for i in items} for items in (here, there)]
+        return bool(there) and equations[0] == equations[1] and lengths[0] != lengths[1]
+
+    def _changed(self) -> dict[bool, set[str]]:
+        """Lines of each program that stand where the other one has a line of another text."""
+        found: dict[bool, set[str]] = {True: set(), False: set()}
+        for before, after in self.found.same:
+            old, new = self.a.text(before), self.b.text(after)
+            if old != new:
+                found[False].add(old)
+                found[True].add(new)
+        return found
+
+    def _program_kinds(self) -> set[tuple]:
+        """What differs before the compiler begins: kinds of instructions with their lines."""
+        a, b = self.before.side("lowered"), self.after.side("lowered")
+        lowered = match(a, b)
+        left: Iterable[tuple[Side, list[Item]]] = ((a, lowered.removed), (b, lowered.added))
+        return {(item.kind, side.text(item)) for side, items in left for item in items}
+
+
+def _only_moves(item: Item) -> bool:
+    """Return True for a fusion, and for an instruction that computes nothing."""
+    return item.primitive == "fusion" or not (item.each.flops or item.each.transcendentals)
+
+
+def _described(item: Item) -> str:
+    return f"{item.primitive} {item.results}".strip()
