@@ -25,6 +25,7 @@ LAYOUT = frozenset(
 )
 """Primitives that lay the same numbers out in another way; the opcodes of HLO have the same names."""
 _SAME_NUMBERS = frozenset(names("broadcast_in_dim convert_element_type copy expand_dims reshape squeeze transpose"))
+DEEPEST = 6  # products of products that are taken apart: matrix powers have exponentially many factors
 _PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
@@ -108,16 +109,13 @@ class Parts:
             return reader
         return None
 
-    def _factors(self, v: Any) -> list[Any]:
+    def _factors(self, v: Any, depth: int = DEEPEST) -> list[Any]:
         v = self._source(v)
         made = None if isinstance(v, Literal) else self._makers.get(v)
-        if made is None:
+        if made is None or not depth:
             return [v]
-        eqn = made[0]
-        if eqn.primitive.name == "dot_general":
-            return [factor for operand in eqn.invars for factor in self._factors(operand)]
-        multiplied = self._summed(eqn)
-        return [v] if multiplied is None else [f for operand in multiplied.invars for f in self._factors(operand)]
+        eqn = made[0] if made[0].primitive.name == "dot_general" else self._summed(made[0])
+        return [v] if eqn is None else [f for operand in eqn.invars for f in self._factors(operand, depth - 1)]
 
     def _source(self, v: Any) -> Any:
         """Return the variable of whose numbers this one consists, before layouts and casts."""

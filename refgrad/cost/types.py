@@ -35,20 +35,20 @@ class Cost(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """What one run of an equation does, in words that do not depend on the program around it."""
+    """One run of an equation, in words that do not depend on the program around it."""
 
     operands: str = ""
     """The types of what it reads, such as "f32[8,16] f32[16]"."""
     results: str = ""
     """The types of what it makes."""
     part: str = ""
-    """Its part in the program: "bias", "fan-in", or "" for none in particular."""
+    """The part that it has in the program: "bias", "fan-in", or "" for none in particular."""
     product: str = ""
     """For a product: the whole one that it is a step of, as its factors and its result."""
     backward: bool = False
-    """Whether it belongs to the transpose of the program that was differentiated."""
+    """True in the transpose of a program that was differentiated."""
     each: Cost = Cost()
-    """What one run costs."""
+    """The cost of one run."""
 
 
 class Site(NamedTuple):
@@ -71,7 +71,7 @@ class Site(NamedTuple):
     unknown: bool = False
     """Whether the primitive's cost is not known (and was counted as 0 on request)."""
     operation: Operation = Operation()
-    """What is done there."""
+    """The operation that is done there."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from refgrad.cost.constants import Constants, Known
-from refgrad.cost.operations import Parts
 from refgrad.cost.primitives import price
 from refgrad.cost.primitives.rule import Programs, Work
 from refgrad.cost.trips import integer, trips_of
@@ -15,7 +14,6 @@ from refgrad.jaxpr.analysis import Backward
 from refgrad.jaxpr.avals import nbytes
 from refgrad.jaxpr.calls import Bodies, Body, Form
 from refgrad.jaxpr.programs import is_backward, scope_of, source_of
-from refgrad.jaxpr.versions import opened
 
 NOWHERE = "(inside JAX)"  # the source of what no line of the user's code has called
 
@@ -40,7 +38,6 @@ class Walker(Backward[bool, Costs]):
         super().__init__()
         self.unknown = unknown
         self._callers = [NOWHERE]
-        self._parts: dict[JaxprEqn, Parts] = {}
 
     def join(self, one: bool, other: bool) -> bool:
         """A variable is needed where one reader needs it."""
@@ -51,8 +48,7 @@ class Walker(Backward[bool, Costs]):
         return any(results) or _has_effects(eqn)
 
     def facts(self, program: ClosedJaxpr | Jaxpr, known: tuple[Known | None, ...]) -> Constants:
-        """Return the constants of a program, and note which part each of its equations has in it."""
-        self._parts.update(dict.fromkeys(opened(program).eqns, Parts(program)))
+        """Return the constants of a program."""
         return Constants(program, known)
 
     def known(self, eqn: JaxprEqn, body: Body, facts: Constants) -> tuple[Known | None, ...]:
@@ -73,9 +69,9 @@ class Walker(Backward[bool, Costs]):
         if isinstance(work, Programs):
             return self._programs(eqn, work, results, facts)
         if work is None:
-            return self._unknown(eqn), every
+            return self._unknown(eqn, facts), every
         cost = _cost(eqn, work)
-        site = self._site(eqn, cost)
+        site = _site(eqn, cost, facts)
         if not work.per_trip:
             return Costs({site: cost}), every
         site = site._replace(loop=self._source(eqn))
@@ -85,7 +81,7 @@ class Walker(Backward[bool, Costs]):
         """Return where the equation was made, or where the program that holds it was called from."""
         return source_of(eqn) or next(filter(None, reversed(self._callers)))
 
-    def _unknown(self, eqn: JaxprEqn) -> Costs:
+    def _unknown(self, eqn: JaxprEqn, facts: Constants) -> Costs:
         name, where = eqn.primitive.name, self._source(eqn)
         if self.unknown == "raise":
             raise UnknownCost(
@@ -94,12 +90,7 @@ class Walker(Backward[bool, Costs]):
             )
         note = f"{name} at {where} has no known cost: its bytes are counted, its FLOPs read 0"
         cost = _cost(eqn, Work())
-        return Costs({self._site(eqn, cost)._replace(unknown=True): cost}, (note,))
-
-    def _site(self, eqn: JaxprEqn, cost: Cost) -> Site:
-        scope, recomputed = scope_of(eqn)
-        operation = self._parts[eqn].operation(eqn)._replace(each=cost)
-        return Site(scope, eqn.primitive.name, source_of(eqn), recomputed=recomputed, operation=operation)
+        return Costs({_site(eqn, cost, facts)._replace(unknown=True): cost}, (note,))
 
     def _programs(
         self, eqn: JaxprEqn, programs: Programs, results: tuple[bool, ...], facts: Constants
@@ -116,12 +107,8 @@ class Walker(Backward[bool, Costs]):
                 chosen = placed.index(dearest)
                 notes.append(f"cond at {self._source(eqn)}: counts branch {chosen} of {len(placed)}, the dearest")
             placed = [dearest]
-        own = [] if programs.work is None else [self._own(eqn, programs.work)]
+        own = [] if programs.work is None else [_own(eqn, programs.work, facts)]
         return self.gather([*placed, *own])._replace(notes=tuple(dict.fromkeys(notes))), operands
-
-    def _own(self, eqn: JaxprEqn, work: Work) -> Costs:
-        cost = _cost(eqn, work)
-        return Costs({self._site(eqn, cost): cost})
 
     def _placed(self, eqn: JaxprEqn, bodies: Bodies, body: Body, inner: Costs, facts: Constants) -> Costs:
         """Return the costs of one body at its place below the equation, times its trips and devices."""
@@ -145,6 +132,17 @@ class Walker(Backward[bool, Costs]):
                 cost = cost if body.moves else cost._replace(read=0, written=0)
                 _merge(sites, [(placed, cost.times(trips * body.devices * body.repeats))])
         return Costs(sites, notes)
+
+
+def _own(eqn: JaxprEqn, work: Work, facts: Constants) -> Costs:
+    cost = _cost(eqn, work)
+    return Costs({_site(eqn, cost, facts): cost})
+
+
+def _site(eqn: JaxprEqn, cost: Cost, facts: Constants) -> Site:
+    scope, recomputed = scope_of(eqn)
+    operation = facts.parts.operation(eqn)._replace(each=cost)
+    return Site(scope, eqn.primitive.name, source_of(eqn), recomputed=recomputed, operation=operation)
 
 
 def _one_trip(eqn: JaxprEqn, where: str) -> str:

@@ -39,6 +39,10 @@ def in_half(x, w):
     return jnp.sum(h * h)
 
 
+def twice_in_half(x):
+    return jnp.sum(jnp.sin(jnp.cos(x.astype(jnp.bfloat16))).astype(jnp.float32))
+
+
 def transposed_twice(x, w):
     h = jnp.tanh(x @ w).T.copy().T  # here
     return jnp.sum(h * h)

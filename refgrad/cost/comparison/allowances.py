@@ -1,4 +1,4 @@
-"""How much each figure may grow: `flops=1%,bytes=0`."""
+"""The growth that each figure may have: `flops=1%,bytes=0`."""
 
 import re
 from collections.abc import Mapping

@@ -83,13 +83,15 @@ def assert_unchanged(
       ValueError: for a snapshot of another format version, and for a damaged one.
     """
     allowed = allowances.parse(allow)
+    update = update or os.environ.get(UPDATE, "") not in ("", "0")
+    if not update and not Path(snapshot).is_file():
+        raise AssertionError(f"{snapshot}: no snapshot yet: run this test once with {UPDATE}=1 and keep the file")
+    earlier = None if update else load(snapshot)
     now = program(f, *args, kwargs=kwargs, argnums=argnums, stage=stage, backward=backward, flags=flags)
-    if update or os.environ.get(UPDATE, "") not in ("", "0"):
+    if earlier is None:
         now.save(snapshot)
         return
-    if not Path(snapshot).is_file():
-        raise AssertionError(f"{snapshot}: no snapshot yet: run this test once with {UPDATE}=1 and keep the file")
-    found = compare(load(snapshot), now, allow)
+    found = compare(earlier, now, allow)
     before, after = found.figures
     moved = {*found.exceeded, *allowances.exceeded(before, before.plus(before.minus(after)), allowed)}
     if moved:

@@ -19,7 +19,7 @@ COLUMNS = 3  # figures of a printed table
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a change costs; prints as tables by cause, by scope and by source line.
+    """The differences of two programs; they print as tables by cause, by scope and by source line.
 
     The change of each figure is the sum of the differences, to the last unit.
     """
@@ -42,7 +42,7 @@ class Comparison:
 
     @cached_property
     def unexplained(self) -> Figures:
-        """What no cause is named for, in all; the same sums of absolute values for differences that cancel."""
+        """The sum of the absolute values of all differences without a cause."""
         named = Figures()
         nameless = [0] * len(FIGURES)
         for one in self.differences:
@@ -59,7 +59,7 @@ class Comparison:
 
     @property
     def ok(self) -> bool:
-        """Whether no figure grows by more than is allowed."""
+        """True where no figure grows by more than is allowed."""
         return not self.exceeded
 
     @property

@@ -31,7 +31,7 @@ def of_module(answer: XlaCost, counted: Iterable[Item]) -> list[Item]:
 
     An instruction has its equation's part in the program.
     """
-    parts = {(item.scope, item.source, item.primitive): item for item in counted}
+    parts = {(item.scope, item.source, item.primitive, item.shapes[-1]): item for item in counted}
     walked = answer.hlo
     fused, counters = _fused(walked.module), set(map(id, walked.counter_rows))
     items: list[Item] = []
@@ -68,13 +68,14 @@ def _items(module: Module, row: Row, equations: Mapping[tuple, Item], inside: bo
         return
     scope = scope_of(row.scope)
     source = next((line for line in module.lines_of(row.instruction) if not is_instrument(line)), "")
-    eqn = equations.get((scope, source, row.primitive))
+    results = _type(row.instruction.shape)
+    eqn = equations.get((scope, source, row.primitive, results[results.find("[") :]))
     item = Item(
         scope,
         source,
         row.instruction.opcode,
         " ".join(map(_type, shapes)),
-        _type(row.instruction.shape),
+        results,
         eqn.part if eqn else "",
         eqn.product if eqn else "",
         "transpose(" in row.scope,

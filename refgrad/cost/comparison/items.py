@@ -75,7 +75,7 @@ class Item(NamedTuple):
 
     @property
     def kind(self) -> tuple[str, str, str]:
-        """What is done, wherever: primitive and types."""
+        """The operation alone, wherever it stands: primitive and types."""
         return self.primitive, self.operands, self.results
 
     @property

@@ -30,7 +30,7 @@ class Pair(NamedTuple):
 
 
 class Matched(NamedTuple):
-    """What two programs share, and what only one of them has."""
+    """The work that two programs share, and the work that only one of them has."""
 
     same: list[Pair]
     """The same operation on the same types: any difference is in the cost of a run."""

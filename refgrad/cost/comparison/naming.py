@@ -11,7 +11,7 @@ from refgrad.cost.comparison.instructions import COUNTER, ONCE, ROUNDING
 from refgrad.cost.comparison.items import KEPT, Figures, Item
 from refgrad.cost.comparison.matching import Matched, Pair, Side, match, reshaped, retyped
 from refgrad.cost.comparison.program import Program
-from refgrad.cost.operations import BIAS, FAN_IN, LAYOUT
+from refgrad.cost.operations import LAYOUT
 from refgrad.cost.walk import NOWHERE
 
 RECOMPUTED = "recomputed"
@@ -28,7 +28,7 @@ ADDED, REMOVED, CHANGED = "line added", "line removed", "line changed"
 SAME_LINE = "other work on the same line"
 NOT_KEPT = "other arrays kept"
 UNEXPLAINED = "unexplained"
-_BY_PART = {BIAS: BIAS, FAN_IN: FAN_IN, ONCE: ONCE, ROUNDING: ROUNDING, COUNTER: COUNTER}
+_OF_XLA = (ONCE, ROUNDING, COUNTER)
 _CASTS = ("convert_element_type", "convert", "reduce_precision")
 
 
@@ -63,7 +63,9 @@ class _Naming:
         self.found: Matched = match(self.a, self.b)
         self.compiled = last == "compiled"
         self.other_jax = before.versions.get("jax") != after.versions.get("jax")
-        self.texts = {True: {self.a.text(i) for i in self.a.items}, False: {self.b.text(i) for i in self.b.items}}
+        self.texts = {False: {self.a.text(i) for i in self.a.items}, True: {self.b.text(i) for i in self.b.items}}
+        self.loops = {False: _loops(self.a), True: _loops(self.b)}
+        self.again = {False: _again(self.a), True: _again(self.b)}
         self.changed = self._changed()
         self.program_kinds = self._program_kinds() if self.compiled and first == last else set()
 
@@ -117,13 +119,17 @@ class _Naming:
     def _cause(self, item: Item, sign: int) -> str:
         side = self.a if sign < 0 else self.b
         text = side.text(item)
-        if item.part in _BY_PART:
-            return _BY_PART[item.part]
-        if item.part == KEPT:
-            return self._kept_cause(item, sign)
+        if item.part in _OF_XLA:
+            return item.part
         if item.recomputed:
             return RECOMPUTED
-        if self._other_trips(item, sign):
+        if self.other_jax and text in self.texts[sign < 0]:
+            return VERSION
+        if item.part == KEPT:
+            return self._kept_cause(item, sign)
+        if item.part:
+            return item.part
+        if self._other_trips(item, text, sign):
             return TRIPS
         if self.compiled and (item.kind, text) not in self.program_kinds:
             return FUSED if _only_moves(item) else REWRITTEN
@@ -137,26 +143,22 @@ class _Naming:
         """Name a leftover by its line, which is in both programs, in one, or stands for another one."""
         if item.source in ("", NOWHERE):
             return VERSION if self.other_jax else UNEXPLAINED
-        if text in self.texts[sign > 0]:
-            return VERSION if self.other_jax else SAME_LINE
+        if text in self.texts[sign < 0]:
+            return SAME_LINE
         if text in self.changed[sign > 0]:
             return CHANGED
         return ADDED if sign > 0 else REMOVED
 
     def _kept_cause(self, item: Item, sign: int) -> str:
-        """An array that one program keeps: where the other computes it again, that is why."""
-        other = self.b if sign < 0 else self.a
-        again = {(i.primitive, i.results) for i in other.items if i.recomputed}
-        return RECOMPUTED if (item.primitive, item.results) in again else NOT_KEPT
+        """Name an array that only one program keeps: where the other computes it again, that is why."""
+        return RECOMPUTED if (item.primitive, item.results) in self.again[sign < 0] else NOT_KEPT
 
-    def _other_trips(self, item: Item, sign: int) -> bool:
-        """Return True where the same operation runs in a loop of another length in the other program."""
-        mine, others = (self.a, self.b) if sign < 0 else (self.b, self.a)
-        here = [i for i in mine.items if (i.kind, i.part, mine.text(i)) == (item.kind, item.part, mine.text(item))]
-        there = [i for i in others.items if (i.kind, i.part, others.text(i)) == (item.kind, item.part, mine.text(item))]
-        equations = [sum(i.runs // i.trips for i in items) for items in (here, there)]
-        lengths = [{i.trips for i in items} for items in (here, there)]
-        return bool(there) and equations[0] == equations[1] and lengths[0] != lengths[1]
+    def _other_trips(self, item: Item, text: str, sign: int) -> bool:
+        """Return True where the same equations run in a loop of another length in the other program."""
+        here, there = (self.loops[later].get((item.kind, item.part, text)) for later in (sign > 0, sign < 0))
+        if here is None or there is None:
+            return False
+        return here.equations == there.equations and here.trips != there.trips
 
     def _changed(self) -> dict[bool, set[str]]:
         """Lines of each program that stand where the other one has a line of another text."""
@@ -169,11 +171,32 @@ class _Naming:
         return found
 
     def _program_kinds(self) -> set[tuple]:
-        """What differs before the compiler begins: kinds of instructions with their lines."""
+        """Return the instructions, with their lines, that differ before the compiler begins."""
         a, b = self.before.side("lowered"), self.after.side("lowered")
         lowered = match(a, b)
         left: Iterable[tuple[Side, list[Item]]] = ((a, lowered.removed), (b, lowered.added))
         return {(item.kind, side.text(item)) for side, items in left for item in items}
+
+
+class _Loop(NamedTuple):
+    """The equations of one kind on lines of one text, and the trips of the loops around them."""
+
+    equations: int
+    trips: frozenset[int]
+
+
+def _loops(side: Side) -> dict[tuple, _Loop]:
+    found: dict[tuple, _Loop] = {}
+    for item in side.items:
+        key = item.kind, item.part, side.text(item)
+        equations, trips = found.get(key, _Loop(0, frozenset()))
+        found[key] = _Loop(equations + item.runs // max(item.trips, 1), trips | {item.trips})
+    return found
+
+
+def _again(side: Side) -> set[tuple[str, str]]:
+    """Return the primitives and types of the operations that a program does again."""
+    return {(item.primitive, item.results) for item in side.items if item.recomputed}
 
 
 def _only_moves(item: Item) -> bool:

@@ -32,7 +32,7 @@ Flags = Mapping[str, str | bool | int | float]
 
 @dataclass(frozen=True)
 class Program:
-    """What a program costs at one stage, with what it takes to say why another one costs something else."""
+    """The cost of a program at one stage, with the evidence for why another one costs something else."""
 
     name: str
     stage: str
@@ -40,7 +40,7 @@ class Program:
     """The work at this stage and at those before it."""
     backward: bool = False
     lowering: tuple[Cause, ...] = ()
-    """Why the figures of the lowered program are not those of the counted one."""
+    """The causes of the differences between the counted and the lowered program."""
     inputs: tuple[str, ...] = ()
     """The types of the function's array arguments."""
     outputs: tuple[str, ...] = ()
@@ -131,7 +131,7 @@ def program(
         stages["compiled"] = of_module(compiled, stages["counted"])
     placed, lines = work.portable({name: [*one, *traced.kept] for name, one in stages.items()})
     return Program(
-        getattr(f, "__qualname__", None) or type(f).__name__,
+        _name(f),
         stage,
         placed,
         backward,
@@ -176,6 +176,13 @@ def _backward(f: Callable[..., Any], args: tuple[Any, ...], kwargs: Any, argnums
     whole = jax.make_jaxpr(both)(leaves, arrays[1])
     kept = tuple(work.of_residuals(residuals(f, *args, kwargs=kwargs, argnums=argnums)))
     return _Traced(run, arrays, jax.make_jaxpr(run)(*arrays), whole, _inputs(leaves), _outputs(arrays[1]), kept)
+
+
+def _name(f: Any) -> str:
+    """A function's name, through what `functools.partial` holds."""
+    while hasattr(f, "func"):
+        f = f.func
+    return getattr(f, "__qualname__", None) or type(f).__name__
 
 
 def _again(whole: Any) -> frozenset[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""What the lowering makes of a program: the differences between its equations and its instructions."""
+"""The differences between a program's equations and the instructions that the lowering makes of them."""
 
 from collections.abc import Iterator
 
