@@ -5,6 +5,7 @@ another program: no variable's name, no address, no position.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
@@ -159,12 +160,14 @@ def _type(v: Any) -> str:
 
 def type_text(dtype: Any, shape: Any) -> str:
     """An array's type as JAX abbreviates it, such as `f32[8,16]`."""
+    return f"{_short(dtype)}[{','.join(map(str, shape))}]"
+
+
+@cache
+def _short(dtype: Any) -> str:
     name = str(dtype)
-    for long, short in _SHORT.items():
-        if name.startswith(long):
-            name = short + name[len(long) :]
-            break
-    return f"{name}[{','.join(map(str, shape))}]"
+    long = next((long for long in _SHORT if name.startswith(long)), "")
+    return _SHORT.get(long, "") + name.removeprefix(long)
 
 
 def _bare(v: Any) -> str:

@@ -26,16 +26,22 @@ def source(tmp_path):
 
 
 def test_two_functions(capsys, tmp_path, source):
-    files = {name: tmp_path / f"out.{name}" for name in ("json", "svg", "scope")}
-    options = ["--against", f"{source}:after", "--json", str(files["json"]), "--picture", str(files["svg"])]
-    assert main(["cost", f"{source}:before", *ARGS, *options, "--speedscope", str(files["scope"])]) == 1
+    files = {name: tmp_path / f"out.{name}" for name in ("json", "scope")}
+    options = ["--against", f"{source}:after", "--json", str(files["json"]), "--speedscope", str(files["scope"])]
+    assert main(["cost", f"{source}:before", *ARGS, *options]) == 1
     out = capsys.readouterr().out
     assert "line changed" in out and "Unexplained: 0." in out and "return jnp.sum(jnp.tanh(x @ w) * 2.0)" in out
     assert max(map(len, out.splitlines())) <= 100
     found = json.loads(files["json"].read_text())
     assert found["exceeded"] == ["flops", "bytes"] and found["by_cause"]["line changed"]["flops"] == 8 * 32
-    assert "currentColor" in files["svg"].read_text()
     assert len(json.loads(files["scope"].read_text())["profiles"]) == 6  # flops, transcendentals, bytes of both
+
+
+@pytest.mark.slow  # matplotlib's import
+def test_a_picture(tmp_path, source):
+    picture = tmp_path / "changes.svg"
+    assert main(["cost", f"{source}:before", *ARGS, "--against", f"{source}:after", "--picture", str(picture)]) == 1
+    assert "currentColor" in picture.read_text()
 
 
 def test_what_is_allowed_is_fine(source):

@@ -5,16 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from refgrad._text import WIDTH, table
 from refgrad.cost.comparison import allowances
 from refgrad.cost.comparison.items import FIGURES, Figures, by
-from refgrad.cost.comparison.naming import UNEXPLAINED, Difference, compiled_differences, differences
+from refgrad.cost.comparison.naming import MOVED, UNEXPLAINED, Difference, compiled_differences, differences
+from refgrad.cost.comparison.printing import text
 from refgrad.cost.comparison.program import STAGES, Program, of_count
 from refgrad.cost.comparison.stages import lowering_differences
 from refgrad.cost.types import Count
-
-MOST = 20  # rows of a printed table
-COLUMNS = 3  # figures of a printed table
 
 
 @dataclass(frozen=True)
@@ -78,8 +75,8 @@ class Comparison:
 
     @property
     def by_source(self) -> dict[str, Figures]:
-        """file:line → change, where there is one."""
-        return _by(self.differences, "source")
+        """file:line → change, where there is one; work that only moved to another place is none."""
+        return _by((one for one in self.differences if one.cause != MOVED), "source")
 
     def json(self) -> dict[str, Any]:
         """The comparison as plain data."""
@@ -98,32 +95,7 @@ class Comparison:
         }
 
     def __str__(self) -> str:
-        parts = [self._totals()]
-        if self.differences:
-            lines = {one.source: one.text for one in self.differences}
-            sources = sorted(self.by_source.items(), key=_size, reverse=True)
-            scopes = sorted(self.by_scope.items(), key=_size, reverse=True)
-            causes = sorted(self.by_cause.items(), key=_size, reverse=True)
-            parts += _tables("cause", causes)
-            if any(scope for scope, _ in scopes):
-                parts += _tables("scope", [(scope or "(no scope)", change) for scope, change in scopes])
-            named = [(_place(source), change) for source, change in sources]
-            parts += _tables("line", named, [_note(self.differences, source, lines) for source, _ in sources])
-        unexplained = ", ".join(f"{n:,} {name}" for name, n in self.unexplained._asdict().items() if n)
-        parts.append(f"Unexplained: {unexplained or 0}.")
-        parts += [f"note: {note}" for note in dict.fromkeys((*self.before.notes, *self.after.notes))][:MOST]
-        return "\n\n".join(parts)
-
-    def _totals(self) -> str:
-        before, after = self.figures
-        rows = []
-        for name, a, b in zip(FIGURES, before, after, strict=True):
-            if a or b:
-                limit = self.allowed[name].of(a) if name in self.allowed else 0
-                verdict = "too much" if name in self.exceeded else f"≤ {limit:+,}" if b > a else ""
-                rows.append([name, f"{a:,}", f"{b:,}", f"{b - a:+,}", f"{(b - a) / a:+.2%}" if a else "", verdict])
-        heads = [f"before: {_title(self.before)}", f"after:  {_title(self.after)}", ""]
-        return "\n".join([*heads, table(["figure", "before", "after", "change", "%", ""], rows)])
+        return text(self)
 
 
 def compare(a: Program | Count, b: Program | Count, allow: allowances.Given = None) -> Comparison:
@@ -204,50 +176,6 @@ def _by(found: Iterable[Difference], key: str) -> dict[str, Figures]:
         name = getattr(one, key)
         parts[name] = parts.get(name, Figures()).plus(one.change)
     return {name: change for name, change in parts.items() if any(change)}
-
-
-def _size(row: tuple[str, Figures]) -> tuple[int, ...]:
-    flops, transcendentals, moved, kept, exchanged = map(abs, row[1])
-    return flops + transcendentals, moved + kept + exchanged
-
-
-def _tables(name: str, rows: list[tuple[str, Figures]], notes: list[str] | None = None) -> list[str]:
-    """The rows' changes, so many figures a table as its width allows; a long table is cut."""
-    shown = [n for n in range(len(FIGURES)) if any(change[n] for _, change in rows)]
-    found = []
-    for start in range(0, len(shown), COLUMNS):
-        columns = shown[start : start + COLUMNS]
-        cells = [
-            ([label, *(f"{change[n]:+,}" if change[n] else "" for n in columns)], notes[k] if notes else "")
-            for k, (label, change) in enumerate(rows)
-            if any(change[n] for n in columns)
-        ]
-        text = table(
-            [name, *(FIGURES[n] for n in columns)],
-            [row for row, _ in cells[:MOST]],
-            most=WIDTH,
-            notes=[note for _, note in cells[:MOST]],
-        )
-        found.append(text + (f"\n… and {len(cells) - MOST} more, all of them in json()" if len(cells) > MOST else ""))
-    return found
-
-
-def _note(found: Iterable[Difference], source: str, lines: Mapping[str, str]) -> str:
-    """A line's text and the causes at it."""
-    causes = _by((one for one in found if one.source == source), "cause")
-    text = lines[source] if lines[source] != source else ""
-    return " ← ".join(filter(None, (text, ", ".join(causes))))
-
-
-def _place(source: str) -> str:
-    most = WIDTH // 2
-    return (source if len(source) <= most else f"…{source[1 - most :]}") or "(no line)"
-
-
-def _title(program: Program) -> str:
-    made = ", ".join(f"{name} {version}" for name, version in program.versions.items() if name in ("jax", "refgrad"))
-    flags = " ".join(f"{name}={value}" for name, value in program.flags.items())
-    return ", ".join(filter(None, (program.name, "backward" * program.backward, program.stage, flags, made)))
 
 
 def _head(program: Program) -> dict[str, Any]:

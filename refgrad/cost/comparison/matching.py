@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from refgrad.cost.comparison.items import Item, merged
+from refgrad.cost.comparison.products import sizes
 
 
 class Side(NamedTuple):
@@ -46,6 +47,15 @@ _SAME: tuple[Key, ...] = (
     lambda side, i: (i.kind, i.part, i.recomputed, i.scope, i.backward),
     lambda side, i: (i.kind, i.part, i.recomputed, side.text(i)),
     lambda side, i: (i.kind, i.part, i.recomputed),
+    # what one program does in its backward pass, the other may do where it recomputes
+    lambda side, i: (i.kind, i.part, side.text(i), i.scope),
+    lambda side, i: (i.kind, i.part, i.scope),
+)
+_RELAID: tuple[Key, ...] = (
+    lambda side, i: (sizes(i), i.recomputed, i.scope, side.text(i)),
+    lambda side, i: (sizes(i), i.recomputed, i.scope),
+    lambda side, i: (sizes(i), i.recomputed, i.backward),
+    lambda side, i: (sizes(i), i.recomputed),
 )
 _RETYPED: tuple[Key, ...] = (
     lambda side, i: (i.shapes, i.part, i.recomputed, i.scope, side.text(i)),
@@ -62,6 +72,17 @@ def match(a: Side, b: Side) -> Matched:
     """Set the runs of the same operations off, at the same place first."""
     pairs, removed, added = _pair(a, b, merged(a.items), merged(b.items), _SAME)
     return Matched(pairs, removed, added)
+
+
+def relaid(a: Side, b: Side, removed: list[Item], added: list[Item]) -> tuple[list[Pair], list[Item], list[Item]]:
+    """Pair the products that are left where their sizes are the same, however their operands lie in memory."""
+    (gone, others), (new, more) = _products(removed), _products(added)
+    pairs, gone, new = _pair(a, b, gone, new, _RELAID)
+    return pairs, [*others, *gone], [*more, *new]
+
+
+def _products(items: list[Item]) -> tuple[list[Item], list[Item]]:
+    return [item for item in items if sizes(item)], [item for item in items if not sizes(item)]
 
 
 def retyped(a: Side, b: Side, removed: list[Item], added: list[Item]) -> tuple[list[Pair], list[Item], list[Item]]:

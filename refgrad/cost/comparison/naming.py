@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from refgrad.cost.comparison.instructions import COUNTER, ONCE, ROUNDING
 from refgrad.cost.comparison.items import KEPT, Figures, Item
-from refgrad.cost.comparison.matching import Matched, Pair, Side, match, reshaped, retyped
+from refgrad.cost.comparison.matching import Matched, Pair, Side, match, relaid, reshaped, retyped
+from refgrad.cost.comparison.products import same as same_products
 from refgrad.cost.comparison.program import Program
 from refgrad.cost.operations import LAYOUT
 from refgrad.cost.walk import NOWHERE
@@ -17,6 +18,7 @@ from refgrad.cost.walk import NOWHERE
 RECOMPUTED = "recomputed"
 TRIPS = "another number of trips"
 CAST = "cast"
+AHEAD = "done in the forward pass"
 SHAPES = "other shapes"
 PRODUCT = "another algorithm for the same product"
 VERSION = "cost of a primitive in another JAX version"
@@ -73,21 +75,37 @@ class _Naming:
         """Yield the differences of pairs, then those of what is left over."""
         for pair in self.found.same:
             yield from self._same(pair)
-        pairs, removed, added = retyped(self.a, self.b, self.found.removed, self.found.added)
+        removed, added = self.found.removed, self.found.added
+        ahead = self._ahead(removed, added)
+        for sign, items in ((-1, removed), (1, added)):
+            for item in items:
+                if item in ahead:
+                    yield self._single(item, sign, AHEAD, _described(item))
+        removed, added = ([item for item in items if item not in ahead] for items in (removed, added))
+        pairs, removed, added = relaid(self.a, self.b, removed, added)
+        for pair in pairs:
+            yield from self._paired(pair, PRODUCT, _described(pair.after))
+        pairs, removed, added = retyped(self.a, self.b, removed, added)
         for pair in pairs:
             yield from self._paired(pair, CAST, f"{pair.before.results} → {pair.after.results}")
-        products = {i.product for i in removed if i.product} & {i.product for i in added if i.product}
-        held_back = [[i for i in side if i.product in products] for side in (removed, added)]
-        rest = [[i for i in side if i.product not in products] for side in (removed, added)]
+        products = same_products(removed, added)
+        held_back = [[item for item in side if item in products] for side in (removed, added)]
+        rest = [[item for item in side if item not in products] for side in (removed, added)]
         pairs, removed, added = reshaped(self.a, self.b, *rest)
         for pair in pairs:
             yield from self._paired(pair, SHAPES, f"{pair.before.results} → {pair.after.results}")
         for sign, items in ((-1, held_back[0]), (1, held_back[1])):
             for item in items:
-                yield self._single(item, sign, PRODUCT, item.product)
+                yield self._single(item, sign, PRODUCT, item.product or _described(item))
         for sign, items in ((-1, removed), (1, added)):
             for item in items:
                 yield self._single(item, sign, self._cause(item, sign), _described(item))
+
+    def _ahead(self, removed: list[Item], added: list[Item]) -> set[Item]:
+        """The products of one backward pass that the other program alone has in its forward pass."""
+        forward = match(*(Side(list(one.forward), one.lines) for one in (self.before, self.after)))
+        found = same_products(removed, forward.added) | same_products(forward.removed, added)
+        return found & {*removed, *added}
 
     def _same(self, pair: Pair) -> Iterator[Difference]:
         """Yield the differences of one operation: in its cost, or in its scope."""
@@ -151,7 +169,8 @@ class _Naming:
 
     def _kept_cause(self, item: Item, sign: int) -> str:
         """Name an array that only one program keeps: where the other computes it again, that is why."""
-        return RECOMPUTED if (item.primitive, item.results) in self.again[sign < 0] else NOT_KEPT
+        side = self.a if sign < 0 else self.b
+        return RECOMPUTED if (item.primitive, side.text(item)) in self.again[sign < 0] else NOT_KEPT
 
     def _other_trips(self, item: Item, text: str, sign: int) -> bool:
         """Return True where the same equations run in a loop of another length in the other program."""
@@ -195,8 +214,8 @@ def _loops(side: Side) -> dict[tuple, _Loop]:
 
 
 def _again(side: Side) -> set[tuple[str, str]]:
-    """Return the primitives and types of the operations that a program does again."""
-    return {(item.primitive, item.results) for item in side.items if item.recomputed}
+    """Return the operations that a program does again: primitives, each with the text of its line."""
+    return {(item.primitive, side.text(item)) for item in side.items if item.recomputed}
 
 
 def _only_moves(item: Item) -> bool:

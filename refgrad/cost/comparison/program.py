@@ -26,6 +26,7 @@ from refgrad.jaxpr.values import repeated_in_backward
 Stage = Literal["counted", "lowered", "compiled"]
 STAGES = ("counted", "lowered", "compiled")
 PLAIN = ("name", "stage", "backward", "inputs", "outputs", "lines", "versions", "device", "flags", "notes")
+_FORWARD = "forward"
 _PARTS = ("scope", "source")
 Flags = Mapping[str, str | bool | int | float]
 
@@ -39,6 +40,8 @@ class Program:
     stages: Mapping[str, tuple[Item, ...]]
     """The work at this stage and at those before it."""
     backward: bool = False
+    forward: tuple[Item, ...] = ()
+    """The forward pass that a backward pass has before it."""
     lowering: tuple[Cause, ...] = ()
     """The causes of the differences between the counted and the lowered program."""
     inputs: tuple[str, ...] = ()
@@ -129,12 +132,18 @@ def program(
     if stage == "compiled":
         compiled = xla(traced.run, *traced.arrays, stage="compiled", flags=flags)
         stages["compiled"] = of_module(compiled, stages["counted"])
-    placed, lines = work.portable({name: [*one, *traced.kept] for name, one in stages.items()})
+    everything = {name: [*one, *traced.kept] for name, one in stages.items()}
+    if backward:
+        whole = work.of_count(count_jaxpr(traced.whole, "count"))
+        everything[_FORWARD] = [item for item in whole if not item.backward]
+    placed, lines = work.portable(everything)
+    forward = placed.pop(_FORWARD, ())
     return Program(
         _name(f),
         stage,
         placed,
         backward,
+        forward,
         tuple(lowering),
         traced.inputs,
         traced.outputs,

@@ -23,6 +23,7 @@ def save(program: Program, path: str | Path) -> None:
     data = {
         "format": FORMAT,
         **program.json(),
+        "forward": [list(item) for item in program.forward],
         "lowering": [list(cause) for cause in program.lowering],
         "items": {stage: [list(item) for item in every] for stage, every in program.stages.items()},
     }
@@ -67,6 +68,7 @@ def _program(data: dict[str, Any]) -> Program:
         plain[key] = tuple(plain[key])
     return Program(
         stages={stage: tuple(map(_item, every)) for stage, every in data["items"].items()},
+        forward=tuple(map(_item, data["forward"])),
         lowering=tuple(Cause(*cause) for cause in data["lowering"]),
         **plain,
     )
