@@ -61,9 +61,9 @@ class _Numbering:
     def _equation(self, eqn: JaxprEqn, operands: list[int], caller: str, backward: bool) -> list[int]:
         if eqn.primitive.name in _SAME and len(operands) == len(eqn.outvars):
             return operands
-        source = source_of(eqn) or caller
         bodies = bodies_of(eqn)
         if bodies is not None:
+            source = source_of(eqn) or caller
             if bodies.form in (Form.CALL, Form.DEVICES):
                 return self._called(bodies.all[0], operands, source, backward)
             if bodies.form is Form.SCAN:
@@ -74,7 +74,7 @@ class _Numbering:
         key = eqn.primitive.name, _parameters(eqn), tuple(operands)
         found = [self._number((*key, i)) for i in range(len(eqn.outvars))]
         if backward and found and all(known for _, known in found):
-            self.repeated.append(Repeated(eqn, source))
+            self.repeated.append(Repeated(eqn, source_of(eqn) or caller))
         return [number for number, _ in found]
 
     def _called(self, body: Body, operands: list[int], source: str, backward: bool) -> list[int]:
