@@ -16,10 +16,12 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from refgrad.cost.operations import Parts
 from refgrad.jaxpr.analysis import Forward
+from refgrad.jaxpr.calls import Form, bodies_of
 from refgrad.jaxpr.versions import closed, opened
 
 _HANDED_ON = ("broadcast_in_dim", "reshape", "squeeze", "transpose", "split", "slice", "convert_element_type", "copy")
 _NEUTRAL = {"mul": 1, "add": 0, "add_any": 0, "and": True, "or": False, "xor": False, "ne": False, "eq": True}
+_NEUTRAL_OF = {"reduce_sum": 0, "reduce_prod": 1, "reduce_and": True, "reduce_or": False}  # of reductions of nothing
 _IDENTITIES = ("stop_gradient", "name", "pvary")
 EQUALS = "select between equals"
 EXPONENT = "constant exponent"  # of which only the conversion to the base's dtype goes
@@ -57,6 +59,9 @@ class Constants(Forward[Known | None]):
     def equation(self, eqn: JaxprEqn, entering: list[Known | None]) -> Sequence[Known | None]:
         """Return what is known of the results, and note why the equation may be folded."""
         self.reasons[eqn] = reason = fold_reason(eqn, entering)
+        if (carries := _without_trips(eqn)) is not None:
+            self._same |= {v: self._origin(eqn.invars[i]) for v, i in zip(eqn.outvars, carries, strict=False)}
+            return [entering[i] for i in carries] + [None] * (len(eqn.outvars) - len(carries))
         if reason == "constant":
             return [result(eqn, entering)] * len(eqn.outvars)
         if eqn.primitive.name in _IDENTITIES:
@@ -66,8 +71,10 @@ class Constants(Forward[Known | None]):
         return [None] * len(eqn.outvars)
 
     def read(self, env: dict[Any, Known | None], atom: Any) -> Known | None:
-        """Return what is known of a variable or literal."""
-        return known_value(atom.val) if isinstance(atom, Literal) else env.get(atom, self._consts.get(atom))
+        """Return what is known of a variable or literal; one without elements is a constant."""
+        if isinstance(atom, Literal):
+            return known_value(atom.val)
+        return Known() if is_empty(atom) else env.get(atom, self._consts.get(atom))
 
     def _origin(self, v: Any) -> Any:
         return id(v) if isinstance(v, Literal) else self._same.get(v, v)
@@ -92,7 +99,8 @@ def known_value(value: Any) -> Known:
 def fold_reason(eqn: JaxprEqn, inputs: list[Known | None]) -> str:
     """Why the equation may be folded, given what is known of its operands; "" if nothing speaks for it."""
     name = eqn.primitive.name
-    if all(k is not None for k in inputs) and not eqn.effects and name != "optimization_barrier":
+    constant = all(k is not None for k in inputs) or all(map(is_empty, eqn.outvars))
+    if constant and not eqn.effects and name != "optimization_barrier":
         return "constant"
     values = [k.value if k is not None else None for k in inputs]
     boolean = name not in ("ne", "eq") or str(getattr(eqn.invars[0].aval, "dtype", None)) == "bool"
@@ -109,9 +117,33 @@ def fold_reason(eqn: JaxprEqn, inputs: list[Known | None]) -> str:
 
 def result(eqn: JaxprEqn, inputs: list[Known | None]) -> Known:
     """What is known of the results of an equation whose operands are all constant."""
-    first = inputs[0] if inputs and eqn.primitive.name in _HANDED_ON else None
-    known = Known(_evaluate(eqn, inputs)) if first is None else first
+    known = _handed_on(eqn, inputs) or Known(_evaluate(eqn, inputs))
     return known if all(_fits(known, v.aval) for v in eqn.outvars) else Known()
+
+
+def is_empty(v: Any) -> bool:
+    """Return True for a variable or literal without elements."""
+    return 0 in getattr(v.aval, "shape", ())
+
+
+def _without_trips(eqn: JaxprEqn) -> range | None:
+    """Return the operands that a scan of no trips returns as its first results; None for any other equation."""
+    bodies = bodies_of(eqn) if eqn.params.get("length") == 0 else None
+    if bodies is None or bodies.form is not Form.SCAN:
+        return None
+    (body,) = bodies.all
+    return range(body.carry_start, body.carry_start + body.carry)
+
+
+def _handed_on(eqn: JaxprEqn, inputs: list[Known | None]) -> Known | None:
+    """Return what is known of an operand whose elements alone make the result; None where no single one does."""
+    name = eqn.primitive.name
+    if name == "pad" and is_empty(eqn.invars[0]):
+        return inputs[1]
+    if name == "concatenate":
+        joined = {known for v, known in zip(eqn.invars, inputs, strict=True) if not is_empty(v)}
+        return joined.pop() if len(joined) == 1 else None
+    return inputs[0] if inputs and name in _HANDED_ON else None
 
 
 def _fits(known: Known, aval: Any) -> bool:
@@ -154,6 +186,8 @@ def _evaluate(eqn: JaxprEqn, inputs: list[Known | None]) -> Any:
     name, values = eqn.primitive.name, [k.value for k in inputs if k is not None]
     if name == "iota":
         return 0 if eqn.params["shape"][eqn.params["dimension"]] == 1 else None
+    if name in _NEUTRAL_OF and is_empty(eqn.invars[0]):
+        return _NEUTRAL_OF[name]
     if name == "integer_pow" and values[0] is not None:
         return float(values[0]) ** eqn.params["y"] if values[0] else None
     if name not in _ARITHMETIC or None in values or len(values) != len(inputs):
