@@ -20,8 +20,8 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no TOML: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no TOML that can be read: {error}") from error
 
 
 def toml_value(text: str) -> Any:
@@ -31,20 +31,49 @@ def toml_value(text: str) -> Any:
     """
     try:
         return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"--set …={text}: {text!r} is no TOML value ({error})") from error
 
 
+def writable(path: str) -> str:
+    """Return `path` if a file can be written there, found out by trying and without a trace: before any work is done.
+
+    Raises ValueError, with the reason, where it cannot.
+    """
+    try:
+        target = Path(os.path.realpath(path))
+        if target.is_dir() or not path:
+            raise ValueError("it is a folder" if path else "the name is empty")
+        if not target.parent.is_dir():
+            raise ValueError(f"{target.parent} is not a folder")
+        if target.exists() and not os.access(target, os.W_OK):
+            raise ValueError("it is read-only")
+        if target.is_file() or not target.exists():
+            part = _part(target)
+            part.touch()
+            part.unlink()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path!r} cannot be written: {getattr(error, 'strerror', None) or error}") from None
+    return path
+
+
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write `data`, whole or not at all: to a file beside it first, then renamed."""
-    target = Path(path)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    """Write `data`, whole or not at all: to a file beside it first, then renamed; a device or pipe is written to."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        target.write_bytes(data)
+        return
+    part = _part(target)
     try:
         part.write_bytes(data)
         os.replace(part, target)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def _part(target: Path) -> Path:
+    return target.with_name(f"{target.name}.{os.getpid()}.part")
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
+LITTLE = "--xla_backend_optimization_level=0"  # numbers are the same to rounding
+
 
 def processor() -> str:
     """The processor's name, with its family and model where the name alone says little."""
@@ -29,6 +31,14 @@ def cores() -> int | None:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
 
 
+def memory() -> int:
+    """Bytes of memory that this machine has; where it does not say, what a 64-bit address reaches."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return 2**63
+
+
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """The versions of Python and of those of the packages that are installed."""
     found = {"python": platform.python_version()}
@@ -36,6 +46,11 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found
+
+
+def compile_little() -> None:
+    """Make XLA compile faster and optimise less, for programs that run once: before JAX starts its devices."""
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {LITTLE}".strip()
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -1,14 +1,20 @@
 """Plain text: tables, the one way in which reports print, and hints for a misspelt name."""
 
 import difflib
+import re
+import shutil
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-WIDTH = 100  # columns of a report
+WIDTH = 100  # columns of a report where there is no terminal
 NARROWEST = 12  # columns of a cell that is wrapped
+NUMBER = 24  # letters that a number may take, its unit included
+GAP = "  "
+_NUMBER = re.compile(r"$|[+\-−–.∞*\d]|nan$|inf$")
+LONGEST = 600  # characters of a message
 
 
 class Table(NamedTuple):
@@ -21,43 +27,46 @@ class Table(NamedTuple):
         return table(*self)
 
 
+def columns() -> int:
+    """Columns to print in: those that `COLUMNS` says, else the terminal's, else 100."""
+    return max(shutil.get_terminal_size((WIDTH, 24)).columns, 4 * NARROWEST)
+
+
 def table(
     header: Sequence[str], rows: Iterable[Sequence[object]], most: int | None = None, notes: Sequence[str] = ()
 ) -> str:
     """Columns padded to their widest cell: the first to the left, numbers to the right.
 
-    Text that would make a line longer than `most` columns is wrapped within its cell. `notes`, one a row, stand under
+    No line is longer than `most` columns (default: `columns()`): text is wrapped within its cell, and columns that
+    still do not fit follow below, beside the first ones again. Numbers stay whole. `notes`, one a row, stand under
     their rows where they are not empty.
 
     Raises ValueError where a row has another length than the header.
     """
+    most = columns() if most is None else most
     cells = [list(map(str, header)), *(list(map(str, row)) for row in rows)]
-    columns = list(zip(*cells, strict=True))
-    right = [numeric(column[1:]) for column in columns]
-    widths = [max(map(_width, column)) for column in columns]
-    if most is not None:
-        widths = _fitted(widths, right, most)
-
-    def lines(row: Sequence[str]) -> list[str]:
-        parts = [[c] if r else _wrapped(c, w) for c, r, w in zip(row, right, widths, strict=True)]
-        height = max(map(len, parts))
-        return [line([part[k] if k < len(part) else "" for part in parts]) for k in range(height)]
-
-    def line(row: Sequence[str]) -> str:
-        blanks = (" " * (w - _width(c)) for c, w in zip(row, widths, strict=True))
-        return "  ".join(space + c if r else c + space for c, space, r in zip(row, blanks, right, strict=True)).rstrip()
-
-    found = [line(cells[0]), line(["─" * w for w in widths])]
-    for k, row in enumerate(cells[1:]):
-        found += lines(row)
-        if k < len(notes) and notes[k]:
-            found.append(textwrap.fill(notes[k], most or WIDTH, initial_indent="  · ", subsequent_indent="    "))
-    return "\n".join(found)
+    every = list(zip(*cells, strict=True))
+    right = [numeric(column[1:]) for column in every]
+    least = [_least(column, r) for column, r in zip(every, right, strict=True)]
+    names = 1 + (len(right) > 2 and not any(right[:2]) and sum(least[:2]) < most // 2)
+    groups = _groups(least, names, most)
+    blocks = []
+    for group in groups:
+        widths = _fitted([max(map(_width, every[n])) for n in group], [least[n] for n in group], most)
+        shown = notes if group is groups[-1] else ()
+        picked = [[row[n] for n in group] for row in cells]
+        blocks.append("\n".join(_lines(picked, widths, [right[n] for n in group], shown, most)))
+    return "\n\n".join(blocks)
 
 
-def wrapped(text: str, most: int = WIDTH) -> str:
-    """Lines of at most `most` columns, the later ones indented."""
-    return textwrap.fill(text, most, subsequent_indent="  ", break_on_hyphens=False)
+def wrapped(text: str, most: int | None = None) -> str:
+    """Lines of at most `most` columns (default: `columns()`), the later ones indented."""
+    return textwrap.fill(text, most or columns(), subsequent_indent="  ", break_on_hyphens=False)
+
+
+def fitted(text: str) -> str:
+    """The text, each of its lines wrapped."""
+    return "\n".join(map(wrapped, text.splitlines()))
 
 
 def short_path(place: str) -> str:
@@ -68,33 +77,94 @@ def short_path(place: str) -> str:
         return place
 
 
-def _fitted(widths: list[int], fixed: list[bool], most: int) -> list[int]:
-    """Narrow the widest column that can be wrapped, again and again, until a line fits."""
+def is_integer(text: str) -> bool:
+    """Return True for ASCII digits alone, which `int` reads; `str.isdigit` holds for "²" and "٣" too."""
+    return text.isascii() and text.isdigit()
+
+
+def _least(column: Sequence[str], number: bool) -> int:
+    """The columns that a column needs at least: a number whole, text and the header by their words."""
+    words = max((_width(word) for word in column[0].split()), default=0)
+    cells = (_width(cell) if number else min(_width(cell), NARROWEST) for cell in column[1:])
+    return max([min(words, NARROWEST), *cells])
+
+
+def _groups(least: Sequence[int], names: int, most: int) -> list[list[int]]:
+    """The columns that stand beside each other, by number; each group begins with the first ones, which name a row."""
+    groups = [[*range(names)]]
+    for n in range(names, len(least)):
+        if sum(least[k] + len(GAP) for k in groups[-1]) + least[n] > most and len(groups[-1]) > names:
+            groups.append([*range(names)])
+        groups[-1].append(n)
+    return groups
+
+
+def _fitted(widths: list[int], least: Sequence[int], most: int) -> list[int]:
+    """Narrow the widest column that can be narrower, again and again, until a line fits."""
     widths = list(widths)
-    while sum(widths) + 2 * (len(widths) - 1) > most:
-        widest = max((w for w, f in zip(widths, fixed, strict=True) if not f), default=0)
-        if widest <= NARROWEST:
+    while sum(widths) + len(GAP) * (len(widths) - 1) > most:
+        loose = [n for n, (width, own) in enumerate(zip(widths, least, strict=True)) if width > own]
+        if not loose:
             break
-        widths[next(i for i, w in enumerate(widths) if w == widest and not fixed[i])] -= 1
+        widths[max(loose, key=lambda n: widths[n])] -= 1
     return widths
 
 
+def _lines(
+    rows: Sequence[Sequence[str]], widths: Sequence[int], right: Sequence[bool], notes: Sequence[str], most: int
+) -> Iterator[str]:
+    """The header, a rule, and the rows with their notes."""
+    for k, row in enumerate(rows):
+        parts = [_wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for n in range(max(map(len, parts))):
+            line = [part[n] if n < len(part) else "" for part in parts]
+            yield GAP.join(map(_padded, line, widths, right)).rstrip()
+        if k == 0:
+            yield GAP.join("─" * width for width in widths)
+        elif k <= len(notes) and notes[k - 1]:
+            yield textwrap.fill(notes[k - 1], most, initial_indent="  · ", subsequent_indent="    ")
+
+
+def _padded(cell: str, width: int, right: bool) -> str:
+    space = " " * (width - _width(cell))
+    return space + cell if right else cell + space
+
+
 def _wrapped(cell: str, width: int) -> list[str]:
+    """A cell's lines; the later ones keep its indentation."""
     if _width(cell) <= width:
         return [cell]
-    return textwrap.wrap(cell, width, break_on_hyphens=False)
+    indent = cell[: len(cell) - len(cell.lstrip())]
+    indent = indent if len(indent) < width // 2 else ""
+    return textwrap.wrap(cell.strip(), width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def numeric(cells: Sequence[object]) -> bool:
-    """Whether a column holds numbers, which stand to the right; gaps do not matter."""
-    return bool(cells) and all(str(c)[:1] in ("", *"+-−.∞0123456789") for c in cells)
+    """Whether a column holds numbers, and no sentences that begin with one; gaps do not matter."""
+    return bool(cells) and all(_NUMBER.match(str(c)) and len(str(c)) <= NUMBER for c in cells)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The hint for a name that is not known: the nearest one that is, or all of them."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+    folded = {one.casefold(): one for one in reversed(known)}
+    near = difflib.get_close_matches(name.casefold()[:LONGEST], folded, 1)
+    return f"did you mean {folded[near[0]]}?" if near else f"known are {', '.join(known)}"
+
+
+def one_line(text: str, most: int = LONGEST) -> str:
+    """A message on one line; of a longer one than `most` characters, the beginning and the end."""
+    text = re.sub(r"\s*\n\s*", " ", text.strip())
+    left_out = len(text) - most
+    if left_out <= 0:
+        return text
+    half = most // 2
+    return f"{text[:half]} … ({left_out:,} characters left out) … {text[-half:]}"
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number:,} {noun}" + "s" * (number != 1)
 
 
 def _width(text: str) -> int:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from refgrad._extras import install
 from refgrad.bench import machine
 from refgrad.models import gpt2
 from refgrad.models._inputs import named_leaves
@@ -61,7 +62,7 @@ class Contender:
         """What it needs and this machine has not, in words; "" where it can run."""
         modules = [module for module in self.needs if importlib.util.find_spec(module) is None]
         if modules:
-            return f"{', '.join(modules)} is not installed: pip install 'refgrad[peers]'"
+            return f"{', '.join(modules)} is not installed: {install('peers')}"
         if self.platform not in (None, jax.default_backend()):
             return f"it runs on a {self.platform}, and JAX's device here is a {jax.default_backend()}"
         return ""

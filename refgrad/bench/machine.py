@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from refgrad._extras import install
 from refgrad._machine import cores, processor, vector, versions
 
 PACKAGES = ("jax", "jaxlib", "numpy", "optax", "torch", "transformers")
@@ -34,7 +35,7 @@ def memory() -> tuple[int, int]:
     try:
         import psutil
     except ImportError as error:
-        raise ImportError("the bench measures memory with psutil: pip install 'refgrad[bench]'") from error
+        raise ImportError(f"the bench measures memory with psutil: {install('bench')}") from error
     found = psutil.virtual_memory()
     return found.total, found.available
 

@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-
 from refgrad import cost
 from refgrad.bench.contenders import BASELINE, CONTENDERS, Work
 from refgrad.bench.machine import memory
@@ -42,7 +40,7 @@ class Row:
 
 def check_memory(work: Work) -> None:
     """Raise ValueError where two training states do not fit into the memory that is free, before any is made."""
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(gpt2.shapes(work.config)))
+    parameters = work.config.parameters
     needed, (_, free) = 2 * STATE_BYTES * parameters, memory()
     if needed > free:
         raise ValueError(

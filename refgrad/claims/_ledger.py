@@ -152,6 +152,10 @@ class Outcome:
     claim: Claim
     findings: tuple[Finding, ...]
 
+    def __reduce__(self) -> tuple:
+        """Return what pickle needs: between processes a row goes by its id, since its cases are functions."""
+        return _outcome, (self.claim.id, [(one.kind, one.figures, one.reason) for one in self.findings])
+
     @property
     def kind(self) -> Kind:
         """The worst of the checks' verdicts."""
@@ -210,3 +214,10 @@ class Outcome:
             "more": claim.more,
             "ops": [f"refgrad/ops/{name}.py" for name in claim.ops],
         }
+
+
+def _outcome(id: str, findings: Sequence[tuple[Kind, Figures, str]]) -> Outcome:
+    from refgrad.claims import LEDGER  # which the modules that import this one fill
+
+    claim = LEDGER[id]
+    return Outcome(claim, tuple(Finding(check, *one) for check, one in zip(claim.checks, findings, strict=True)))

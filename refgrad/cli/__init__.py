@@ -1,35 +1,76 @@
-"""The `refgrad` command: one thin file per sub-command."""
+"""The `refgrad` command: one thin file per sub-command, imported when it is called."""
 
-import argparse
+import importlib
 import sys
+from collections.abc import Sequence
 
-from refgrad.cli import bench, claims, cost, report, sample, train, verify
+from refgrad._machine import versions
+from refgrad._text import nearest, one_line
+from refgrad.cli import options, terminal
 
 COMMANDS = {
-    "verify": verify,
-    "cost": cost,
-    "claims": claims,
-    "bench": bench,
-    "report": report,
-    "train": train,
-    "sample": sample,
+    "verify": "verify every derived rule, or the rules inside a function of yours",
+    "cost": "price GPT-2, or a function of yours: FLOPs, bytes, memory, to the last unit",
+    "claims": "run the documents' claims and print each one's verdict",
+    "bench": "measure a training step beside autodiff, other libraries and the roofline",
+    "report": "build one HTML page with everything, from this machine",
+    "train": "train a GPT-2: text in, model out",
+    "sample": "write text by a model",
+    "export": "write a run's newest checkpoint as a GPT-2 folder that other programs read",
 }
-INTERRUPTED = 130  # 128 and the signal's number, as shells count
+INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 and the signal's number, as shells count
+PACKAGES = ("refgrad", "jax", "jaxlib")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run one sub-command. Returns the exit code: 0 only if everything that it checks holds, 2 for bad input, 130
-    where it was interrupted."""
-    parser = argparse.ArgumentParser(prog="refgrad", description="Hand-derived gradients in JAX: verified and priced.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, command in COMMANDS.items():
-        command.add_arguments(commands.add_parser(name, help=command.__doc__, description=command.__doc__))
-    options = parser.parse_args(argv)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command.
+
+    Returns the exit code: 0 only if everything that it checks holds, 1 where something does not, 2 for bad input or
+    none, 130 where it was interrupted, 141 where nobody reads its output any more.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    name = words[0] if words and words[0] in COMMANDS else ""
     try:
-        return COMMANDS[options.command].run(options)
+        with terminal.output(verdicts=name != "sample"):
+            return _command(name, words[1:]) if name else _about(words)
     except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"refgrad {options.command}: {error}", file=sys.stderr)
+        if isinstance(error, BrokenPipeError):
+            return PIPE_CLOSED
+        print(f"{_title(name)}: {one_line(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"refgrad {options.command}: interrupted", file=sys.stderr)
+        print(f"{_title(name)}: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _command(name: str, words: Sequence[str]) -> int:
+    """Parse the options, and import what runs only then."""
+    what = COMMANDS[name]
+    about = f"{what[0].upper()}{what[1:]}. Exit code 0 only if everything that it checks holds."
+    parser = options.Parser(prog=_title(name), description=about)
+    getattr(options, name)(parser)
+    try:
+        given = parser.parse(words)
+    except SystemExit:  # help is printed
+        return 0
+    return importlib.import_module(f"refgrad.cli.{name}").run(given)
+
+
+def _about(words: Sequence[str]) -> int:
+    """Print help or versions. Raises ValueError for a command that does not exist."""
+    first = words[0] if words else "--help"
+    if first in ("--version", "-V"):
+        print(", ".join(f"{package} {version}" for package, version in versions(PACKAGES).items()))
+        return 0
+    if first not in ("--help", "-h"):
+        if ".py" in first:
+            raise ValueError(f"{first} is not a command: refgrad verify {first}, or refgrad cost {first}")
+        raise ValueError(f"{first} is not a command: {nearest(first, COMMANDS)}")
+    print("usage: refgrad COMMAND [OPTION …]\n\nHand-derived gradients in JAX: verified and priced.\n")
+    print("\n".join(f"  {name.ljust(8)}{what}" for name, what in COMMANDS.items()))
+    print("\nrefgrad COMMAND --help lists its options; refgrad --version tells versions.")
+    return 0 if words else 2
+
+
+def _title(name: str) -> str:
+    return f"refgrad {name}".strip()

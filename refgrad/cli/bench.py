@@ -14,30 +14,12 @@ from refgrad._files import write_json
 from refgrad.bench import machine, parts, sweep
 from refgrad.bench import run as bench
 from refgrad.bench.contenders import BASELINE, CONTENDERS, Work
-from refgrad.cli.settings import add_common, load
+from refgrad.cli.settings import load
 from refgrad.report import bench as report
 from refgrad.report import figures
 
 QUICK = ("model.n_layer=2", "model.n_embd=128", "model.n_positions=128", "model.vocab_size=4096")
 QUICK_NAMES = ("document", "fused", "fast", "small", "roofline")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this sub-command's options."""
-    add_common(parser)
-    names = [name for name in CONTENDERS if name != BASELINE]
-    parser.add_argument("--contender", action="append", choices=names, help="this one alone (may be repeated)")
-    parser.add_argument("--parts", action="store_true", help="measure the model's parts, each under every set of rules")
-    parser.add_argument("--sweep", choices=list(sweep.POINTS), help="vary this, and draw it with --figure")
-    parser.add_argument("--points", type=int, nargs="+", metavar="N", help="the values that --sweep takes")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each of a pair (default 5)")
-    parser.add_argument("--quick", action="store_true", help="a small model and a few contenders, in under 2 minutes")
-    parser.add_argument("--figure", metavar="FILE.svg", help="draw time and temporaries there (extra `report`)")
-    parser.add_argument(
-        "--default-allocator",
-        action="store_true",
-        help="leave glibc's thresholds as they are, and see in the page faults what that costs",
-    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -77,13 +59,8 @@ def _check(options: argparse.Namespace) -> None:
     drawn = 1 + len(set(options.contender or ()))
     if options.sweep and options.figure and drawn > len(figures.COLORS):
         raise ValueError(f"--figure has {len(figures.COLORS)} lines at most, but {drawn} contenders: name fewer")
-    for path in map(Path, filter(None, (options.json, options.figure))):
-        if not os.access(path.absolute().parent, os.W_OK):
-            raise ValueError(f"{path} cannot be written: {path.absolute().parent} is no folder that takes files")
     if options.figure:
         figures.require()
-        if Path(options.figure).suffix not in (".svg", ".png"):
-            raise ValueError(f"--figure {options.figure}: a figure is .svg, or .png to look at it")
 
 
 def _steps(

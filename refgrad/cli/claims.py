@@ -6,27 +6,20 @@ from collections.abc import Sequence
 import jax
 
 from refgrad._files import write_json
-from refgrad._progress import track
 from refgrad._text import nearest
-from refgrad.claims import DOCUMENTS, KINDS, LEDGER, Claim, run_claim
+from refgrad._workers import workers
+from refgrad.claims import KINDS, LEDGER, Outcome, run_claim
 from refgrad.jaxpr.versions import JAX
 from refgrad.report.claims import ledger_table, row_text, summary
 
 VERDICTS = {kind.split()[-1]: kind for kind in KINDS}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this sub-command's options."""
-    parser.add_argument("ids", nargs="*", metavar="ID", help="show this row in full; default: a table")
-    parser.add_argument("--document", action="append", choices=list(DOCUMENTS), help="the rows of this document alone")
-    parser.add_argument("--verdict", action="append", choices=list(VERDICTS), help="show rows of this verdict alone")
-    parser.add_argument("--json", metavar="FILE", help="write the rows there as JSON too")
-
-
 def run(options: argparse.Namespace) -> int:
     """Run, print and write; returns 0 if every row has a verdict, else 1. Raises ValueError for an unknown id."""
     chosen = _chosen(options.ids, options.document)
-    outcomes = [run_claim(claim) for claim in track(chosen, "claims")]
+    with workers(len(chosen)) as each:
+        outcomes = list(each(_run, chosen, "claims"))
     wanted = {VERDICTS[name] for name in options.verdict or VERDICTS}
     shown = [outcome for outcome in outcomes if outcome.kind in wanted]
     print(f"refgrad claims on {jax.devices()[0].device_kind}, jax {JAX}, in float64\n")
@@ -42,10 +35,13 @@ def run(options: argparse.Namespace) -> int:
     return 0 if all(outcome.ok for outcome in outcomes) else 1
 
 
-def _chosen(ids: Sequence[str], documents: Sequence[str] | None) -> list[Claim]:
-    """The rows named, or all, of the documents named, or all."""
+def _run(id: str) -> Outcome:
+    return run_claim(LEDGER[id])
+
+
+def _chosen(ids: Sequence[str], documents: Sequence[str] | None) -> list[str]:
+    """Return the ids of the rows named, or of all, of the documents named, or of all."""
     for name in ids:
         if name not in LEDGER:
             raise ValueError(f"{name} is no row of the ledger: {nearest(name, LEDGER)}")
-    chosen = [LEDGER[name] for name in ids] or list(LEDGER.values())
-    return [claim for claim in chosen if not documents or claim.document in documents]
+    return [id for id in ids or LEDGER if not documents or LEDGER[id].document in documents]

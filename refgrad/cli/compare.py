@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,17 +11,18 @@ from refgrad import cost
 from refgrad._files import write_json
 from refgrad._progress import track
 from refgrad.cli import settings
+from refgrad.cli.options import STAGES
 from refgrad.cli.target import arguments, bind, keywords, load, positions
 from refgrad.cost import speedscope
 from refgrad.cost.comparison import allowances
 from refgrad.models import gpt2
+from refgrad.report import comparison
 from refgrad.verify.arguments import needs_x64
 
 SECTIONS = ("model", "input", "loss")
 LOSS = {"rules": "document", "scan": False, "remat": False}
-STAGES = ("counted", "lowered", "compiled")
 _AGAINST = ("against", "against_set", "against_args", "against_stage")
-_OPTIONS = (*_AGAINST, "stage", "backward", "allow", "save", "picture", "speedscope")
+_OPTIONS = (*_AGAINST, "stage", "backward", "allow", "save", "figure", "speedscope")
 _OTHERS = ("csv", "mesh")
 
 
@@ -48,23 +48,6 @@ class Named(NamedTuple):
                 backward=backward,
             )
         return dataclasses.replace(made, name=self.name)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options."""
-    group = parser.add_argument_group("two programs", "exit code 1 where a figure grows by more than --allow says")
-    group.add_argument("--against", metavar="B", help="compare with B: path/to/module.py:function or a saved program")
-    group.add_argument(
-        "--against-set", metavar="section.key=value", action="append", default=[], help="… or GPT-2 with this changed"
-    )
-    group.add_argument("--against-args", metavar='"f32[8,8]"', help="the arguments of B, where they are others")
-    group.add_argument("--against-stage", metavar="STAGE", help="the stage of B, where it is another")
-    group.add_argument("--stage", metavar="STAGE", help=f"{', '.join(STAGES)}; default: {STAGES[0]}")
-    group.add_argument("--backward", action="store_true", help="the backward passes instead of the forward passes")
-    group.add_argument("--allow", metavar="flops=1%,bytes=0", help="what may grow from the first program to B")
-    group.add_argument("--save", metavar="FILE", help="write the first program there, for a later --against")
-    group.add_argument("--picture", metavar="FILE.svg", help="draw the differences there (extra `report`)")
-    group.add_argument("--speedscope", metavar="FILE", help="write flame graphs there for https://www.speedscope.app")
 
 
 def is_asked(options: argparse.Namespace) -> bool:
@@ -98,10 +81,8 @@ def run(options: argparse.Namespace) -> int:
     print(found)
     if options.json:
         write_json(options.json, found.json())
-    if options.picture:
-        from refgrad.report import comparison  # draws, with the extra `report`
-
-        comparison.draw(options.picture, found)
+    if options.figure:
+        comparison.draw(options.figure, found)
     return 0 if found.ok else 1
 
 
@@ -109,16 +90,9 @@ def _check(options: argparse.Namespace, compares: bool) -> None:
     for name in _OTHERS:
         if getattr(options, name) is not None:
             raise ValueError(f"--{name} belongs to the report on one program: leave it out to compare or save programs")
-    for name in ("allow", "picture"):
+    for name in ("allow", "figure"):
         if getattr(options, name) and not compares:
             raise ValueError(f"--{name} is of a comparison: give --against, --against-set, --against-args or …-stage")
-    for option, stage in (("stage", options.stage), ("against-stage", options.against_stage)):
-        if stage is not None and stage not in STAGES:
-            raise ValueError(f"--{option} {stage}: one of {', '.join(STAGES)}")
-    for name in ("save", "json", "picture", "speedscope"):
-        path = getattr(options, name)
-        if path and not Path(path).parent.is_dir():
-            raise FileNotFoundError(f"--{name} {path}: there is no folder {Path(path).parent}")
 
 
 def _first(options: argparse.Namespace) -> Named | cost.Program:

@@ -1,7 +1,6 @@
 """Price GPT-2 or a function of yours, or compare two programs; exit code 0 only if no FLOP is unexplained or grows."""
 
 import argparse
-import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +10,9 @@ import jax.numpy as jnp
 from refgrad import cost
 from refgrad._files import write_json, write_text
 from refgrad._progress import track
+from refgrad._text import fitted, one_line, wrapped
 from refgrad.cli import compare
-from refgrad.cli.settings import add_common, load
+from refgrad.cli.settings import load
 from refgrad.cli.target import arguments, bind, keywords, positions
 from refgrad.cli.target import load as load_function
 from refgrad.jaxpr.versions import JAX
@@ -24,23 +24,8 @@ from refgrad.train import devices
 from refgrad.verify.arguments import needs_x64
 
 DEPTH = {"model": 3, "function": 5}  # levels of scopes that the trees show
-WIDTH = 160
 OWN = ("args", "kwargs", "argnums")  # the options that say how a function of the user's is called
 COMPILED_BELOW = 10**9  # FLOPs of a backward pass that XLA compiles in seconds on any machine
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this sub-command's options."""
-    parser.add_argument("target", nargs="?", metavar="path/to/module.py:function", help="default: GPT-2's loss")
-    parser.add_argument("--args", metavar='"f32[4,8] i32[3]"', help="the function's arguments, by dtype and shape")
-    parser.add_argument("--kwargs", metavar='"train=True …"', help="its keyword arguments: arrays or literals")
-    parser.add_argument("--argnums", metavar="I,J", help="the positions to differentiate, instead of all")
-    parser.add_argument("--csv", metavar="FILE", help="write the cost of each scope there as CSV")
-    parser.add_argument(
-        "--mesh", metavar="data=2,model=2", help="GPT-2 on so many devices: the bytes that they exchange"
-    )
-    add_common(parser)
-    compare.add_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -82,7 +67,7 @@ def _function(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
                 passes.append(price(name, f, *arrays, kwargs=keyed))
             elif any(jnp.issubdtype(value.dtype, jnp.inexact) for value in every if hasattr(value, "dtype")):
                 passes, problem = _backward(passes, f, arrays, keyed, argnums)
-    print(f"refgrad cost of {target}, jax {JAX}: {given}")
+    print(wrapped(f"refgrad cost of {target}, jax {JAX}: {one_line(given)}"))
     for priced in passes:
         _show_pass(priced, DEPTH["function"])
         _show(f"{priced.name.capitalize()} by source line")
@@ -118,7 +103,7 @@ def _model(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
     config, sizes = load(options.config, options.set, whole_sequence=options.config is not None)
     batch, sequence = sizes["batch"], sizes["sequence"]
     dims = config.dims(batch, sequence)
-    print(f"refgrad cost of {config}\ninput: {batch} × {sequence} ids, float32, from shapes alone; jax {JAX}")
+    print(fitted(f"refgrad cost of {config}\ninput: {batch} × {sequence} ids, float32, from shapes alone; jax {JAX}"))
     used = [uses.price_use(use, dims) for use in track([*tally.LAYER, *tally.ENDS], "operations")]
     _show("Operations: backward FLOPs and bytes of each use; × is how often the model has it; unexplained: both passes")
     print(uses.use_table(used))
@@ -126,8 +111,7 @@ def _model(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
     for priced in passes:
         _show_pass(priced, DEPTH["model"])
     _show("The tally as polynomials")
-    for line in f"{model.polynomial_text(config)}\n{shares.polynomial_text()}".splitlines():
-        print(textwrap.fill(line, WIDTH, subsequent_indent=" " * 8, break_long_words=False))
+    print(fitted(f"{model.polynomial_text(config)}\n{shares.polynomial_text()}"))
     again = model.recomputation(config, batch, sequence)
     for what, (derived, counted) in again.items():
         print(f"recomputed {what}: derived {derived:,}, counted {counted:,}")
@@ -165,10 +149,11 @@ def _mesh(options: argparse.Namespace) -> dict[str, Any]:
     batch, sequence = sizes["batch"], sizes["sequence"]
     axes = devices.parse(options.mesh)
     (result,) = [mesh.moved(config, axes, batch, sequence) for _ in track([options.mesh], "compiling")]
-    print(
+    head = (
         f"refgrad cost of {config}\non {options.mesh}: {batch} × {sequence} ids of all devices, float32, forward and "
         f"backward, document rules, layers scanned, compiled for virtual CPU devices; jax {JAX}"
     )
+    print(fitted(head))
     _show("What is moved: payloads, the array that a collective is about, for one device")
     print(mesh.term_table(result))
     _show("By collective: derived, and read off the compiled module, loops with their trips; bytes of one step")
@@ -184,7 +169,7 @@ def _shares_and_ratios(config: gpt2.Config) -> None:
     print(shares.ratio_table(gpt2.SIZES))
     _show("Backward over forward as s/h grows, at this model's sizes")
     print(shares.sweep_table(config))
-    print(f"\n{shares.ratio_text()}")
+    print(f"\n{fitted(shares.ratio_text())}")
 
 
 def _conventions(config: gpt2.Config, batch: int, sequence: int, passes: list[Pass]) -> int:
@@ -196,7 +181,7 @@ def _conventions(config: gpt2.Config, batch: int, sequence: int, passes: list[Pa
     print(f"products in the traced program: {traced:,}\n")
     print(conventions.convention_notes())
     _show("Model FLOPs utilisation")
-    print(conventions.mfu_text(d))
+    print(fitted(conventions.mfu_text(d)))
     return abs(traced - conventions.matmul_flops(d))
 
 
@@ -206,24 +191,24 @@ def _bytes(config: gpt2.Config, batch: int, sequence: int, dims: Mapping[str, in
     _show("Bytes kept from forward to backward, float32, beyond parameters and ids")
     print(memory.block_table(blocks))
     if evaluate(tally.backward(config.tie_word_embeddings).flops, dims) < COMPILED_BELOW:
-        print(f"\n{memory.plan(config, batch, sequence)}")
+        print(f"\n{fitted(str(memory.plan(config, batch, sequence)))}")
     else:
         print(
             f"\nXLA's own plan is shown for backward passes below {COMPILED_BELOW:.0e} FLOPs, which compile in seconds."
         )
     _show("An explicit Jacobian (D3.13)")
-    print(memory.jacobian_text())
+    print(fitted(memory.jacobian_text()))
     return blocks
 
 
 def _show_pass(priced: Pass, depth: int) -> None:
     _show(f"{priced.name.capitalize()} by scope, {depth} levels deep; loops with their trips, bytes unfused")
     print(tree_table(priced, depth))
-    print(f"first instruction at which they part: {priced.parting}")
+    print(wrapped(f"first instruction at which they part: {priced.parting}"))
     print(f"\n{priced.reconciliation}")
     if text := trap_text(priced):
-        print(f"\n{text}")
+        print(f"\n{fitted(text)}")
 
 
 def _show(title: str) -> None:
-    print(f"\n{title}\n")
+    print(f"\n{wrapped(title)}\n")

@@ -4,6 +4,8 @@ from typing import Any
 
 import jax
 
+from refgrad._text import is_integer
+
 
 def device(name: str | None) -> Any:
     """The device called `platform` or `platform:index`; JAX's own choice for None.
@@ -17,7 +19,7 @@ def device(name: str | None) -> Any:
         found = jax.devices(platform)
     except RuntimeError:
         raise ValueError(f"--device {name}: no {platform} here; JAX sees {_present()}") from None
-    if index and not (index.isdigit() and int(index) < len(found)):
+    if index and not (is_integer(index) and int(index) < len(found)):
         raise ValueError(f"--device {name}: {platform} devices go from 0 to {len(found) - 1}")
     return found[int(index or 0)]
 

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import multiprocessing
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -13,20 +12,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from refgrad import _machine
+from refgrad._extras import install
 from refgrad._files import write_text
 
 if TYPE_CHECKING:
     from refgrad.report.sections import Section, Task
 
 WORKERS = 2
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this sub-command's options."""
-    parser.add_argument("--quick", action="store_true", help="float32 alone and small experiments: under 2 minutes")
-    parser.add_argument("--out", metavar="FILE", default="report.html", help="the page (default: %(default)s)")
-    more = "show this run of `refgrad bench --json FILE` too (may be repeated)"
-    parser.add_argument("--bench", metavar="FILE", action="append", default=[], help=more)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -40,10 +33,8 @@ def run(options: argparse.Namespace) -> int:
 
         figures.require()
     except ModuleNotFoundError as missing:
-        raise ValueError(f"{missing.name} is not installed: pip install 'refgrad[report]'") from missing
+        raise ValueError(f"{missing.name} is not installed: {install('report')}") from missing
     out = Path(options.out)
-    if not out.absolute().parent.is_dir():
-        raise ValueError(f"--out {out}: {out.absolute().parent} is no folder")
     runs = {path: bench.read(Path(path)) for path in options.bench}
     start = time.perf_counter()
     sections = gather_all(tasks(options.quick, runs), options.quick)
@@ -60,7 +51,7 @@ def gather_all(wanted: "list[Task]", quick: bool) -> "list[Section]":
     from refgrad.report.sections import failed, gather
 
     context = multiprocessing.get_context("spawn")
-    prepare = _compile_little if quick else None
+    prepare = _machine.compile_little if quick else None
     with _progress(len(wanted)) as progress, ProcessPoolExecutor(WORKERS, context, prepare) as pool:
         futures: dict[Future, Task] = {pool.submit(gather, task): task for task in wanted}
         found: dict[str, Section] = {}
@@ -70,13 +61,6 @@ def gather_all(wanted: "list[Task]", quick: bool) -> "list[Section]":
             progress.console.print(f"{section.seconds:6.1f} s  {'ok  ' if section.ok else 'FAIL'}  {section.name}")
             progress.advance(progress.task_ids[0])
     return [found[task.name] for task in wanted]
-
-
-def _compile_little() -> None:
-    """In a fresh process: XLA compiles faster and optimises less, since what is gathered runs once."""
-    from refgrad.report.sections.experiments import LITTLE
-
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {LITTLE}".strip()
 
 
 @contextlib.contextmanager

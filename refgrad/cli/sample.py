@@ -16,7 +16,7 @@ from refgrad.train.sampling import Sampling, generate, window
 from refgrad.train.text.tokenizers import BPE, Bytes, Tokenizer, from_data
 
 RUN, CONFIG, BPE_FILES = "run.json", "config.json", ("vocab.json", "merges.txt")
-COUNTS = {"tokens": 1, "samples": 1, "seed": 0}
+COUNTS = {"tokens": {"least": 1}, "samples": {"least": 1}, "seed": {"least": 0, "below": 2**32}}
 UNKNOWN = "\ufffd"
 
 
@@ -29,32 +29,14 @@ class Writer(NamedTuple):
     name: str
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this sub-command's options."""
-    parser.add_argument("folder", metavar="FOLDER", help=f"a run of refgrad train ({RUN}) or a GPT-2 ({CONFIG})")
-    parser.add_argument("--prompt", default="", metavar="TEXT", help="go on from this text; default: begin a text")
-    parser.add_argument("--tokens", type=int, default=200, metavar="N", help="tokens to write (default 200)")
-    how = Sampling()
-    parser.add_argument(
-        "--temperature", type=float, default=how.temperature, metavar="T", help="divides the logits; 0: the likeliest"
-    )
-    parser.add_argument("--top-k", type=int, default=how.top_k, metavar="K", help="the K likeliest alone; 0: all")
-    parser.add_argument(
-        "--top-p", type=float, default=how.top_p, metavar="P", help="the likeliest that add up to P alone; 1: all"
-    )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed writes the same (default 0)")
-    parser.add_argument("--samples", type=int, default=1, metavar="M", help="texts to write, side by side (default 1)")
-    parser.add_argument("--json", metavar="FILE", help="write the texts there as JSON too")
-
-
 def run(options: argparse.Namespace) -> int:
     """Read the model, write its text on standard output as it comes; returns 0.
 
     Raises ValueError or TypeError for bad options before anything is read, and for a folder that is no model.
     """
     how = Sampling(options.temperature, options.top_k, options.top_p)
-    for name, least in COUNTS.items():
-        check(f"--{name}", getattr(options, name), int, {"least": least})
+    for name, bounds in COUNTS.items():
+        check(f"--{name}", getattr(options, name), int, bounds)
     _say(f"reading {options.folder}")
     writer = _writer(Path(options.folder))
     tokenizer, config = writer.tokenizer, writer.config

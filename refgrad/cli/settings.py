@@ -1,31 +1,17 @@
-"""What every sub-command takes: `--config FILE.toml`, `--set section.key=value`, `--json FILE`."""
+"""The settings of a command: a file of TOML (`--config`), changed key by key (`--set section.key=value`)."""
 
-import argparse
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 from refgrad._files import read_toml, toml_value
 from refgrad._text import nearest
 from refgrad.models.gpt2 import Config
 
 INPUT = {"batch": 2, "sequence": 24}
+T = TypeVar("T")
 _WORD = re.compile(r"[A-Za-z/~][\w./~-]*")
-
-
-def add_common(
-    parser: argparse.ArgumentParser, config: str = "sections [model] and [input]; default: the tiny GPT-2"
-) -> None:
-    """Add the options that every sub-command has; `config` says what its file holds."""
-    parser.add_argument("--config", metavar="FILE.toml", help=config)
-    parser.add_argument(
-        "--set",
-        metavar="section.key=value",
-        action="append",
-        default=[],
-        help="change one key, such as model.n_layer=3",
-    )
-    parser.add_argument("--json", metavar="FILE", help="write the results there as JSON too")
 
 
 def load(path: str | None, changes: Sequence[str], whole_sequence: bool = False) -> tuple[Config, dict[str, int]]:
@@ -35,8 +21,14 @@ def load(path: str | None, changes: Sequence[str], whole_sequence: bool = False)
 
     Raises ValueError for a file that is no TOML, an unknown section or key, and values that no model can have.
     """
-    values = read(path, changes, ("model", "input"))
-    config = Config.from_mapping(values["model"])
+    return build(path, changes, ("model", "input"), partial(_config_and_sizes, whole_sequence=whole_sequence))
+
+
+def _config_and_sizes(values: dict[str, dict[str, Any]], whole_sequence: bool) -> tuple[Config, dict[str, int]]:
+    try:
+        config = Config.from_mapping(values["model"])
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"model.{error}") from None
     default = {"batch": 1, "sequence": config.n_positions} if whole_sequence else INPUT
     sizes = {**default, "sequence": min(default["sequence"], config.n_positions)}
     for key, value in values["input"].items():
@@ -48,6 +40,32 @@ def load(path: str | None, changes: Sequence[str], whole_sequence: bool = False)
     if sizes["sequence"] > config.n_positions:
         raise ValueError(f"input.sequence is {sizes['sequence']}, but model.n_positions = {config.n_positions}")
     return config, sizes
+
+
+def build(
+    path: str | None,
+    changes: Sequence[str],
+    sections: Iterable[str],
+    make: Callable[[dict[str, dict[str, Any]]], T],
+    words: bool = False,
+) -> T:
+    """Return `make` of what `read` reads. An error that the file alone makes is raised with the file's name."""
+    sections = tuple(sections)
+    values = read(path, changes, sections, words)
+    try:
+        return make(values)
+    except (TypeError, ValueError) as error:
+        if path is not None and _error(make, read(path, (), sections, words)) == str(error):
+            raise type(error)(f"{path}: {error}") from None
+        raise
+
+
+def _error(make: Callable[[Any], Any], values: dict[str, dict[str, Any]]) -> str | None:
+    try:
+        make(values)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return None
 
 
 def read(
@@ -64,18 +82,18 @@ def read(
             if not isinstance(content, dict):
                 known = " or ".join(f"[{name}]" for name in values)
                 raise ValueError(f"{path}: {section} = {content!r} stands outside of a section: use {known}")
-            _section(values, section).update(content)
+            _section(values, section, f"{path}: ").update(content)
     for change in changes:
         name, equals, text = change.partition("=")
         section, dot, key = name.partition(".")
         if not (equals and dot):
             raise ValueError(f"--set {change}: write section.key=value, such as model.n_layer=3")
         plain = words and _WORD.fullmatch(text) and text not in ("true", "false", "inf", "nan")
-        _section(values, section)[key] = text if plain else toml_value(text)
+        _section(values, section, f"--set {change}: ")[key] = text if plain else toml_value(text)
     return values
 
 
-def _section(values: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+def _section(values: dict[str, dict[str, Any]], name: str, where: str) -> dict[str, Any]:
     if name not in values:
-        raise ValueError(f"{name} is no section of a config: {nearest(name, values)}")
+        raise ValueError(f"{where}{name} is no section of a config: {nearest(name, values)}")
     return values[name]

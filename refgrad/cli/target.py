@@ -4,12 +4,12 @@ import ast
 import difflib
 import importlib.util
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from refgrad._given import positions as positions_of
+from refgrad.cli import faults
 from refgrad.verify import arguments as described
 from refgrad.verify import intents
 
@@ -32,6 +32,11 @@ def load(target: str) -> Callable[..., Any]:
     if not callable(found):
         raise ValueError(f"{target} is {type(found).__name__} {found!r:.60}, but must be a function")
     return found
+
+
+def file_of(target: str) -> str:
+    """The file that a target names."""
+    return target.rpartition(":")[0]
 
 
 def keywords(text: str | None) -> dict[str, Any]:
@@ -86,11 +91,8 @@ def _module(path: Path) -> Any:
     sys.modules[module.__name__] = module  # dataclasses look their module up
     sys.path.insert(0, str(path.parent.resolve()))
     try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        line = getattr(error, "lineno", None) or (lines or ["?"])[-1]
-        raise ValueError(f"{path}, line {line}, raises {type(error).__name__}: {error}") from error
+        with faults.named(str(path)):
+            spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(path.parent.resolve()))
     return module

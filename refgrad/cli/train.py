@@ -7,25 +7,12 @@ import time
 from pathlib import Path
 
 from refgrad._files import write_json, write_text
-from refgrad.cli.settings import add_common, read
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this sub-command's options."""
-    add_common(parser, "sections [model], [data], [train], [checkpoint], [mesh]; default: a run of a few minutes")
-    parser.add_argument("--out", metavar="DIR", default="out/train", help="the run's folder (default: %(default)s)")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest good checkpoint in --out")
-    parser.add_argument(
-        "--coordinator",
-        metavar="HOST:PORT",
-        help="several processes, one a machine, --out shared: process 0's address; or 'detect', as under Slurm",
-    )
-    parser.add_argument("--processes", metavar="N", type=int, help="how many there are")
-    parser.add_argument("--process", metavar="K", type=int, help="which of them this is, from 0")
+from refgrad.cli.settings import build
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train and show what was learnt; returns 0, or 1 where training stopped because something went wrong.
+    """Train and show what was learnt; returns 0, 1 where training stopped because something went wrong, or 128 and the
+    number of the signal that ended it.
 
     Raises ValueError, TypeError or OSError for bad settings, texts and folders, and ImportError without the extra.
     """
@@ -44,16 +31,21 @@ def _run(options: argparse.Namespace) -> int:
     from refgrad.train.final import learnt
     from refgrad.train.loop import train
     from refgrad.train.settings import SECTIONS, Settings
+    from refgrad.train.signals import Interrupted
     from refgrad.train.watch import Stopped
 
     figures.require()
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs the errors that it raises, too
     out = Path(options.out)
-    before = runs.read(out).settings if options.resume else Settings()
-    settings = before.updated(read(options.config, options.set, SECTIONS, words=True))
+    before = runs.record(out).run.settings if options.resume else Settings()
+    settings = build(options.config, options.set, SECTIONS, before.updated, words=True)
     start = time.perf_counter()
     try:
         trained = train(settings, out, options.resume, say)
+    except Interrupted as error:
+        if devices.first():
+            print(f"refgrad train: {error}", file=sys.stderr)
+        return error.exit_code
     except (Stopped, CheckpointError) as error:
         if devices.several():
             raise

@@ -4,16 +4,20 @@ import argparse
 import dataclasses
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 
-from refgrad import verify
+from refgrad import _machine, verify
 from refgrad._files import write_json
-from refgrad._progress import track
-from refgrad.cli import target
+from refgrad._progress import track, verdict
+from refgrad._text import fitted, nearest, wrapped
+from refgrad._workers import workers
+from refgrad.cli import faults, target
 from refgrad.cli.devices import device
-from refgrad.cli.settings import add_common, load
+from refgrad.cli.options import DTYPES
+from refgrad.cli.settings import load
 from refgrad.jaxpr.versions import JAX
 from refgrad.models import gpt2
 from refgrad.models.networks import NETWORKS
@@ -22,33 +26,6 @@ from refgrad.report import model, networks, operations, proofs
 from refgrad.report.text import standard_library_ids
 from refgrad.verify.arguments import is_text, needs_x64, sized, values
 from refgrad.verify.prove import Verdict
-
-DTYPES = ("float64", "float32", "bfloat16", "float16")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add this sub-command's options."""
-    add_common(parser)
-    parser.add_argument("target", nargs="?", metavar="module.py:function", help="check this function of yours instead")
-    parser.add_argument("--args", metavar='"f32[4,8] …"', help="its arguments; a dimension may have a name")
-    parser.add_argument("--no-sweep", action="store_true", help="try no special values and no other sizes of them")
-    parser.add_argument("--sweep", metavar="VARIANT", help='try this variant alone, such as "x: zeros"')
-    parser.add_argument("--kwargs", metavar='"train=True …"', help="its keyword arguments: arrays or literals")
-    parser.add_argument("--argnums", metavar="I,J", help="the positions to differentiate, instead of all")
-    parser.add_argument("--tolerance", type=float, metavar="R", help="relative error up to which the rule is right")
-    parser.add_argument("--intent", metavar="NAME", help='what the rule means: straight_through, "clip(-1, 1)", …')
-    parser.add_argument("--reference", metavar="module.py:function", help="a function with the gradient that is meant")
-    parser.add_argument("--reference-vjp", metavar="module.py:function", help="one that returns the meant cotangents")
-    parser.add_argument("--seconds", type=float, metavar="S", help="budget: the most telling properties run first")
-    parser.add_argument(
-        "--rules", choices=("document", "fused"), default="document", help="check these rules and the model under them"
-    )
-    parser.add_argument("--op", action="append", metavar="NAME", help="check this operation alone (may be repeated)")
-    parser.add_argument("--dtype", action="append", choices=DTYPES, help="check in this dtype alone (may be repeated)")
-    parser.add_argument(
-        "--prove", action="store_true", help="prove the rules for all real arguments, in exact arithmetic, instead"
-    )
-    parser.add_argument("--device", metavar="PLATFORM", help="cpu, gpu or tpu, with :INDEX for one of several")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -63,24 +40,46 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--{given[0].replace('_', '-')} is for path/to/module.py:function: name it first")
     config, sizes = load(options.config, options.set)
     _known(options.op or (), TABLE)
+    dtypes = _dtypes(options)
     where = device(options.device)
-    dtypes = [dtype for dtype in DTYPES if dtype in (options.dtype or DTYPES)]
-    print(f"refgrad verify on {where.device_kind}, jax {JAX}, matmul precision: highest")
+    print(f"refgrad verify on {where.device_kind}, jax {JAX}, matmul precision: highest", flush=True)
     if where.platform == "tpu" and "float64" in dtypes:
         print("float64 is left out: a TPU has none; truth is computed on the CPU")
         dtypes.remove("float64")
-    with jax.default_device(where), jax.enable_x64(True):
-        names = [name for name in TABLE if name.startswith("fused.") == (options.rules == "fused")]
-        found = _operations(config, sizes, options.op or names, dtypes)
-        if options.op is None:
-            found |= _networks(dtypes) if options.rules == "document" else {}
-            found |= _model(config, sizes, dtypes, options.rules)
+    names = options.op or [name for name in TABLE if name.startswith("fused.") == (options.rules == "fused")]
+    compared = [dtype for dtype in dtypes if dtype in model.BOUNDS]
+    whole = options.op is None
+    dims = operations.dimensions(config, sizes["batch"], sizes["sequence"])
+    ids = standard_library_ids(sizes["batch"], sizes["sequence"])
+    alone = 1 if where.platform != "cpu" else None  # an accelerator is not shared between processes
+    with jax.default_device(where), jax.enable_x64(True), workers(len(names), _wide, alone) as each:
+        check = partial(operations.verify_operation, dims=dims, dtypes=dtypes, seed=options.seed)
+        checked = each(check, names, "operations")
+        small = list(NETWORKS) if whole and options.rules == "document" else []
+        trained = each(partial(_network, dtypes=compared), small, "networks")
+        gradients = partial(model.gradient_errors, config, *ids, rules=options.rules)
+        errors = each(gradients, compared if whole else [], "model")
+        found = _operations(checked, dims)
+        if whole:
+            found |= _networks(list(trained)) if small else {}
+            found |= _model(config, sizes, dict(zip(compared, errors, strict=True)), options.rules)
     ok = all(part["ok"] for part in found.values())
-    print("\nEverything holds." if ok else "\nNOT everything holds: look for FAIL and for unexplained other than 0.")
     if options.json:
-        facts = {"device": where.device_kind, "jax": JAX, "precision": "highest"}
+        facts = {"device": where.device_kind, "jax": JAX, "precision": "highest", "seed": options.seed}
         write_json(options.json, {"ok": ok, **facts, **found})
+    print("\nEverything holds." if ok else "\nNOT everything holds: look for FAIL and for unexplained other than 0.")
     return 0 if ok else 1
+
+
+def _dtypes(options: argparse.Namespace) -> list[str]:
+    """The dtypes to check in. Raises ValueError for those of another kind of run than `--quick`."""
+    if not options.quick:
+        return [dtype for dtype in DTYPES if dtype in (options.dtype or DTYPES)]
+    for name in ("config", "set", "dtype"):
+        if getattr(options, name):
+            raise ValueError(f"--quick is the tiny model in float32: leave --{name} out, or --quick")
+    _machine.compile_little()
+    return ["float32"]
 
 
 # The options that say how a function of the user's is checked.
@@ -89,7 +88,7 @@ OWN = ("kwargs", "argnums", "tolerance", "intent", "reference", "reference_vjp",
 
 def _user_function(options: argparse.Namespace) -> int:
     """Every property of the rules inside a function of the user's, at random arguments of the types given."""
-    for option in ("config", "set", "op", "dtype"):
+    for option in ("config", "set", "op", "dtype", "quick"):
         if getattr(options, option):
             raise ValueError(f"--{option} is for the embedded model: leave it out when a function is named")
     if options.args is None:
@@ -97,24 +96,24 @@ def _user_function(options: argparse.Namespace) -> int:
     if options.prove and (given := [name for name in OWN if getattr(options, name) is not None]):
         raise ValueError(f"--{given[0].replace('_', '-')} has no meaning with --prove: a proof knows no exceptions")
     function = target.load(options.target)
-    with jax.default_device(device(options.device)):
-        report = _proof(function, options.args) if options.prove else _checked(function, options)
-    print(report)
+    with jax.default_device(device(options.device)), faults.named(target.file_of(options.target), function):
+        report = _proof(function, options) if options.prove else _checked(function, options)
     if options.json:
         write_json(options.json, report.data())
+    print(report)
     return 0 if report.ok else 1
 
 
-def _proof(function: Callable, text: str) -> Any:
-    specs = target.arguments(text)
+def _proof(function: Callable, options: argparse.Namespace) -> Any:
+    specs = target.arguments(options.args)
     with jax.enable_x64(needs_x64(specs)):
-        return verify.prove(function, *values(specs, seed=0))
+        return verify.prove(function, *values(specs, options.seed))
 
 
 def _checked(function: Callable, options: argparse.Namespace) -> verify.Report:
     """The check, swept unless that is declined; its failures are repeated by the commands in it."""
     target.arguments(sized(options.args, dict.fromkeys(target.dimensions(options.args), 1)))
-    given = (options.args,) if is_text(options.args) else values(target.arguments(options.args), seed=0)
+    given = (options.args,) if is_text(options.args) else values(target.arguments(options.args), options.seed)
     report = verify.check(
         function,
         *given,
@@ -126,6 +125,7 @@ def _checked(function: Callable, options: argparse.Namespace) -> verify.Report:
         reference_vjp=options.reference_vjp and target.load(options.reference_vjp),
         seconds=options.seconds,
         sweep=options.sweep or not options.no_sweep,
+        seed=options.seed,
     )
     return dataclasses.replace(report, replays=tuple(_command(options, variant) for variant in report.variants))
 
@@ -139,13 +139,14 @@ def _drawn(keywords: Mapping[str, Any]) -> dict[str, Any]:
 def _command(options: argparse.Namespace, variant: str) -> str:
     args = ["--args", variant] if is_text(variant) else ["--args", options.args, "--sweep", variant]
     kept = {name: getattr(options, name) for name in OWN if name not in ("seconds", "sweep")}
+    kept["seed"] = options.seed or None
     more = [f"--{name.replace('_', '-')}={value}" for name, value in kept.items() if value is not None]
     return shlex.join(["refgrad", "verify", options.target, *args, *more])
 
 
 def _proofs(options: argparse.Namespace) -> int:
     """Every operation and small network proven, a block and the tiny GPT-2 tested; or the operations named."""
-    for option in ("config", "set", "dtype"):
+    for option in ("config", "set", "dtype", "quick"):
         if getattr(options, option):
             raise ValueError(f"--{option} has no meaning with --prove: a proof is about real numbers, at small sizes")
     known = proofs.subjects()
@@ -166,15 +167,23 @@ def _known(names: Iterable[str], known: Iterable[str]) -> None:
     """Raise ValueError for an operation that does not exist."""
     for name in names:
         if name not in known:
-            raise ValueError(f"--op {name}: no such operation; there are {', '.join(known)}")
+            raise ValueError(f"--op {name}: no such operation: {nearest(name, known)}")
 
 
-def _operations(
-    config: gpt2.Config, sizes: Mapping[str, int], names: Sequence[str], dtypes: Sequence[str]
-) -> dict[str, Any]:
+def _wide() -> None:
+    jax.config.update("jax_enable_x64", True)
+
+
+def _network(name: str, dtypes: Sequence[str]) -> networks.NetworkResult:
+    return networks.verify_network(name, NETWORKS[name], dtypes)
+
+
+def _operations(checked: Iterable[operations.OperationResult], dims: Mapping[str, int]) -> dict[str, Any]:
     """Every operation at the model's widths: accuracy and cost."""
-    dims = operations.dimensions(config, sizes["batch"], sizes["sequence"])
-    results = [operations.verify_operation(TABLE[name], dims, dtypes) for name in track(names, "operations")]
+    results = []
+    for result in checked:
+        results.append(result)
+        verdict(result.name, result.ok)
     _show("Operations: largest error of each cotangent over its allowance (at most 1 holds)")
     print(operations.accuracy_table(results))
     for result in results:
@@ -185,15 +194,13 @@ def _operations(
     print(operations.cost_table(results))
     for result in results:
         if result.priced.unexplained:
-            print(f"\n{result.row.name}\n{result.priced.reconciliation}")
+            print(f"\n{result.name}\n{result.priced.reconciliation}")
     ok = all(result.ok for result in results)
     return {"operations": {"ok": ok, "rows": [result.data() for result in results]}}
 
 
-def _networks(dtypes: Sequence[str]) -> dict[str, Any]:
+def _networks(results: Sequence[networks.NetworkResult]) -> dict[str, Any]:
     """The documents' small networks: every gradient, and both passes from their operations' rows to XLA."""
-    compared = [dtype for dtype in dtypes if dtype in model.BOUNDS]
-    results = [networks.verify_network(name, NETWORKS[name], compared) for name in track(list(NETWORKS), "networks")]
     _show("Small networks: largest relative difference of a gradient to autodiff's, and FLOPs from the rows to XLA")
     print(networks.network_table(results))
     for result in results:
@@ -203,21 +210,20 @@ def _networks(dtypes: Sequence[str]) -> dict[str, Any]:
     return {"networks": {"ok": all(result.ok for result in results), "rows": [result.data() for result in results]}}
 
 
-def _model(config: gpt2.Config, sizes: Mapping[str, int], dtypes: Sequence[str], rules: str) -> dict[str, Any]:
+def _model(
+    config: gpt2.Config, sizes: Mapping[str, int], errors: Mapping[str, Mapping[str, float]], rules: str
+) -> dict[str, Any]:
     """The whole model on real text: every parameter's gradient, and its cost from the document to XLA."""
     batch, sequence = sizes["batch"], sizes["sequence"]
-    ids = standard_library_ids(batch, sequence)
-    compared = [dtype for dtype in dtypes if dtype in model.BOUNDS]
-    errors = {dtype: model.gradient_errors(config, *ids, dtype, rules) for dtype in track(compared, "model")}
     parameters = model.parameter_results(config, errors)
     _show("Model: gradient of each parameter by the rules, relative difference to autodiff")
-    print(f"{config}\ninput: {batch} × {sequence} bytes of the Python standard library's source\n")
+    print(fitted(f"{config}\ninput: {batch} × {sequence} bytes of the Python standard library's source\n\n"))
     print(model.parameter_table(parameters))
     _show("Model: backward pass, from the document's total to XLA's count of the lowered module")
     reconciliation = model.model_pass("backward", config, batch, sequence, rules, scan=False).reconciliation
     print(reconciliation)
     _show("The tally as polynomials")
-    print(model.polynomial_text(config, rules))
+    print(fitted(model.polynomial_text(config, rules)))
     _show("Totals for one sequence of 1024 tokens, from abstract values")
     totals = [model.total(name, gpt2.SIZES[name], rules) for name in track(list(gpt2.SIZES), "totals")]
     print(model.total_table(totals))
@@ -229,4 +235,4 @@ def _model(config: gpt2.Config, sizes: Mapping[str, int], dtypes: Sequence[str],
 
 
 def _show(title: str) -> None:
-    print(f"\n{title}\n")
+    print(f"\n{wrapped(title)}\n")

@@ -75,6 +75,12 @@ class Config:
         h, n_h = self.n_embd, self.n_head
         return {"b": batch, "s": sequence, "h": h, "n_h": n_h, "d": h // n_h, "V": self.vocab_size, "n_L": self.n_layer}
 
+    @property
+    def parameters(self) -> int:
+        """How many parameters there are; by formula, so that it takes no time at any size."""
+        h, tables = self.n_embd, self.vocab_size * (1 if self.tie_word_embeddings else 2) + self.n_positions
+        return tables * h + self.n_layer * (12 * h * h + 13 * h) + 2 * h
+
     def fused_dims(self, batch: int, sequence: int) -> dict[str, int]:
         """`dims`, and what fused rules add in float32: m rows of a block of queries, c positions of a chunk of logits
         and v of its columns."""

@@ -86,6 +86,7 @@ class Row:
             return self.op(*arrays, *statics)
 
         bound.__name__ = bound.__qualname__ = self.name
+        bound.__wrapped__ = self.op.fun  # a report's title names the operation's file and line
         positional = inspect.Parameter.POSITIONAL_ONLY
         bound.__signature__ = inspect.Signature([inspect.Parameter(name, positional) for name in self.arguments])
         return bound

@@ -1,32 +1,34 @@
-"""The claims ledger as text of at most 120 columns: a table of rows, or one row in full."""
+"""The claims ledger as text: a table of rows, or one row in full."""
 
 import textwrap
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
+from refgrad._text import columns, counted
 from refgrad.claims import DOCUMENTS, KINDS, Finding, Outcome
 
-WIDTH = 120
-COLUMNS = {"id": 6, "says": 30, "came out": 27, "verdict": 29, "corrected": 20}
+ID = 6  # columns of a row's id
+SHARES = {"says": 30, "came out": 27, "verdict": 29, "corrected": 20}  # of the columns that are left
 LINES = 9  # of a cell, after which the table refers to the full row
 
 
 def ledger_table(outcomes: Sequence[Outcome]) -> str:
     """One row per claim, its cells wrapped; a line between documents."""
-    header = "  ".join(name.ljust(width) for name, width in COLUMNS.items())
-    lines = [header.rstrip()]
+    left = columns() - ID - 2 * len(SHARES)
+    widths = {"id": ID, **{name: left * share // sum(SHARES.values()) for name, share in SHARES.items()}}
+    lines = ["  ".join(name.ljust(width) for name, width in widths.items()).rstrip()]
     document = ""
     for outcome in outcomes:
         claim = outcome.claim
         if claim.document != document:
             document = claim.document
-            lines.append(f"── {document}, {DOCUMENTS[document]} ".ljust(WIDTH, "─"))
+            lines.append(f"── {document}, {DOCUMENTS[document]} ".ljust(columns(), "─"))
         cells = (claim.id, claim.says, outcome.came_out, outcome.verdict, outcome.corrected)
-        columns = [_wrapped(cell, width) for cell, width in zip(cells, COLUMNS.values(), strict=True)]
-        for i in range(max(map(len, columns))):
-            parts = [column[i] if i < len(column) else "" for column in columns]
-            lines.append("  ".join(map(_padded, parts, COLUMNS.values())).rstrip())
+        wrapped = [_wrapped(cell, width) for cell, width in zip(cells, widths.values(), strict=True)]
+        for i in range(max(map(len, wrapped))):
+            parts = [cell[i] if i < len(cell) else "" for cell in wrapped]
+            lines.append("  ".join(map(_padded, parts, widths.values())).rstrip())
         lines.append("")
     return "\n".join(lines).rstrip()
 
@@ -49,8 +51,10 @@ def row_text(outcome: Outcome) -> str:
 def summary(outcomes: Sequence[Outcome]) -> str:
     """How many rows have each verdict."""
     counts = Counter(outcome.kind for outcome in outcomes)
-    words = {"holds": "hold", "holds when": "hold when …", "is wrong": "are wrong", "undecided": "undecided"}
-    return f"{len(outcomes)} rows: " + ", ".join(f"{counts[kind]} {words[kind]}" for kind in KINDS)
+    several = {"holds": "hold", "holds when": "hold when …", "is wrong": "are wrong", "undecided": "undecided"}
+    one = {"holds when": "holds when …"}
+    kinds = (f"{counts[kind]} {one.get(kind, kind) if counts[kind] == 1 else several[kind]}" for kind in KINDS)
+    return f"{counted(len(outcomes), 'row')}: {', '.join(kinds)}"
 
 
 def _check_text(finding: Finding) -> str:
@@ -64,7 +68,7 @@ def _check_text(finding: Finding) -> str:
 
 
 def _labelled(name: str, text: str, indent: int = 10) -> str:
-    return textwrap.fill(text, WIDTH, initial_indent=name.ljust(indent), subsequent_indent=" " * indent)
+    return textwrap.fill(text, columns(), initial_indent=name.ljust(indent), subsequent_indent=" " * indent)
 
 
 def _wrapped(text: str, width: int) -> list[str]:

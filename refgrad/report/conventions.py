@@ -1,13 +1,10 @@
 """Published ways to count a training step beside the exact products, and what each makes of the same utilisation."""
 
-import textwrap
-
-from refgrad._text import Table
+from refgrad._text import Table, wrapped
 from refgrad.cost.conventions import CONVENTIONS, Dimensions, matmul_flops
 from refgrad.cost.peaks import mfu, peak
 from refgrad.models import gpt2
 
-WIDTH = 150
 DEVICES = ("A100", "H100 SXM", "TPU v5p")
 
 
@@ -34,7 +31,7 @@ def convention_table(d: Dimensions) -> Table:
 def convention_notes() -> str:
     """What each convention leaves out, and its source."""
     lines = (f"{c.name}: leaves out {c.leaves_out}. Source: {c.source}." for c in CONVENTIONS)
-    return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines)
+    return "\n".join(map(wrapped, lines))
 
 
 def mfu_text(d: Dimensions) -> str:
@@ -45,7 +42,7 @@ def mfu_text(d: Dimensions) -> str:
     ]
     shown = (f"{c.name} {mfu(2.0, c.flops(d), exact):.1%}" for c in CONVENTIONS)  # the rate that takes one second
     line = f"a step in twice its time at full rate has an MFU of, by {', '.join(shown)}"
-    return "\n".join([*lines, textwrap.fill(line, WIDTH, subsequent_indent="  ")])
+    return "\n".join([*lines, wrapped(line)])
 
 
 def convention_data(d: Dimensions) -> dict[str, int]:

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from refgrad._extras import install
 from refgrad._files import write_bytes, write_text
 
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
@@ -134,7 +135,7 @@ def require() -> Any:
     try:
         import matplotlib
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("figures need matplotlib: pip install 'refgrad[report]'", name=error.name) from error
+        raise ModuleNotFoundError(f"figures need matplotlib: {install('report')}", name=error.name) from error
     return matplotlib
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from refgrad import verify
 from refgrad._text import Table
 from refgrad.models import gpt2
-from refgrad.ops import Row
+from refgrad.ops import TABLE, Row
 from refgrad.report.cost import Pass, price_row
 from refgrad.symbols import evaluate
 
@@ -22,10 +22,15 @@ SAME = ("float64", "autodiff")  # not shown: in float64 autodiff errs by roundin
 class OperationResult:
     """One operation: a report per dtype, and the backward pass from the document's FLOPs to XLA's."""
 
-    row: Row
+    name: str
     dims: Mapping[str, int]
     reports: Mapping[str, verify.Report]
     priced: Pass
+
+    @property
+    def row(self) -> Row:
+        """The operation's row of the table."""
+        return TABLE[self.name]
 
     @property
     def ok(self) -> bool:
@@ -49,7 +54,7 @@ class OperationResult:
         """A line for each of the failures, with its dtype and figures."""
         failures = self.failures
         return tuple(
-            f"{self.row.name} in {dtype}: {row.argument} {row.property} {row.verdict}"
+            f"{self.name} in {dtype}: {row.argument} {row.property} {row.verdict}"
             + (f": error {row.error:.3g}, allowed {row.allowed:.3g}" if row.error and row.allowed else "")
             + (f" ({row.note})" if row.note else "")
             for dtype, report in self.reports.items()
@@ -60,7 +65,7 @@ class OperationResult:
     def data(self) -> dict[str, Any]:
         """The result as plain data for JSON."""
         return {
-            "operation": self.row.name,
+            "operation": self.name,
             "source": self.row.source,
             "dims": dict(self.dims),
             "ok": self.ok,
@@ -74,15 +79,16 @@ def dimensions(config: gpt2.Config, batch: int, sequence: int) -> dict[str, int]
     return {**config.dims(batch, sequence), "i": config.n_embd, "o": 3 * config.n_embd, **BESIDE}
 
 
-def verify_operation(row: Row, dims: Mapping[str, int], dtypes: Sequence[str]) -> OperationResult:
+def verify_operation(name: str, dims: Mapping[str, int], dtypes: Sequence[str], seed: int = 0) -> OperationResult:
     """Check the operation's cotangents in each dtype at `dims`, and reconcile its backward FLOPs there."""
+    row = TABLE[name]
     reports = {
         dtype: verify.check(
-            row.bound(dims), *row.sample(0, dims, jnp.dtype(dtype)), properties=("structure", "accuracy")
+            row.bound(dims), *row.sample(seed, dims, jnp.dtype(dtype)), properties=("structure", "accuracy"), seed=seed
         )
         for dtype in dtypes
     }
-    return OperationResult(row, dims, reports, price_row(row, "backward", dims))
+    return OperationResult(name, dims, reports, price_row(row, "backward", dims))
 
 
 def accuracy_table(results: Sequence[OperationResult]) -> Table:
@@ -97,9 +103,9 @@ def accuracy_table(results: Sequence[OperationResult]) -> Table:
         for argument in result.row.differentiable:
             cells = [_ratio(result.reports[dtype], against, argument) for dtype, against in columns]
             failed = any(row.argument == argument for row in result.failures)
-            rows.append([result.row.name, argument, *cells, "FAIL" if failed else "ok"])
+            rows.append([result.name, argument, *cells, "FAIL" if failed else "ok"])
         broken = [row for row in result.failures if not row.argument]
-        rows += [[result.row.name, "", *[""] * len(columns), f"FAIL: {r.note}"] for r in broken[:1]]
+        rows += [[result.name, "", *[""] * len(columns), f"FAIL: {r.note}"] for r in broken[:1]]
     return Table([*header, "verdict"], rows)
 
 
@@ -122,7 +128,7 @@ def cost_table(results: Sequence[OperationResult]) -> Table:
         differences = "; ".join(f"{n:+,} {cause}" for cause, n in _differences(result).items())
         rows.append(
             [
-                result.row.name,
+                result.name,
                 str(result.row.document),
                 f"{evaluate(result.row.document, result.dims):,}",
                 f"{lowered.flops:,}",

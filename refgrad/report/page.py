@@ -9,7 +9,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from refgrad._text import numeric
 from refgrad.report.sections.section import Section
 
-NUMBER = 24  # letters that a number may take, its unit included
 VERDICTS = {"ok": "good", "holds": "good", "holds when": "note", "is wrong": "wrong", "undecided": "bad"}
 
 
@@ -30,8 +29,8 @@ def verdict(cell: object) -> str:
 
 
 def columns(rows: Sequence[Sequence[object]]) -> list[bool]:
-    """For each column, whether it holds numbers, and no sentences that begin with one."""
-    return [numeric(column) and max(len(str(cell)) for cell in column) <= NUMBER for column in zip(*rows, strict=True)]
+    """For each column, whether it holds numbers."""
+    return list(map(numeric, zip(*rows, strict=True)))
 
 
 def _environment() -> Environment:

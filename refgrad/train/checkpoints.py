@@ -1,7 +1,8 @@
 """Checkpoints: written whole or not at all, checked leaf by leaf, by one process or many, read by any number.
 
     folder/STEP/params, opt_state   the leaves by name, in orbax's format
-    folder/STEP/about               step, position, machine, mesh; a digest of every leaf; a digest of all that
+    folder/STEP/about               step, position, machine, run, digest of the metrics; a digest of every leaf; a
+                                    digest of all that
 
 Orbax writes into a temporary folder while training goes on, and renames it at the end. Before that rename, what was
 written is read back and held against the digests that were taken of the arrays themselves (`digest.py`). Older ones are
@@ -27,7 +28,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from refgrad._extras import install
 from refgrad._files import DISK_FULL
+from refgrad._text import is_integer
 from refgrad.models._inputs import named_leaves
 from refgrad.train.digest import digests
 from refgrad.train.optimiser import State
@@ -35,12 +38,13 @@ from refgrad.train.optimiser import State
 try:
     import orbax.checkpoint as ocp
 except ImportError as error:
-    raise ImportError("checkpoints need orbax-checkpoint: pip install 'refgrad[train]'") from error
+    raise ImportError(f"checkpoints need orbax-checkpoint: {install('train')}") from error
 
 GROUP = 2**28
 """Bytes that are read back at a time."""
 CONCURRENT_GB = 1
 """What orbax may hold of encoded or decoded arrays at once."""
+ABOUT = "metadata"
 Leaves = dict[str, Any]
 
 
@@ -94,7 +98,7 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             for left in self._unfinished() if jax.process_index() == 0 else ():
                 shutil.rmtree(left, ignore_errors=True)
-            sealed = ocp.args.JsonSave({**contents, "sha256": _seal(contents)})
+            sealed = ocp.args.JsonSave({**contents, "sha256": seal(contents)})
             self._writer.save(self.folder / str(step), args=ocp.args.Composite(**arguments, about=sealed))
         if not self._asynchronous:
             self.finish()
@@ -150,7 +154,7 @@ class Checkpoints:
             raise CheckpointError(f"{bad} reads back as something else than was written")
 
     def _unfinished(self) -> list[Path]:
-        return [path for path in self.folder.iterdir() if not path.name.isdigit() and path.name.split(".")[0].isdigit()]
+        return [path for path in self.folder.iterdir() if "." in path.name and is_integer(path.name.split(".")[0])]
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -170,8 +174,15 @@ class Checkpoints:
 
 
 def complete(folder: Path) -> list[int]:
-    """The steps whose checkpoint in the folder is complete, in order."""
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
+    """Return the steps whose checkpoint in the folder is complete, in order.
+
+    Raises ValueError where something else than a folder has that name.
+    """
+    if not folder.is_dir():
+        if folder.exists() or folder.is_symlink():
+            raise ValueError(f"{folder} is not a folder, but must hold the checkpoints: move it away, or put them back")
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if is_integer(path.name))
 
 
 def newest(folder: Path, like: Leaves, say: Callable[[str], None]) -> Restored | None:
@@ -246,23 +257,31 @@ def _handler() -> ocp.CompositeCheckpointHandler:
         item: ocp.StandardCheckpointHandler(save_concurrent_gb=CONCURRENT_GB, restore_concurrent_gb=CONCURRENT_GB)
         for item in State._fields
     }
-    return ocp.CompositeCheckpointHandler(**arrays, about=ocp.JsonCheckpointHandler())
+    return ocp.CompositeCheckpointHandler(**arrays, about=ocp.JsonCheckpointHandler(ABOUT))
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What is written beside the leaves. Raises CheckpointError where it is damaged."""
+    """Return what is written beside the leaves. Raises CheckpointError where it is damaged."""
     try:
-        with ocp.Checkpointer(_handler()) as reader:
-            about = reader.restore(path, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
-        seal = about.pop("sha256")
-    except Exception as error:
+        about = json.loads((path / "about" / ABOUT).read_bytes())
+        sealed = about.pop("sha256")
+    except (OSError, ValueError, RecursionError, KeyError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged: about cannot be read ({_reason(error)})") from error
-    if seal != _seal(about):
+    if sealed != seal(about):
         raise CheckpointError(f"{path} is damaged: about is not what was written")
     return about
 
 
-def _seal(contents: Mapping[str, Any]) -> str:
+def newest_about(folder: Path) -> dict[str, Any] | None:
+    """Return what is written beside the leaves of the newest checkpoint where that is whole; None without one."""
+    for step in reversed(complete(folder)):
+        with contextlib.suppress(CheckpointError):
+            return read_about(folder / str(step))
+    return None
+
+
+def seal(contents: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of what JSON holds, in whatever order."""
     return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
 
@@ -320,7 +339,7 @@ def _groups(facts: Mapping[str, Any]) -> Iterator[list[str]]:
 def _quietly() -> Iterator[None]:
     """Without what Python prints of reads that fail after the first has: their event loop is closed by then."""
     told = sys.unraisablehook
-    sys.unraisablehook = lambda args: None
+    sys.unraisablehook = lambda args: told(args) if issubclass(args.exc_type, KeyboardInterrupt) else None
     try:
         yield
     finally:

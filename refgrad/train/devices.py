@@ -19,11 +19,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh
 
-from refgrad._text import nearest
+from refgrad._text import is_integer, nearest
 from refgrad.train.settings import Settings
 from refgrad.train.sharding import AXES, BATCH, batch_sharding, check, shardings
 
 DETECT = "detect"
+INTERRUPTED = 130  # 128 and SIGINT's number, as shells count
 HEARTBEAT = 20  # seconds without a sign of life, after which a process counts as lost
 LOST = ("Gloo", "NCCL", "coordination service", "CoordinationService", "heartbeat")  # in what JAX raises then
 MOST = 256  # virtual devices: each has its threads
@@ -41,15 +42,17 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == len(given):
         return
+    # else JAX takes SIGTERM, and training would not end by it (signals.py)
+    jax.config.update("jax_enable_preemption_service", False)
     if coordinator == DETECT and len(missing) == 2:
-        jax.distributed.initialize(initialization_timeout=START, heartbeat_timeout_seconds=HEARTBEAT)
+        _detect()
         return
     if coordinator == DETECT:
         raise ValueError(f"--coordinator {DETECT} finds the processes by itself: leave --processes and --process out")
     if coordinator is None or processes is None or process is None:
         raise ValueError(f"{' and '.join(missing)} missing: a run of several processes needs {', '.join(given)}")
     host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or not is_integer(port) or not 0 < int(port) < 65536:
         raise ValueError(f"--coordinator {coordinator}: give HOST:PORT of process 0, such as 10.0.0.1:1234")
     if processes < 1:
         raise ValueError(f"--processes is {processes}, but must be at least 1")
@@ -58,6 +61,17 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
     jax.distributed.initialize(
         coordinator, processes, process, initialization_timeout=START, heartbeat_timeout_seconds=HEARTBEAT
     )
+
+
+def _detect() -> None:
+    """Join the processes of the cluster that JAX finds. Raises ValueError where it finds none."""
+    try:
+        jax.distributed.initialize(initialization_timeout=START, heartbeat_timeout_seconds=HEARTBEAT)
+    except (ValueError, KeyError) as error:
+        raise ValueError(
+            f"--coordinator {DETECT}: no cluster of several processes is found here, such as Slurm's or Open MPI's: "
+            "give --coordinator HOST:PORT, --processes N and --process K to each process"
+        ) from error
 
 
 def several() -> bool:
@@ -96,7 +110,7 @@ def parse(text: str) -> dict[str, int]:
     sizes: dict[str, int] = {}
     for part in text.split(","):
         axis, equals, size = part.strip().partition("=")
-        if not equals or not size.isdigit():
+        if not equals or not is_integer(size):
             raise ValueError(f"the mesh {text!r} is not of the form data=2,model=2: {part!r}")
         if axis in sizes:
             raise ValueError(f"the mesh {text!r} has {axis} twice")
@@ -204,6 +218,8 @@ def together() -> Iterator[None]:
     except BaseException as error:
         if not several():
             raise
+        if isinstance(error, KeyboardInterrupt):
+            _leave("interrupted", INTERRUPTED)
         lines = str(error).strip().splitlines() or [type(error).__name__]
         bad_input = isinstance(error, ValueError | TypeError | OSError | ImportError)
         if any(word in str(error) for word in LOST):
@@ -211,7 +227,12 @@ def together() -> Iterator[None]:
             bad_input = False
         elif not bad_input and not type(error).__module__.startswith("refgrad."):
             traceback.print_exc()
-        print(f"refgrad: process {jax.process_index()} of {jax.process_count()}: {lines[0]}", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(2 if bad_input else 1)  # an ordinary exit would wait for the others
+        _leave(lines[0], 2 if bad_input else 1)
+
+
+def _leave(why: str, code: int) -> None:
+    """End this process at once: an ordinary exit would wait for the others."""
+    print(f"refgrad: process {jax.process_index()} of {jax.process_count()}: {why}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

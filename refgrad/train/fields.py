@@ -9,6 +9,7 @@ A wrong type raises TypeError, a value out of bounds ValueError, each naming `se
 """
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self, get_type_hints
@@ -17,7 +18,8 @@ from refgrad._text import nearest
 
 
 def number(default: Any, least: float | None = None, above: float | None = None, below: float | None = None) -> Any:
-    """A field for a number: at least, above and below what is given; an integer field takes integers alone."""
+    """A field for a number: at least, above and below what is given; an integer field takes integers alone, of 32 bits
+    unless `below` says otherwise."""
     return dataclasses.field(default=default, metadata={"least": least, "above": above, "below": below})
 
 
@@ -54,7 +56,8 @@ def check(name: str, value: Any, kind: Any, bounds: Mapping[str, Any]) -> None:
     """Hold one value against its type and its bounds. Raises TypeError or ValueError."""
     if kind == tuple[str, ...]:
         if not isinstance(value, tuple) or not all(isinstance(one, str) for one in value):
-            raise TypeError(f"{name} is {value!r}, but must be a list of texts")
+            one = value if isinstance(value, str) else "a/folder"
+            raise TypeError(f"{name} is {value!r}, but must be a list of texts: write {name}={json.dumps([one])}")
         return
     allowed = (int, float) if kind is float else (kind,)
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
@@ -65,6 +68,8 @@ def check(name: str, value: Any, kind: Any, bounds: Mapping[str, Any]) -> None:
     if kind is float and not math.isfinite(value):
         raise ValueError(f"{name} is {value}, but must be finite")
     least, above, below = (bounds.get(key) for key in ("least", "above", "below"))
+    if kind is int and below is None:
+        below = 2**31
     for bound, holds, words in (
         (least, least is None or value >= least, "at least"),
         (above, above is None or value > above, "above"),

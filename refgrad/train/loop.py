@@ -12,12 +12,14 @@ from typing import Any
 import jax
 
 from refgrad.models import gpt2
-from refgrad.train import devices, machine, metrics, runs
+from refgrad.train import devices, machine, memory, metrics, runs
 from refgrad.train.checkpoints import Checkpoints
 from refgrad.train.display import Display
 from refgrad.train.optimiser import State
 from refgrad.train.program import Program
-from refgrad.train.settings import Data, Settings, changed
+from refgrad.train.resumed import resumed
+from refgrad.train.settings import Data, Settings, check_resumable
+from refgrad.train.signals import Interrupted, Signals
 from refgrad.train.text import tokens
 from refgrad.train.text.batches import Batches
 from refgrad.train.text.loader import Loader
@@ -46,19 +48,24 @@ def train(settings: Settings, out: Path, resume: bool, say: Say) -> Trained:
 
     `say` is told what is trained, on what, and what happens on the way. Raises ValueError or OSError for settings,
     texts and folders that do not fit together, before anything is compiled; `Stopped` where training goes wrong;
-    CheckpointError where a checkpoint cannot be written, or none can be read.
+    `Interrupted` after a signal; CheckpointError where a checkpoint cannot be written, or none can be read.
     """
     mesh, first = devices.of_run(settings), devices.first()
     say = say if first else lambda text: None
-    before = runs.read(out) if resume else runs.refuse(out) if first else None
-    lines = changed(before.settings, settings) if before else []
+    before = runs.record(out) if resume else None
+    if before:
+        check_resumable(before.run.settings, settings)
+        runs.check_folder(out)
+    elif first:
+        runs.refuse(out)
+    memory.check(settings, devices.count(settings.mesh.sizes))
     tokenizer = make_tokenizer(settings.data)
     if tokenizer.vocab_size > settings.model.vocab_size:
         raise ValueError(
             f"model.vocab_size is {settings.model.vocab_size}, but the tokenizer has {tokenizer.vocab_size} ids"
         )
     text = tokens.build(settings.data.text or None, tokenizer, out.parent / "tokens", settings.data.validation)
-    if before and before.tokens != text.digest:
+    if before and before.run.tokens != text.digest:
         raise ValueError(f"the text is not that of the run in {out}: put it back, or take another folder by --out")
     train = settings.train
     batches = Batches(text.train, train.batch, train.sequence, train.seed, *devices.rows(mesh))
@@ -66,10 +73,11 @@ def train(settings: Settings, out: Path, resume: bool, say: Say) -> Trained:
     say(str(text))
     program = Program(settings, mesh)
     say(f"\n{program.plan}\n")
+    run = runs.Run(settings, tokenizer.data(), text.digest)
     if first and not resume:
-        runs.begin(out, runs.Run(settings, tokenizer.data(), text.digest))
-    trainer = Trainer(settings, out, program, validation, say)
-    state = trainer.run(batches, resume, lines)
+        out.mkdir(parents=True, exist_ok=True)
+        runs.write(out, run)
+    state = Trainer(run, out, program, validation, say).run(batches, before)
     return Trained(settings, state.params, text, tokenizer, validation, program)
 
 
@@ -84,39 +92,48 @@ def make_tokenizer(data: Data) -> Tokenizer:
 class Trainer:
     """The loop over the steps."""
 
-    def __init__(self, settings: Settings, out: Path, program: Program, validation: Validation, say: Say) -> None:
-        self._settings, self._out, self._program, self._validation = settings, out, program, validation
+    def __init__(self, run: runs.Run, out: Path, program: Program, validation: Validation, say: Say) -> None:
+        self._run, self._out, self._program, self._validation = run, out, program, validation
+        self._settings = settings = run.settings
         self._say = say
         self._key = jax.random.key(settings.train.seed)
         self._facts = machine.facts(dataclasses.asdict(settings.mesh))
         checkpoint = settings.checkpoint
         self._checkpoints = Checkpoints(out / runs.CHECKPOINTS, checkpoint.keep, checkpoint.asynchronous)
 
-    def run(self, batches: Batches, resume: bool, changes: list[str]) -> State:
-        """The state after the last step. Raises as `train` does."""
+    def run(self, batches: Batches, before: runs.Record | None) -> State:
+        """Return the state after the last step; `before` is what a resumed run goes on from. Raises as `train` does."""
         train = self._settings.train
-        state, start = self._begin(resume, changes)
+        state, start, about = self._begin(resume=before is not None)
         flops = step_flops(self._settings.model, train.batch, train.sequence)
         peak, source = peak_rate(train.dtype)
         self._say(f"MFU is of {peak / 1e9:,.0f} GFLOP/s a device, {source}")
         peak, first = peak * self._program.peaks, devices.first()
-        with (
-            metrics.Metrics(self._out / runs.METRICS, start, first) as log,
-            Display(start, train.steps, train.batch * train.sequence, flops, peak, first) as display,
-            Loader(lambda n: self._program.place(batches.at(n)), start) as loader,
-            self._checkpoints,
-        ):
-            watch = Watch(train.spike, [line["loss"] for line in log.lines if "loss" in line])
-            for done in range(start + 1, train.steps + 1):
-                state = self._step(done, state, loader, watch, log, display)
-                self._checkpoints.poll()
-                last = done == train.steps
-                if last or done % train.validate_every == 0:
-                    value = self._validation.few(state.params, self._program.place)
-                    log.add(done, validation_loss=value)
-                    display.say(f"step {done:,}  validation {value:.4f}  {display.rates()}")
-                if last or done % self._settings.checkpoint.every == 0:
-                    self._checkpoints.save(done, state, self._about(done))
+        with metrics.Metrics(self._out / runs.METRICS, start, first) as log:
+            if before:
+                self._say(resumed(start, about, before, self._run, self._facts, log.digest))
+                if first and (before.stated != self._run or not before.sealed):
+                    runs.write(self._out, self._run)
+            with (
+                Display(start, train.steps, train.batch * train.sequence, flops, peak, first) as display,
+                Loader(lambda n: self._program.place(batches.at(n)), start) as loader,
+                self._checkpoints,
+                Signals() as signals,
+            ):
+                watch = Watch(train.spike, [line["loss"] for line in log.lines if "loss" in line])
+                for done in range(start + 1, train.steps + 1):
+                    state = self._step(done, state, loader, watch, log, display)
+                    self._checkpoints.poll()
+                    last, signal = done == train.steps, signals.asked()
+                    if last or done % train.validate_every == 0:
+                        value = self._validation.few(state.params, self._program.place)
+                        log.add(done, validation_loss=value)
+                        display.say(f"step {done:,}  validation {value:.4f}  {display.rates()}")
+                    if last or signal or done % self._settings.checkpoint.every == 0:
+                        self._checkpoints.save(done, state, self._about(done, log.digest))
+                    if signal:
+                        self._checkpoints.finish()
+                        raise Interrupted(signal, done, train.steps)
         return state
 
     def _step(
@@ -137,34 +154,27 @@ class Trainer:
         display.step(done, loss, norm, seconds, waited)
         return state
 
-    def _begin(self, resume: bool, changes: list[str]) -> tuple[State, int]:
-        """The state to go on from, and its step."""
+    def _begin(self, resume: bool) -> tuple[State, int, dict[str, Any] | None]:
+        """Return the state to go on from, its step, and what its checkpoint says; None from the beginning."""
         restored = self._checkpoints.restore(self._program.like, self._say) if resume else None
         if restored is None:
-            if resume:
-                self._say("there is no checkpoint yet: from the beginning")
-            return self._program.first_state(self._key), 0
+            return self._program.first_state(self._key), 0, None
         state, found = restored
         if found.step > self._settings.train.steps:
             raise ValueError(
                 f"train.steps is {self._settings.train.steps}, but the checkpoint is of step {found.step}: take more"
             )
-        others = machine.differences(found.about["machine"], self._facts)
-        if not others and not changes:
-            self._say(f"resumed at step {found.step:,}: bit for bit as if it had never stopped")
-        if others:
-            self._say(f"resumed at step {found.step:,}, within rounding, since other than before: {'; '.join(others)}")
-        if changes:
-            self._say(f"resumed at step {found.step:,} with other settings: {'; '.join(changes)}")
-        return state, found.step
+        return state, found.step, found.about
 
-    def _about(self, step: int) -> dict[str, Any]:
-        """What is written beside the state: where the data stands, the random key, and the machine."""
+    def _about(self, step: int, log: str) -> dict[str, Any]:
+        """Return what is written beside the state: the data's position, the random key, the run, and the machine."""
         train = self._settings.train
         return {
             "position": step * train.batch * train.sequence,
             "key": jax.random.key_data(self._key).tolist(),
             "machine": self._facts,
+            "run": self._run.data(),
+            "metrics": log,
         }
 
     def _stopped(self, step: int, what: str) -> str:

@@ -9,6 +9,7 @@ in nats a token; `waited` are the seconds of the step in which it stood still fo
 
 import contextlib
 import fcntl
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +20,24 @@ from refgrad.train.watch import Stopped
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The lines, without one that was cut off while it was written."""
-    return [json.loads(line) for line in _whole(path)]
+    """Return the lines, without one that was cut off while it was written.
+
+    Raises ValueError, naming file and line, for one that is damaged.
+    """
+    return [_parsed(path, n, line) for n, line in enumerate(_whole(path), 1)]
+
+
+def _parsed(path: Path, n: int, line: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+        if type(found["step"]) is int and all(isinstance(value, int | float) for value in found.values()):
+            return found
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        pass
+    raise ValueError(
+        f"{path}, line {n} is damaged: {line[:40]!r} is not a line of metrics: put the file back from a copy, or "
+        "remove it, and the run goes on without the lines before"
+    )
 
 
 def _whole(path: Path) -> list[bytes]:
@@ -34,24 +51,33 @@ class Metrics:
     def __init__(self, path: Path, step: int, writes: bool = True) -> None:
         """Go on after `step` steps: lines of later ones are cut off. Where it does not write, `add` does nothing.
 
-        Raises ValueError where another process is writing it.
+        Raises ValueError where another process is writing it, and as `read` does.
         """
         self._open = contextlib.ExitStack()
         if writes:
             self._open.enter_context(_alone(path))
-        kept = [line for line in _whole(path) if json.loads(line)["step"] <= step]
-        self.lines: list[dict[str, Any]] = [json.loads(line) for line in kept]
+        found = read(path)
+        kept = b"".join(line for line, values in zip(_whole(path), found, strict=True) if values["step"] <= step)
+        self.lines: list[dict[str, Any]] = [values for values in found if values["step"] <= step]
         """Those of the steps before."""
+        self._hash = hashlib.sha256(kept)
         if writes:
-            write_bytes(path, b"".join(kept))
+            write_bytes(path, kept)
         self._file = self._open.enter_context(open(path, "ab", buffering=0)) if writes else None  # noqa: SIM115
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the lines so far."""
+        return self._hash.hexdigest()
 
     def add(self, step: int, **values: float) -> None:
         """Append a line, which is with the system when this returns. Raises `Stopped` where it cannot be written."""
         if self._file is None:
             return
+        line = json.dumps({"step": step, **values}).encode() + b"\n"
+        self._hash.update(line)
         try:
-            self._file.write(json.dumps({"step": step, **values}).encode() + b"\n")
+            self._file.write(line)
         except OSError as error:
             raise Stopped(
                 f"step {step:,}: {self._file.name} cannot be written ({error.strerror}): see to that, then go on with "

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from refgrad._extras import install
 from refgrad.models._inputs import path_name
 from refgrad.models.gpt2 import Params
 from refgrad.train.settings import Train
@@ -12,7 +13,7 @@ from refgrad.train.settings import Train
 try:
     import optax
 except ImportError as error:
-    raise ImportError("refgrad.train needs optax: pip install 'refgrad[train]'") from error
+    raise ImportError(f"refgrad.train needs optax: {install('train')}") from error
 
 
 # How Python, and optax itself, say that `update` was called without something that it needs.

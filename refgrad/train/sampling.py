@@ -25,6 +25,7 @@ from refgrad.models import cached
 from refgrad.models._inputs import check_ids, check_params
 from refgrad.models.gpt2 import Config, Ids, Params, shapes
 from refgrad.ops._numerics import wide
+from refgrad.train import memory
 from refgrad.train.fields import Checked, check, number
 
 COLDEST = 1e-6
@@ -120,8 +121,15 @@ def generate(
         check(name, value, int, {"least": least})
         if most is not None and value > most:
             raise ValueError(f"{name} is {value}, but must be at most {most}")
-    check_params(params, shapes(config))
     prompt = np.asarray(prompt)
+    held, there = min(config.n_positions, prompt.size + tokens - 1), memory.available()
+    needed = memory.cache_bytes(config, samples, held, 2) + 4 * samples * config.vocab_size  # the last logits
+    if needed > there:
+        raise ValueError(
+            f"samples is {samples}, which takes {memory.shown(needed)} at least, but there are {memory.shown(there)} "
+            "of memory: lower samples or tokens"
+        )
+    check_params(params, shapes(config))
     check_ids("prompt", prompt, config.vocab_size, max(prompt.size, config.n_positions))
     if prompt.ndim != 1 or not prompt.size:
         raise ValueError(f"prompt has shape {prompt.shape}, but must be (s,) with at least one id to go on from")

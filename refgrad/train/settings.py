@@ -14,6 +14,7 @@ from refgrad.ops import RULES
 from refgrad.train.fields import Checked, number, one_of
 
 MEMORY = ("plain", "fast", "small")
+MOST_LAYERS = 1000
 DTYPES = ("float32", "bfloat16", "float16")
 SMALL = Config(n_layer=4, n_head=4, n_embd=128, n_positions=128, vocab_size=256)
 
@@ -106,7 +107,10 @@ class Train(Checked):
                 "take train.dtype = 'bfloat16' or train.rules = 'fused'"
             )
         if self.warmup >= self.steps:
-            raise ValueError(f"train.warmup is {self.warmup}, but must be below train.steps = {self.steps}")
+            raise ValueError(
+                f"train.warmup is {self.warmup}, but must be below train.steps = {self.steps}: lower it too, such as "
+                f"train.warmup={self.steps // 10}, or raise train.steps"
+            )
         if 0 < self.spike <= 1:
             raise ValueError(f"train.spike is {self.spike}, but must be above 1, or 0 for never")
 
@@ -154,7 +158,13 @@ class Settings:
     def __post_init__(self) -> None:
         if self.train.sequence > self.model.n_positions:
             raise ValueError(
-                f"train.sequence is {self.train.sequence}, but model.n_positions = {self.model.n_positions}"
+                f"train.sequence is {self.train.sequence}, but model.n_positions = {self.model.n_positions}: lower the "
+                "first, or raise the second"
+            )
+        if self.model.n_layer > MOST_LAYERS:
+            raise ValueError(
+                f"model.n_layer is {self.model.n_layer}, but must be at most {MOST_LAYERS:,}: layers are traced one by "
+                "one"
             )
         if self.train.memory != "plain" and any(size > 1 for size in self.mesh.sizes.values()):
             raise ValueError(
@@ -162,7 +172,7 @@ class Settings:
                 "'plain', where fsdp divides parameters, gradients and the optimiser's state"
             )
         if self.data.tokenizer == "bytes" and self.model.vocab_size < 256:
-            raise ValueError(f"model.vocab_size is {self.model.vocab_size}, but there are 256 bytes")
+            raise ValueError(f"model.vocab_size is {self.model.vocab_size}, but there are 256 bytes: take at least 256")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Mapping[str, Any]]) -> "Settings":
@@ -179,7 +189,7 @@ class Settings:
             if section not in SECTIONS:
                 raise ValueError(f"{section} is no section: {nearest(section, SECTIONS)}")
         now = self.as_mapping()
-        return Settings(**{s: SECTIONS[s].from_mapping({**now[s], **values.get(s, {})}) for s in SECTIONS})
+        return Settings(**{s: _section(s, {**now[s], **values.get(s, {})}) for s in SECTIONS})
 
     def as_mapping(self) -> dict[str, dict[str, Any]]:
         """As plain data, which `from_mapping` reads again."""
@@ -187,28 +197,30 @@ class Settings:
 
 
 SECTIONS: dict[str, Any] = {"model": Config, "data": Data, "train": Train, "checkpoint": Checkpoint, "mesh": Mesh}
+
+
+def _section(name: str, values: Mapping[str, Any]) -> Any:
+    """Return a section from its keys. Errors name it; those of the model's config say the key alone."""
+    try:
+        return SECTIONS[name].from_mapping(values)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}.{error}" if name == "model" else str(error)) from None
+
+
 FREE = ("checkpoint", "mesh")
 FIXED = ("batch", "sequence", "scan", "seed")
 
 
-def changed(before: Settings, now: Settings) -> list[str]:
-    """What a resumed run does otherwise than the one that it continues, one line a key, [checkpoint] and [mesh] aside.
+def check_resumable(before: Settings, now: Settings) -> None:
+    """Raise ValueError for a key that cannot change within a run.
 
-    Raises ValueError for a key that cannot change within a run: those of [model] and [data], and what decides which
-    tokens a step sees or how the state is laid out.
+    Those are the keys of [model] and [data], and what decides which tokens a step sees or how the state is laid out.
     """
-    lines = []
-    for section, new in now.as_mapping().items():
-        if section in FREE:
-            continue
-        old = before.as_mapping()[section]
-        for key in new:
-            if new[key] == old[key]:
-                continue
-            if section != "train" or key in FIXED:
+    old, new = before.as_mapping(), now.as_mapping()
+    for section in new:
+        for key in new[section] if section not in FREE else ():
+            if new[section][key] != old[section][key] and (section != "train" or key in FIXED):
                 raise ValueError(
-                    f"{section}.{key} is {new[key]!r}, but the run began with {old[key]!r}, and that cannot change "
-                    "within a run: leave it as it was, or start another run with another --out"
+                    f"{section}.{key} is {new[section][key]!r}, but the run began with {old[section][key]!r}, and that "
+                    "cannot change within a run: leave it as it was, or start another run with another --out"
                 )
-            lines.append(f"{section}.{key}: {old[key]!r} → {new[key]!r}")
-    return lines

@@ -1,10 +1,11 @@
-"""Arguments as text: `f32[b,s,h] f32[h] i32[b]<100 True`, for the shell and for `check` alike.
+"""Arguments as text: `f32[b,s,h] f32[h]>0 i32[b]<100 True`, for the shell and for `check` alike.
 
 A dimension is a number or a name. A name has one size wherever it stands, and may also bound integer entries.
 """
 
 import ast
 import contextlib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from refgrad import _machine
+from refgrad._text import one_line
 
 DTYPES = {
     **{f"f{bits}": f"float{bits}" for bits in (16, 32, 64)},
@@ -22,17 +26,42 @@ DTYPES = {
     "c128": "complex128",
     "bool": "bool",
 }
-SYNTAX = 'arrays such as f32[4,8], f32[] or i32[3]<100 (ids below 100), and Python literals such as 3, True or "text"'
-_ARRAY = re.compile(r"(?:(?P<name>[A-Za-z_]\w*):)?(?P<dtype>[A-Za-z]\w*)\[(?P<shape>[^\]]*)\](?:<(?P<below>.*))?")
-_SIZE = r"\d+|[A-Za-z_]\w*"
+SYNTAX = (
+    "arrays such as f32[4,8], f32[], f32[3]>0 or i32[3]<100 (ids below 100), and Python literals such as 3, True or "
+    '"text"'
+)
+_ARRAY = re.compile(
+    r"(?:(?P<name>[A-Za-z_]\w*):)?(?P<dtype>[A-Za-z]\w*)\[(?P<shape>[^\]]*)\](?:>(?P<above>[^<>]*))?(?:<(?P<below>.*))?"
+)
+_SIZE = r"[0-9]+|[A-Za-z_]\w*"
+LARGEST = 2**63  # entries of an array, and no integer is as large
+DRAWN = 64  # bytes that a check takes for each entry, in float64: the draws, the truth, the results
+INSIDE = 0.05  # distance from a bound, relative to it or to 1, so that rounding does not reach it
 
 
 class Spec(jax.ShapeDtypeStruct):
-    """An array that an argument stands for: its type, its name ("" where it has none), and the bound of its ids."""
+    """An array that an argument stands for: its type, its name ("" where it has none), and the bounds of its entries.
 
-    def __init__(self, shape: tuple[int, ...], dtype: Any, name: str = "", below: int = 2):
+    Integers go from 0, or from the one after `above`, to below `below`; floats may have either bound or none.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        dtype: Any,
+        name: str = "",
+        below: float | None = None,
+        above: float | None = None,
+    ):
         super().__init__(shape, dtype)
-        self.name, self.below = name, below
+        self.name, self.below, self.above = name, below, above
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """The open range of its entries; None for integers, and where there is no bound."""
+        if not jnp.issubdtype(self.dtype, jnp.floating) or (self.below, self.above) == (None, None):
+            return None
+        return (-np.inf if self.above is None else self.above), (np.inf if self.below is None else self.below)
 
 
 def arguments(text: str) -> tuple[Any, ...]:
@@ -70,10 +99,11 @@ def is_text(value: Any) -> bool:
 
 
 def values(specs: Sequence[Any], seed: int) -> tuple[Any, ...]:
-    """An array for each `Spec`: floats from a standard normal, integers uniform from 0 to below its bound.
+    """An array for each `Spec`: floats from a standard normal, or within their bounds, integers uniform.
 
-    Literals stay as they are. Deterministic in `seed`.
+    Literals stay as they are. Deterministic in `seed`. Raises ValueError for more than this machine's memory.
     """
+    _check_memory(specs)
     rng = np.random.default_rng(seed)
     return tuple(_draw(spec, rng) if isinstance(spec, Spec) else spec for spec in specs)
 
@@ -115,18 +145,24 @@ def _sizes(piece: str, match: re.Match | None) -> list[str]:
     lengths = [length.strip() for length in shape.split(",")] if shape.strip() else []
     if not all(re.fullmatch(_SIZE, length) for length in lengths):
         raise ValueError(f"{piece!r} has shape [{shape}], but lengths are integers of at least 0 or names: {SYNTAX}")
-    integer = match["dtype"][0] in "iu"
-    if below is not None and not (integer and re.fullmatch(_SIZE, below) and (not below.isdigit() or int(below))):
-        raise ValueError(f"{piece!r}: a bound is a positive integer or a name, for an integer array: {SYNTAX}")
-    return lengths if below is None else [*lengths, below]
+    if not _integer(match) or below is None:
+        return lengths
+    if not (re.fullmatch(_SIZE, below) and (not below.isdigit() or int(below))):
+        raise ValueError(f"{piece!r}: the bound of an integer array is a positive integer or a name: {SYNTAX}")
+    return [*lengths, below]
+
+
+def _integer(match: re.Match) -> bool:
+    return match["dtype"][0] in "iu"
 
 
 def _sized(piece: str, match: re.Match | None, sizes: Mapping[str, int]) -> str:
     if match is None:
         return piece
     found = [str(sizes.get(size, size)) for size in _sizes(piece, match)]
-    below = "" if match["below"] is None else f"<{found.pop()}"
-    return f"{match['name'] + ':' if match['name'] else ''}{match['dtype']}[{','.join(found)}]{below}"
+    below = found.pop() if _integer(match) and match["below"] is not None else match["below"]
+    bounds = (f"{sign}{bound}" for sign, bound in ((">", match["above"]), ("<", below)) if bound is not None)
+    return f"{match['name'] + ':' if match['name'] else ''}{match['dtype']}[{','.join(found)}]{''.join(bounds)}"
 
 
 def _argument(piece: str) -> Any:
@@ -138,9 +174,49 @@ def _argument(piece: str) -> Any:
             raise ValueError(f"{piece!r} is no argument: write {SYNTAX}") from None
     if match["dtype"] not in DTYPES:
         raise ValueError(f"{piece!r} has dtype {match['dtype']!r}, but known are {', '.join(DTYPES)}")
-    sizes = list(map(int, _sizes(piece, match)))
-    below = 2 if match["below"] is None else sizes.pop()
-    return Spec(tuple(sizes), jnp.dtype(DTYPES[match["dtype"]]), match["name"] or "", below)
+    found = _sizes(piece, match)
+    if max(map(len, found), default=0) > len(str(LARGEST)) or math.prod(sizes := list(map(int, found))) >= LARGEST:
+        raise ValueError(f"{one_line(piece, 80)!r} has more entries than any array can have (2⁶³)")
+    dtype = jnp.dtype(DTYPES[match["dtype"]])
+    below = sizes.pop() if _integer(match) and match["below"] is not None else None
+    return Spec(tuple(sizes), dtype, match["name"] or "", *_bounds(piece, match, dtype, below))
+
+
+def _bounds(piece: str, match: re.Match, dtype: Any, below: float | None) -> tuple[float | None, float | None]:
+    """The upper and lower bound of an array's entries; `below` is that of integers."""
+    above: float | None = None
+    try:
+        if match["above"] is not None:
+            above = (int if _integer(match) else float)(match["above"])
+        if not _integer(match) and match["below"] is not None:
+            below = float(match["below"])
+        possible = (above, below) == (None, None) or _possible(dtype, above, below)
+    except ValueError:  # not numbers
+        possible = False
+    if not possible:
+        raise ValueError(f"{piece!r}: no {match['dtype']} lies within these bounds: {SYNTAX}")
+    return below, above
+
+
+def _possible(dtype: Any, above: float | None, below: float | None) -> bool:
+    """True where the dtype has numbers within the bounds."""
+    if jnp.issubdtype(dtype, jnp.integer):
+        first, end = 0 if above is None else above + 1, 2 if below is None else below
+        return int(jnp.iinfo(dtype).min) <= first < end <= int(jnp.iinfo(dtype).max) + 1
+    low, high = -math.inf if above is None else above, math.inf if below is None else below
+    return jnp.issubdtype(dtype, jnp.floating) and low < high
+
+
+def _check_memory(specs: Sequence[Any]) -> None:
+    """Raise ValueError where a check of these arrays needs more bytes than this machine has."""
+    arrays = [spec for spec in specs if isinstance(spec, Spec)]
+    entries = sum(math.prod(spec.shape) for spec in arrays)
+    if entries * DRAWN > (there := _machine.memory()):
+        largest = max(arrays, key=lambda spec: math.prod(spec.shape))
+        raise ValueError(
+            f"{largest.dtype}[{','.join(map(str, largest.shape))}] is too large to be checked here: all arrays have "
+            f"{entries:,} entries, which take some {entries * DRAWN / 1e9:,.0f} GB of this machine's {there / 1e9:,.0f}"
+        )
 
 
 def _draw(spec: Spec, rng: np.random.Generator) -> jax.Array:
@@ -148,5 +224,17 @@ def _draw(spec: Spec, rng: np.random.Generator) -> jax.Array:
         parts = rng.standard_normal((2, *spec.shape))
         return jnp.asarray(parts[0] + 1j * parts[1], spec.dtype)
     if jnp.issubdtype(spec.dtype, jnp.floating):
-        return jnp.asarray(rng.standard_normal(spec.shape), spec.dtype)
-    return jnp.asarray(rng.integers(0, spec.below, spec.shape), spec.dtype)
+        return jnp.asarray(_within(spec, rng.standard_normal(spec.shape), rng), spec.dtype)
+    low, high = 0 if spec.above is None else int(spec.above) + 1, 2 if spec.below is None else int(spec.below)
+    return jnp.asarray(rng.integers(low, high, spec.shape), spec.dtype)
+
+
+def _within(spec: Spec, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Normal numbers carried into the range of an array: uniform between two bounds, folded at a single one."""
+    if spec.range is None:
+        return x
+    low, high = spec.range
+    if np.isfinite(low) and np.isfinite(high):
+        return low + (high - low) * rng.uniform(INSIDE, 1 - INSIDE, x.shape)
+    step = np.abs(x) + INSIDE
+    return low + step * max(1, abs(low)) if np.isfinite(low) else high - step * max(1, abs(high))

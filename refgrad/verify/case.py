@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 from jax.sharding import NamedSharding
 
 from refgrad.jaxpr import methods
@@ -72,7 +72,9 @@ class Case:
         meaning: Meaning | None = None,
         tolerance: float = 0.0,
         clock: Clock | None = None,
+        within: Sequence[tuple[float, float] | None] = (),
     ) -> None:
+        self.within = dict(enumerate(within))
         self.subject, self.draws, self.seed, self.order = subject, draws, seed, order
         self.diff, self.rest = subject.diff, subject.rest
         self.flat = self._typed(subject.flat())
@@ -222,7 +224,7 @@ class Case:
     @functools.cached_property
     def autodiff(self) -> Callable | None:
         """The same by autodiff of the plain forward; None where it has no reverse mode."""
-        return jax.jit(pullback(self.plain)) if self.lane.oracle.program else None
+        return scaffold(pullback(self.plain)) if self.lane.oracle.program else None
 
     def _lane(self, own: bool, held: bool | None = None) -> Lane:
         held = self.held if held is None else held
@@ -254,9 +256,10 @@ class Case:
 
     @functools.cached_property
     def own(self) -> Lane:
-        """Truth for the rule at its own dtypes."""
+        """Truth for the rule at its own dtypes. Random floats of another dtype would be other numbers."""
         own = self._lane(own=self.narrow)
-        return own if own.exact.whole and not (self.narrow and own.converges) else self.lane
+        exact = own.exact.whole and not (self.narrow and own.converges)
+        return own if exact or any(map(_is_random, equations(self.program))) else self.lane
 
     @functools.cached_property
     def lane(self) -> Lane:
@@ -510,9 +513,12 @@ class EagerWide:
 def _depends_on_dtypes(program: Wide) -> bool:
     """True where a program traced at float64 names a narrower float or draws bits: at other dtypes it is another."""
     return any(
-        eqn.primitive.name == "random_bits" or any(is_narrow(v.aval) for v in eqn.outvars)
-        for eqn in equations(program.program.program)
+        _is_random(eqn) or any(is_narrow(v.aval) for v in eqn.outvars) for eqn in equations(program.program.program)
     )
+
+
+def _is_random(eqn: JaxprEqn) -> bool:
+    return eqn.primitive.name in ("random_bits", "rng_bit_generator", "rng_uniform")
 
 
 def _host(leaves: list) -> Leaves:

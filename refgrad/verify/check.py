@@ -17,6 +17,7 @@ from refgrad.verify.blame import blame
 from refgrad.verify.case import PRECISION, Case
 from refgrad.verify.causes import explained
 from refgrad.verify.clock import Clock, OutOfTime
+from refgrad.verify.empty import nothing, undefined, unsteady
 from refgrad.verify.exact_oracle import BUDGET
 from refgrad.verify.intents import Intent
 from refgrad.verify.meaning import Meaning
@@ -45,6 +46,7 @@ def check(
     properties: Sequence[str] | None = None,
     seed: int = 0,
     draws: int = 8,
+    within: Sequence[tuple[float, float] | None] | None = None,
 ) -> Report:
     """Check the custom rules inside `f` at `args`: against the truth, and under JAX's transformations.
 
@@ -55,7 +57,8 @@ def check(
     Args:
       f: the function under check, called as `f(*args, **kwargs)`.
       *args: pytrees; every floating or complex array among their leaves is differentiated. Or one text, such as
-        "f32[b,s,h] f32[h] i32[b]<10": normal floats, and integers below the bound, are drawn from `seed`.
+        "f32[b,s,h] f32[h]>0 i32[b]<10": normal floats, or floats in a range, and integers below the bound, are drawn
+        from `seed`.
       kwargs: keyword arguments, differentiated likewise.
       argnums: the positions of `args` to differentiate, as for `jax.grad`; everything else is held constant.
       reference: a function with the meant gradient, for a rule that is meant to differ from its forward's.
@@ -72,6 +75,8 @@ def check(
       properties: names of those to run, of `PROPERTIES`; all of them by default.
       seed: seed of the random cotangents.
       draws: how many cotangents are drawn.
+      within: for each leaf of `args`, the open range outside of which `sweep` tries no value; None for all values. The
+        ranges of a text, such as f32[h]>0, are taken from it.
 
     Returns:
       A `Report`: it prints as a table, and has `.ok`, `.status`, `.causes`, `.rows` and `.json()`.
@@ -106,6 +111,7 @@ def check(
         meaning=Meaning.of(subject, **meant),
         tolerance=tolerance or 0.0,
         clock=clock,
+        within=within or (),
     )
     with jax.default_matmul_precision(PRECISION), clock.reporting(subject.title):
         rows, left_out = ([], []) if isinstance(sweep, str) else _rows(case, names)
@@ -114,9 +120,15 @@ def check(
         if sweep and not any(row.failed for row in rows):
             swept = at_variants(case, sweep if isinstance(sweep, str) else "")
             rows, left_out, facts["sweep"] = rows + swept.rows, left_out + swept.left_out, swept.fact
-        where = _where(case, rows) if any(row.failed for row in rows) else ()
+        failed, empty = any(row.failed for row in rows), ""
+        if failed and not broken and (why := unsteady(case)):
+            rows = [Row("structure", "", FAIL, note=why)]
+        elif not failed and "accuracy" in names and not isinstance(sweep, str) and not clock.over:
+            empty = nothing(case)
+        where = _where(case, rows) if failed else ()
+    rows = [] if empty else rows
     calls = replays(f, rows, "*args", {"kwargs": kwargs, "argnums": argnums, **meant, "tolerance": tolerance}, seed)
-    return Report(subject.title, tuple(rows), facts, where, tuple(left_out), calls)
+    return Report(subject.title, tuple(rows), facts, where, tuple(left_out), calls, empty)
 
 
 def assert_ok(f: Callable, *args: Any, **settings: Any) -> None:
@@ -198,6 +210,8 @@ def _facts(case: Case) -> dict[str, str]:
         facts["limits"] = "; ".join(case.limits)
     if case.about:
         facts["rules"] = case.about
+    if case.outputs and (why := undefined(case)):
+        facts["value"] = why
     return facts
 
 

@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from refgrad._text import WIDTH, table, wrapped
+from refgrad._text import columns, counted, table, wrapped
 
 OK, FAIL = "ok", "fail"
-WRONG, PARTIAL = "wrong", "partial"  # of a whole report
+WRONG, PARTIAL, NOTHING = "wrong", "partial", "nothing to check"  # of a whole report
 LOOSEST = 0.1  # the largest tolerance that a report proposes
 KINK = "kink"  # a tie or hinge: the rule takes one of the one-sided derivatives, or a value between them
 JUMP = "jump"  # the function is not continuous there: there is no derivative
@@ -66,7 +66,8 @@ class Report:
 
     `facts` says under what conditions the rows hold: oracle, matmul precision, dtypes, draws, device, limits.
     `where` is `file:line` of each backward rule concerned. `left_out` names the properties that the budget of seconds
-    did not reach. `replays` are the calls that repeat what failed at variants of the arguments.
+    did not reach. `replays` are the calls that repeat what failed at variants of the arguments. `nothing` is the reason
+    why there is no gradient to check, or none at these arguments.
     """
 
     subject: str
@@ -75,16 +76,17 @@ class Report:
     where: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     replays: tuple[str, ...] = ()
+    nothing: str = ""
 
     @property
     def ok(self) -> bool:
-        """True where every property was looked at and no row failed."""
+        """True where there was a gradient, every property was looked at, and no row failed."""
         return self.status == OK
 
     @property
     def status(self) -> str:
-        """`"ok"`, `"wrong"`, or `"partial"` where nothing failed so far and something was left out."""
-        return WRONG if self.failures else PARTIAL if self.left_out else OK
+        """`"ok"`, `"wrong"`, `"nothing to check"`, or `"partial"` where time ran out before anything failed."""
+        return WRONG if self.failures else NOTHING if self.nothing else PARTIAL if self.left_out else OK
 
     @property
     def failures(self) -> tuple[Row, ...]:
@@ -128,8 +130,10 @@ class Report:
         failed, count = len(self.failures), len(self.rows)
         if failed:
             lines = [wrapped(f"WRONG: {'; '.join(self.causes)}"), wrapped(f"{self.subject}: {failed} of {count} FAIL")]
+        elif self.nothing:
+            lines = [wrapped(f"{self.subject}: {NOTHING}: {self.nothing}")]
         else:
-            lines = [wrapped(f"{self.subject}: {'partial' if self.left_out else 'ok'}, {count} rows")]
+            lines = [wrapped(f"{self.subject}: {self.status}, {counted(count, 'row')}")]
         if self.left_out:
             lines.append(wrapped(f"left out, the time is spent: {', '.join(self.left_out)}"))
         return "\n".join(lines)
@@ -156,7 +160,7 @@ class Report:
             for row in self.rows
         ]
         facts = {"subject": self.subject, "ok": self.ok, "status": self.status, "facts": dict(self.facts)}
-        causes = {"causes": list(self.causes), "left_out": list(self.left_out)}
+        causes = {"causes": list(self.causes), "left_out": list(self.left_out), "nothing": self.nothing}
         return {**facts, **causes, "where": list(self.where), "replays": list(self.replays), "rows": rows}
 
     def json(self) -> str:
@@ -220,11 +224,11 @@ def _table(rows: Iterable[Row]) -> str:
     for row in rows:
         cells.append(list(row.cells()))
         notes.append(row.cause or row.note)
-    left = WIDTH - sum(2 + max(map(len, column)) for column in list(zip(HEADER, *cells, strict=True))[:-1])
+    left = columns() - sum(2 + max(map(len, column)) for column in list(zip(HEADER, *cells, strict=True))[:-1])
     for k, (row, note) in enumerate(zip(cells, notes, strict=True)):  # a short note stands beside its verdict
         if note and len(beside := f"{row[-1]}: {note}") <= left:
             row[-1], notes[k] = beside, ""
-    return table(HEADER, cells, WIDTH, notes)
+    return table(HEADER, cells, notes=notes)
 
 
 def _plain(x: Any) -> Any:

@@ -44,15 +44,16 @@ def at_sizes(
     names = arguments.dimensions(text)
 
     def run(text: str, settings: dict[str, Any]) -> Report:
-        drawn = arguments.values(arguments.arguments(text), seed)
-        return check(f, *drawn, **settings, seed=seed, seconds=clock.left)
+        specs = arguments.arguments(text)
+        within = [getattr(spec, "range", None) for spec in jax.tree.leaves(specs)]
+        return check(f, *arguments.values(specs, seed), **settings, seed=seed, seconds=clock.left, within=within)
 
     with arguments.types(text):
         given = base(f, text, settings["kwargs"], seed)
         report = run(arguments.sized(text, given), settings)
         rows, left_out, where, facts = [*report.rows], [*report.left_out], [*report.where], {**report.facts}
         tried, refused = 0, {}
-        swept = settings["sweep"] is True and not report.failures
+        swept = settings["sweep"] is True and not report.failures and not report.nothing
         for sizes in others(names, given) if swept else ():
             variant = arguments.sized(text, sizes)
             if clock.over:
@@ -68,7 +69,8 @@ def at_sizes(
             facts["sizes"] = _fact(given, tried, len({row.variant for row in rows if arguments.is_text(row.variant)}))
             facts |= {f"refused at {'; '.join(those)}": why for why, those in refused.items()}
     lines = replays(f, rows, repr(arguments.sized(text, given)), settings, seed)
-    return Report(report.subject, tuple(rows), facts, tuple(dict.fromkeys(where)), tuple(left_out), lines)
+    places = tuple(dict.fromkeys(where))
+    return Report(report.subject, tuple(rows), facts, places, tuple(left_out), lines, report.nothing)
 
 
 def replays(f: Callable, rows: Sequence[Row], given: str, settings: Mapping[str, Any], seed: int) -> tuple[str, ...]:

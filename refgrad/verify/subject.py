@@ -86,7 +86,7 @@ class Subject:
         f = self.f if f is None else f
 
         def flat(diff: Sequence, rest: Sequence) -> tuple[list, list]:
-            out = jax.tree.leaves(f(*self.args_with(diff, rest)))
+            out = _arrays(f, f(*self.args_with(diff, rest)))
             return [x for x in out if is_float(x)], [x for x in out if not is_float(x)]
 
         return flat
@@ -167,6 +167,18 @@ class Subject:
         """`name(x: f32[4,8], t: i32[4])`."""
         types = (f"{n}: {_type(x)}" for n, x in zip(self.names, self.leaves, strict=True))
         return f"{name_of(self.f)}({', '.join(types)})"
+
+
+def _arrays(f: Callable, found: Any) -> list:
+    """Return the leaves of a result. Raises TypeError for what is neither an array nor a number."""
+    leaves = jax.tree.leaves(found)
+    for x in leaves:
+        if inspect.iscoroutine(x):
+            x.close()
+            raise TypeError(f"{name_of(f)} is async and returns a coroutine: pass a plain function")
+        if not (is_array(x) or isinstance(x, bool | int | float | complex)):
+            raise TypeError(f"{name_of(f)} returns a value of type {type(x).__name__}: only arrays can be checked")
+    return leaves
 
 
 def pullback(flat: Flat) -> Callable[[Sequence, Sequence, Sequence], tuple[list, list]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from refgrad._text import WIDTH, table, wrapped
+from refgrad._text import table, wrapped
 from refgrad.verify.report import number
 
 WRONG = "wrong"
@@ -89,7 +89,7 @@ class Blame(Sequence):
                 count,
                 *heads,
                 *notes,
-                table(HEADER, [row.cells() for row in self.rows], WIDTH, [row.note for row in self.rows]),
+                table(HEADER, [row.cells() for row in self.rows], notes=[row.note for row in self.rows]),
             ]
         )
 

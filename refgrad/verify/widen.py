@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from refgrad.jaxpr.avals import is_float
@@ -44,6 +45,8 @@ def widen_array(x: Any) -> Any:
     """`x` exactly, in its wide dtype, with its sharding and varying axes; call it with 64-bit types on."""
     if isinstance(x, np.ndarray | np.generic):
         return np.asarray(x, wide(x.dtype))
+    if isinstance(x, jax.Array) and not isinstance(x, Tracer) and is_narrow(x) and x.is_fully_addressable:
+        return jax.device_put(np.asarray(x, wide(x.dtype)), x.sharding if x.committed else None)  # compiles nothing
     return lax.convert_element_type(x, wide(x.dtype)) if is_narrow(x) else x
 
 

@@ -4,6 +4,7 @@ Every header is held against the config before the first tensor is read. The fil
 one tensor after another: beyond the parameters, memory holds one tensor.
 """
 
+import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,32 +13,39 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from refgrad._extras import install
 from refgrad.models._inputs import path_name
 from refgrad.models.gpt2 import Config, Params, shapes
+from refgrad.weights import sealing
 from refgrad.weights.config_json import read_config, read_json
 from refgrad.weights.names import BUFFER, CONFIG, DTYPES, EMBEDDING, HEAD, INDEX, PREFIX, WEIGHTS, parameter_shapes
 
 try:
     from safetensors import SafetensorError, safe_open
 except ImportError as error:
-    raise ImportError("refgrad.weights needs safetensors: pip install 'refgrad[train]'") from error
+    raise ImportError(f"refgrad.weights needs safetensors: {install('train')}") from error
 
 
 class Stored(NamedTuple):
-    """A tensor in an open file: the file's path, its handle, the name there, what the header says of it."""
+    """A tensor in an open file: the file's path, its handle, the name there, what header and metadata say of it."""
 
     path: Path
     handle: Any
     name: str
     shape: tuple[int, ...]
     dtype: str
+    seal: sealing.Seal
 
     def read(self) -> np.ndarray:
-        """Its values. Raises ValueError where the file cannot give them."""
+        """Return its values. Raises ValueError where the file cannot give them, or not those that were written."""
         try:
-            return self.handle.get_tensor(self.name)
+            values = self.handle.get_tensor(self.name)
         except SafetensorError as error:
             raise ValueError(f"{self.path}: {self.name} cannot be read ({error}): fetch the file again") from error
+        sealed = self.seal.digests.get(self.name)
+        if sealed is not None and sealed != sealing.digest(values):
+            raise ValueError(f"{self} is not what was written: the file is damaged, fetch it again")
+        return values
 
     def __str__(self) -> str:
         return f"{self.path}: {self.name}"
@@ -61,8 +69,14 @@ def load(path: str | Path) -> tuple[Params, Config]:
         tensors = _parameters(folder, opened)
         if config.tie_word_embeddings and HEAD in tensors:
             _check_tied(tensors.pop(HEAD), tensors.get(EMBEDDING))
+        if config.n_layer > len(tensors):  # the names of so many layers are not made
+            raise ValueError(
+                f"{folder / CONFIG}: n_layer is {config.n_layer}, but the folder has {len(tensors)} tensors in all: "
+                f"correct {CONFIG}, or fetch the files again"
+            )
         _check_names(folder, tensors, parameter_shapes(config))
         _check_types(tensors, parameter_shapes(config))
+        _check_config(folder / CONFIG, tensors, config)
         params = jax.tree_util.tree_map_with_path(lambda path, _: _on_device(tensors[path_name(path)]), shapes(config))
     return params, config
 
@@ -77,7 +91,7 @@ def _parameters(folder: Path, opened: ExitStack) -> dict[str, Stored]:
     tensors: dict[str, Stored] = {}
     for file, names in _files(folder).items():
         handle = opened.enter_context(_open(file))
-        there = set(handle.keys())
+        there, seal = set(handle.keys()), _seal(file, handle)
         for name in sorted(there if names is None else names ^ there):
             if names is not None:
                 where = f"{folder / INDEX} does not place it there" if name in there else "it is not there"
@@ -87,7 +101,7 @@ def _parameters(folder: Path, opened: ExitStack) -> dict[str, Stored]:
             if BUFFER.fullmatch(plain):
                 continue
             header = handle.get_slice(name)
-            stored = Stored(file, handle, name, tuple(header.get_shape()), header.get_dtype())
+            stored = Stored(file, handle, name, tuple(header.get_shape()), header.get_dtype(), seal)
             if plain in tensors:
                 raise ValueError(f"{stored} and {tensors[plain]} are the same parameter: keep one of them")
             tensors[plain] = stored
@@ -123,6 +137,24 @@ def _open(file: Path) -> Any:
         raise ValueError(
             f"{file} is cut short or no safetensors file ({error}; {file.stat().st_size} bytes): fetch it again"
         ) from error
+
+
+def _seal(file: Path, handle: Any) -> sealing.Seal:
+    try:
+        return sealing.read(handle.metadata())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: its metadata are damaged ({error}): fetch it again") from error
+
+
+def _check_config(path: Path, tensors: Mapping[str, Stored], config: Config) -> None:
+    """The config is the one that the files were written with, as far as they say."""
+    for stored in tensors.values():
+        if found := sealing.difference(stored.seal, config):
+            key, now, sealed = found
+            raise ValueError(
+                f"{path}: {key} is {json.dumps(now)}, but {stored.path} was written with {json.dumps(sealed)}: put "
+                "that back, or write a model of other settings by refgrad.weights.save"
+            )
 
 
 def _check_tied(head: Stored, embedding: Stored | None) -> None:

@@ -19,12 +19,7 @@ from refgrad.models._inputs import check_params, named_leaves
 from refgrad.models.gpt2 import Config, shapes
 from refgrad.weights.config_json import config_json
 from refgrad.weights.names import CONFIG, DTYPES, INDEX, WEIGHTS, parameter_shapes, stored_name
-
-try:
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
-except ImportError as error:
-    raise ImportError("refgrad.weights needs safetensors: pip install 'refgrad[train]'") from error
+from refgrad.weights.sealing import save_file
 
 SHARD_BYTES = 5 * 10**9
 
@@ -47,7 +42,7 @@ def save(path: str | Path, params: Mapping[str, Any], config: Config, shard_byte
     if shard_bytes < 1:
         raise ValueError(f"shard_bytes is {shard_bytes}, but a shard has at least 1 byte: leave it out for 5 GB")
     target = Path(os.path.realpath(path))
-    _check_target(target)
+    check_target(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a process that was killed and had this one's number
@@ -56,8 +51,8 @@ def save(path: str | Path, params: Mapping[str, Any], config: Config, shard_byte
         _write(part, params, config, dtype, shard_bytes)
         _take_over(target, part)
         _exchange(part, target)
-    except SafetensorError as error:
-        raise OSError(f"{path}: {error}: nothing was left there") from error
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}: nothing was left there", str(path)) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -70,8 +65,8 @@ def _dtype(params: Mapping[str, Any]) -> str:
     return dtypes[0]
 
 
-def _check_target(target: Path) -> None:
-    """Raises ValueError where something else than a model, or nothing, stands at `target`."""
+def check_target(target: Path) -> None:
+    """Raise ValueError where something else than a model, or nothing, stands at `target`."""
     if target.exists() and not target.is_dir():
         raise ValueError(f"{target} is a file, but a model is a folder: give another path")
     if target.is_dir() and any(target.iterdir()) and not (target / CONFIG).is_file():
@@ -87,8 +82,7 @@ def _write(folder: Path, params: Mapping[str, Any], config: Config, dtype: str, 
     places = {}
     for n, names in enumerate(shards, 1):
         file = WEIGHTS if len(shards) == 1 else f"model-{n:05}-of-{len(shards):05}.safetensors"
-        save_file({stored_name(name): _values(leaves, name) for name in names}, folder / file, {"format": "pt"})
-        shutil.copymode(folder / CONFIG, folder / file)  # safetensors leaves a file for its owner alone
+        save_file({stored_name(name): _values(leaves, name) for name in names}, folder / file, config)
         places |= {stored_name(name): file for name in names}
     if len(shards) > 1:
         write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places})
@@ -108,7 +102,7 @@ def _shards(sizes: Mapping[str, int], limit: int) -> Iterator[list[str]]:
 
 
 def _values(leaves: Mapping[str, Any], name: str) -> np.ndarray:
-    """A parameter's values, row after row in memory: safetensors writes the memory as it lies."""
+    """A parameter's values, row after row in memory: the file holds the memory as it lies."""
     if name in leaves:
         return np.ascontiguousarray(leaves[name])
     _, layer, rest = name.split(".", 2)  # stacked: "h.3.ln_1.weight" is row 3 of "h.ln_1.weight"

@@ -28,8 +28,8 @@ BAD = {
         ["--sweep", "batch", "--figure", "a.svg", *[o for n in list(CONTENDERS)[1:8] for o in ("--contender", n)]],
         "--figure has 6 lines at most, but 8 contenders",
     ),
-    "folder": (["--json", "no/such/folder/run.json"], "run.json cannot be written"),
-    "figure": (["--figure", "run.pdf"], "--figure run.pdf: a figure is .svg"),
+    "folder": (["--json", "no/such/folder/run.json"], "run.json' cannot be written"),
+    "figure": (["--figure", "run.pdf"], "--figure: 'run.pdf' must end in .svg"),
     "config": (["--set", "model.n_embd=7"], "n_embd is 7"),
 }
 

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from refgrad._text import columns
 from refgrad.claims import LEDGER, Case, Check, Claim, run_claim
 from refgrad.claims._oracle import Disagreement, gradients
 from refgrad.cli import main
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.report.claims import WIDTH, ledger_table
+from refgrad.report.claims import ledger_table
 
 KEYS = {"id", "document", "title", "place", "says", "ran", "came_out", "verdict", "reason", "printed", "corrected"}
 
@@ -32,7 +33,7 @@ def test_the_table_fits_its_width(printed):
     table = ledger_table([run_claim(long_claim(printed))])
     assert "in full by id" in table
     for line in table.splitlines():
-        assert sum(not unicodedata.combining(letter) for letter in line) <= WIDTH
+        assert sum(not unicodedata.combining(letter) for letter in line) <= columns()
 
 
 def test_a_row_in_full_holds_every_case(monkeypatch, capsys):
@@ -40,7 +41,7 @@ def test_a_row_in_full_holds_every_case(monkeypatch, capsys):
     assert main(["claims", "D0.1"]) == 0
     out = capsys.readouterr().out
     assert "n=39" in out and "is wrong" in out and "corrected" in out
-    assert max(map(len, out.splitlines())) <= WIDTH + 12  # of combining marks
+    assert max(map(len, out.splitlines())) <= columns() + 12  # of combining marks
 
 
 def test_rows_are_chosen_and_written(tmp_path, capsys):
@@ -48,7 +49,7 @@ def test_rows_are_chosen_and_written(tmp_path, capsys):
     assert main(["claims", "D0.3", "D0.8", "--verdict", "wrong", "--json", str(path)]) == 0
     out = capsys.readouterr().out
     assert "D0.8 ·" in out and "D0.3 ·" not in out
-    assert "2 rows: 1 hold, 0 hold when …, 1 are wrong, 0 undecided" in out
+    assert "2 rows: 1 holds, 0 hold when …, 1 is wrong, 0 undecided" in out
     found = json.loads(path.read_text())
     (row,) = found["rows"]
     assert found["ok"] and row.keys() >= KEYS

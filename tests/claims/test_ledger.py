@@ -1,6 +1,7 @@
 """The ledger as a whole, and the rows of D0, D1, D3 and D4: none missing, none undecided, and each verdict can flip."""
 
 import dataclasses
+import pickle
 import re
 from pathlib import Path
 
@@ -93,3 +94,9 @@ def test_an_undecided_row_turns_the_command_red(monkeypatch, capsys):
 def test_an_unknown_row_is_named_with_the_nearest(capsys):
     assert main(["claims", "D0.9"]) == 2
     assert "D0.9" in capsys.readouterr().err
+
+
+def test_an_outcome_goes_between_processes():
+    outcome = run_claim(LEDGER["D1.13"])
+    again = pickle.loads(pickle.dumps(outcome))
+    assert again.claim is outcome.claim and again.data() == outcome.data()

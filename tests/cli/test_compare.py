@@ -40,7 +40,7 @@ def test_two_functions(capsys, tmp_path, source):
 @pytest.mark.slow  # matplotlib's import
 def test_a_picture(tmp_path, source):
     picture = tmp_path / "changes.svg"
-    assert main(["cost", f"{source}:before", *ARGS, "--against", f"{source}:after", "--picture", str(picture)]) == 1
+    assert main(["cost", f"{source}:before", *ARGS, "--against", f"{source}:after", "--figure", str(picture)]) == 1
     assert "currentColor" in picture.read_text()
 
 
@@ -70,11 +70,14 @@ def test_two_settings_of_gpt2(capsys):
     [
         (["{}:before", *ARGS, "--against", "{}:aftr"], "has no 'aftr': did you mean after?"),
         (["{}:before", *ARGS, "--against", "x.json"], "x.json: no such file"),
-        (["{}:before", *ARGS, "--against-stage", "lowerd"], "--against-stage lowerd: one of counted, lowered"),
+        (["{}:before", *ARGS, "--against-stage", "lowerd"], "--against-stage: invalid choice: 'lowerd'"),
         (["{}:before", *ARGS, "--against-set", "model.n_layer=3"], "--against-set is GPT-2's"),
         (["{}:before", *ARGS, "--allow", "flops=1%"], "--allow is of a comparison"),
         (["{}:before", *ARGS, "--against", "{}:after", "--allow", "flop=1"], "'flop' is not a figure"),
-        (["{}:before", *ARGS, "--against", "{}:after", "--save", "no/such/file.json"], "there is no folder"),
+        (
+            ["{}:before", *ARGS, "--against", "{}:after", "--save", "no/such/file.json"],
+            "cannot be written",
+        ),
         (["{}:before", *ARGS, "--against", "{}:after", "--csv", "x.csv"], "--csv belongs to the report on one program"),
         (["--against-set", "loss.rules=1"], "loss.rules = 1: known are"),
         (["--against-set", "model.n_layers=3"], "n_layers"),

@@ -89,7 +89,7 @@ def run(tmp_path_factory):
     settings = Settings.from_mapping(
         {"model": {**BYTES.__dict__}, "train": {"sequence": 16, "scan": True, "steps": 9, "warmup": 1}}
     )
-    runs.begin(folder, runs.Run(settings, Bytes().data(), "tokens"))
+    runs.write(folder, runs.Run(settings, Bytes().data(), "tokens"))
     checkpoints = Checkpoints(folder / runs.CHECKPOINTS)
     checkpoints.save(3, State(gpt2.stack(parameters(BYTES)), {"count": jnp.zeros((), jnp.int32)}), {"position": 3})
     checkpoints.finish()
@@ -130,11 +130,13 @@ def test_characters_appear_when_they_are_complete():
         (["--tokens", "0"], "--tokens is 0, but must be at least 1"),
         (["--samples", "0"], "--samples is 0, but must be at least 1"),
         (["--seed", "-1"], "--seed is -1, but must be at least 0"),
-        (["--seed", "4294967296"], "seed is 4294967296, but must be at most 4294967295"),
+        (["--seed", "4294967296"], "--seed is 4294967296, but must be below 4294967296"),
         (["--temperature", "-1"], "sampling.temperature is -1.0, but must be at least 0"),
         (["--temperature", "nan"], "sampling.temperature is nan, but must be finite"),
         (["--top-p", "0"], "sampling.top_p is 0.0, but must be above 0"),
         (["--top-p", "1.01"], "sampling.top_p is 1.01, but is a probability"),
+        (["--samples", "2000000000"], "samples is 2000000000, which takes 3.07 TB at least, but there are"),
+        (["--tokens", "99999999999999"], "--tokens is 99999999999999, but must be below 2147483648"),
         (["--top-k", "257"], "top_k is 257, but must be at most 256"),
     ],
 )

@@ -62,10 +62,10 @@ def test_bad_targets_are_named(module, name, error, message):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("x = 1\ny = 1 / 0\n", "line 2, raises ZeroDivisionError: division by zero"),
-        ("def f(:\n", "line 1, raises SyntaxError"),
-        ("raise SystemExit(3)\n", "line 1, raises SystemExit: 3"),
-        ("import no_such_module_at_all\n", "line 1, raises ModuleNotFoundError"),
+        ("x = 1\ny = 1 / 0\n", r"broken\.py:2 in <module>: ZeroDivisionError: division by zero"),
+        ("def f(:\n", r"broken\.py:1: SyntaxError"),
+        ("raise SystemExit(3)\n", r"broken\.py:1 in <module>: SystemExit: 3"),
+        ("import no_such_module_at_all\n", r"broken\.py:1 in <module>: ModuleNotFoundError"),
     ],
 )
 def test_the_modules_own_exception_in_one_line(tmp_path, source, message):
@@ -78,10 +78,10 @@ def test_the_modules_own_exception_in_one_line(tmp_path, source, message):
 def test_arguments():
     a, x, ids, scalar, three, flag, text, pair = arguments("f32[4,8] x:bf16[8] i32[3]<100 f32[] 3 True 'a b' (1, 2)")
     assert [(v.shape, str(v.dtype), v.name, v.below) for v in (a, x, ids, scalar)] == [
-        ((4, 8), "float32", "", 2),
-        ((8,), "bfloat16", "x", 2),
+        ((4, 8), "float32", "", None),
+        ((8,), "bfloat16", "x", None),
         ((3,), "int32", "", 100),
-        ((), "float32", "", 2),
+        ((), "float32", "", None),
     ]
     assert (three, flag, text, pair) == (3, True, "a b", (1, 2))
     assert arguments("  ") == ()
@@ -98,8 +98,16 @@ def test_arguments():
         ("'open", "is not closed"),
         ("x", "'x' is no argument: write arrays such as"),
         ("f32", "'f32' is no argument"),
-        ("f32[4]<3", "a bound is a positive integer or a name, for an integer array"),
-        ("i32[4]<0", "a bound is a positive integer"),
+        ("f32[4]<three", "no f32 lies within these bounds"),
+        ("f32[4]>1<1", "no f32 lies within these bounds"),
+        ("f32[4]>nan", "no f32 lies within these bounds"),
+        ("c64[4]>0", "no c64 lies within these bounds"),
+        ("bool[4]<1", "no bool lies within these bounds"),
+        ("i32[4]<0", "the bound of an integer array is a positive integer"),
+        ("i8[4]<129", "no i8 lies within these bounds"),
+        ("i32[4]>3<4", "no i32 lies within these bounds"),
+        ("f32[9999999999,9999999999]", "has more entries than any array can have"),
+        ("f32[4²]", r"shape \[4²\]"),
         ("f32[b,4] i32[b]<v", "names dimensions without a size: b, v"),
     ],
 )
@@ -189,3 +197,10 @@ def test_bad_options_of_a_check_are_named(tmp_path, capsys, options, said):
     file.write_text(MEANT)
     assert main(["verify", f"{file}:rounded", "--args", "f32[3,4]", *options]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_values_lie_within_their_bounds():
+    text = "f32[500]>0 bf16[500]>1000 f32[500]<-2 bf16[500]>0<1 i32[500]>4<7"
+    positive, large, below, unit, whole = (np.asarray(x, np.float64) for x in values(arguments(text), 0))
+    assert (positive > 0).all() and (large > 1000).all() and (below < -2).all()
+    assert ((unit > 0) & (unit < 1)).all() and set(whole) == {5, 6}

@@ -51,7 +51,7 @@ def test_one_operation_in_one_dtype(capsys, tmp_path):
 
 
 BAD = {
-    "operation": (["--op", "sofmax"], "--op sofmax: no such operation; there are add, attention_scaling"),
+    "operation": (["--op", "sofmax"], "--op sofmax: no such operation: did you mean softmax?"),
     "device": (["--device", "abacus"], "--device abacus: no abacus here; JAX sees cpu"),
     "device's index": (["--device", "cpu:9"], "--device cpu:9: cpu devices go from 0 to"),
     "key": (["--set", "model.n_lyer=3"], "n_lyer = 3 is no key of the model's config: did you mean n_layer?"),

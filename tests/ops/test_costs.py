@@ -10,6 +10,7 @@ import sympy
 from refgrad import cost
 from refgrad.ops import TABLE
 from refgrad.symbols import evaluate
+from tests.lanes import fast_if
 from tests.ops.cases import DIMS, NAMES
 
 
@@ -18,7 +19,9 @@ def at(expression, dims, dtype):
     return evaluate(expression, {**dims, "w": item, "a": max(4, item)})
 
 
-@pytest.mark.parametrize("dims", DIMS, ids=lambda dims: f"b{dims['b']}s{dims['s']}")
+@pytest.mark.parametrize(
+    "dims", fast_if(lambda dims: dims is DIMS[1], DIMS), ids=lambda dims: f"b{dims['b']}s{dims['s']}"
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_xla_and_leave_nothing_over(name, dims):
     row = TABLE[name]
@@ -46,11 +49,11 @@ def test_one_flop_too_many_is_caught(name):
         cost.reconcile(row.bound(dims), *row.shapes(dims, jnp.float32), derived=derived, backward=True)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16], ids=lambda dtype: jnp.dtype(dtype).name)
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=lambda dtype: jnp.dtype(dtype).name)
 @pytest.mark.parametrize("name", NAMES)
 def test_residual_bytes(name, dtype):
     row = TABLE[name]
-    for dims in DIMS:
+    for dims in DIMS[:2]:
         _, kept = jax.eval_shape(lambda *a, dims=dims: jax.vjp(row.bound(dims), *a), *row.shapes(dims, dtype))
         measured = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
         assert measured == at(row.residuals, dims, dtype)

@@ -1,4 +1,8 @@
-"""Every rule under every transformation: the same gradients as autodiff of the plain forward under the same one."""
+"""Every rule under every transformation: the same gradients as autodiff of the plain forward under the same one.
+
+`verify` has properties for most of these. They are asked for again here in float64, against autodiff and without any of
+`verify`'s code, so that a fault of the instrument cannot hide one of a rule. The fast lane has those that it lacks.
+"""
 
 import chex
 import jax
@@ -49,6 +53,7 @@ class EagerAndCompiled(chex.TestCase):
                 close(by_rule(*arrays), gradients(plain, arrays))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_vmap_over_any_axis(name, x64):
     op, plain, arrays = pair(name)
@@ -58,6 +63,7 @@ def test_vmap_over_any_axis(name, x64):
         close(*(jax.jit(jax.vmap(lambda *a, f=f: gradients(f, a), axes))(*many) for f in (op, plain)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_scan(name, x64):
     op, plain, arrays = pair(name)
@@ -74,12 +80,14 @@ def test_scan(name, x64):
     close(*(jax.jit(jax.grad(lambda *d, f=f: total(f, *d), by))(*diff) for f in (op, plain)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_checkpoint(name, x64):
     op, plain, arrays = pair(name)
     close(gradients(jax.checkpoint(op), arrays), gradients(plain, arrays))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_gradient_of_a_gradient(name, x64):
     op, plain, arrays = pair(name)
@@ -93,6 +101,7 @@ def test_gradient_of_a_gradient(name, x64):
     close(norm(op), norm(plain))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_hessian(name, x64):
     op, plain, arrays = pair(name)
@@ -127,6 +136,7 @@ def test_explicit_mesh(name, x64):
     close(jax.device_get(got), jax.device_get(want))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EACH)
 def test_shard_map(name, x64):
     """Against a loop over the shards, since JAX 0.12 cannot differentiate erfc inside a `shard_map`."""

@@ -5,6 +5,7 @@ import sys
 import xml.etree.ElementTree as ET
 
 import pytest
+import sympy
 
 from refgrad.ops import TABLE
 from refgrad.report import mathml
@@ -78,6 +79,11 @@ def test_what_is_no_formula_is_refused(text):
 
 def test_a_polynomial_is_read_from_sympy():
     assert shape(mathml.polynomial(8 * b * s * h + 2 * h**2)) == "8 b h s + 2 sup(h, 2)"
+
+
+def test_kroneckers_delta_is_read():
+    a, w = sympy.symbols("a w")
+    assert shape(mathml.polynomial(2 * b - sympy.KroneckerDelta(a, w) * w)) == "2 b − w sub(δ, a w)"
 
 
 def test_what_could_be_markup_is_escaped():

@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from refgrad._extras import install
 from refgrad.cli import main
 from refgrad.ops import TABLE
 from refgrad.report import page
@@ -61,7 +62,7 @@ def test_a_file_names_its_operation(file):
 
 
 BAD = {
-    "folder": (["--out", "no/such/folder/page.html"], "is no folder"),
+    "folder": (["--out", "no/such/folder/page.html"], "is not a folder"),
     "bench": (["--bench", "no_such.json"], "no_such.json"),
     "bench's file": (["--bench", "pyproject.toml"], "--bench pyproject.toml is no JSON"),
 }
@@ -81,4 +82,4 @@ def test_a_missing_extra_is_named(monkeypatch, capsys):
 
     monkeypatch.setattr("refgrad.report.figures.require", missing)
     assert main(["report"]) == 2
-    assert "matplotlib is not installed: pip install 'refgrad[report]'" in capsys.readouterr().err
+    assert f"matplotlib is not installed: {install('report')}" in capsys.readouterr().err

@@ -1,9 +1,13 @@
-"""kill -9 at random moments, twenty times in a row, then resumed to the end: bit for bit the undisturbed run."""
+"""kill -9 and SIGTERM at random moments, alone and with two processes, resumed each time: bit for bit as undisturbed.
+
+`REFGRAD_DISTURBED=40,10 pytest -m slow tests/train/test_killed.py` sends 40 kills and 10 SIGTERMs in place of a few.
+"""
 
 import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,28 +15,56 @@ import time
 import pytest
 
 from refgrad.train import checkpoints, runs
+from refgrad.train.devices import HEARTBEAT
 from tests.train.runs import lines, settings
 
-STEPS, EVERY, KILLS = 1000, 10, 20
+KILLS, TERMS = map(int, os.environ.get("REFGRAD_DISTURBED", "3,1").split(","))
+EVERY, STEPS = 10, 100 * (KILLS + TERMS)
 
 
-def command(folder, out, resume):
+def command(folder, out, processes, *more):
     values = settings(folder).as_mapping()
     changes = {
         "model": values["model"],
         "data": values["data"],
         "train": {**values["train"], "steps": STEPS, "validate_every": 100, "samples": 0, "spike": 0},
         "checkpoint": {"every": EVERY, "keep": 2},
+        "mesh": {"data": processes},
     }
     sets = [f"{s}.{k}={json.dumps(v)}" for s, keys in changes.items() for k, v in keys.items()]
     options = [word for change in sets for word in ("--set", change)]
-    return [sys.executable, "-m", "refgrad", "train", "--out", str(out), *options, *["--resume"] * resume]
+    return [sys.executable, "-m", "refgrad", "train", "--out", str(out), *options, *more]
 
 
-def environment(folder):
-    """Programs that the first run has compiled are read by those after it."""
+def start(folder, out, processes):
+    """The run's processes, which say what they have to say in files beside it."""
+    resume = ["--resume"] * (out / runs.RUN).exists()
+    join = [[]]
+    if processes > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        join = [["--coordinator", f"127.0.0.1:{port}", "--processes", str(processes)] for _ in range(processes)]
+        join = [[*words, "--process", str(n)] for n, words in enumerate(join)]
+    # programs that the first run has compiled are read by those after it
     keep = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
-    return {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"), **keep}
+    env = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"), **keep}
+    started = []
+    for n, words in enumerate(join):
+        with open(folder / f"{n}.log", "w") as log:
+            line = command(folder, out, processes, *resume, *words)
+            started.append(subprocess.Popen(line, stdout=log, stderr=log, env=env))
+    return started
+
+
+def finish(folder, started, within=300):
+    """(the exit codes, what the first process said)."""
+    end = time.monotonic() + within
+    while time.monotonic() < end and any(process.poll() is None for process in started):
+        time.sleep(0.02)
+    for process in started:
+        process.kill()
+    return [process.wait() for process in started], (folder / "0.log").read_text()
 
 
 def digests(out):
@@ -41,41 +73,48 @@ def digests(out):
     return about["step"], {name: leaf["digest"] for name, leaf in about["leaves"].items()}
 
 
+def disturbed(folder, out, processes, number, chance):
+    """Start or resume the run, and send one of its processes a signal while it starts, trains or writes.
+
+    Returns the step of the newest checkpoint.
+    """
+    before, started = checkpoints.complete(out / runs.CHECKPOINTS), start(folder, out, processes)
+    deadline, wrote = time.monotonic() + 120, False
+    while not wrote and time.monotonic() < deadline and chance.random() > 0.002:
+        assert all(process.poll() is None for process in started), (folder / "0.log").read_text()
+        time.sleep(0.02)
+        wrote = checkpoints.complete(out / runs.CHECKPOINTS) != before
+    time.sleep(chance.random() * 0.3)
+    victim = chance.choice(started)
+    victim.send_signal(number)
+    if not wrote:  # the others may wait for it to start, as long as `devices.START`
+        victim.wait(60)
+    codes, text = finish(folder, started, HEARTBEAT + 60 if wrote else 0)
+    found = checkpoints.complete(out / runs.CHECKPOINTS)
+    if before:
+        assert found and found[-1] >= before[-1]  # never the last good one
+    reached = lines(out / runs.METRICS)[-1]["step"] if (out / runs.METRICS).exists() and found else 0
+    if number == signal.SIGTERM and wrote:
+        assert codes == [128 + number] * processes, text
+        assert f"SIGTERM after step {reached:,} of {STEPS:,}, whose checkpoint is written" in text
+        assert found[-1] == reached
+    elif found:
+        assert reached - found[-1] <= 3 * EVERY  # those since, one more under way
+    return found[-1] if found else 0
+
+
 @pytest.mark.slow
-def test_killed_twenty_times(tmp_path):
-    whole, out, chance = tmp_path / "whole", tmp_path / "killed", random.Random(0)
-    keep = environment(tmp_path)
-    first = subprocess.run(command(tmp_path, whole, False), capture_output=True, text=True, timeout=300, env=keep)
-    assert first.returncode == 0, first.stderr
-    kills, steps = 0, []
-    while kills < KILLS:
-        process = subprocess.Popen(
-            command(tmp_path, out, (out / runs.RUN).exists()),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        before = checkpoints.complete(out / runs.CHECKPOINTS)
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None:  # until it trains, or has written once more
-            if checkpoints.complete(out / runs.CHECKPOINTS) != before or chance.random() < 0.002:
-                break
-            time.sleep(0.02)
-        time.sleep(chance.random() * 0.3)
-        if process.poll() is not None:
-            break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
-        found = checkpoints.complete(out / runs.CHECKPOINTS)
-        if before:
-            assert found and found[-1] >= before[-1]  # never the last good one
-        if found:
-            assert lines(out / runs.METRICS)[-1]["step"] - found[-1] <= 3 * EVERY  # those since, one more under way
-        steps.append(found[-1] if found else 0)
-    assert kills == KILLS and 0 < max(steps) < STEPS, steps
-    words = command(tmp_path, out, True)
-    done = subprocess.run(words, check=True, capture_output=True, text=True, timeout=300, env=keep)
-    assert "bit for bit as if it had never stopped" in done.stderr
+@pytest.mark.parametrize("processes", [1, 2])
+def test_disturbed_it_is_the_same(processes, tmp_path):
+    whole, out, chance = tmp_path / "whole", tmp_path / "disturbed", random.Random(processes)
+    codes, text = finish(tmp_path, start(tmp_path, whole, processes))
+    assert codes == [0] * processes, text
+    signals = [signal.SIGKILL] * KILLS + [signal.SIGTERM] * TERMS
+    chance.shuffle(signals)
+    steps = [disturbed(tmp_path, out, processes, number, chance) for number in signals]
+    assert 0 < max(steps) < STEPS, steps
+    codes, text = finish(tmp_path, start(tmp_path, out, processes))
+    assert codes == [0] * processes, text
+    assert "bit for bit as if it had never stopped" in text
     assert digests(out) == digests(whole)
     assert lines(out / runs.METRICS) == lines(whole / runs.METRICS)

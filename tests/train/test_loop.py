@@ -1,17 +1,21 @@
 """A run: what it leaves, what stops it, and that it goes on as if it had never stopped."""
 
 import dataclasses
+import hashlib
 import json
+import os
 import shutil
+import signal
 
 import chex
 import jax
 import pytest
 
-from refgrad.train import runs
+from refgrad.train import checkpoints, runs
 from refgrad.train.final import learnt
 from refgrad.train.optimiser import State
 from refgrad.train.program import Program
+from refgrad.train.signals import Interrupted, Signals
 from refgrad.train.watch import Stopped
 from tests.train.runs import lines, run, settings
 
@@ -38,6 +42,9 @@ def test_what_a_run_leaves(finished):
     assert {"step", "loss", "grad_norm", "learning_rate"} == set(found[0])
     assert "memory of a step" in "\n".join(said)
     assert json.loads((out / runs.RUN).read_text())["model"] == dataclasses.asdict(chosen.model)
+    about = checkpoints.newest_about(out / runs.CHECKPOINTS)
+    assert about["run"] == {key: json.loads((out / runs.RUN).read_text())[key] for key in about["run"]}
+    assert about["metrics"] == hashlib.sha256((out / runs.METRICS).read_bytes()).hexdigest()
     newest = runs.trained(out)
     assert newest.step == 12 and newest.config == chosen.model
     chex.assert_trees_all_equal(newest.params, trained.params)
@@ -73,6 +80,40 @@ def test_killed_and_resumed_it_is_the_same(step, finished, tmp_path, monkeypatch
     assert ("bit for bit as if it had never stopped" in text) == (step > 4) != ("from the beginning" in text)
     assert lines(out / runs.METRICS) == lines(whole / runs.METRICS)
     chex.assert_trees_all_equal(trained.params, finished[2].params)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_signal_ends_it_with_a_checkpoint(number, finished, tmp_path, monkeypatch):
+    whole, chosen, _, _ = finished
+    out, place = tmp_path / "run", Program.place
+    shutil.copytree(whole.parent / "tokens", tmp_path / "tokens")
+    reads, handler = iter(range(100)), signal.getsignal(number)
+
+    def signalling(program, ids):
+        if next(reads) == 5:
+            os.kill(os.getpid(), number)
+        return place(program, ids)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Program, "place", signalling)
+        with pytest.raises(
+            Interrupted, match=f"{number.name} after step .* of 12, whose checkpoint is written"
+        ) as said:
+            run(chosen, out)
+    assert said.value.exit_code == 128 + number and signal.getsignal(number) is handler
+    reached = checkpoints.complete(out / runs.CHECKPOINTS)[-1]
+    assert 3 <= reached < 12 and lines(out / runs.METRICS)[-1]["step"] == reached
+    _, told = run(chosen, out, resume=True)
+    assert f"resumed at step {reached}: bit for bit as if it had never stopped" in told
+    assert lines(out / runs.METRICS) == lines(whole / runs.METRICS)
+
+
+def test_a_second_signal_acts_at_once():
+    with Signals() as signals:
+        signal.raise_signal(signal.SIGINT)
+        assert signals.asked() == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_folders_that_hold_a_run_or_none(finished, tmp_path):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from refgrad.train.settings import Settings, changed
+from refgrad.train.settings import Settings, check_resumable
 
 BAD = {
     "section": ({"trian": {}}, ValueError, "trian is no section: did you mean train?"),
@@ -27,7 +27,12 @@ BAD = {
         "learning_rate is inf, but must be finite",
     ),
     "name": ({"train": {"rules": "fast"}}, ValueError, "train.rules is 'fast', but must be one of 'document', 'fused'"),
-    "text": ({"data": {"text": "here"}}, TypeError, "data.text is 'here', but must be a list of texts"),
+    "text": ({"data": {"text": "/a"}}, TypeError, r"is '/a', but must be a list of texts: write data.text=.\W/a"),
+    "texts": ({"data": {"text": [3]}}, TypeError, r"data.text is \(3,\), but must be a list of texts: write data.text"),
+    "32 bits": ({"train": {"batch": 99999999999999}}, ValueError, "train.batch is 99999999999999, but must be below 2"),
+    "more bits": ({"train": {"steps": 10**30}}, ValueError, "train.steps is 1000000000000000000000000000000, but"),
+    "layers": ({"model": {"n_layer": 10**9}}, ValueError, "model.n_layer is 1000000000, but must be at most 1,000"),
+    "model value": ({"model": {"n_head": "x"}}, TypeError, "^model.n_head is 'x', but must be an integer"),
     "flag": ({"train": {"scan": 1}}, TypeError, "train.scan is 1, but must be true or false"),
     "sequence": ({"train": {"sequence": 129}}, ValueError, "train.sequence is 129, but model.n_positions = 128"),
     "bytes": ({"model": {"vocab_size": 255}}, ValueError, "model.vocab_size is 255, but there are 256 bytes"),
@@ -39,7 +44,7 @@ BAD = {
     "warmup": (
         {"train": {"steps": 9, "warmup": 9}},
         ValueError,
-        "warmup is 9, but must be below train.steps = 9",
+        "warmup is 9, but must be below train.steps = 9: lower it too, such as train.warmup=0",
     ),
     "spike": ({"train": {"spike": 0.5}}, ValueError, "train.spike is 0.5, but must be above 1, or 0"),
     "keep": ({"checkpoint": {"keep": 0}}, ValueError, "checkpoint.keep is 0, but must be at least 1"),
@@ -67,8 +72,7 @@ def test_an_update_keeps_the_rest():
 
 def test_what_may_change_within_a_run():
     before = Settings()
-    now = before.updated({"train": {"learning_rate": 1e-4}, "checkpoint": {"keep": 9}})
-    assert changed(before, now) == [f"train.learning_rate: {before.train.learning_rate} → 0.0001"]
+    check_resumable(before, before.updated({"train": {"learning_rate": 1e-4}, "checkpoint": {"keep": 9}}))
     for values in ({"model": {"n_layer": 1}}, {"data": {"validation": 0.2}}, {"train": {"seed": 1}}):
         with pytest.raises(ValueError, match="cannot change within a run"):
-            changed(before, before.updated(values))
+            check_resumable(before, before.updated(values))

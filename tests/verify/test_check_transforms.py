@@ -135,6 +135,7 @@ def test_a_wrong_compiler_is_blamed_and_not_the_rule():
     assert [row.verdict for row in eager] == [COMPILER]
 
 
+@pytest.mark.slow
 def test_a_miscompiled_reduction_is_not_called_ill_conditioned():
     """jax#39103: a matrix-vector product per row, squared and summed, is wrong from row 32,769 on under jit.
 

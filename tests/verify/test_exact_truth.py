@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from refgrad.verify import blame, check
+from refgrad.verify import blame, check, exact_oracle
 from tests.verify.specimens import normal, rule
 
 INF, NAN = float("inf"), float("nan")
@@ -352,6 +352,23 @@ def test_random_bits_are_those_of_the_given_dtype():
     dropout = times(lambda x: jnp.where(mask(x), x, 0), lambda x: mask(x))
     assert check(dropout, normal(64), properties=["accuracy"]).ok
     assert not check(times(dropout.fun, lambda x: ~mask(x)), normal(64), properties=["accuracy"]).ok
+
+
+@pytest.mark.parametrize("budget", [exact_oracle.BUDGET, 1])
+def test_random_weights_are_those_of_the_given_dtype(monkeypatch, budget):
+    """Keys are unpacked inside; beyond the budget float64 autodiff must draw the same floats, too."""
+    monkeypatch.setattr(exact_oracle, "BUDGET", budget)
+
+    def layer(x):
+        first, second = jax.random.split(jax.random.key(1))
+        return x * jax.random.uniform(first, x.shape) + jax.random.uniform(second, x.shape)
+
+    def bwd(g):
+        return (g * jax.random.uniform(jax.random.split(jax.random.key(1))[0], g.shape),)
+
+    fast = {"properties": ["accuracy"], "draws": 2}
+    assert check(with_rule(layer, lambda g, x: bwd(g)), normal(2), **fast).ok
+    assert not check(with_rule(layer, lambda g, x: bwd(1.001 * g)), normal(2), **fast).ok
 
 
 def test_a_loop_with_a_condition_for_each_lane():

@@ -117,7 +117,7 @@ def test_tensors_that_are_not_the_models(copy, change, message):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda data: data[:-1], r"model.safetensors is cut short or .* 27223 bytes\): fetch it again"),
+        (lambda data: data[:-1], r"model.safetensors is cut short or .* \d+ bytes\): fetch it again"),
         (lambda data: data + b"\0", "is cut short or no safetensors file"),
         (lambda data: data[:50], "is cut short"),
         (lambda data: b"", r"\(.*; 0 bytes\)"),

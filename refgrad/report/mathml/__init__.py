@@ -1,5 +1,6 @@
 """Formulas as the derivations write them, in Unicode text, turned into MathML."""
 
+import re
 import unicodedata
 
 from refgrad.report.mathml.parse import Parser
@@ -25,8 +26,9 @@ def display(text: str) -> str:
 
 
 def polynomial(expression: object) -> str:
-    """A polynomial as sympy prints it, such as `8*b*s*h + 2*h**2`, as a `<math>` element."""
-    return inline(str(expression).replace("**", "^").replace("*", " "))
+    """A polynomial as sympy prints it, such as `8*b*s*h + 2*h**2`, as a `<math>` element; Kronecker's δ has indices."""
+    text = re.sub(r"KroneckerDelta\((\w), (\w)\)", r"δ_\1\2", str(expression))
+    return inline(text.replace("**", "^").replace("*", " "))
 
 
 def _row(text: str, words: bool) -> str:

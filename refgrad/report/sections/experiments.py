@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 import refgrad
 from refgrad._files import read_toml
+from refgrad._machine import LITTLE
 from refgrad._text import Table
 from refgrad.report.mathml.prose import plain
 from refgrad.report.sections.section import Section, Shown
@@ -20,7 +21,6 @@ CHECKOUT = Path(refgrad.__file__).parent.parent
 LARGE = frozenset(["tokenise_1gb", "train_1558m"])  # a gigabyte, 24 of them: more than the page's ten minutes
 LONG = frozenset(["mutants", "world_rules"])  # a quarter of an hour whole: the page has its quick form
 SLOW = frozenset(["checkpointing", "decision_boundaries", "gradient_flow", "less_memory"])  # 10 s and more, if quick
-LITTLE = "--xla_backend_optimization_level=0"  # compiles faster what runs once; numbers are the same to rounding
 
 
 def scripts() -> list[Path]:

@@ -16,7 +16,7 @@ def rules(kind: str, quick: bool) -> Section:
     config = gpt2.Config()
     dims = operations.dimensions(config, BATCH, SEQUENCE)
     chosen = [row for name, row in TABLE.items() if name.startswith("fused.") == (kind == "fused")]
-    results = [operations.verify_operation(row, dims, DTYPES[quick]) for row in chosen]
+    results = [operations.verify_operation(row.name, dims, DTYPES[quick]) for row in chosen]
     failures = [line for result in results for line in result.complaints]
     accuracy = mapped(operations.accuracy_table(results), operation=anchor)
     costs = mapped(operations.cost_table(results), operation=anchor, **{"document's_formula": mathematics})

@@ -5,6 +5,7 @@ standard library means its `.py` files without its tests, which some distributio
 or a distribution of Python adds about its own machine: so that one version of Python is one corpus wherever it runs.
 """
 
+import errno
 import os
 import stat
 import sysconfig
@@ -33,18 +34,35 @@ class Document(NamedTuple):
 def documents(paths: Iterable[str | Path] | None = None) -> list[Document]:
     """The files of `paths` in their order, folders walked; each once; without empty ones. None: the standard library.
 
-    Raises OSError where a path or a folder in it cannot be read, ValueError where one is no file, or where there is no
-    text at all.
+    Raises OSError where a path or a folder in it cannot be read, ValueError where one is no file or empty, or where
+    there is no text at all.
     """
     if isinstance(paths, str | Path):
         paths = [paths]
-    found = standard_library() if paths is None else [file for path in paths for file in files(Path(path))]
-    listed = [document(path) for path in dict.fromkeys(path.resolve() for path in found)]
+    found = standard_library() if paths is None else [file for path in paths for file in files(_named(path))]
+    listed = [document(path) for path in dict.fromkeys(_resolved(path) for path in found)]
     kept = [each for each in listed if each.size]
     if not kept:
         where = "the standard library" if paths is None else ", ".join(map(str, paths)) or "the list of files"
         raise ValueError(f"{where} holds no text ({len(listed)} files, all empty): name files or folders that do")
     return kept
+
+
+def _named(path: str | Path) -> Path:
+    """Return the path. Raises ValueError for a text that cannot be one; "" would mean the current folder."""
+    if not str(path).strip() or "\0" in str(path):
+        raise ValueError(f"{str(path)!r} in the list of files is not a path: name a file or a folder, '.' for this one")
+    return Path(path)
+
+
+def _resolved(path: Path) -> Path:
+    """Return the file that the path leads to. Raises ValueError where links lead in a circle."""
+    try:
+        return path.resolve(strict=True)
+    except (RuntimeError, OSError) as error:  # Python 3.12 and before have a RuntimeError for a circle
+        if isinstance(error, OSError) and error.errno != errno.ELOOP:
+            raise
+        raise ValueError(f"{path} is a symbolic link that leads back to itself: remove it, or leave it out") from error
 
 
 def document(path: Path) -> Document:

@@ -1,9 +1,9 @@
 """Which text is for training and which for validation, written as token ids, a block at a time.
 
 A document goes whole to one split, by the hash of its contents: another file moves none, and of two equal files none is
-trained on while the other validates. A file above `WHOLE` bytes is divided: its end, of that share, from the beginning
-of a line, is for validation; so one large file is a corpus too. Every document, or part of one, ends with the
-tokenizer's separator.
+trained on while the other validates. A file above `WHOLE` bytes, or a file alone, is divided: its end, of that share,
+from the beginning of a line, is for validation; so one file is a corpus too. Every document, or part of one, ends with
+the tokenizer's separator.
 """
 
 import contextlib
@@ -21,7 +21,9 @@ from refgrad.train.text.tokenizers import Tokenizer
 
 SPLITS = ("train", "validation")
 WHOLE = 256 * 2**10
-"""Bytes up to which a file goes whole to one split."""
+"""Bytes up to which a file goes whole to one split where there are others."""
+LEAST = 16
+"""Bytes of a file that can be divided."""
 BLOCK = 2**20
 """Bytes that are read at a time."""
 
@@ -42,14 +44,15 @@ def write(
             split: Writer(stack.enter_context(open(folder / f"{split}.bin", "wb")), dtype, tokenizer)
             for split in SPLITS
         }
+        whole = WHOLE if len(found) > 1 else LEAST - 1
         for each in found:
-            corpus.update(_write_document(each, validation, writers, bar))
+            corpus.update(_write_document(each, validation, whole, writers, bar))
         next(bar, None)  # ends it
     for split, writer in writers.items():
         if not writer.documents:
             raise ValueError(
-                f"none of {len(found)} documents fell to {split} at validation = {validation}: give more files, or one "
-                f"above {WHOLE:,} bytes, whose end is for validation"
+                f"none of {len(found)} documents, {sum(each.size for each in found):,} bytes in all, fell to {split}: "
+                f"data.validation is {validation}; give more text, or join the files to one, which is divided"
             )
     return {
         "documents": len(found),
@@ -85,7 +88,9 @@ class Writer:
         self._tokens += len(ids)
 
 
-def _write_document(each: Document, validation: float, writers: dict[str, Writer], bar: Iterator[Any]) -> bytes:
+def _write_document(
+    each: Document, validation: float, whole: int, writers: dict[str, Writer], bar: Iterator[Any]
+) -> bytes:
     """The document's ids into its split's file, or into both; returns the hash of its contents."""
     contents = hashlib.sha256()
 
@@ -103,7 +108,7 @@ def _write_document(each: Document, validation: float, writers: dict[str, Writer
 
     with open(each.path, "rb") as file:
         try:
-            if each.size > WHOLE:
+            if each.size > whole:
                 middle = _line_after(file, each.size, validation)
                 writers["train"].add(blocks(0, middle))
                 writers["validation"].add(blocks(middle, each.size))

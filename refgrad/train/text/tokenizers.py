@@ -22,6 +22,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from refgrad._extras import install
+
 END_OF_TEXT = "<|endoftext|>"
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 """GPT-2's pattern as tiktoken writes it for its `gpt2` encoding: possessive, the same words."""
@@ -103,7 +105,7 @@ class BPE:
             import tiktoken
             from tiktoken.load import data_gym_to_mergeable_bpe_ranks
         except ImportError as error:
-            raise ImportError("BPE needs tiktoken: pip install 'refgrad[bpe]'") from error
+            raise ImportError(f"BPE needs tiktoken: {install('bpe')}") from error
         self._paths = tuple(str(Path(path).resolve()) for path in (vocab, merges))
         # By its hash, since tiktoken keeps copies of files by their names, and would not see that one has changed.
         hashes = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in self._paths]
@@ -171,6 +173,8 @@ def from_data(data: Mapping[str, Any]) -> Tokenizer:
         return Bytes()
     if data.get("kind") != "bpe":
         raise ValueError(f"a tokenizer's kind is {data.get('kind')!r}, but must be 'bytes' or 'bpe'")
+    if missing := {"vocab", "merges", "digest"} - data.keys():
+        raise ValueError(f"a tokenizer of the kind 'bpe' has no {min(missing)}")
     tokenizer = BPE(data["vocab"], data["merges"])
     if tokenizer.digest != data["digest"]:
         raise ValueError(

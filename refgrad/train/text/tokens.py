@@ -117,7 +117,7 @@ def _reused(home: Path, sources: list[Any]) -> TokenFile | None:
         damaged = [name for name, holds in whole.items() if not holds]
     except FileNotFoundError as error:
         damaged = [Path(error.filename).name]
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         damaged = [ABOUT]
     if damaged:
         warnings.warn(f"{', '.join(damaged)} in {home} is damaged: the tokens are built again", stacklevel=3)

@@ -22,7 +22,7 @@ from refgrad.verify.exact.primitives.elementwise import as_array
 from refgrad.verify.exact.primitives.linalg import solve
 from refgrad.verify.exact.rounding import NARROW, rounded
 
-# bits that JAX itself computes, by their values
+# bits that JAX itself computes, by their values; so it does whatever is done to keys
 BITS = {
     "random_bits",
     "random_fold_in",
@@ -60,6 +60,8 @@ class Evaluator(Unrolled):
         self.budget.spend(eqn)
         if name == STOP_GRADIENT and not self.stop_gradient:
             out = values[0]
+        elif name in BITS or any(map(is_key, values)):
+            out = self._bits(eqn, values)
         elif name in TABLE or name in WITH_PROGRAMS:
             rule = TABLE[name] if name in TABLE else partial(WITH_PROGRAMS[name], self)
             try:
@@ -68,8 +70,6 @@ class Evaluator(Unrolled):
                 raise
             except NotImplementedError as reason:
                 raise NoMeaning(f"{reason} ({name} at {line(eqn) or 'an unknown line'})") from None
-        elif name in BITS:
-            out = self._bits(eqn, values)
         else:
             raise NoMeaning(f"exact arithmetic has no meaning for {name} at {line(eqn) or 'an unknown line'}")
         if self.casts and name in NARROW:
@@ -102,7 +102,7 @@ class Evaluator(Unrolled):
 
     def _bits(self, eqn: JaxprEqn, values: Sequence[Any]) -> Any:
         out = self.bind(eqn, values)
-        out = [x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x) for x in out]
+        out = [x if is_key(x) else np.asarray(x) for x in out]
         return out if eqn.primitive.multiple_results else out[0]
 
     def _solve(self, product: Jaxpr | ClosedJaxpr, constants: Sequence[Any], right: Sequence[Any]) -> list[Any]:
@@ -124,9 +124,14 @@ class Evaluator(Unrolled):
         ]
 
 
+def is_key(value: Any) -> bool:
+    """Return True for random keys, which JAX alone can move."""
+    return jnp.issubdtype(getattr(value, "dtype", np.float64), jax.dtypes.prng_key)
+
+
 def lift(value: Any) -> Any:
     """Return floats and complex numbers as exact scalars, integers and truth values as NumPy's, keys as they are."""
-    if isinstance(value, Array) or jnp.issubdtype(getattr(value, "dtype", np.float64), jax.dtypes.prng_key):
+    if isinstance(value, Array) or is_key(value):
         return value
     x = np.asarray(value)
     return as_array(x) if jnp.issubdtype(x.dtype, np.inexact) else x

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from refgrad._text import table
+from refgrad._text import table, wrapped
 
 
 class Verdict(enum.Enum):
@@ -66,7 +66,6 @@ class Branch:
 
 
 HEADER = ("point", "comparisons that hold", "entries", "s", "verdict")
-WIDTH = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,8 +112,7 @@ class Proof:
             lines += [f"refuted: {found}"]
             lines += [f"  at {name} = {_short(x)}" for name, x in found.arguments.items()]
             lines += [f"rule: {where}" for where in self.where]
-        lines += table(HEADER, [b.cells() for b in self.branches]).splitlines()
-        return "\n".join(line if len(line) <= WIDTH else line[: WIDTH - 1] + "…" for line in lines)
+        return "\n".join([*map(wrapped, lines), table(HEADER, [b.cells() for b in self.branches])])
 
     def data(self) -> dict[str, Any]:
         """The outcome as plain dicts, lists, strings and numbers."""

@@ -9,14 +9,14 @@ from typing import Any
 
 import jax
 
-from refgrad._text import WIDTH, short_path, table
+from refgrad._text import columns, short_path, table
 from refgrad.verify.check import check
 from refgrad.verify.record.call import Call
-from refgrad.verify.report import OK, PARTIAL, WRONG
+from refgrad.verify.report import NOTHING, OK, PARTIAL, WRONG
 
 UNCHECKED = "not checked"  # no values arrived, or the rule does not run outside its caller
 EXCLUDED = "excluded"  # on request, with a reason
-STATUSES = (OK, WRONG, PARTIAL, UNCHECKED, EXCLUDED)
+STATUSES = (OK, WRONG, PARTIAL, NOTHING, UNCHECKED, EXCLUDED)
 LONGEST = 30.0  # seconds of one check, where there is a budget
 
 
@@ -102,7 +102,7 @@ class Outcome:
                 groups.setdefault((v.status, v.rule, v.note), []).append(v)
         for (status, rule, note), group in groups.items():
             what = _cut(group[0].title, 40) if len(group) == 1 else f"{rule} at {len(group)} signatures"
-            yield _cut(f"{status}: {what}: {note}", WIDTH)
+            yield _cut(f"{status}: {what}: {note}", columns())
 
 
 class Seen(Sequence[Call]):
@@ -161,7 +161,7 @@ def judge(call: Call, end: float | None = None, **settings: Any) -> Verdict:
             report = check(call.rule, *call.args, **settings)
     except Exception as error:  # whatever the rule raises outside its caller, as for the name of a mesh axis
         return verdict(UNCHECKED, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
-    note = f"{', '.join(report.left_out)} left out" if report.status == PARTIAL else ""
+    note = f"{', '.join(report.left_out)} left out" if report.status == PARTIAL else report.nothing
     return verdict(report.status, note, "" if report.ok else report.summary(), report.data())
 
 

@@ -145,7 +145,7 @@ def test_no_vocabulary_of_this_kind(tmp_path):
 
 def test_without_tiktoken(monkeypatch):
     monkeypatch.setitem(sys.modules, "tiktoken", None)
-    with pytest.raises(ImportError, match=r"pip install 'refgrad\[bpe\]'"):
+    with pytest.raises(ImportError, match=r"pip install -e '\S+\[bpe\]'"):
         BPE("vocab.json", "merges.txt")
 
 

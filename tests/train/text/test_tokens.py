@@ -91,6 +91,12 @@ def test_a_large_file_is_divided(tmp_path, line, share):
     assert BPE(*vocabulary()).decode(words.train[:-1]) == train.decode()
 
 
+def test_a_file_alone_is_divided(corpus, tmp_path):
+    made = build(corpus / "00.txt", Bytes(), tmp_path / "out", 0.3)
+    (train,), (validation,) = as_bytes(made.train), as_bytes(made.validation)
+    assert train + validation == (corpus / "00.txt").read_bytes() and train and validation
+
+
 def made_when(folder):
     (manifest,) = folder.glob("*/tokens.json")
     return manifest.stat().st_mtime_ns, manifest.stat().st_ino
@@ -213,8 +219,10 @@ def test_bad_input_leaves_nothing(corpus, tmp_path):
         build(corpus, BPE(*vocabulary()), out)
     with pytest.raises(ValueError, match=r"validation is 1\.5, but must be a share between 0 and 1"):
         build(corpus, Bytes(), out, 1.5)
-    with pytest.raises(ValueError, match=r"none of 1 documents fell to .*above 262,144 bytes"):
-        build(corpus / "00.txt", Bytes(), out)
+    with pytest.raises(
+        ValueError, match=r"none of 2 documents, \S+ bytes in all, fell to validation.* or join the files"
+    ):
+        build([corpus / "00.txt", corpus / "01.txt"], Bytes(), out, 1e-9)
     assert not out.exists() or not [path for path in out.iterdir() if path.is_dir()]
     assert b"\x89PNG\xff" in b"".join(as_bytes(build(corpus, Bytes(), out).train))
 

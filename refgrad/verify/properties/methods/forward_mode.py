@@ -78,7 +78,7 @@ def _others(tangents: Sequence[np.ndarray]) -> list[list[np.ndarray]]:
     left = [np.where(np.arange(t.size).reshape(t.shape) % 2 == i % 2, t, 0) for i, t in enumerate(tangents)]
     left = [np.asarray(x, t.dtype) for x, t in zip(left, tangents, strict=True)]
     right = [t - x for t, x in zip(tangents, left, strict=True)]
-    return [[0 * t for t in tangents], [-2 * t for t in tangents], left, right]
+    return [[np.zeros_like(t) for t in tangents], [-t - t for t in tangents], left, right]
 
 
 def _linearity(case: MethodCase, method: str, tangents: Sequence, more: Sequence[Sequence]) -> Iterator[Row]:

@@ -1,0 +1,53 @@
+"""Independent pieces of a command, computed on every core: tracing holds Python's lock, so each worker is a process."""
+
+import contextlib
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+from refgrad._machine import cores
+from refgrad._progress import track
+
+SHARE = 4  # pieces a worker, at least: it takes seconds to start
+
+Each = Callable[[Callable, Sequence, str], Iterator[Any]]
+
+
+@contextlib.contextmanager
+def workers(pieces: int, setup: Callable[[], None] | None = None, processes: int | None = None) -> Iterator[Each]:
+    """Provide `each(f, items, what)`: the results of `f(item)` in the items' order, with a bar of progress.
+
+    Every call starts all of its items at once, to be computed while other results are read. Where there is one core, or
+    little to do, this process computes each result when it is read.
+
+    Args:
+      pieces: how many items there are in all.
+      setup: called in every worker first. Like `f`, the items and the results, it can be pickled.
+      processes: the number of workers; as many as there are cores by default.
+    """
+    processes = min(cores() or 1 if processes is None else processes, pieces // SHARE)
+    if processes < 2:
+        yield lambda f, items, what: map(f, track(items, what))
+        return
+    # forked, a process would inherit JAX's threads, and their locks
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start, (setup,))
+
+    def each(f: Callable, items: Sequence, what: str) -> Iterator[Any]:
+        futures = [pool.submit(f, item) for item in items]
+        return (future.result() for _, future in zip(track(items, what), futures, strict=True))
+
+    try:
+        yield each
+    finally:
+        children = multiprocessing.active_children()
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in children:
+            child.terminate()
+
+
+def _start(setup: Callable[[], None] | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command itself is interrupted, and ends its workers
+    if setup is not None:
+        setup()
