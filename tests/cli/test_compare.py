@@ -58,6 +58,7 @@ def test_a_saved_program_and_other_arguments(capsys, tmp_path, source):
     assert main(["cost", f"{source}:before", *ARGS, "--against-stage", "lowered"]) in (0, 1)
 
 
+@pytest.mark.slow  # traces the model four times
 def test_two_settings_of_gpt2(capsys):
     small = ["--set", "model.n_layer=1", "--set", "model.n_embd=8", "--set", "input.sequence=6"]
     assert main(["cost", *small, "--backward", "--against-set", "loss.remat=true"]) == 1
