@@ -16,11 +16,12 @@ from refgrad.cli.target import arguments, bind, keywords, load, positions
 from refgrad.cost import speedscope
 from refgrad.cost.comparison import allowances
 from refgrad.models import gpt2
+from refgrad.ops import operations
 from refgrad.report import comparison
 from refgrad.verify.arguments import needs_x64
 
-SECTIONS = ("model", "input", "loss")
 LOSS = {"rules": "document", "scan": False, "remat": False}
+DEEPEST = 10_000  # layers whose parameters are listed one by one
 _AGAINST = ("against", "against_set", "against_args", "against_stage")
 _OPTIONS = (*_AGAINST, "stage", "backward", "allow", "save", "figure", "speedscope")
 _OTHERS = ("csv", "mesh")
@@ -134,7 +135,12 @@ def _gpt2(options: argparse.Namespace, changes: Sequence[str], stage: str) -> Na
     for key, value in loss.items():
         if key not in LOSS or type(value) is not type(LOSS[key]):
             raise ValueError(f"loss.{key} = {value!r}: known are loss.rules=NAME, loss.scan=true and loss.remat=true")
+    operations(str(loss["rules"]))
     rest = [change for change in changes if change not in own]
     config, sizes = settings.load(options.config, rest, whole_sequence=options.config is not None)
+    if config.n_layer > DEEPEST:
+        raise ValueError(
+            f"model.n_layer is {config.n_layer:,}, but at most {DEEPEST:,} layers are compared: take fewer"
+        )
     f, *args = gpt2.abstract_loss(config, sizes["batch"], sizes["sequence"], **loss)
     return Named(" ".join(["GPT-2", *changes]), f, tuple(args), {}, None, stage)

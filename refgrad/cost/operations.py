@@ -158,7 +158,8 @@ def _type(v: Any) -> str:
     return type_text(aval.dtype, aval.shape)
 
 
-def type_text(dtype: Any, shape: Any) -> str:
+@cache
+def type_text(dtype: Any, shape: tuple[int, ...]) -> str:
     """An array's type as JAX abbreviates it, such as `f32[8,16]`."""
     return f"{_short(dtype)}[{','.join(map(str, shape))}]"
 
@@ -172,7 +173,7 @@ def _short(dtype: Any) -> str:
 
 def _bare(v: Any) -> str:
     """The type of a variable without dimensions of length one."""
-    return type_text(v.aval.dtype, [n for n in shape_of(v) if n != 1])
+    return type_text(v.aval.dtype, tuple(n for n in shape_of(v) if n != 1))
 
 
 _SHORT: Mapping[str, str] = {

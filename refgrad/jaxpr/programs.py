@@ -131,7 +131,8 @@ def scope_of(eqn: JaxprEqn) -> tuple[str, bool]:
 
 def is_backward(eqn: JaxprEqn) -> bool:
     """Return True for an equation of the transpose of a program that was differentiated."""
-    return any(getattr(entry, "name", "") == "transpose" for entry in eqn.source_info.name_stack.stack)
+    stack = eqn.source_info.name_stack.stack
+    return any(type(entry).__name__ == "Transform" and entry.name == "transpose" for entry in stack)
 
 
 def trace(f: Callable, args: tuple, kwargs: dict) -> tuple[ClosedJaxpr, list, Any]:
