@@ -1,4 +1,4 @@
-"""Price GPT-2, or a function of yours (path/to/module.py:function); exit code 0 only if no FLOP is unexplained."""
+"""Price GPT-2 or a function of yours, or compare two programs; exit code 0 only if no FLOP is unexplained or grows."""
 
 import argparse
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from refgrad import cost
 from refgrad._files import write_json, write_text
 from refgrad._progress import track
 from refgrad._text import fitted, one_line, wrapped
-from refgrad.cli import faults
+from refgrad.cli import compare, faults
 from refgrad.cli.settings import load
 from refgrad.cli.target import arguments, bind, file_of, keywords, positions
 from refgrad.cli.target import load as load_function
@@ -30,6 +30,8 @@ COMPILED_BELOW = 10**9  # FLOPs of a backward pass that XLA compiles in seconds 
 
 def run(options: argparse.Namespace) -> int:
     """Count, print and write; returns 0 if nothing is unexplained, else 1. Raises ValueError for bad options."""
+    if compare.is_asked(options):
+        return compare.run(options)
     if options.mesh is not None:
         found, passes = _mesh(options), []
     elif options.target is None:

@@ -19,8 +19,10 @@ CONTENDERS = (
     *("small", "torch", "torch-compile", "transformers", "roofline", "autodiff-bf16", "library-bf16", "cudnn-bf16"),
     *("fused-bf16", "fused-cudnn-bf16", "fast-bf16", "torch-bf16", "torch-compile-bf16", "roofline-bf16"),
 )
+STAGES = ("counted", "lowered", "compiled")
 SWEEPS = ("batch", "layers", "length")
-OUTPUTS, INPUTS = ("json", "csv", "figure", "out"), ("target", "config", "bench", "reference", "reference_vjp")
+OUTPUTS = ("json", "csv", "figure", "out", "save", "speedscope")
+INPUTS = ("target", "against", "config", "bench", "reference", "reference_vjp")
 SEEDS = 2**32
 MACHINE = "2 quiet cores of an AMD EPYC"
 
@@ -89,6 +91,22 @@ def cost(parser: Parser) -> None:
     _output(parser, "--csv", "FILE", "write the cost of each scope there as CSV")
     add("--mesh", metavar="data=2,model=2", help="GPT-2 on so many devices: the bytes that they exchange")
     common(parser)
+    _comparison(parser)
+
+
+def _comparison(parser: Parser) -> None:
+    """Add the options of `refgrad cost` that compare two programs, save one, or draw it as a flame graph."""
+    add = parser.add_argument
+    add("--against", metavar="B", help=f"compare with B: {TARGET} or a saved program")
+    add("--against-set", metavar="key=value", action="append", default=[], help="compare with GPT-2 so changed")
+    add("--against-args", metavar='"f32[8,8]"', help="the arguments of B, where they are others")
+    add("--against-stage", choices=STAGES, help="the stage of B, where it is another")
+    add("--stage", choices=STAGES, help="what is compared or saved: the traced program (default), or XLA's")
+    add("--backward", action="store_true", help="compare or save the backward pass, not the forward pass")
+    add("--allow", metavar="flops=1%,bytes=0", help="what may grow; anything else that grows gives exit code 1")
+    _output(parser, "--save", "FILE", "write the program there, for a later --against")
+    _output(parser, "--figure", "FILE", "draw the differences there", (".svg", ".png"))
+    _output(parser, "--speedscope", "FILE", "write flame graphs there, for https://www.speedscope.app")
 
 
 def claims(parser: Parser) -> None:

@@ -1,5 +1,9 @@
 """What does this computation cost, forward and backward, with no FLOP unexplained?"""
 
+from refgrad.cost.comparison.budgets import assert_cost, assert_unchanged
+from refgrad.cost.comparison.comparison import Comparison, compare
+from refgrad.cost.comparison.program import Program, program
+from refgrad.cost.comparison.snapshot import load
 from refgrad.cost.count import count, count_backward
 from refgrad.cost.memory import Memory, memory
 from refgrad.cost.peaks import mfu
@@ -10,20 +14,27 @@ from refgrad.cost.walk import UnknownCost
 from refgrad.cost.xla import XlaCost, xla, xla_backward
 
 __all__ = [
+    "Comparison",
     "Cost",
     "Count",
     "Kept",
     "Memory",
+    "Program",
     "Reconciliation",
     "Residuals",
     "Site",
     "Unexplained",
     "UnknownCost",
     "XlaCost",
+    "assert_cost",
+    "assert_unchanged",
+    "compare",
     "count",
     "count_backward",
+    "load",
     "memory",
     "mfu",
+    "program",
     "reconcile",
     "residuals",
     "xla",

@@ -5,6 +5,7 @@ be folded, the HLO says what is.
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
+from refgrad.cost.operations import Parts
 from refgrad.jaxpr.analysis import Forward
 from refgrad.jaxpr.calls import Form, bodies_of
 from refgrad.jaxpr.versions import closed, opened
@@ -42,11 +44,17 @@ class Constants(Forward[Known | None]):
 
     def __init__(self, program: ClosedJaxpr | Jaxpr, arguments: Sequence[Known | None] = ()):
         """Look through `program`, given what is known of its `arguments`: () where that is nothing."""
+        self._program = program
         values = zip(opened(program).constvars, closed(program).consts, strict=True)
         self._consts = {v: known_value(value) for v, value in values}
         self._same: dict[Any, Any] = {}
         self.reasons: dict[JaxprEqn, str] = {}
         self._known = self.flow(program, arguments or [None] * len(opened(program).invars))
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The part that each equation has in the program."""
+        return Parts(self._program)
 
     def equation(self, eqn: JaxprEqn, entering: list[Known | None]) -> Sequence[Known | None]:
         """Return what is known of the results, and note why the equation may be folded."""

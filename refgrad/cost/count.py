@@ -42,7 +42,7 @@ def count(
       Exception: whatever f itself raises.
     """
     program, arrays = arrays_of(f, args, kwargs)
-    return _count(jax.make_jaxpr(program)(*arrays), unknown)
+    return count_jaxpr(jax.make_jaxpr(program)(*arrays), unknown)
 
 
 def count_backward(
@@ -72,7 +72,7 @@ def count_backward(
       ValueError: for a position in `argnums` that does not exist.
       UnknownCost: as `count` does.
     """
-    return _count(backward_jaxpr(f, *args, kwargs=kwargs, argnums=argnums), unknown)
+    return count_jaxpr(backward_jaxpr(f, *args, kwargs=kwargs, argnums=argnums), unknown)
 
 
 def backward_jaxpr(
@@ -123,7 +123,8 @@ def differentiable(
     return leaves, pullback
 
 
-def _count(jaxpr: Any, unknown: Unknown) -> Count:
+def count_jaxpr(jaxpr: Any, unknown: Unknown) -> Count:
+    """The cost of a traced program; `unknown` is as for `count`."""
     if unknown not in ("raise", "count"):
         raise ValueError(f"unknown must be 'raise' or 'count', not {unknown!r}")
     costs, _ = Walker(unknown).walk(jaxpr, (True,) * len(jaxpr.jaxpr.outvars))

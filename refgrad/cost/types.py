@@ -34,6 +34,23 @@ class Cost(NamedTuple):
         return Cost(*(n * x for x in self))
 
 
+class Operation(NamedTuple):
+    """One run of an equation, in words that do not depend on the program around it."""
+
+    operands: str = ""
+    """The types of what it reads, such as "f32[8,16] f32[16]"."""
+    results: str = ""
+    """The types of what it makes."""
+    part: str = ""
+    """The part that it has in the program: "bias", "fan-in", or "" for none in particular."""
+    product: str = ""
+    """For a product: the whole one that it is a step of, as its factors and its result."""
+    backward: bool = False
+    """True in the transpose of a program that was differentiated."""
+    each: Cost = Cost()
+    """The cost of one run."""
+
+
 class Site(NamedTuple):
     """Where work is done. `Cost` at a site is the total over all its trips and devices."""
 
@@ -53,6 +70,8 @@ class Site(NamedTuple):
     """The enclosing loops of unknown trip count (of which one trip is counted), from the outermost."""
     unknown: bool = False
     """Whether the primitive's cost is not known (and was counted as 0 on request)."""
+    operation: Operation = Operation()
+    """The operation that is done there."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +201,35 @@ class Count:
         return Count(sites, self.notes)
 
     __rmul__ = __mul__
+
+    def save(self, path: Any) -> None:
+        """Write the count to a file that `cost.load` reads, whole or not at all.
+
+        Args:
+          path: the file, JSON.
+
+        Raises:
+          OSError: where it cannot be written.
+        """
+        from refgrad.cost.comparison.program import of_count  # which is made of counts
+
+        of_count(self).save(path)
+
+    def speedscope(self, path: Any, of: str = "flops") -> None:
+        """Write one figure as a flame graph that https://www.speedscope.app opens, by scope, line and primitive.
+
+        Args:
+          path: the file, JSON.
+          of: "flops", "transcendentals", "bytes" or "collectives".
+
+        Raises:
+          ValueError: for another figure.
+          OSError: where the file cannot be written.
+        """
+        from refgrad.cost import speedscope  # which is made of counts
+        from refgrad.cost.comparison.items import of_count
+
+        speedscope.write(path, [speedscope.profile(of_count(self), of)])
 
     def tree(self, depth: int | None = None) -> str:
         """A table by scope, each line with all that is nested below it, down to `depth` levels (None: all)."""

@@ -13,7 +13,7 @@ from refgrad.cost.types import Cost, Site
 from refgrad.jaxpr.analysis import Backward
 from refgrad.jaxpr.avals import nbytes
 from refgrad.jaxpr.calls import Bodies, Body, Form
-from refgrad.jaxpr.programs import scope_of, source_of
+from refgrad.jaxpr.programs import is_backward, scope_of, source_of
 
 NOWHERE = "(inside JAX)"  # the source of what no line of the user's code has called
 
@@ -69,18 +69,19 @@ class Walker(Backward[bool, Costs]):
         if isinstance(work, Programs):
             return self._programs(eqn, work, results, facts)
         if work is None:
-            return self._unknown(eqn), every
-        site = _site(eqn)
+            return self._unknown(eqn, facts), every
+        cost = _cost(eqn, work)
+        site = _site(eqn, cost, facts)
         if not work.per_trip:
-            return Costs({site: _cost(eqn, work)}), every
+            return Costs({site: cost}), every
         site = site._replace(loop=self._source(eqn))
-        return Costs({site: _cost(eqn, work)}, (_one_trip(eqn, site.loop),)), every
+        return Costs({site: cost}, (_one_trip(eqn, site.loop),)), every
 
     def _source(self, eqn: JaxprEqn) -> str:
         """Return where the equation was made, or where the program that holds it was called from."""
         return source_of(eqn) or next(filter(None, reversed(self._callers)))
 
-    def _unknown(self, eqn: JaxprEqn) -> Costs:
+    def _unknown(self, eqn: JaxprEqn, facts: Constants) -> Costs:
         name, where = eqn.primitive.name, self._source(eqn)
         if self.unknown == "raise":
             raise UnknownCost(
@@ -88,7 +89,8 @@ class Walker(Backward[bool, Costs]):
                 f"refgrad.cost.count(f, ..., unknown='count'), or add a rule to refgrad.cost.primitives"
             )
         note = f"{name} at {where} has no known cost: its bytes are counted, its FLOPs read 0"
-        return Costs({_site(eqn)._replace(unknown=True): _cost(eqn, Work())}, (note,))
+        cost = _cost(eqn, Work())
+        return Costs({_site(eqn, cost, facts)._replace(unknown=True): cost}, (note,))
 
     def _programs(
         self, eqn: JaxprEqn, programs: Programs, results: tuple[bool, ...], facts: Constants
@@ -105,7 +107,7 @@ class Walker(Backward[bool, Costs]):
                 chosen = placed.index(dearest)
                 notes.append(f"cond at {self._source(eqn)}: counts branch {chosen} of {len(placed)}, the dearest")
             placed = [dearest]
-        own = [] if programs.work is None else [Costs({_site(eqn): _cost(eqn, programs.work)})]
+        own = [] if programs.work is None else [_own(eqn, programs.work, facts)]
         return self.gather([*placed, *own])._replace(notes=tuple(dict.fromkeys(notes))), operands
 
     def _placed(self, eqn: JaxprEqn, bodies: Bodies, body: Body, inner: Costs, facts: Constants) -> Costs:
@@ -116,7 +118,7 @@ class Walker(Backward[bool, Costs]):
             notes = (*notes, _one_trip(eqn, loop))
         sites: dict[Site, Cost] = {}
         if trips * body.repeats:
-            scope, recomputed = scope_of(eqn)
+            (scope, recomputed), backward = scope_of(eqn), is_backward(eqn)
             for site, cost in inner.sites.items():
                 placed = site._replace(
                     scope="/".join(filter(None, (scope, site.scope))),
@@ -125,15 +127,22 @@ class Walker(Backward[bool, Costs]):
                     devices=body.devices * site.devices,
                     recomputed=recomputed or site.recomputed,
                     loop=" > ".join(filter(None, (loop, site.loop))),
+                    operation=site.operation if not backward else site.operation._replace(backward=True),
                 )
                 cost = cost if body.moves else cost._replace(read=0, written=0)
                 _merge(sites, [(placed, cost.times(trips * body.devices * body.repeats))])
         return Costs(sites, notes)
 
 
-def _site(eqn: JaxprEqn) -> Site:
+def _own(eqn: JaxprEqn, work: Work, facts: Constants) -> Costs:
+    cost = _cost(eqn, work)
+    return Costs({_site(eqn, cost, facts): cost})
+
+
+def _site(eqn: JaxprEqn, cost: Cost, facts: Constants) -> Site:
     scope, recomputed = scope_of(eqn)
-    return Site(scope, eqn.primitive.name, source_of(eqn), recomputed=recomputed)
+    operation = facts.parts.operation(eqn)._replace(each=cost)
+    return Site(scope, eqn.primitive.name, source_of(eqn), recomputed=recomputed, operation=operation)
 
 
 def _one_trip(eqn: JaxprEqn, where: str) -> str:

@@ -56,12 +56,13 @@ def xla(
     kwargs: Mapping[str, Any] | None = None,
     stage: Stage = "lowered",
     platform: str | None = None,
+    flags: Mapping[str, Any] | None = None,
 ) -> XlaCost:
     """Ask XLA what `f(*args, **kwargs)` costs. Arguments are as for `count`, concrete or abstract; nothing is run.
 
     stage "lowered" is the program as JAX wrote it, for any of the platforms cpu, cuda, rocm, tpu, present or not;
-    stage "compiled" is the optimised one, for the default platform only.
-    Raises ValueError for another stage or platform, TypeError where f is no function.
+    stage "compiled" is the optimised one, for the default platform only, with `flags` as the compiler's options.
+    Raises ValueError for another stage or platform or an unknown flag, TypeError where f is no function.
     """
     default = jax.default_backend()
     platform = platform or {"gpu": "cuda"}.get(default, default)
@@ -77,8 +78,17 @@ def xla(
     lowered = jax.jit(program).trace(*arrays).lower(lowering_platforms=(platform,))
     if stage == "lowered":
         return _read(lowered.as_text(dialect="hlo", debug_info=True), _ask(lowered), stage, platform)
-    compiled = lowered.compile()
+    compiled = _compile(lowered, flags)
     return _read(compiled.as_text() or "", _ask(compiled), stage, platform)
+
+
+def _compile(lowered: Any, flags: Mapping[str, Any] | None) -> Any:
+    if not flags:
+        return lowered.compile()
+    try:
+        return lowered.compile(compiler_options=dict(flags))
+    except jax.errors.JaxRuntimeError as error:
+        raise ValueError(f"flags={dict(flags)!r}: XLA's compiler says {str(error).splitlines()[0]}") from error
 
 
 def xla_backward(

@@ -7,6 +7,7 @@
 - `rules`: equations that call a custom derivative rule
 - `interpret`, `rebuild`, `unroll`, `uncompiled`: programs evaluated equation by equation
 - `analysis`, `dependence`: what flows forward through a program, and what of it is needed
+- `values`: values that a program makes more than once
 - `alike`: two programs compared
 
 Other rooms supply a function per equation; only this one descends into the programs that an equation runs.

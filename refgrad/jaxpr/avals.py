@@ -1,6 +1,7 @@
 """Shapes, dtypes, bytes and sharding of arrays, and of the variables and literals of a program."""
 
 import math
+from functools import cache
 from typing import Any
 
 import jax
@@ -33,6 +34,7 @@ def nbytes(value: Any) -> int:
     return (math.prod(aval.shape) * bits(dtype) + 7) // 8
 
 
+@cache
 def bits(dtype: Any) -> int:
     """Return the bits of one element, packed ones (int4, float4, ...) as they are stored."""
     if dtype.name in ("int2", "uint2"):

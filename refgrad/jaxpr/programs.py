@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.extend import source_info_util
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxprs_in_params
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxprs_in_params
 
 from refgrad.jaxpr.authors import is_jax, is_machinery
 from refgrad.jaxpr.avals import canonical
@@ -74,6 +74,16 @@ def makers(program: ClosedJaxpr | Jaxpr) -> dict[Any, tuple[JaxprEqn, int]]:
     return {v: (eqn, i) for eqn in opened(program).eqns for i, v in enumerate(eqn.outvars)}
 
 
+def readers(program: ClosedJaxpr | Jaxpr) -> dict[Any, list[JaxprEqn]]:
+    """Return, for each variable that equations read, those equations."""
+    found: dict[Any, list[JaxprEqn]] = {}
+    for eqn in opened(program).eqns:
+        for v in eqn.invars:
+            if not isinstance(v, Literal):
+                found.setdefault(v, []).append(eqn)
+    return found
+
+
 def line(eqn: JaxprEqn) -> str:
     """Return `file:line (function)` of the user's code that made the equation; empty where JAX's own code made it.
 
@@ -89,6 +99,11 @@ def line(eqn: JaxprEqn) -> str:
         if not (is_jax(file) or is_machinery(file) or file.startswith(INSTRUMENTS)):
             return f"{file}:{frame.line_num} ({frame.function_name})"
     return ""
+
+
+def is_instrument(source: str) -> bool:
+    """Return True for a line of an instrument, which traced the user's function."""
+    return source.startswith(INSTRUMENTS)
 
 
 def source_of(eqn: JaxprEqn) -> str:
@@ -112,6 +127,12 @@ def scope_of(eqn: JaxprEqn) -> tuple[str, bool]:
         path = piece if piece[: len(path)] == path else path + piece
         piece = []
     return "/".join(name for name in path if name != REMAT), REMAT in path
+
+
+def is_backward(eqn: JaxprEqn) -> bool:
+    """Return True for an equation of the transpose of a program that was differentiated."""
+    stack = eqn.source_info.name_stack.stack
+    return any(type(entry).__name__ == "Transform" and entry.name == "transpose" for entry in stack)
 
 
 def trace(f: Callable, args: tuple, kwargs: dict) -> tuple[ClosedJaxpr, list, Any]:

@@ -113,3 +113,12 @@ def test_a_wrong_gradient_turns_less_memory(monkeypatch):
     found["smaller batches"] = module.Measured(1, 1, 1, 1, 1.0, 0.25)
     monkeypatch.setattr(module, "measure", lambda _: found)
     assert module.run(settings).failures == ["smaller batches: the gradient's error is 2.5e-01, but may be 1e-05"]
+
+
+def test_an_unexplained_difference_turns_compare(monkeypatch):
+    module, settings = quick("compare")
+    monkeypatch.setattr(module, "PAIRS", {name: module.PAIRS[name] for name in ("one line changed",)})
+    assert not module.run(settings).failures
+    nameless = module.cost.compare(*(side(settings) for side in module.PAIRS["one line changed"])).change
+    monkeypatch.setattr(module.cost.Comparison, "unexplained", nameless)
+    assert "unexplained" in module.run(settings).failures[0]

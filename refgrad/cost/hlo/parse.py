@@ -6,8 +6,8 @@ printed in either, so they are looked up by name. Attributes stay text until a r
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
@@ -97,9 +97,20 @@ class Module:
     computations: dict[str, Computation]
     entry: str
     partitions: int = 1
+    lines: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    """Stack frame → the lines of code that it stands for, `file:line`, from the innermost to the outermost."""
+
+    def lines_of(self, instruction: Instruction) -> tuple[str, ...]:
+        """The lines of code that an instruction comes from, the innermost first; none without debug information."""
+        found = _FRAME.search(instruction.attributes)
+        return self.lines.get(int(found.group(1)), ()) if found else ()
 
 
 _OP_NAME = re.compile(r'metadata=\{(?:[^"}]|"(?:[^"\\]|\\.)*")*?op_name="((?:[^"\\]|\\.)*)"')
+_FRAME = re.compile(r"\bstack_frame_id=(\d+)")
+_FILE = re.compile(r'^(\d+) "(.*)"$', re.MULTILINE)
+_LOCATION = re.compile(r"^(\d+) \{file_name_id=(\d+) .*?\bline=(\d+)", re.MULTILINE)
+_STACK = re.compile(r"^(\d+) \{file_location_id=(\d+) parent_frame_id=(\d+)\}", re.MULTILINE)
 _STRING_END = re.compile(r'((?:[^"\\]|\\.)*)"')
 _COMMENT = re.compile(r"/\*.*?\*/")
 _HEADER = re.compile(r"^(ENTRY\s+)?%?([\w.\-]+)(?:\s+\(.*\)\s*->.*)?\s*(?:,[^{]*)?\{\s*$")
@@ -133,7 +144,20 @@ def parse(text: str) -> Module:
         raise HloSyntaxError("no ENTRY computation in this text: is it HLO (dialect='hlo'), not StableHLO?")
     name = re.match(r"HloModule\s+([^\s,]+)", text)
     partitions = re.match(r"HloModule.*\bnum_partitions=(\d+)", text)
-    return Module(name.group(1) if name else "", computations, entry, int(partitions.group(1)) if partitions else 1)
+    devices = int(partitions.group(1)) if partitions else 1
+    return Module(name.group(1) if name else "", computations, entry, devices, _lines(text))
+
+
+def _lines(text: str) -> dict[int, tuple[str, ...]]:
+    """Every stack frame with its lines, from the tables at the head of the text."""
+    _, _, after = text.partition("\nFileNames\n")
+    names, _, rest = after.partition("\nFunctionNames\n")
+    files = {n: name for n, name in _FILE.findall(names)}
+    places = {n: f"{files.get(file, '')}:{line}" for n, file, line in _LOCATION.findall(rest)}
+    lines: dict[int, tuple[str, ...]] = {}
+    for n, place, parent in _STACK.findall(rest):  # a frame's parent, its caller, stands before it
+        lines[int(n)] = (places.get(place, ""), *(lines.get(int(parent), ()) if parent != n else ()))
+    return lines
 
 
 def _instruction(line: str) -> tuple[bool, Instruction]:

@@ -1,0 +1,1 @@
+"""Two programs compared: what a change costs, and why."""
