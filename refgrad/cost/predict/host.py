@@ -1,0 +1,86 @@
+"""This machine's CPU as a device, measured: products by size, arithmetic, transcendental functions, bandwidth."""
+
+import functools
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from refgrad.cost.predict.devices import Device, Efficiency
+from refgrad.cost.predict.fusion import XLA_CPU
+
+_PRODUCTS = (32, 64, 128, 256, 512, 1024)
+_ELEMENTS = 1 << 23
+_ROUNDS = 7
+
+
+@functools.cache
+def this_cpu() -> Device:
+    """Measure this machine's CPU under XLA; seconds, once a process."""
+    with jax.default_device(jax.devices("cpu")[0]):
+        return measured()
+
+
+def measured(rounds: int = _ROUNDS) -> Device:
+    """Measure the default device as `this_cpu` does, the best of some rounds that take every figure in turn."""
+    runs = _programs()
+    best = dict.fromkeys(runs, float("inf"))
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            best[name] = min(best[name], time.perf_counter() - start)
+    launch = best["launch"] / 64
+    sizes = tuple((2.0 * n**3, 2 * n**3 / best[f"product {n}"]) for n in _PRODUCTS)
+    bandwidth = 12 * _ELEMENTS / best["add"]
+    moved = 8 * _ELEMENTS / bandwidth
+    return Device(
+        "cpu",
+        {"float32": sizes[-1][1], "bfloat16": 2 * 1024**3 / best["product bf16"], "float64": sizes[-1][1] / 2},
+        1.0,
+        _ELEMENTS * 64 / max(best["polynomial"] - 0 * moved, 1e-9),
+        _ELEMENTS / max(best["tanh"], 1e-9),
+        bandwidth,
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        bandwidth,
+        launch,
+        Efficiency(),
+        "measured on this machine by refgrad.cost.predict.host",
+        XLA_CPU,
+        sizes,
+    )
+
+
+def _programs() -> dict[str, Callable[[], Any]]:
+    """Compiled programs, each run once: products, a sum of two arrays, a polynomial, tanh, and small regions."""
+    key = jax.random.key(0)
+    x = jax.random.normal(key, (_ELEMENTS,))
+    small = jnp.ones((8, 8))
+
+    def polynomial(x: jax.Array) -> jax.Array:
+        y = x
+        for _ in range(32):
+            y = y * x + 0.5
+        return y
+
+    def regions(x: jax.Array) -> jax.Array:
+        for _ in range(64):
+            x = x @ x
+        return x
+
+    programs: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+        "add": (jnp.add, (x, x + 1)),
+        "polynomial": (polynomial, (x,)),
+        "tanh": (jnp.tanh, (x,)),
+        "launch": (regions, (small,)),
+        "product bf16": (jnp.matmul, (jnp.ones((1024, 1024), jnp.bfloat16),) * 2),
+        **{f"product {n}": (jnp.matmul, (jax.random.normal(key, (n, n)),) * 2) for n in _PRODUCTS},
+    }
+    compiled = {name: (jax.jit(f).lower(*args).compile(), args) for name, (f, args) in programs.items()}
+    return {
+        name: functools.partial(lambda f, args: jax.block_until_ready(f(*args)), f, args)
+        for name, (f, args) in compiled.items()
+    }
