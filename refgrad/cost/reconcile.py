@@ -95,13 +95,15 @@ def reconcile(
     causes: Mapping[str, int] | None = None,
     backward: bool = False,
     compiled: bool = False,
+    topology: str | None = None,
     unknown: Unknown = "raise",
 ) -> Reconciliation:
     """Walk from what a document says `f(*args)` costs to what XLA says, naming every difference.
 
     derived: (flops, transcendentals) of a closed form, in XLA's convention. document: FLOPs by the document, with
     `causes` naming the parts of (derived − document). backward: count f's backward pass instead of f. compiled:
-    go on to XLA's compiled count, which is explained by opcode but never asserted. unknown="count": primitives of
+    go on to XLA's compiled count, which is explained by opcode but never asserted; topology: that of XLA:TPU, ahead of
+    time, as in `xla`. unknown="count": primitives of
     unknown cost (callbacks) count 0, as in `count`. Arguments may be abstract.
     Raises Unexplained where an asserted step leaves a remainder, ValueError where a figure given is none or causes
     have nothing to explain, UnknownCost and TypeError as `count` and `count_backward` do.
@@ -110,11 +112,13 @@ def reconcile(
     program, abstract = backward_program(f, *args) if backward else arrays_of(f, args)
     counted = count(program, *abstract, unknown=unknown)
     jaxpr = jax.make_jaxpr(program)(*abstract)
-    lowered = xla(program, *abstract)
+    lowered = xla(program, *abstract, platform=None if topology is None else "tpu")
     steps = _given_steps(derived, document, dict(causes or {}), counted)
     found = lowering_causes(jaxpr, counted, lowered)
     steps += _steps("counted", "lowered", _pair(counted), _answer(lowered), found)
-    optimised = xla(program, *abstract, stage="compiled") if compiled else None
+    optimised = None
+    if compiled or topology is not None:
+        optimised = xla(program, *abstract, stage="compiled", topology=topology)
     if optimised is not None:
         found = compiling_causes(lowered, optimised)
         steps += _steps("lowered", "compiled", _answer(lowered), _answer(optimised), found, asserted=False)

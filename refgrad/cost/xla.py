@@ -15,6 +15,7 @@ from refgrad._text import table
 from refgrad.cost import hlo
 from refgrad.cost.arguments import arrays_of
 from refgrad.cost.count import abstract_vjp
+from refgrad.cost.topology import devices
 
 Stage = Literal["lowered", "compiled"]
 _PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -50,13 +51,19 @@ def _figure(value: int | None) -> str:
     return "no answer" if value is None else f"{value:,}"
 
 
-def xla(f: Callable, *args: Any, stage: Stage = "lowered", platform: str | None = None) -> XlaCost:
+def xla(
+    f: Callable, *args: Any, stage: Stage = "lowered", platform: str | None = None, topology: str | None = None
+) -> XlaCost:
     """Ask XLA what `f(*args)` costs. Arguments are as for `count`, concrete or abstract; nothing is run.
 
     stage "lowered" is the program as JAX wrote it, for any of the platforms cpu, cuda, rocm, tpu, present or not;
-    stage "compiled" is the optimised one, for the default platform only.
-    Raises ValueError for another stage or platform, TypeError where f is no function.
+    stage "compiled" is the optimised one, for the default platform, or ahead of time for one device of a TPU
+    `topology` such as "v5e:2x2" (the `tpu` extra).
+    Raises ValueError for another stage, platform or topology, TypeError where f is no function, ImportError for a
+    topology without libtpu.
     """
+    if topology is not None:
+        return _ahead_of_time(f, args, stage, topology)
     default = jax.default_backend()
     platform = platform or {"gpu": "cuda"}.get(default, default)
     if stage not in ("lowered", "compiled"):
@@ -73,6 +80,22 @@ def xla(f: Callable, *args: Any, stage: Stage = "lowered", platform: str | None 
         return _read(lowered.as_text(dialect="hlo", debug_info=True), _ask(lowered), stage, platform)
     compiled = lowered.compile()
     return _read(compiled.as_text() or "", _ask(compiled), stage, platform)
+
+
+def _ahead_of_time(f: Callable, args: tuple[Any, ...], stage: Stage, topology: str) -> XlaCost:
+    if stage != "compiled":
+        raise ValueError(
+            f"topology={topology!r} is compiled for: use stage='compiled', or platform='tpu' for the lowered"
+        )
+    compiled = compiled_for(f, args, topology)
+    return _read(compiled.as_text() or "", _ask(compiled), stage, "tpu")
+
+
+def compiled_for(f: Callable, args: tuple[Any, ...], topology: str) -> Any:
+    """Return f compiled for the first device of a TPU topology, with `memory_analysis` and the rest of JAX's record."""
+    where = jax.sharding.SingleDeviceSharding(devices(topology)[0])
+    program, arrays = arrays_of(f, args)
+    return jax.jit(program, in_shardings=where, out_shardings=where).trace(*arrays).lower().compile()
 
 
 def xla_backward(f: Callable, *args: Any, stage: Stage = "lowered", platform: str | None = None) -> XlaCost:

@@ -1,5 +1,6 @@
 """Devices as data: peaks by dtype, bandwidth, memory and links, each row with its source; the CPU by measuring it."""
 
+import itertools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -105,10 +106,10 @@ DEVICES: Mapping[str, Device] = {
             3.1e12,
             819e9,
             16 * 10**9,
-            45e9,
+            90e9,
             _LAUNCH,
             _TPU,
-            "Google Cloud documentation, TPU v5e: 197 TFLOP/s, 819 GB/s, 1,600 Gbit/s over four links; a ring uses one",
+            "Google Cloud documentation, TPU v5e: 197 TFLOP/s, 819 GB/s; a ring along one axis, both ways: 90 GB/s",
         ),
         Device(
             "TPU v5p",
@@ -118,10 +119,10 @@ DEVICES: Mapping[str, Device] = {
             7.2e12,
             2765e9,
             95 * 10**9,
-            90e9,
+            180e9,
             _LAUNCH,
             _TPU,
-            "Google Cloud documentation, TPU v5p: 459 TFLOP/s, 2,765 GB/s, 4,800 Gbit/s over six links; a ring uses one",
+            "Google Cloud documentation, TPU v5p: 459 TFLOP/s, 2,765 GB/s; a ring along one axis, both ways: 180 GB/s",
         ),
         Device(
             "TPU v6e",
@@ -131,10 +132,10 @@ DEVICES: Mapping[str, Device] = {
             14.3e12,
             1640e9,
             32 * 10**9,
-            90e9,
+            180e9,
             _LAUNCH,
             _TPU,
-            "Google Cloud documentation, TPU v6e: 918 TFLOP/s, 1,640 GB/s, 3,584 Gbit/s over four links; a ring uses one",
+            "Google Cloud documentation, TPU v6e: 918 TFLOP/s, 1,640 GB/s; a ring along one axis, both ways: 180 GB/s",
         ),
     )
 }
@@ -162,7 +163,7 @@ def device(name: "str | Device") -> Device:
 
 def _interpolated(points: tuple[tuple[float, float], ...], x: float) -> float:
     """Return y at x between measured points, linear in x; the ends beyond them."""
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
         if x <= x1:
             share = max(0.0, (x - x0) / (x1 - x0))
             return y0 + share * (y1 - y0)

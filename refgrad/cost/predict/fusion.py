@@ -20,7 +20,7 @@ and writes what is read outside it. Two ways of forming regions:
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from refgrad.cost.predict.steps import Step
 from refgrad.cost.primitives import FAMILIES, movement
@@ -100,11 +100,12 @@ def _relabels(step: Step) -> bool:
     """Return True for a broadcast or transposition that moves no element."""
     if step.primitive not in ("broadcast_in_dim", "transpose", "squeeze", "copy", "convert_element_type"):
         return False
-    before, after = step.eqn.invars[0].aval, step.eqn.outvars[0].aval
+    before: Any = step.eqn.invars[0].aval
+    after: Any = step.eqn.outvars[0].aval
     if before.dtype != after.dtype or _elements(before.shape) != _elements(after.shape):
         return False
-    longer = [d for d in before.shape if d > 1]
-    return step.primitive != "transpose" or longer == [d for d in after.shape if d > 1] and len(set(longer)) == len(longer)
+    kept = [i for i, d in enumerate(before.shape) if d > 1]
+    return step.primitive != "transpose" or [i for i in step.eqn.params["permutation"] if i in kept] == kept
 
 
 def has_number(step: Step) -> bool:
@@ -115,16 +116,16 @@ def has_number(step: Step) -> bool:
 def spreads_rows(step: Step) -> bool:
     """Return True where an operand is repeated along a leading dimension, as a bias is over rows."""
     out = shape_of(step.eqn.outvars[0])
-    for v in step.eqn.invars:
-        shape = getattr(v.aval, "shape", ())
-        if step.primitive == "broadcast_in_dim":
-            kept = step.eqn.params["broadcast_dimensions"]
-            shape = tuple(shape[kept.index(i)] if i in kept else 1 for i in range(len(out)))
-        if len(shape) == len(out) and _elements(shape) > 1 and any(d == 1 < n for d, n in zip(shape[:-1], out, strict=False)):
-            first = next(i for i, (d, n) in enumerate(zip(shape, out, strict=True)) if d == 1 < n)
-            if any(d > 1 for d in shape[first:]):
-                return True
-    return False
+    shapes = [shape_of(v) for v in step.eqn.invars]
+    if step.primitive == "broadcast_in_dim":
+        kept = step.eqn.params["broadcast_dimensions"]
+        shapes = [tuple(shapes[0][kept.index(i)] if i in kept else 1 for i in range(len(out)))]
+    return any(_spreads(shape, out) for shape in shapes if len(shape) == len(out))
+
+
+def _spreads(shape: tuple[int, ...], out: tuple[int, ...]) -> bool:
+    repeated = [i for i, (d, n) in enumerate(zip(shape, out, strict=True)) if d == 1 < n]
+    return bool(repeated) and any(d > 1 for d in shape[repeated[0] :])
 
 
 def is_expensive(step: Step) -> bool:
@@ -141,7 +142,7 @@ def is_one_array(step: Step) -> bool:
 def copied(step: Step) -> list[int]:
     """Return the operands of a product that do not lie as its kernel reads them.
 
-    Batch dimensions come first; of two operands that are both contracted over several leading dimensions, one is turned.
+    Batch dimensions come first. Where both are contracted over several leading dimensions, one is turned.
     """
     if step.primitive != "dot_general":
         return []
@@ -191,5 +192,3 @@ def updated(step: Step) -> int:
     """Return the bytes that an update writes, those of its updates."""
     at = 1 if step.primitive == "dynamic_update_slice" else (len(step.eqn.invars) + 1) // 2
     return sum(value.bytes for value in step.reads[at : at + 1] if value is not None)
-
-

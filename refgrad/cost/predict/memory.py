@@ -24,9 +24,7 @@ class Lifetimes(NamedTuple):
         return self.arguments + self.outputs - self.aliased + self.temporaries
 
 
-def lifetimes(
-    program: Program, formed: list[Region], donated: frozenset[Value], inner: dict[Region, int]
-) -> Lifetimes:
+def lifetimes(program: Program, formed: list[Region], donated: frozenset[Value], inner: dict[Region, int]) -> Lifetimes:
     """Run the regions in two orders, the program's and a greedy one, and take the one that needs less.
 
     `inner` are the temporaries of a loop's body. The greedy order takes, of the regions that are ready, the one that
@@ -75,7 +73,9 @@ class _Plan:
 
     def greedy(self) -> list[int]:
         """Return an order in which each next region is the ready one that frees the most."""
-        waits = [{self.maker[v] for v in region.reads if self.maker.get(v, i) != i} for i, region in enumerate(self.formed)]
+        waits = [
+            {self.maker[v] for v in region.reads if self.maker.get(v, i) != i} for i, region in enumerate(self.formed)
+        ]
         after: dict[int, list[int]] = {}
         for i, needs in enumerate(waits):
             for n in needs:
@@ -109,4 +109,8 @@ class _Plan:
         return sum(v.bytes for v in self.formed[i].writes if v not in self.fixed and not self.formed[i].is_copy)
 
     def _unread(self, region: Region) -> int:
-        return 0 if region.is_copy else sum(v.bytes for v in region.writes if v not in self.readers and v not in self.fixed)
+        return (
+            0
+            if region.is_copy
+            else sum(v.bytes for v in region.writes if v not in self.readers and v not in self.fixed)
+        )

@@ -24,8 +24,7 @@ from refgrad.cost.predict.devices import Device, device
 from refgrad.cost.predict.memory import Lifetimes, lifetimes
 from refgrad.cost.predict.regions import Region, regions
 from refgrad.cost.predict.steps import Program, Step, Value, program_of
-from refgrad.jaxpr.avals import nbytes
-from refgrad.jaxpr.versions import opened
+from refgrad.jaxpr.avals import dtype_of, nbytes, shape_of
 
 _KINDS = {
     "all_gather": "all-gather",
@@ -54,6 +53,8 @@ class Part(NamedTuple):
     seconds: float
     bound: str
     """The larger time: matmul, vector, memory, link or launch."""
+    hidden: float = 0.0
+    """Of a collective, the share of its time that is assumed to be hidden behind computation."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,6 @@ class Prediction:
     memory: Lifetimes
     arguments: Mapping[str, int]
     """Bytes of the arguments on one device, by name."""
-    overlap: float
-    """The assumed share of the collectives' time that is hidden behind computation."""
     model_flops: int
     """Matrix FLOPs of one device without those that `jax.checkpoint` computes again."""
     peak: float
@@ -87,8 +86,12 @@ class Prediction:
     @property
     def seconds(self) -> float:
         """Step time: regions, and the part of the collectives that is not hidden behind them."""
-        hidden = min(self.overlap * self.link_seconds, self.compute_seconds)
-        return self.compute_seconds + self.link_seconds - hidden
+        return self.compute_seconds + self.link_seconds - min(self.hidden_seconds, self.compute_seconds)
+
+    @property
+    def hidden_seconds(self) -> float:
+        """Seconds of collectives that are assumed to be hidden, as far as there is computation."""
+        return sum(part.seconds * part.hidden for part in self.parts)
 
     @property
     def matmul_flops(self) -> int:
@@ -135,7 +138,7 @@ class Prediction:
         lines = [
             table(["part", "ms", "% step", "matmul FLOPs", "bytes", "bound by"], rows),
             f"step on {where}: {_ms(self.seconds)} ms = {_ms(self.compute_seconds)} of regions + "
-            f"{_ms(self.link_seconds)} of collectives, {self.overlap:.0%} of these assumed hidden; "
+            f"{_ms(self.link_seconds)} of collectives, {_ms(self.hidden_seconds)} of these assumed hidden; "
             f"MFU {self.mfu:.3f}, HFU {self.hfu:.3f}",
             self.memory_text(),
         ]
@@ -155,7 +158,17 @@ class Prediction:
 
     def data(self) -> dict[str, Any]:
         """The prediction as plain data for JSON."""
-        figures = ("seconds", "compute_seconds", "link_seconds", "overlap", "mfu", "hfu", "fits", "matmul_flops", "bytes")
+        figures = (
+            "seconds",
+            "compute_seconds",
+            "link_seconds",
+            "hidden_seconds",
+            "mfu",
+            "hfu",
+            "fits",
+            "matmul_flops",
+            "bytes",
+        )
         return {
             "device": self.device.name,
             "mesh": dict(self.mesh),
@@ -176,7 +189,7 @@ def predict(
     collectives: Sequence[Collective] = (),
     kernels: Sequence[str] = (),
     donate_argnums: Sequence[int] = (),
-    overlap: float = 0.0,
+    overlap: float | Mapping[str, float] = 0.0,
 ) -> Prediction:
     """Predict the time and the memory of `f(*args, **kwargs)` on a device, or on each device of a mesh.
 
@@ -191,7 +204,7 @@ def predict(
         kernels: scopes that one hand-written kernel computes, such as "attention": it reads and writes only what
             crosses the scope.
         donate_argnums: positions of `args` whose memory outputs may take; those of `jax.jit` are read off f.
-        overlap: share of the collectives' time that is hidden behind computation, 0 … 1.
+        overlap: share of the collectives' time that is hidden behind computation, 0 … 1; by mesh axis where a mapping.
 
     Raises:
         ValueError: for an unknown device, a mesh whose sizes are not positive or not those of f, a mesh without
@@ -199,8 +212,9 @@ def predict(
         UnknownCost: as `count` does.
     """
     target, sizes = _device(device), dict(mesh or {})
-    if not 0 <= overlap <= 1:
-        raise ValueError(f"overlap is {overlap}, but must be a share from 0 to 1 of the collectives' time")
+    for share in overlap.values() if isinstance(overlap, Mapping) else [overlap]:
+        if not 0 <= share <= 1:
+            raise ValueError(f"overlap is {share}, but must be a share from 0 to 1 of the collectives' time")
     for axis, size in sizes.items():
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"mesh axis {axis} is {size!r}, but must be a whole number of devices, 1 at least")
@@ -213,13 +227,13 @@ def predict(
         if found_axes and found_axes.get(axis, n) != n:
             raise ValueError(f"mesh axis {axis} is {n}, but f runs under a shard_map in which it is {found_axes[axis]}")
     sizes = {**found_axes, **sizes}
-    clock = _Clock(target, tuple(kernels))
-    parts, plan = clock.run(program, _donated(jaxpr, program, given, donate_argnums))
-    exchanged = [_exchange(one, target) for one in collectives]
+    clock = _Clock(target, tuple(kernels), overlap)
+    parts, plan = clock.run(program, _donated(f, program, given, donate_argnums))
+    exchanged = [clock.exchange(one) for one in collectives]
     if any(n > 1 for n in sizes.values()) and not (exchanged or found_axes):
         raise ValueError(
-            f"mesh {sizes}: f exchanges nothing between devices; write it under jax.shard_map, or give collectives=[…], "
-            "such as the gradients' all-reduce"
+            f"mesh {sizes}: f exchanges nothing between devices; write it under jax.shard_map, or give "
+            "collectives=[…], such as the gradients' all-reduce"
         )
     again = sum(s.cost.matmul * times for s, times in program.all_steps() if s.recomputed)
     parts = [*parts, *exchanged]
@@ -229,7 +243,6 @@ def predict(
         tuple(parts),
         plan,
         _named(given, program),
-        overlap,
         sum(part.matmul for part in parts) - again,
         clock.peak(program),
         notes,
@@ -243,8 +256,8 @@ def _device(name: str | Device) -> Device:
 class _Clock:
     """Times regions on a device."""
 
-    def __init__(self, target: Device, kernels: tuple[str, ...]) -> None:
-        self.device, self.kernels = target, kernels
+    def __init__(self, target: Device, kernels: tuple[str, ...], overlap: float | Mapping[str, float]) -> None:
+        self.device, self.kernels, self.overlap = target, kernels, overlap
 
     def run(self, program: Program, donated: frozenset[Value] = frozenset()) -> tuple[list[Part], Lifetimes]:
         """Return the parts of a program, loops taken apart, and its memory."""
@@ -267,7 +280,7 @@ class _Clock:
         """Return one region's figures, and the larger of its times."""
         scope, cost = _scope(region), region.cost
         if region.kind == fusion.COLLECTIVE and (one := _collective(region.steps[0])) is not None:
-            return _exchange(one, self.device)
+            return self.exchange(one)
         share, target = self.device.efficiency, self.device
         moved = region.read + region.written
         times = {
@@ -281,20 +294,34 @@ class _Clock:
             bound = "launch"
         return Part(scope, region.kind, 1, cost.matmul, cost.elementwise, cost.transcendental, moved, seconds, bound)
 
+    def exchange(self, one: Collective) -> Part:
+        """Return a collective as a part: the bytes that a device sends, over its link."""
+        target, overlap = self.device, self.overlap
+        if not target.link:
+            raise ValueError(
+                f"{target.name} has no link in the table, over which {one.kind} could send {one.payload:,} bytes"
+            )
+        moved = float(sent(one.kind, one.devices, one.payload * one.times))
+        shares = [overlap.get(axis, 0.0) for axis in one.axes] if isinstance(overlap, Mapping) else [overlap]
+        seconds = moved / target.link
+        return Part(
+            one.scope, fusion.COLLECTIVE, one.times, 0, 0, 0, round(moved), seconds, "link", min(shares, default=0.0)
+        )
+
     def _product(self, step: Step) -> float:
         """Seconds of a step's matrix FLOPs at the sustained rate."""
         if not step.cost.matmul:
             return 0.0
         batch = 1
         if step.primitive == "dot_general":
-            (_, (dims, _)), shape = step.eqn.params["dimension_numbers"], step.eqn.invars[0].aval.shape
+            (_, (dims, _)), shape = step.eqn.params["dimension_numbers"], shape_of(step.eqn.invars[0])
             for d in dims:
                 batch *= shape[d]
         return step.cost.matmul / self.device.rate(self._dtype(step), step.cost.matmul / batch)
 
     def _dtype(self, step: Step) -> str:
         """The dtype at which the matrix units run: float32 products use tf32 where there is such a rate."""
-        name = step.eqn.invars[0].aval.dtype.name
+        name = dtype_of(step.eqn.invars[0]).name
         return "tf32" if name == "float32" and "tf32" in self.device.matmul else name
 
     def peak(self, program: Program) -> float:
@@ -322,14 +349,6 @@ def _collective(step: Step) -> Collective | None:
     return Collective(kind, axes, devices, sum(nbytes(v) for v in side), 1, step.scope)
 
 
-def _exchange(one: Collective, target: Device) -> Part:
-    """A collective as a part: the bytes that a device sends over its link."""
-    if not target.link:
-        raise ValueError(f"{target.name} has no link in the table, over which {one.kind} could send {one.payload:,} bytes")
-    moved = float(sent(one.kind, one.devices, one.payload * one.times))
-    return Part(one.scope, fusion.COLLECTIVE, one.times, 0, 0, 0, round(moved), moved / target.link, "link")
-
-
 def _repeated(part: Part, trips: int, scope: str) -> Part:
     figures = {name: getattr(part, name) * trips for name in ("times", *Part._fields[3:8])}
     return part._replace(scope="/".join(filter(None, (scope, part.scope))), **figures)
@@ -350,16 +369,12 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1e3:.3g}" if seconds < 1 else f"{seconds * 1e3:,.0f}"
 
 
-def _donated(jaxpr: Any, program: Program, given: Any, positions: Sequence[int]) -> frozenset[Value]:
+def _donated(f: Any, program: Program, given: Any, positions: Sequence[int]) -> frozenset[Value]:
     """The arguments whose memory outputs may take: those given, or those that `jax.jit` donates."""
-    marks = [False] * len(program.arguments)
-    eqns = opened(jaxpr).eqns
-    if len(eqns) == 1 and "donated_invars" in eqns[0].params:
-        own = dict(zip(eqns[0].invars, eqns[0].params["donated_invars"], strict=True))
-        marks = [bool(own.get(v, False)) for v in opened(jaxpr).invars]
-    for i, (path, _) in enumerate(_leaves(given)):
-        if path[0].idx == 0 and path[1].idx in positions:
-            marks[i] = True
+    marks = [path[0].idx == 0 and path[1].idx in positions for path, _ in _leaves(given)]
+    if hasattr(f, "trace") and not positions:
+        info = jax.tree.leaves(f.trace(*given[0], **given[1]).args_info, is_leaf=lambda x: hasattr(x, "donated"))
+        marks = [one.donated for one in info] if len(info) == len(marks) else marks
     return frozenset(v for v, mark in zip(program.arguments, marks, strict=True) if mark)
 
 

@@ -5,6 +5,8 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from jax.extend.core import Literal
+
 from refgrad.cost.predict import fusion
 from refgrad.cost.predict.fusion import ALIAS, MAP, PRODUCT, REDUCE, UPDATE, FusionModel
 from refgrad.cost.predict.steps import Program, Step, Value
@@ -89,9 +91,8 @@ class Links:
     def _key(self, step: Step) -> Any:
         """A key that only steps of the same result share: one of them is computed."""
         operands = tuple(
-            repr(v.val) if value is None else id(self.of(value))
-            for v, value in zip(step.eqn.invars, map(self.of, step.reads), strict=True)
-            if value is not None or hasattr(v, "val")
+            repr(v.val) if isinstance(v, Literal) else id(self.of(value))
+            for v, value in zip(step.eqn.invars, step.reads, strict=True)
         )
         return step.primitive, operands, str(step.eqn.params), str(step.eqn.outvars[0].aval)
 
@@ -201,7 +202,7 @@ class _Recomputing:
         for value in step.makes:
             readers = self.links.readers.get(value, [])
             taking = [r for r in readers if self._takes(r)]
-            stored |= value in self.links.results or len(taking) < len(readers) and not fusion.is_constant(step)
+            stored |= value in self.links.results or (len(taking) < len(readers) and not fusion.is_constant(step))
             roots.update(*(self.roots[r] for r in taking))
         stored |= len(roots) > 1 and fusion.is_expensive(step)
         if stored:

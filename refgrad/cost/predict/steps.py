@@ -5,7 +5,6 @@ add up to its count, one device of `shard_map` taken.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -145,13 +144,12 @@ def _work(parts: tuple[_Part, ...]) -> tuple[int, int]:
     return flops, moved
 
 
-def program_of(jaxpr: ClosedJaxpr, shards: Sequence[int] = (), unknown: str = "raise") -> tuple[Program, tuple[str, ...]]:
-    """Return the steps of a program, and notes. `shards` says in how many parts each argument is divided."""
-    parts = _Parts(unknown)
+def program_of(jaxpr: ClosedJaxpr) -> tuple[Program, tuple[str, ...]]:
+    """Return the steps of a program, and notes. Raises UnknownCost as `count` does."""
+    parts = _Parts("raise")
     inner = opened(jaxpr)
     tree, _ = parts.walk(jaxpr, (True,) * len(inner.outvars))
-    arguments = [_value(v, n) for v, n in itertools.zip_longest(inner.invars, shards, fillvalue=1)]
-    return _Builder().build(jaxpr, tree, arguments), tuple(parts.notes)
+    return _Builder().build(jaxpr, tree, [_value(v) for v in inner.invars]), tuple(parts.notes)
 
 
 def _value(v: Any, shards: int = 1) -> Value:
@@ -169,7 +167,11 @@ class _Builder:
         self.axes: dict[str, int] = {}
 
     def build(
-        self, program: ClosedJaxpr | Jaxpr, tree: tuple[_Part, ...], arguments: Sequence[Value], body: Body | None = None
+        self,
+        program: ClosedJaxpr | Jaxpr,
+        tree: tuple[_Part, ...],
+        arguments: Sequence[Value],
+        body: Body | None = None,
     ) -> Program:
         outer, self.steps = self.steps, []
         results = self.inline(program, tree, arguments)
@@ -194,9 +196,11 @@ class _Builder:
             body = bodies.all[part.chosen]
             results = self._within(eqn, bodies, lambda: self._body(body, bodies, part.inner[part.chosen], reads))
             for i, result in zip(body.outputs, results, strict=True):
-                env[eqn.outvars[i]] = self._out(eqn.outvars[i], result, bodies)
+                if i is not None:
+                    env[eqn.outvars[i]] = self._out(eqn.outvars[i], result, bodies)
             return
         makes = tuple(_value(v, _shards(reads, v)) for v in eqn.outvars)
+        shards = max((made.shards for made in makes), default=1)
         env.update(zip(eqn.outvars, makes, strict=True))
         scope, recomputed = scope_of(eqn)
         step = Step(
@@ -205,7 +209,7 @@ class _Builder:
             source_of(eqn) or self.source,
             reads,
             makes,
-            part.cost,
+            Cost(*(n // shards for n in part.cost)),
             eqn,
             part.trips,
             recomputed=recomputed or self.recomputed,
