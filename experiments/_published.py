@@ -10,9 +10,10 @@ from jax import Array, lax
 
 from refgrad.cost.collectives import Collective
 from refgrad.models import gpt2
+from refgrad.ops import operations
 
 BF16, F32 = jnp.bfloat16, jnp.float32
-KERNELS = ("attention",)  # of which cuDNN's, or Pallas', is one kernel
+KERNELS = ("attention", "classifier")  # cuDNN's or Pallas' attention; llm.c's loss and its gradient in one pass
 
 
 class Run(NamedTuple):
@@ -56,12 +57,40 @@ def abstract_shards(params: Any, devices: int) -> Any:
     return jax.tree.map(lambda p: (shape(p.size // devices, dtype=F32),) * 3, params)
 
 
+@jax.custom_vjp
+def classifier(logits: Array, targets: Array) -> Array:
+    """The mean loss; its rule makes the gradient in the forward pass, in the logits' place."""
+    return _classifier(logits, targets)[0]
+
+
+def _classifier(logits: Array, targets: Array) -> tuple[Array, Array]:
+    with jax.named_scope("classifier"):
+        wide = logits.astype(F32)
+        p = jax.nn.softmax(wide)
+        chosen = jnp.take_along_axis(p, targets[..., None], -1)[..., 0]
+        hot = jnp.arange(logits.shape[-1]) == targets[..., None]
+        return -jnp.log(chosen).mean(), ((p - hot) / targets.size).astype(logits.dtype)
+
+
+classifier.defvjp(lambda logits, targets: _classifier(logits, targets), lambda kept, d: (kept * d.astype(BF16), None))
+
+
+def gpt2_loss(params: Any, tokens: Array, targets: Array, config: gpt2.Config, remat: bool) -> Array:
+    """GPT-2 by the project's fused rules, with llm.c's head: all logits at once, one classifier kernel."""
+    x = gpt2.embed(params, tokens, config, "fused")
+    block = partial(gpt2.block, config=config, rules="fused", recompute=remat)
+    x, _ = lax.scan(lambda x, layer: (block(layer, x), None), x, params["h"])
+    norm, table = params["ln_f"], params["wte"]["weight"]
+    x = operations("fused").layer_norm(x, norm["weight"], norm["bias"], config.layer_norm_epsilon)
+    return classifier(jnp.einsum("bsh,vh->bsv", x, table), targets)
+
+
 def llm_c(size: str, batch: int, accumulate: int, remat: bool = False) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """llm.c's step on one of 8 devices: bfloat16 parameters and gradients, ZeRO-1, vocabulary padded to 50,304."""
     config = gpt2.Config(**{**vars(gpt2.SIZES[size]), "vocab_size": 50304})
     params = jax.tree.map(lambda p: shape(*p.shape), jax.eval_shape(gpt2.stack, gpt2.shapes(config)))
     ids = shape(accumulate, batch, 1024, dtype=jnp.int32)
-    gradients = jax.value_and_grad(partial(gpt2.loss, config=config, rules="fused", scan=True, remat=remat))
+    gradients = jax.value_and_grad(partial(gpt2_loss, config=config, remat=remat))
 
     def step(params: Any, shards: Any, tokens: Array, targets: Array) -> Any:
         if accumulate == 1:

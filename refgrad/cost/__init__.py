@@ -3,6 +3,7 @@
 from refgrad.cost.count import count, count_backward
 from refgrad.cost.memory import Memory, memory
 from refgrad.cost.peaks import mfu
+from refgrad.cost.predict import Device, Prediction, predict
 from refgrad.cost.reconcile import Reconciliation, Unexplained, reconcile
 from refgrad.cost.residuals import Kept, Residuals, residuals
 from refgrad.cost.types import Cost, Count, Site
@@ -12,8 +13,10 @@ from refgrad.cost.xla import XlaCost, xla, xla_backward
 __all__ = [
     "Cost",
     "Count",
+    "Device",
     "Kept",
     "Memory",
+    "Prediction",
     "Reconciliation",
     "Residuals",
     "Site",
@@ -24,6 +27,7 @@ __all__ = [
     "count_backward",
     "memory",
     "mfu",
+    "predict",
     "reconcile",
     "residuals",
     "xla",

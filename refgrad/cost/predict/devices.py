@@ -40,6 +40,8 @@ class Device(NamedTuple):
     efficiency: Efficiency
     source: str
     fusion: FusionModel = ROWS
+    platform: str = "cuda"
+    """JAX's name for it, by which `lax.platform_dependent` chooses."""
     sizes: tuple[tuple[float, float], ...] = ()
     """Measured devices alone: (FLOPs of a product, FLOP/s that it reaches) by size, in float32."""
 
@@ -110,6 +112,7 @@ DEVICES: Mapping[str, Device] = {
             _LAUNCH,
             _TPU,
             "Google Cloud documentation, TPU v5e: 197 TFLOP/s, 819 GB/s; a ring along one axis, both ways: 90 GB/s",
+            platform="tpu",
         ),
         Device(
             "TPU v5p",
@@ -123,6 +126,7 @@ DEVICES: Mapping[str, Device] = {
             _LAUNCH,
             _TPU,
             "Google Cloud documentation, TPU v5p: 459 TFLOP/s, 2,765 GB/s; a ring along one axis, both ways: 180 GB/s",
+            platform="tpu",
         ),
         Device(
             "TPU v6e",
@@ -136,6 +140,7 @@ DEVICES: Mapping[str, Device] = {
             _LAUNCH,
             _TPU,
             "Google Cloud documentation, TPU v6e: 918 TFLOP/s, 1,640 GB/s; a ring along one axis, both ways: 180 GB/s",
+            platform="tpu",
         ),
     )
 }

@@ -71,6 +71,8 @@ class FusionModel(NamedTuple):
     """Where maps are recomputed: primitives that share a kernel with a reduction or a product."""
     copies: bool = False
     """True where a product's operand that does not lie as its kernel reads it is copied first."""
+    strided: bool = True
+    """Where regions grow: True where kernels read their operands in any order, so that a transposition moves nothing."""
     epilogue: bool = True
     """Where regions grow: True where a product's region takes the maps of its result."""
 

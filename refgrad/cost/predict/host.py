@@ -50,6 +50,7 @@ def measured(rounds: int = _ROUNDS) -> Device:
         Efficiency(),
         "measured on this machine by refgrad.cost.predict.host",
         XLA_CPU,
+        "cpu",
         sizes,
     )
 

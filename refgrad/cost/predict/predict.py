@@ -10,6 +10,7 @@ with FLOPs outside the matrix units and transcendental functions at rates of the
 A collective takes the bytes that a device sends around a ring over its link.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -221,7 +222,9 @@ def predict(
     given = (args, dict(kwargs or {}))
     called, arrays = arrays_of(lambda args, kwargs: f(*args, **kwargs), given)
     jaxpr = jax.make_jaxpr(called)(*arrays)
-    program, notes = program_of(jaxpr)
+    program, notes = program_of(jaxpr, target.platform)
+    for (_, x), value in zip(_leaves(given), program.arguments, strict=True):
+        value.shards = max(value.shards, _parts(x))
     found_axes = {axis: n for step, _ in program.all_steps() for axis, n in step.axes.items()}
     for axis, n in sizes.items():
         if found_axes and found_axes.get(axis, n) != n:
@@ -382,6 +385,14 @@ def _leaves(given: Any) -> list[tuple[Any, Any]]:
     """The array leaves of (args, kwargs) with their paths."""
     leaves = jax.tree_util.tree_leaves_with_path(given)
     return [(path, x) for path, x in leaves if hasattr(x, "dtype") or isinstance(x, bool | int | float | complex)]
+
+
+def _parts(x: Any) -> int:
+    """Return the number of devices over which an argument's sharding divides it."""
+    sharding = getattr(x, "sharding", None)
+    if sharding is None:
+        return 1
+    return math.prod(n // max(share, 1) for n, share in zip(x.shape, sharding.shard_shape(x.shape), strict=True))
 
 
 def _named(given: Any, program: Program) -> dict[str, int]:

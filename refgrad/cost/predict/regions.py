@@ -31,6 +31,8 @@ class Region:
     """The scope of the hand-written kernel that it is; "" where it is none."""
     widest: tuple[int, ...] = ()
     """The largest shape over which it runs."""
+    floating: set[Value] = dataclasses.field(default_factory=set)
+    """Results that each reader's region computes for itself: never written."""
     is_copy: bool = False
     """True for a copy of what it reads, in another order."""
     closed: set[Value] = dataclasses.field(default_factory=set)
@@ -58,8 +60,8 @@ class Region:
 class Links:
     """Who makes and who reads each array of a program, aliases resolved."""
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, program: Program, strided: bool = False) -> None:
+        self.program, self.strided = program, strided
         self.alias: dict[Value, Value | None] = {}
         self.maker: dict[Value, Step] = {}
         self.steps: list[Step] = []
@@ -69,7 +71,8 @@ class Links:
             if kind in (MAP, REDUCE) and (same := seen.setdefault(self._key(step), step)) is not step:
                 self.alias.update(zip(step.makes, same.makes, strict=True))
                 continue
-            if (kind == ALIAS or self._turns_product(step)) and step.makes:
+            turns = self.strided and step.primitive == "transpose"
+            if (kind == ALIAS or turns or self._turns_product(step)) and step.makes:
                 for i, made in enumerate(step.makes):
                     self.alias[made] = self.of(step.reads[i] if i < len(step.reads) else None)
                 continue
@@ -122,7 +125,7 @@ def regions(program: Program, model: FusionModel, kernels: tuple[str, ...] = ())
 
     `kernels` are scopes that one hand-written kernel computes: every run of consecutive steps below one is a region.
     """
-    links = Links(program)
+    links = Links(program, model.strided and not model.recompute)
     formed = _Recomputing(links, model).run() if model.recompute else _Grower(links, model, kernels).run()
     return _finished(formed, links, model)
 
@@ -133,23 +136,34 @@ def _finished(formed: list[Region], links: Links, model: FusionModel) -> list[Re
     for region, own in zip(formed, inside, strict=True):
         if region.is_copy:
             continue
-        made = {value for step in region.steps for value in step.makes}
-        whole: dict[Value, int] = {}
-        for step in region.steps:
-            for value, nbytes in links.parts(step):
-                if value not in made:
-                    whole[value] = min(whole.get(value, 0) + nbytes, value.bytes)
-        region.reads = whole
         if model.recompute:
             region.writes = list(region.steps[-1].makes)
         else:
             region.writes = [
                 value
                 for value in dict.fromkeys(v for step in region.steps for v in step.makes)
-                if value in links.results or any(id(reader) not in own for reader in links.readers.get(value, ()))
+                if value not in region.floating
+                and (value in links.results or any(id(reader) not in own for reader in links.readers.get(value, ())))
             ]
+        region.reads = _read(region, links)
         region.written = sum(_written(links.maker[value], value) for value in region.writes)
     return formed
+
+
+def _read(region: Region, links: Links) -> dict[Value, int]:
+    """Bytes read of each array from outside: of what only slices or gathers go on to, no more than these take."""
+    made = {value for step in region.steps for value in step.makes}
+    share: dict[Value, float] = dict.fromkeys(region.writes, 1.0)  # of its elements, that the region computes
+    whole: dict[Value, float] = {}
+    for step in reversed(region.steps):
+        part = max((share.get(value, 0.0) for value in step.makes), default=1.0)
+        for value, nbytes in links.parts(step):
+            taken = part * nbytes / max(value.bytes, 1)
+            if value in made:
+                share[value] = min(1.0, share.get(value, 0.0) + taken)
+            else:
+                whole[value] = min(1.0, whole.get(value, 0.0) + taken)
+    return {value: round(taken * value.bytes) for value, taken in whole.items()}
 
 
 def _written(step: Step, value: Value) -> int:
@@ -256,6 +270,7 @@ class _Grower:
         self.home: dict[Value, int] = {}
         self.before: list[int] = []  # bit mask of the regions that must run before each
         self.waiting: dict[Value, Step] = {}
+        self.open = -1  # the kernel's region that the last steps are in
 
     def run(self) -> list[Region]:
         """Return the regions in an order in which they can run."""
@@ -266,20 +281,36 @@ class _Grower:
 
     def _place(self, step: Step) -> None:
         kernel = _kernel_of(step, self.kernels)
-        kind = "kernel" if kernel else fusion.kind_of(step)
+        kind = fusion.kind_of(step)
         reads = list(self.links.reads(step))
         homes = dict.fromkeys(self.home[v] for v in reads if v in self.home)
         if kind == MAP and not homes and self._waits(step):
             self.waiting.update(dict.fromkeys(step.makes, step))
             return
+        if kernel:
+            self._place_in_kernel(step, kernel, homes)
+            return
+        if self.open in homes:
+            self.open = -1
         for home in sorted(homes, reverse=True):
             others = self._before(other for other in homes if other != home)
-            if not others >> home & 1 and self._joins(step, kind, kernel, self.formed[home]):
+            if not others >> home & 1 and self._joins(step, kind, self.formed[home]):
                 self._join(home, step, others)
                 return
-        self.formed.append(Region(kind, [], kernel=kernel))
+        self.formed.append(Region(kind, []))
         self.before.append(self._before(homes))
         self._add(len(self.formed) - 1, step)
+
+    def _place_in_kernel(self, step: Step, kernel: str, homes: Iterable[int]) -> None:
+        """Add a step to the kernel that is running, or start its region."""
+        needs = self._before(home for home in homes if home != self.open)
+        if self.open >= 0 and self.formed[self.open].kernel == kernel and not needs >> self.open & 1:
+            self._join(self.open, step, needs)
+            return
+        self.formed.append(Region("kernel", [], kernel=kernel))
+        self.before.append(self._before(homes))
+        self.open = len(self.formed) - 1
+        self._add(self.open, step)
 
     def _before(self, homes: Iterable[int]) -> int:
         mask = 0
@@ -291,7 +322,7 @@ class _Grower:
         """Return True for a map that every reader can compute."""
         readers = [r for value in step.makes for r in self.links.readers.get(value, ())]
         cheap = not fusion.is_expensive(step) and not self.links.results & set(step.makes)
-        return cheap and all(fusion.kind_of(r) in (MAP, REDUCE) for r in readers)
+        return cheap and all(_kernel_of(r, self.kernels) or fusion.kind_of(r) in (MAP, REDUCE) for r in readers)
 
     def _join(self, home: int, step: Step, others: int) -> None:
         new = others & ~self.before[home]
@@ -307,6 +338,7 @@ class _Grower:
         for value in self.links.reads(step):
             if value in self.waiting and self.waiting[value] not in region.steps:
                 self._add(home, self.waiting[value])
+                region.floating.update(self.waiting[value].makes)
         region.steps.append(step)
         if step.makes and step.makes[0] not in self.waiting:
             self.home.update(dict.fromkeys(step.makes, home))
@@ -315,9 +347,9 @@ class _Grower:
             if fusion.kind_of(step) == REDUCE and not fusion.reduces_rows(step):
                 region.closed.update(step.makes)
 
-    def _joins(self, step: Step, kind: str, kernel: str, region: Region) -> bool:
-        if kernel or region.kernel:
-            return kernel == region.kernel
+    def _joins(self, step: Step, kind: str, region: Region) -> bool:
+        if region.kernel:
+            return False
         if region.kind not in _OPEN or kind not in (MAP, REDUCE) or step.primitive in fusion.PARTIAL:
             return False
         if region.kind == PRODUCT:

@@ -94,9 +94,9 @@ class _Parts(Backward[bool, tuple[_Part, ...]]):
 
     nothing, everything = False, True
 
-    def __init__(self, unknown: str) -> None:
+    def __init__(self, platform: str) -> None:
         super().__init__()
-        self._walker = Walker(unknown)
+        self._walker, self._platform = Walker("raise"), platform
         self.notes: dict[str, None] = {}
         self.join = self._walker.join
         self.runs = self._walker.runs
@@ -110,7 +110,7 @@ class _Parts(Backward[bool, tuple[_Part, ...]]):
         self, eqn: JaxprEqn, results: tuple[bool, ...], facts: Any
     ) -> tuple[tuple[_Part, ...], Sequence[bool]]:
         work = price(eqn)
-        bodies = work.bodies if isinstance(work, Programs) else None
+        bodies = self._for_platform(eqn, work.bodies) if isinstance(work, Programs) else None
         if bodies is None or bodies.form not in (*_INLINED, *_LOOPS, Form.BRANCHES):
             costs, operands = self._walker.equation(eqn, results, facts)
             self.notes.update(dict.fromkeys(costs.notes))
@@ -125,6 +125,15 @@ class _Parts(Backward[bool, tuple[_Part, ...]]):
         elif bodies.form is Form.BRANCHES:
             chosen = max(range(len(inner)), key=lambda i: _work(inner[i]))
         return (_Part(eqn, Cost(), bodies, tuple(inner), trips, chosen),), operands
+
+    def _for_platform(self, eqn: JaxprEqn, bodies: Bodies) -> Bodies:
+        """Return the programs that run on the device's platform, where they depend on it."""
+        platforms = eqn.params.get("branches_platforms")
+        if platforms is None:
+            return bodies
+        chosen = next(i for i, names in enumerate(platforms) if names is None or self._platform in names)
+        body = dataclasses.replace(bodies.all[0], jaxpr=eqn.params["branches"][chosen])
+        return dataclasses.replace(bodies, all=(body,))
 
 
 def _total(costs: Any) -> Cost:
@@ -144,9 +153,9 @@ def _work(parts: tuple[_Part, ...]) -> tuple[int, int]:
     return flops, moved
 
 
-def program_of(jaxpr: ClosedJaxpr) -> tuple[Program, tuple[str, ...]]:
-    """Return the steps of a program, and notes. Raises UnknownCost as `count` does."""
-    parts = _Parts("raise")
+def program_of(jaxpr: ClosedJaxpr, platform: str = "cpu") -> tuple[Program, tuple[str, ...]]:
+    """Return the steps of a program on a platform, and notes. Raises UnknownCost as `count` does."""
+    parts = _Parts(platform)
     inner = opened(jaxpr)
     tree, _ = parts.walk(jaxpr, (True,) * len(inner.outvars))
     return _Builder().build(jaxpr, tree, [_value(v) for v in inner.invars]), tuple(parts.notes)
