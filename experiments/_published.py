@@ -85,8 +85,13 @@ def gpt2_loss(params: Any, tokens: Array, targets: Array, config: gpt2.Config, r
     return classifier(jnp.einsum("bsh,vh->bsv", x, table), targets)
 
 
-def llm_c(size: str, batch: int, accumulate: int, remat: bool = False) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """llm.c's step on one of 8 devices: bfloat16 parameters and gradients, ZeRO-1, vocabulary padded to 50,304."""
+def llm_c(
+    size: str, batch: int, accumulate: int, remat: bool = False, share: int = 8
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """llm.c's step on one of 8 devices: bfloat16 parameters and gradients, vocabulary padded to 50,304.
+
+    A device updates one of `share` parts of the parameters: 8 for ZeRO-1, 1 for plain data parallelism.
+    """
     config = gpt2.Config(**{**vars(gpt2.SIZES[size]), "vocab_size": 50304})
     params = jax.tree.map(lambda p: shape(*p.shape), jax.eval_shape(gpt2.stack, gpt2.shapes(config)))
     ids = shape(accumulate, batch, 1024, dtype=jnp.int32)
@@ -98,9 +103,9 @@ def llm_c(size: str, batch: int, accumulate: int, remat: bool = False) -> tuple[
         else:
             zeros = jax.tree.map(jnp.zeros_like, params)
             grads, value = lax.scan(lambda sums, ids: _add(sums, gradients(params, *ids)), zeros, (tokens, targets))
-        return sharded_update(shards, grads, 8), value
+        return sharded_update(shards, grads, share), value
 
-    return step, (params, abstract_shards(params, 8), ids, ids)
+    return step, (params, abstract_shards(params, share), ids, ids)
 
 
 def _add(sums: Any, found: tuple[Array, Any]) -> tuple[Any, Array]:
@@ -112,6 +117,11 @@ def parameters(size: str) -> int:
     """Parameters of a GPT-2 whose vocabulary is padded."""
     config = gpt2.Config(**{**vars(gpt2.SIZES[size]), "vocab_size": 50304})
     return sum(p.size for p in jax.tree.leaves(gpt2.shapes(config)))
+
+
+def data_parallel(size: str) -> list[Collective]:
+    """Gradients summed over 8 devices, in bfloat16."""
+    return [Collective("all-reduce", ("data",), 8, 2 * parameters(size), 1, "gradients")]
 
 
 def zero_1(size: str) -> list[Collective]:

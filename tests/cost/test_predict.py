@@ -1,5 +1,7 @@
 """`cost.predict`: FLOPs are the count's, bytes follow the fusion model, time and memory follow from both."""
 
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -39,12 +41,12 @@ def backward(f):
     return lambda cotangent, *args: jax.vjp(f, *args)[1](cotangent)
 
 
-MLP = (f32(32, 16), f32(16, 64), f32(64), f32(64, 16), f32(16))
+MLP = (f32(32, 16), f32(16, 64), f32(1, 64), f32(64, 16), f32(1, 16))
 PROGRAMS = {
-    "layer norm": (norm, (f32(32, 64), f32(64), f32(64))),
-    "layer norm, backward": (backward(norm), (f32(32, 64), f32(32, 64), f32(64), f32(64))),
+    "layer norm": (norm, (f32(32, 64), f32(1, 64), f32(1, 64))),
+    "layer norm, backward": (backward(norm), (f32(32, 64), f32(32, 64), f32(1, 64), f32(1, 64))),
     "GELU, backward": (backward(jax.nn.gelu), (f32(64, 64), f32(64, 64))),
-    "softmax": (jax.nn.softmax, (f32(64, 64),)),
+    "softmax": (jax.nn.softmax, (f32(64, 512, 512),)),
     "MLP, backward": (backward(mlp), (f32(32, 16), *MLP)),
     "Adam": (adam, (f32(4096),) * 4),
 }
@@ -171,10 +173,16 @@ def test_what_does_not_fit_is_said():
     assert not found.fits and "does NOT fit" in str(found)
 
 
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is installed")
 def test_without_libtpu_a_topology_names_the_extra():
-    pytest.importorskip("jax")
-    try:
-        import libtpu  # noqa: F401
-    except ImportError:
-        with pytest.raises(ImportError, match=r"refgrad\[tpu\]"):
-            cost.xla(jnp.add, f32(4), f32(4), stage="compiled", topology="v5e:2x2")
+    with pytest.raises(ImportError, match=r"refgrad\[tpu\]"):
+        cost.xla(jnp.add, f32(4), f32(4), stage="compiled", topology="v5e:2x2")
+
+
+@pytest.mark.slow
+def test_xla_tpu_compiles_ahead_of_time():
+    pytest.importorskip("libtpu")
+    found = cost.xla(jnp.matmul, f32(8, 16), f32(16, 4), stage="compiled", topology="v5e:2x2")
+    assert (found.flops, found.platform) == (2 * 8 * 16 * 4, "tpu")
+    with pytest.raises(ValueError, match="topology 'v5e:3x5x7'"):
+        cost.xla(jnp.matmul, f32(8, 16), f32(16, 4), stage="compiled", topology="v5e:3x5x7")

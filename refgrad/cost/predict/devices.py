@@ -44,6 +44,8 @@ class Device(NamedTuple):
     """JAX's name for it, by which `lax.platform_dependent` chooses."""
     sizes: tuple[tuple[float, float], ...] = ()
     """Measured devices alone: (FLOPs of a product, FLOP/s that it reaches) by size, in float32."""
+    streams: tuple[tuple[float, float], ...] = ()
+    """Measured devices alone: (bytes that a region moves, bytes a second that it reaches) by size."""
 
     def rate(self, dtype: str, flops: float = 0.0) -> float:
         """FLOP/s of a product of these operands, as sustained; for a measured device, at this size."""
@@ -52,9 +54,14 @@ class Device(NamedTuple):
             return peak / self.matmul["float32"] * _interpolated(self.sizes, flops)
         return peak * self.sustained
 
+    def stream(self, moved: float) -> float:
+        """Bytes a second of a region that moves so many; for a measured device, at this size."""
+        return _interpolated(self.streams, moved) if self.streams else self.bandwidth
 
-_GPU = Efficiency(matmul=0.80, memory=0.85)
-_TPU = Efficiency(matmul=0.80, memory=0.85)
+
+# Fitted on the nine published runs of experiments/predict.py, which leaves out one at a time to say how far they carry.
+_GPU = Efficiency(matmul=0.94, memory=0.91)
+_TPU = Efficiency(matmul=0.85, memory=0.91)
 _MAMF = "Stas Bekman, ml-engineering, maximum achievable matmul FLOPS, bf16"
 _LAUNCH = 2e-6
 

@@ -72,7 +72,7 @@ class FusionModel(NamedTuple):
     copies: bool = False
     """True where a product's operand that does not lie as its kernel reads it is copied first."""
     strided: bool = True
-    """Where regions grow: True where kernels read their operands in any order, so that a transposition moves nothing."""
+    """Where regions grow: True where kernels read operands in any order, so that a transposition moves nothing."""
     epilogue: bool = True
     """Where regions grow: True where a product's region takes the maps of its result."""
 

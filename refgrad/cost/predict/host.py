@@ -13,8 +13,9 @@ from refgrad.cost.predict.devices import Device, Efficiency
 from refgrad.cost.predict.fusion import XLA_CPU
 
 _PRODUCTS = (32, 64, 128, 256, 512, 1024)
-_ELEMENTS = 1 << 23
-_ROUNDS = 7
+_STREAMS = tuple(1 << n for n in (12, 15, 17, 19, 21, 23))  # elements of each of three arrays
+_ELEMENTS = 1 << 19
+_ROUNDS = 9
 
 
 @functools.cache
@@ -33,33 +34,29 @@ def measured(rounds: int = _ROUNDS) -> Device:
             start = time.perf_counter()
             run()
             best[name] = min(best[name], time.perf_counter() - start)
-    launch = best["launch"] / 64
     sizes = tuple((2.0 * n**3, 2 * n**3 / best[f"product {n}"]) for n in _PRODUCTS)
-    bandwidth = 12 * _ELEMENTS / best["add"]
-    moved = 8 * _ELEMENTS / bandwidth
+    streams = tuple((12.0 * n, 12 * n / best[f"sum {n}"]) for n in _STREAMS)
     return Device(
         "cpu",
         {"float32": sizes[-1][1], "bfloat16": 2 * 1024**3 / best["product bf16"], "float64": sizes[-1][1] / 2},
         1.0,
-        _ELEMENTS * 64 / max(best["polynomial"] - 0 * moved, 1e-9),
-        _ELEMENTS / max(best["tanh"], 1e-9),
-        bandwidth,
+        64 * _ELEMENTS / best["polynomial"],
+        _ELEMENTS / best["tanh"],
+        streams[-1][1],
         os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        bandwidth,
-        launch,
+        streams[-1][1],
+        best["launch"] / 64,
         Efficiency(),
         "measured on this machine by refgrad.cost.predict.host",
         XLA_CPU,
         "cpu",
         sizes,
+        streams,
     )
 
 
 def _programs() -> dict[str, Callable[[], Any]]:
-    """Compiled programs, each run once: products, a sum of two arrays, a polynomial, tanh, and small regions."""
-    key = jax.random.key(0)
-    x = jax.random.normal(key, (_ELEMENTS,))
-    small = jnp.ones((8, 8))
+    """Compiled programs: products, sums of two arrays, a polynomial, tanh, and many small regions."""
 
     def polynomial(x: jax.Array) -> jax.Array:
         y = x
@@ -72,13 +69,16 @@ def _programs() -> dict[str, Callable[[], Any]]:
             x = x @ x
         return x
 
+    def normal(*shape: int) -> jax.Array:
+        return jax.random.normal(jax.random.key(0), shape)
+
     programs: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
-        "add": (jnp.add, (x, x + 1)),
-        "polynomial": (polynomial, (x,)),
-        "tanh": (jnp.tanh, (x,)),
-        "launch": (regions, (small,)),
+        "polynomial": (polynomial, (normal(_ELEMENTS),)),
+        "tanh": (jnp.tanh, (normal(_ELEMENTS),)),
+        "launch": (regions, (jnp.ones((8, 8)),)),
         "product bf16": (jnp.matmul, (jnp.ones((1024, 1024), jnp.bfloat16),) * 2),
-        **{f"product {n}": (jnp.matmul, (jax.random.normal(key, (n, n)),) * 2) for n in _PRODUCTS},
+        **{f"product {n}": (jnp.matmul, (normal(n, n),) * 2) for n in _PRODUCTS},
+        **{f"sum {n}": (jnp.add, (normal(n), normal(n))) for n in _STREAMS},
     }
     compiled = {name: (jax.jit(f).lower(*args).compile(), args) for name, (f, args) in programs.items()}
     return {

@@ -1,6 +1,7 @@
 """Memory of one device while a program runs, from the lifetimes of what its regions write."""
 
 import heapq
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from refgrad.cost.predict.regions import Links, Region
@@ -45,30 +46,45 @@ class _Plan:
         self, formed: list[Region], results: set[Value], arguments: set[Value], inner: dict[Region, int]
     ) -> None:
         self.formed, self.inner = formed, inner
-        self.fixed = results | arguments
+        self.results, self.fixed = results, results | arguments
         self.maker = {v: i for i, region in enumerate(formed) if not region.is_copy for v in region.writes}
         self.readers: dict[Value, list[int]] = {}
         for i, region in enumerate(formed):
             for value in region.reads:
                 self.readers.setdefault(value, []).append(i)
 
-    def run(self, order: "list[int] | range") -> int:
-        """Return the most bytes alive at once in this order."""
-        left = {value: len(found) for value, found in self.readers.items()}
+    def run(self, order: Sequence[int]) -> int:
+        """Return the most bytes alive at once in this order, beside the results' own memory.
+
+        A temporary may lie where a result as large will be written later, or where an operand of the same size that
+        nobody reads again has been.
+        """
+        place = {i: n for n, i in enumerate(order)}
+        last = {value: max(place[i] for i in found) for value, found in self.readers.items()}
+        free = sorted(
+            ((v.bytes, place[self.maker[v]]) for v in self.results if v in self.maker), key=lambda slot: slot[0]
+        )
+        guests: set[Value] = set()
         alive = most = 0
-        for i in order:
+        for n, i in enumerate(order):
             region = self.formed[i]
-            made = self._made(i)
-            freed, reused = 0, 0
-            for value in region.reads:
-                left[value] -= 1
-                if not left[value] and value in self.maker and value not in self.fixed:
-                    freed += value.bytes
-                    if region.kind == "map" and any(w.bytes == value.bytes for w in region.writes):
-                        reused = max(reused, value.bytes)
-            stored = made if not region.is_copy else region.written
-            most = max(most, alive + stored - min(reused, stored) + self.inner.get(region, 0))
-            alive += made - freed - self._unread(region)
+            made = [v for v in region.writes if v not in self.fixed and not region.is_copy]
+            dying = [v for v in region.reads if last[v] == n and v in self.maker and v not in self.fixed | guests]
+            stored = 0
+            for value in made:
+                ends = last.get(value, n)
+                slot = next((s for s in free if s[0] >= value.bytes and s[1] > ends), None)
+                if slot is not None:
+                    free.remove(slot)
+                    guests.add(value)
+                else:
+                    stored += value.bytes
+            reused = max((v.bytes for v in dying if any(w.bytes == v.bytes for w in made)), default=0)
+            reused = min(reused, stored) if region.kind == "map" else 0
+            stored += region.written if region.is_copy else 0
+            most = max(most, alive + stored - reused + self.inner.get(region, 0))
+            kept = sum(v.bytes for v in made if v not in guests and v in last)
+            alive += kept - sum(v.bytes for v in dying)
         return most
 
     def greedy(self) -> list[int]:
@@ -107,10 +123,3 @@ class _Plan:
 
     def _made(self, i: int) -> int:
         return sum(v.bytes for v in self.formed[i].writes if v not in self.fixed and not self.formed[i].is_copy)
-
-    def _unread(self, region: Region) -> int:
-        return (
-            0
-            if region.is_copy
-            else sum(v.bytes for v in region.writes if v not in self.readers and v not in self.fixed)
-        )

@@ -289,7 +289,7 @@ class _Clock:
         times = {
             "matmul": sum(self._product(step) for step in region.steps) / share.matmul,
             "vector": cost.elementwise / target.vector + cost.transcendental / target.transcendental,
-            "memory": moved / target.bandwidth / share.memory,
+            "memory": moved / target.stream(moved) / share.memory,
         }
         bound = max(times, key=lambda name: times[name])
         seconds = times[bound] + target.launch

@@ -290,8 +290,6 @@ class _Grower:
         if kernel:
             self._place_in_kernel(step, kernel, homes)
             return
-        if self.open in homes:
-            self.open = -1
         for home in sorted(homes, reverse=True):
             others = self._before(other for other in homes if other != home)
             if not others >> home & 1 and self._joins(step, kind, self.formed[home]):
