@@ -89,7 +89,7 @@ def run(settings: Settings) -> Result:
             axes.barh(n, row[6], color=series(0 if row[7] == "fits" else 1)["color"])
         axes.set_yticks(range(len(rows)), [f"{row[0]} {row[1]}, {row[2]}" for row in rows], fontsize=6)
         axes.axvline(DEVICES[settings.device].memory / 1e9, color="gray")
-        axes.set(xlabel="memory of one device (GB)")
+        axes.set(xlabel="memory of one device (GB)", ylabel="model, devices share, recomputed")
 
     alt = f"Memory of {len(rows)} steps; {len(fitting)} stay below the device's."
     return Result(answer, Table(header, rows), [Figure("Memory of a step", alt, paint)])

@@ -35,7 +35,7 @@ DEVICES = {"v5e": "TPU v5e", "v5p": "TPU v5p", "v6e": "TPU v6e"}
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Topologies, operations (none: all), the step, the meshes by topology."""
+    """Topologies, operations or "all", the step, the meshes by topology."""
 
     topologies: list[str]
     operations: list[str]
@@ -48,8 +48,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in self.operations:
-            if name not in TABLE:
-                raise ValueError(f"operations holds {name!r}, but must be of {', '.join(TABLE)}")
+            if name not in (*TABLE, "all"):
+                raise ValueError(f"operations holds {name!r}, but must be all, or of {', '.join(TABLE)}")
         if min(self.layers, self.batch, self.sequence) < 1:
             raise ValueError(f"layers, batch and sequence are {self.layers}, {self.batch}, {self.sequence}: 1 at least")
         for mesh in self.meshes:
@@ -134,7 +134,7 @@ def mesh_row(text: str) -> tuple[Any, ...]:
 
 def run(settings: Settings) -> Result:
     """Compile everything, in this order: operations, steps, meshes."""
-    names = settings.operations or list(TABLE)
+    names = list(TABLE) if "all" in settings.operations else settings.operations
     failures: list[str] = []
     rows = []
     for name, where in track([(n, w) for w in settings.topologies for n in names], "operations"):
@@ -164,7 +164,7 @@ def run(settings: Settings) -> Result:
         for n, row in enumerate(steps):
             axes.bar(n, row[5] / 1e9, color=series(n)["color"])
         axes.set_xticks(range(len(steps)), [row[0] for row in steps])
-        axes.set(ylabel="temporaries on " + settings.step + " (GB)")
+        axes.set(xlabel="rules", ylabel=f"temporaries on {settings.step} (GB)")
 
     header = ("rules", "FLOPs counted", "compiled", "bytes predicted", "compiled", "temporaries", "predicted (s)")
     table = Table((*header, "XLA's own estimate (s)", "compile time (s)"), steps)

@@ -43,10 +43,11 @@ def backward(f):
 
 MLP = (f32(32, 16), f32(16, 64), f32(1, 64), f32(64, 16), f32(1, 16))
 PROGRAMS = {
-    "layer norm": (norm, (f32(32, 64), f32(1, 64), f32(1, 64))),
-    "layer norm, backward": (backward(norm), (f32(32, 64), f32(32, 64), f32(1, 64), f32(1, 64))),
+    "layer norm": (norm, (f32(512, 768), f32(1, 768), f32(1, 768))),
+    "layer norm, backward": (backward(norm), (f32(512, 768), f32(512, 768), f32(1, 768), f32(1, 768))),
     "GELU, backward": (backward(jax.nn.gelu), (f32(64, 64), f32(64, 64))),
     "softmax": (jax.nn.softmax, (f32(64, 512, 512),)),
+    "softmax of few rows": (jax.nn.softmax, (f32(512, 512),)),
     "MLP, backward": (backward(mlp), (f32(32, 16), *MLP)),
     "Adam": (adam, (f32(4096),) * 4),
 }

@@ -69,6 +69,8 @@ class FusionModel(NamedTuple):
     """True where every reader computes a map anew; False where regions grow and each equation is in one."""
     clustered: frozenset[str] = frozenset()
     """Where maps are recomputed: primitives that share a kernel with a reduction or a product."""
+    many_rows: int = 0
+    """Where maps are recomputed: rows from which a cluster may read a map of its own more than once."""
     copies: bool = False
     """True where a product's operand that does not lie as its kernel reads it is copied first."""
     strided: bool = True
@@ -80,6 +82,7 @@ class FusionModel(NamedTuple):
 XLA_CPU = FusionModel(
     "XLA:CPU",
     recompute=True,
+    many_rows=4096,
     copies=True,
     clustered=frozenset(
         names("add add_any sub mul div neg max min exp square integer_pow abs convert_element_type broadcast_in_dim")
