@@ -9,6 +9,7 @@ step of the 124M's width under each rule set: FLOPs, bytes after fusion, tempora
 """
 
 import dataclasses
+import importlib.util
 import sys
 import time
 from typing import Any
@@ -47,6 +48,8 @@ class Settings:
     meshes: list[str]
 
     def __post_init__(self) -> None:
+        if importlib.util.find_spec("libtpu") is None:
+            raise ImportError("compiling for a TPU needs libtpu: pip install 'refgrad[tpu]'")
         for name in self.operations:
             if name not in (*TABLE, "all"):
                 raise ValueError(f"operations holds {name!r}, but must be all, or of {', '.join(TABLE)}")

@@ -65,9 +65,6 @@ class Program:
     arguments: tuple[Value, ...]
     steps: tuple[Step, ...]
     results: tuple[Value | None, ...]
-    carry: int = 0
-    """In a loop's body, the number of results that are the next trip's arguments."""
-    carry_start: int = 0
 
     def all_steps(self) -> Iterator[tuple[Step, int]]:
         """Yield every step at any depth, with its number of runs."""
@@ -180,13 +177,11 @@ class _Builder:
         program: ClosedJaxpr | Jaxpr,
         tree: tuple[_Part, ...],
         arguments: Sequence[Value],
-        body: Body | None = None,
     ) -> Program:
         outer, self.steps = self.steps, []
         results = self.inline(program, tree, arguments)
         steps, self.steps = tuple(self.steps), outer
-        carry, start = (body.carry, body.carry_start) if body else (0, 0)
-        return Program(tuple(arguments), steps, tuple(results), carry, start)
+        return Program(tuple(arguments), steps, tuple(results))
 
     def inline(
         self, program: ClosedJaxpr | Jaxpr, tree: tuple[_Part, ...], arguments: Sequence[Value | None]
@@ -230,7 +225,7 @@ class _Builder:
 
     def _loops(self, bodies: Bodies, trees: tuple[tuple[_Part, ...], ...]) -> tuple[Program, ...]:
         return tuple(
-            self.build(body.jaxpr, tree, [_value(v) for v in opened(body.jaxpr).invars], body)
+            self.build(body.jaxpr, tree, [_value(v) for v in opened(body.jaxpr).invars])
             for body, tree in zip(bodies.all, trees, strict=True)
         )
 
