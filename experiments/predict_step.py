@@ -61,16 +61,18 @@ def bounds(found: Prediction) -> dict[str, float]:
 
 def run(settings: Settings) -> Result:
     """Predict every combination."""
+    useful: dict[tuple[str, bool], int] = {}  # matrix FLOPs of the step in which no block is recomputed
     rows, ways = [], list(itertools.product(settings.sizes, (False, True), (False, True)))
     for size, zero, remat in track(ways, "steps"):
         found = predicted(settings, size, zero, remat)
+        flops = useful.setdefault((size, zero), found.matmul_flops)
         rows.append(
             (
                 size,
                 "ZeRO-1" if zero else "data parallel",
                 "yes" if remat else "no",
                 found.seconds,
-                found.mfu,
+                flops / (found.seconds * found.peak),
                 found.hfu,
                 found.memory.peak / 1e9,
                 "fits" if found.fits else "does not fit",

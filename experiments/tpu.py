@@ -126,7 +126,8 @@ def mesh_row(text: str) -> tuple[Any, ...]:
     ids, split = jax.ShapeDtypeStruct((count, 128), jnp.int32), sharding.batch_sharding(mesh)
     places = sharding.shardings(params, mesh)
     step = jax.jit(parallel.value_and_grad(config, mesh), in_shardings=(places, split, split))
-    compiled = step.trace(params, ids, ids).lower().compile()
+    with jax.default_matmul_precision("highest"):  # else XLA:TPU gathers what products read in bfloat16
+        compiled = step.trace(params, ids, ids).lower().compile()
     values = collectives.dims(config, mesh.shape, count, 128)
     terms = collectives.terms(config.tie_word_embeddings)
     before = read.totals(collectives.derived(terms, mesh.shape, values))

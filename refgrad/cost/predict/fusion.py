@@ -70,7 +70,7 @@ class FusionModel(NamedTuple):
     clustered: frozenset[str] = frozenset()
     """Where maps are recomputed: primitives that share a kernel with a reduction or a product."""
     many_rows: int = 0
-    """Where maps are recomputed: rows from which a cluster may read a map of its own more than once."""
+    """Where maps are recomputed: rows from which a cluster may go on from a sum, and read a map of its own twice."""
     copies: bool = False
     """True where a product's operand that does not lie as its kernel reads it is copied first."""
     strided: bool = True

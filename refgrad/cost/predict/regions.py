@@ -249,7 +249,8 @@ def _clusters(links: Links, model: FusionModel) -> dict[Step, list[Step]]:
             continue
         readers = {r for value in step.makes for r in links.readers.get(value, ())}
         homes = {id(cluster[r]): cluster[r] for r in readers if r in cluster}
-        again = len(readers) > 1 and kind != PRODUCT and _row_count(step) < model.many_rows
+        sums = kind == REDUCE and step.primitive != "reduce_max"
+        again = (sums or len(readers) > 1) and kind != PRODUCT and _row_count(step) < model.many_rows
         joins = len(homes) == 1 and not again and all(r in cluster and fusion.kind_of(r) != PRODUCT for r in readers)
         home = next(iter(homes.values())) if joins and not links.results & set(step.makes) else []
         if kind == PRODUCT and not any(fusion.kind_of(s) == REDUCE for s in home):
