@@ -15,9 +15,10 @@ from refgrad.cli import compare, faults
 from refgrad.cli.settings import load
 from refgrad.cli.target import arguments, bind, file_of, keywords, positions
 from refgrad.cli.target import load as load_function
+from refgrad.cost.predict import device
 from refgrad.jaxpr.versions import JAX
 from refgrad.models import gpt2, tally
-from refgrad.report import conventions, memory, mesh, model, shares, uses
+from refgrad.report import conventions, memory, mesh, model, prediction, shares, uses
 from refgrad.report.cost import Pass, csv_text, price, trap_text, tree_table
 from refgrad.symbols import evaluate
 from refgrad.train import devices
@@ -32,6 +33,8 @@ def run(options: argparse.Namespace) -> int:
     """Count, print and write; returns 0 if nothing is unexplained, else 1. Raises ValueError for bad options."""
     if compare.is_asked(options):
         return compare.run(options)
+    if options.device is not None:
+        return _predict(options)
     if options.mesh is not None:
         found, passes = _mesh(options), []
     elif options.target is None:
@@ -160,6 +163,36 @@ def _mesh(options: argparse.Namespace) -> dict[str, Any]:
     print(mesh.total_table(result))
     over = result.unexplained
     return {"config": vars(config), "input": sizes, "ok": not over, "unexplained": over, **result.data()}
+
+
+def _predict(options: argparse.Namespace) -> int:
+    """A function, or GPT-2's training step, on a device: exit code 0 where it fits into the device's memory."""
+    if options.csv is not None:
+        raise ValueError("--device predicts one program: leave --csv out, --json holds every region")
+    target = device(options.device)
+    if options.target is not None:
+        if options.config or options.set or options.mesh:
+            raise ValueError(f"--config, --set and --mesh are GPT-2's, but {options.target} is predicted: use --args")
+        specs = arguments(options.args or "")
+        f, arrays = bind(load_function(options.target), specs)
+        with jax.enable_x64(needs_x64(specs)):
+            found = cost.predict(f, *arrays, device=target)
+        print(f"refgrad cost of {options.target} on {target.name}, predicted, nothing compiled; jax {JAX}\n")
+    else:
+        if options.args is not None:
+            raise ValueError("--args are a function's: give path/to/module.py:function before it")
+        config, sizes = load(options.config, options.set, whole_sequence=options.config is not None)
+        axes = {} if options.mesh is None else devices.parse(options.mesh)
+        batch, sequence = sizes["batch"], sizes["sequence"]
+        found = prediction.step(config, target, axes, batch, sequence)
+        print(
+            f"refgrad cost of {config}\na training step of {batch} × {sequence} ids on {target.name}, predicted, "
+            f"nothing compiled: {prediction.ASSUMED}; jax {JAX}\n"
+        )
+    print(f"{found}\n\nrates: {target.source}")
+    if options.json:
+        write_json(options.json, {**found.data(), "jax": JAX})
+    return 0 if found.fits else 1
 
 
 def _shares_and_ratios(config: gpt2.Config) -> None:

@@ -90,6 +90,8 @@ def cost(parser: Parser) -> None:
     add("--argnums", metavar="I,J", help="the positions to differentiate, instead of all")
     _output(parser, "--csv", "FILE", "write the cost of each scope there as CSV")
     add("--mesh", metavar="data=2,model=2", help="GPT-2 on so many devices: the bytes that they exchange")
+    say = "predict time and memory there: A100, H100, H200, TPU v5e …, or cpu, measured"
+    add("--device", metavar="H100", help=say)
     common(parser)
     _comparison(parser)
 

@@ -7,6 +7,7 @@ from refgrad.cost.comparison.snapshot import load
 from refgrad.cost.count import count, count_backward
 from refgrad.cost.memory import Memory, memory
 from refgrad.cost.peaks import mfu
+from refgrad.cost.predict import Device, Prediction, predict
 from refgrad.cost.reconcile import Reconciliation, Unexplained, reconcile
 from refgrad.cost.residuals import Kept, Residuals, residuals
 from refgrad.cost.types import Cost, Count, Site
@@ -17,8 +18,10 @@ __all__ = [
     "Comparison",
     "Cost",
     "Count",
+    "Device",
     "Kept",
     "Memory",
+    "Prediction",
     "Program",
     "Reconciliation",
     "Residuals",
@@ -34,6 +37,7 @@ __all__ = [
     "load",
     "memory",
     "mfu",
+    "predict",
     "program",
     "reconcile",
     "residuals",

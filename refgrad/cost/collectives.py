@@ -29,6 +29,7 @@ _GIVEN = r"(?:replica_groups|source_target_pairs)="
 _LISTS = re.compile(_GIVEN + r"(\{(?:\{[\d,]*\},?)*\})")
 _COUNT = re.compile(_GIVEN + r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _MESH = re.compile(_GIVEN + r"mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}")
+_CHAIN = re.compile(r'channel_id=(\d+).*\bchain_id="(\d+)"')
 _BITS = re.compile(r"[a-z]+(\d+)")
 _CALLED = ("to_apply", "calls", "body", "condition", "branch_computations", "true_computation", "false_computation")
 
@@ -62,7 +63,19 @@ def collectives(text: str, mesh: Mapping[str, int]) -> list[Collective]:
     """
     walked = hlo.cost(text, unknown="collect")
     unknown = _below(walked.module, [loop.instruction for loop in walked.loops if loop.trips is None])
-    return [found for row in walked.rows for found in _read(walked.module, row, mesh, unknown)]
+    rows = list(_once_a_chain(walked.rows))
+    return [found for row in rows for found in _read(walked.module, row, mesh, unknown)]
+
+
+def _once_a_chain(rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield the rows, of a collective that XLA:TPU spreads over a chain of fusions only the first."""
+    chains: set[tuple[str, ...]] = set()
+    for row in rows:
+        chain = _CHAIN.search(row.instruction.attributes)
+        if chain is None or chain.groups() not in chains:
+            yield row
+        if chain is not None:
+            chains.add(chain.groups())
 
 
 def totals(found: Iterable[Collective]) -> dict[tuple[str, tuple[str, ...]], int]:

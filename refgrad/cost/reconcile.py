@@ -97,6 +97,7 @@ def reconcile(
     causes: Mapping[str, int] | None = None,
     backward: bool = False,
     compiled: bool = False,
+    topology: str | None = None,
     unknown: Unknown = "raise",
 ) -> Reconciliation:
     """Walk from what a document says `f(*args, **kwargs)` costs to what XLA says, naming every difference.
@@ -111,6 +112,7 @@ def reconcile(
       causes: those parts, by name.
       backward: count f's backward pass instead of f.
       compiled: go on to XLA's compiled count, which is explained by opcode but never asserted.
+      topology: that of XLA:TPU, ahead of time, as in `xla`.
       unknown: "count" lets primitives of unknown cost (callbacks) count 0, as in `count`.
 
     Returns:
@@ -130,11 +132,13 @@ def reconcile(
         program, abstract = arrays_of(f, args, kwargs)
     counted = count(program, *abstract, unknown=unknown)
     jaxpr = jax.make_jaxpr(program)(*abstract)
-    lowered = xla(program, *abstract)
+    lowered = xla(program, *abstract, platform=None if topology is None else "tpu")
     steps = _given_steps(derived, document, dict(causes or {}), counted)
     found = lowering_causes(jaxpr, counted, lowered)
     steps += _steps("counted", "lowered", _pair(counted), _answer(lowered), found)
-    optimised = xla(program, *abstract, stage="compiled") if compiled else None
+    optimised = None
+    if compiled or topology is not None:
+        optimised = xla(program, *abstract, stage="compiled", topology=topology)
     if optimised is not None:
         found = compiling_causes(lowered, optimised)
         steps += _steps("lowered", "compiled", _answer(lowered), _answer(optimised), found, asserted=False)

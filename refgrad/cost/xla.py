@@ -15,6 +15,7 @@ from refgrad._text import table
 from refgrad.cost import hlo
 from refgrad.cost.arguments import Argnums, arrays_of
 from refgrad.cost.count import abstract_vjp
+from refgrad.cost.topology import devices
 
 Stage = Literal["lowered", "compiled"]
 _PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -57,13 +58,18 @@ def xla(
     stage: Stage = "lowered",
     platform: str | None = None,
     flags: Mapping[str, Any] | None = None,
+    topology: str | None = None,
 ) -> XlaCost:
     """Ask XLA what `f(*args, **kwargs)` costs. Arguments are as for `count`, concrete or abstract; nothing is run.
 
     stage "lowered" is the program as JAX wrote it, for any of the platforms cpu, cuda, rocm, tpu, present or not;
-    stage "compiled" is the optimised one, for the default platform only, with `flags` as the compiler's options.
-    Raises ValueError for another stage or platform or an unknown flag, TypeError where f is no function.
+    stage "compiled" is the optimised one, for the default platform, with `flags` as the compiler's options, or ahead of
+    time for one device of a TPU `topology` such as "v5e:2x2" (the `tpu` extra).
+    Raises ValueError for another stage, platform or topology or an unknown flag, TypeError where f is no function,
+    ImportError for a topology without libtpu.
     """
+    if topology is not None:
+        return _ahead_of_time(f, args, kwargs, stage, topology)
     default = jax.default_backend()
     platform = platform or {"gpu": "cuda"}.get(default, default)
     if stage not in ("lowered", "compiled"):
@@ -80,6 +86,24 @@ def xla(
         return _read(lowered.as_text(dialect="hlo", debug_info=True), _ask(lowered), stage, platform)
     compiled = _compile(lowered, flags)
     return _read(compiled.as_text() or "", _ask(compiled), stage, platform)
+
+
+def _ahead_of_time(
+    f: Callable, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None, stage: Stage, topology: str
+) -> XlaCost:
+    if stage != "compiled":
+        raise ValueError(
+            f"topology={topology!r} is compiled for: use stage='compiled', or platform='tpu' for the lowered"
+        )
+    compiled = compiled_for(f, args, topology, kwargs)
+    return _read(compiled.as_text() or "", _ask(compiled), stage, "tpu")
+
+
+def compiled_for(f: Callable, args: tuple[Any, ...], topology: str, kwargs: Mapping[str, Any] | None = None) -> Any:
+    """Return f compiled for the first device of a TPU topology, with `memory_analysis` and the rest of JAX's record."""
+    where = jax.sharding.SingleDeviceSharding(devices(topology)[0])
+    program, arrays = arrays_of(f, args, kwargs)
+    return jax.jit(program, in_shardings=where, out_shardings=where).trace(*arrays).lower().compile()
 
 
 def _compile(lowered: Any, flags: Mapping[str, Any] | None) -> Any:
