@@ -75,7 +75,7 @@ def verify(parser: Parser) -> None:
     add("--rules", choices=RULES, default="document", help="check these rules and the model under them")
     add("--op", action="append", metavar="NAME", help="check this operation alone (may be repeated)")
     add("--dtype", action="append", choices=DTYPES, help="check in this dtype alone (may be repeated)")
-    say = f"float32, two cotangents, 1 × 8 tokens of the tiny model, little optimisation: some 15 s on {MACHINE}"
+    say = "a first look: float32, two cotangents, 1 × 8 tokens of the tiny model, compiled with little optimisation"
     add("--quick", action="store_true", help=say)
     add("--prove", action="store_true", help="prove the rules for all real arguments, in exact arithmetic, instead")
     add("--device", metavar="PLATFORM", help="cpu, gpu or tpu, with :INDEX for one of several")

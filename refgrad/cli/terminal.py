@@ -8,7 +8,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import TextIO
 
 RED, GREEN, YELLOW = 31, 32, 33
 VERDICTS = {
@@ -77,11 +77,11 @@ class _Painted(io.TextIOBase):
 
 @contextlib.contextmanager
 def _output(paint: bool) -> Iterator[None]:
-    stream: Any = sys.stdout
+    stream = sys.stdout
     try:
         with contextlib.redirect_stdout(_Painted(stream)) if paint else contextlib.nullcontext():
             yield
-        if stream is not None:  # it is where it was closed before the start
+        if stream:  # it is None where it was closed before the start
             stream.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python flushes once more as it ends
