@@ -80,8 +80,9 @@ def disturbed(folder, out, processes, number, chance):
     Returns the step of the newest checkpoint.
     """
     before, started = checkpoints.complete(out / runs.CHECKPOINTS), start(folder, out, processes)
-    deadline, wrote = time.monotonic() + 120, False
-    while not wrote and time.monotonic() < deadline and chance.random() > 0.002:
+    wrote, early = False, chance.random() < 0.2
+    deadline = time.monotonic() + (8 * chance.random() if early else 120)
+    while not wrote and time.monotonic() < deadline:
         assert all(process.poll() is None for process in started), (folder / "0.log").read_text()
         time.sleep(0.02)
         wrote = checkpoints.complete(out / runs.CHECKPOINTS) != before
