@@ -52,6 +52,7 @@ USES = [
         "policy_gradient_loss",
         rlax.policy_gradient_loss,
         (normal(3, 4), np.array([0, 2, 1]), normal(3, seed=1), positive(3)),
+        why="the advantages are held constant by stop_gradient, which differences do not see",
     ),
     Use("entropy_loss", rlax.entropy_loss, (normal(3, 4), positive(3))),
     Use("lambda_returns", rlax.lambda_returns, (normal(3), positive(3) / 2, normal(3, seed=1), np.float32(0.9))),
@@ -65,7 +66,7 @@ USES = [
         "categorical_cross_entropy",
         rlax.categorical_cross_entropy,
         (simplex(4), normal(4)),
-        plain=lambda p, x: jnp.dot(p, jnp.log(jnp.sum(jnp.exp(x))) - x),
+        plain=lambda p, x: jnp.dot(p / jnp.sum(p), jnp.log(jnp.sum(jnp.exp(x))) - x),
     ),
     Use("softmax entropy", lambda x: rlax.softmax(0.5).entropy(x), (normal(4),)),
 ]
