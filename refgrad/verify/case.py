@@ -24,6 +24,8 @@ from refgrad.verify.meaning import Meaning
 from refgrad.verify.method_case import MethodCase
 from refgrad.verify.numbers import (
     NEIGHBOURS,
+    Difference,
+    compared,
     difference,
     draws_like,
     errors,
@@ -437,6 +439,20 @@ class Case:
         for i, (got, truth, allowed) in enumerate(zip(found, self.points.truth, self.allowed, strict=True)):
             spread.append(np.minimum(LARGEST, np.maximum(2 * allowed, C * self.rounding(i, got, truth))))
         return spread
+
+    def apart(self, i: int, got: np.ndarray, expected: np.ndarray) -> tuple[Difference, float]:
+        """Return the worst entry of two evaluations of leaf `i` by the rule, fused differently, and its allowance.
+
+        The first draw may be a lucky one for autodiff: where they are further apart than that allows, the others count.
+        """
+        scale = self.scale(i, expected, self.diff[i].dtype)
+        found, allowed = compared(got, expected, self.spread[i], scale)
+        if found.error <= allowed:
+            return found, allowed
+        draws = [self.gradients(k) for k in range(1, self.draws)]
+        rounding = [self.rounding(i, (g.autodiff or g.truth)[i], g.truth[i]) for g in draws]
+        most = np.minimum(LARGEST, C * np.max([np.nan_to_num(r) for r in rounding], 0)) if rounding else 0.0
+        return compared(got, expected, np.maximum(self.spread[i], most), scale)
 
     def rounding(self, i: int, autodiff: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """The relative error of autodiff at each entry of leaf `i`, 0 where it is too large to be rounding.

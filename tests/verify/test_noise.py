@@ -57,3 +57,13 @@ def test_wrong(name, factor):
     tiny = abs(factor - 1) < 1e-6
     with jax.enable_x64(tiny):
         assert not check(ruled(f, factor), x.astype(jnp.float64) if tiny else x, **FAST).ok
+
+
+def test_another_order_of_operations_where_the_truth_moves():
+    """A 500-fold cancellation: the same rule, mapped, rounds otherwise."""
+
+    def parabola(x):
+        return jnp.sign(x) * (jnp.square(500 * (jnp.sqrt(1 + 4e-3 * (1.001 + jnp.abs(x))) - 1)) - 1)
+
+    report = check(parabola, numbers(0, (4,)), order=1, properties=["vmap", "scan"])
+    assert report.ok, str(report)

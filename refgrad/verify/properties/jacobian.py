@@ -79,10 +79,7 @@ def _part(case: Case, name: str, note: str, arguments, outputs, expected: Leaves
         got = [to_wide(g) for g in scaffold(pull)(case.diff, case.rest, case.cotangent(0))]
     except Exception as error:  # whatever a rule raises when part of what it knows is missing
         return Row("parts", name, FAIL, note=f"{note}: {first_line(error)}")
-    found = [
-        (*compared(g, e, case.spread[i], case.scale(i, e, case.diff[i].dtype)), i)
-        for g, e, i in zip(got, expected, arguments, strict=True)
-    ]
+    found = [(*case.apart(i, g, e), i) for g, e, i in zip(got, expected, arguments, strict=True)]
     worst, allowed, i = max(found, key=lambda f: f[0].error / (f[1] or 1.0))
     verdict = OK if worst.error <= allowed else FAIL
     return Row("parts", case.subject.arguments[i], verdict, **worst.cells(), allowed=allowed, note=note)

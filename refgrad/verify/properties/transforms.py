@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from refgrad.verify.case import Case
-from refgrad.verify.numbers import compared, sample, to_wide
+from refgrad.verify.numbers import sample, to_wide
 from refgrad.verify.oracle import Leaves, first_line
 from refgrad.verify.report import COMPILER, FAIL, OK, UNAVAILABLE, Row
 from refgrad.verify.scaffold import scaffold
@@ -124,7 +124,7 @@ def _rows(case: Case, name: str, where: str, got: Leaves, expected: Leaves) -> l
         if g.shape != e.shape:
             rows.append(Row(name, argument, FAIL, note=f"shape {g.shape}, but {e.shape} is expected; {where}"))
             continue
-        found, allowed = compared(g, e, case.spread[i], case.scale(i, e, case.diff[i].dtype))
+        found, allowed = case.apart(i, g, e)
         fine = found.error <= allowed
         rows.append(
             Row(name, argument, OK if fine else FAIL, **found.cells(), allowed=allowed, note="" if fine else where)
