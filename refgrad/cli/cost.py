@@ -174,7 +174,7 @@ def _predict(options: argparse.Namespace) -> int:
         if options.config or options.set or options.mesh:
             raise ValueError(f"--config, --set and --mesh are GPT-2's, but {options.target} is predicted: use --args")
         specs = arguments(options.args or "")
-        f, arrays = bind(load_function(options.target), specs)
+        f, arrays, _ = bind(load_function(options.target), specs)
         with jax.enable_x64(needs_x64(specs)):
             found = cost.predict(f, *arrays, device=target)
         print(f"refgrad cost of {options.target} on {target.name}, predicted, nothing compiled; jax {JAX}\n")
