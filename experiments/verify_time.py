@@ -70,10 +70,10 @@ class Settings:
 
 def profiled(name: str, dtypes: list[str]) -> tuple[dict[str, float], int]:
     """The seconds of each part of an operation's check as `refgrad verify` makes it, and the programs compiled."""
-    seconds: collections.Counter[str] = collections.Counter()
+    seconds: dict[str, float] = collections.defaultdict(float)
     programs: collections.Counter[str] = collections.Counter()
 
-    def heard(event: str, duration: float, **_: object) -> None:
+    def heard(event: str, duration: float, **_: str | int) -> None:
         if event in EVENTS:
             seconds[EVENTS[event]] += duration
             programs[EVENTS[event]] += 1
