@@ -73,9 +73,9 @@ def profiled(name: str, dtypes: list[str]) -> tuple[dict[str, float], int]:
     seconds: dict[str, float] = collections.defaultdict(float)
     programs: collections.Counter[str] = collections.Counter()
 
-    def heard(event: str, duration: float, **_: str | int) -> None:
+    def heard(event: str, duration_secs: float, **_: str | int) -> None:
         if event in EVENTS:
-            seconds[EVENTS[event]] += duration
+            seconds[EVENTS[event]] += duration_secs
             programs[EVENTS[event]] += 1
 
     dims = operations.dimensions(gpt2.Config(), 2, 24)
