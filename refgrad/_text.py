@@ -142,7 +142,13 @@ def _wrapped(cell: str, width: int) -> list[str]:
         return [cell]
     indent = cell[: len(cell) - len(cell.lstrip())]
     indent = indent if len(indent) < width // 2 else ""
-    return textwrap.wrap(cell.strip(), width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    return _Wrapper(width, indent, indent, break_on_hyphens=False).wrap(cell.strip())
+
+
+class _Wrapper(textwrap.TextWrapper):
+    """Breaks lines between words, and paths between folders."""
+
+    wordsep_simple_re = re.compile(r"(\s+|(?<=/))")
 
 
 def numeric(cells: Sequence[object]) -> bool:

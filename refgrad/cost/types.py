@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from refgrad._text import table
+from refgrad._text import short_path, table
 
 
 class Cost(NamedTuple):
@@ -264,7 +264,9 @@ class Parts(dict[str, Count]):
     def __str__(self) -> str:
         flops = sum(part.flops for part in self.values())
         dearest = sorted(self.items(), key=lambda item: (-item[1].flops, -item[1].bytes))
-        return table(["part", *HEADER], [[name or "(none)", *_cells(part.total, flops)] for name, part in dearest])
+        return table(
+            ["part", *HEADER], [[short_path(name) or "(none)", *_cells(part.total, flops)] for name, part in dearest]
+        )
 
 
 HEADER = ("flops", "matmul", "elementwise", "transcendental", "bytes", "flops/byte", "% flops")
