@@ -190,7 +190,7 @@ def test_damaged_parameters_are_said():
         (lambda: texts(how=Sampling(top_k=12)), ValueError, "top_k is 12, but must be at most 11"),
         (lambda: texts(tokens=0), ValueError, "tokens is 0, but must be at least 1"),
         (lambda: texts(samples=0), ValueError, "samples is 0"),
-        (lambda: texts(seed=2**32), ValueError, "seed is 4294967296, but must be at most"),
+        (lambda: texts(seed=2**32), ValueError, "seed is 4294967296, but must be below"),
         (lambda: texts(vocab_size=12), ValueError, "vocab_size is 12, but must be at most 11"),
         (
             lambda: generate(parameters(), CONFIG, [11], 3),
