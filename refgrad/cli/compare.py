@@ -21,7 +21,6 @@ from refgrad.report import comparison
 from refgrad.verify.arguments import needs_x64
 
 LOSS = {"rules": "document", "scan": False, "remat": False}
-DEEPEST = 10_000  # layers whose parameters are listed one by one
 _AGAINST = ("against", "against_set", "against_args", "against_stage")
 _OPTIONS = (*_AGAINST, "stage", "backward", "allow", "save", "figure", "speedscope")
 _OTHERS = ("csv", "mesh")
@@ -138,9 +137,5 @@ def _gpt2(options: argparse.Namespace, changes: Sequence[str], stage: str) -> Na
     operations(str(loss["rules"]))
     rest = [change for change in changes if change not in own]
     config, sizes = settings.load(options.config, rest, whole_sequence=options.config is not None)
-    if config.n_layer > DEEPEST:
-        raise ValueError(
-            f"model.n_layer is {config.n_layer:,}, but at most {DEEPEST:,} layers are compared: take fewer"
-        )
     f, *args = gpt2.abstract_loss(config, sizes["batch"], sizes["sequence"], **loss)
     return Named(" ".join(["GPT-2", *changes]), f, tuple(args), {}, None, stage)
