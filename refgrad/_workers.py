@@ -2,7 +2,9 @@
 
 import contextlib
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -32,7 +34,7 @@ def workers(pieces: int, setup: Callable[[], None] | None = None, processes: int
         yield lambda f, items, what: map(f, track(items, what))
         return
     # forked, a process would inherit JAX's threads, and their locks
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start, (setup,))
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), start, (setup,))
 
     def each(f: Callable, items: Sequence, what: str) -> Iterator[Any]:
         futures = [pool.submit(f, item) for item in items]
@@ -47,7 +49,15 @@ def workers(pieces: int, setup: Callable[[], None] | None = None, processes: int
             child.terminate()
 
 
-def _start(setup: Callable[[], None] | None) -> None:
+def start(setup: Callable[[], None] | None) -> None:
+    """Prepare a worker, which calls `setup` and ends when its parent does, however that ended."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command itself is interrupted, and ends its workers
     if setup is not None:
         setup()
+
+
+def _end_with_parent() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)

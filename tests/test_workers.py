@@ -1,6 +1,10 @@
 """Workers give what one process gives, in order, errors included."""
 
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -27,3 +31,40 @@ def test_results_come_in_order_and_errors_are_raised(processes):
 def test_few_pieces_start_no_process():
     with workers(7, processes=2) as each:
         assert {pid for _, pid in each(square, [1, 2, 3], "squares")} == {os.getpid()}
+
+
+def pid(_):
+    return os.getpid()
+
+
+def test_workers_end_with_a_command_that_is_killed(tmp_path):
+    script = tmp_path / "main.py"
+    script.write_text(
+        "import time\n"
+        "from refgrad._workers import workers\n"
+        "from tests.test_workers import pid\n"
+        "if __name__ == '__main__':\n"
+        "    with workers(8, processes=2) as each:\n"
+        "        print(*set(each(pid, [0] * 8, 'pids')), flush=True)\n"
+        "        time.sleep(60)\n"
+    )
+    root = str(Path(__file__).parents[1])
+    where = {"cwd": root, "env": {**os.environ, "PYTHONPATH": root}}
+    command = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, **where)
+    pids = [int(word) for word in command.stdout.readline().split()]
+    assert pids
+    command.kill()
+    command.wait()
+    deadline = time.monotonic() + 30
+    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in pids)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"  # nobody waits for an orphan

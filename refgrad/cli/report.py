@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from refgrad import _machine
 from refgrad._extras import install
 from refgrad._files import write_text
+from refgrad._workers import start
 
 if TYPE_CHECKING:
     from refgrad.report.sections import Section, Task
@@ -36,12 +37,12 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"{missing.name} is not installed: {install('report')}") from missing
     out = Path(options.out)
     runs = {path: bench.read(Path(path)) for path in options.bench}
-    start = time.perf_counter()
+    begun = time.perf_counter()
     sections = gather_all(tasks(options.quick, runs), options.quick)
     command = "refgrad report" + " --quick" * options.quick
     write_text(out, page.assemble(sections, command))
     failed = [section.name for section in sections if not section.ok]
-    print(f"{out}: {len(sections)} sections in {time.perf_counter() - start:.0f} s: {outcome(sections)}.")
+    print(f"{out}: {len(sections)} sections in {time.perf_counter() - begun:.0f} s: {outcome(sections)}.")
     print(f"NOT everything holds: {'; '.join(failed)}" if failed else "Everything that was run holds.")
     return 1 if failed else 0
 
@@ -52,7 +53,7 @@ def gather_all(wanted: "list[Task]", quick: bool) -> "list[Section]":
 
     context = multiprocessing.get_context("spawn")
     prepare = _machine.compile_little if quick else None
-    with _progress(len(wanted)) as progress, ProcessPoolExecutor(WORKERS, context, prepare) as pool:
+    with _progress(len(wanted)) as progress, ProcessPoolExecutor(WORKERS, context, start, (prepare,)) as pool:
         futures: dict[Future, Task] = {pool.submit(gather, task): task for task in wanted}
         found: dict[str, Section] = {}
         for future in as_completed(futures):
