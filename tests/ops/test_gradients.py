@@ -1,6 +1,6 @@
-"""Every rule against autodiff of the plain forward and against float64 truth, in every dtype and at special values.
+"""Every rule against autodiff of the plain forward, against truth in float32, and at special values.
 
-One shape and one dtype of each are fast. `refgrad verify`, which CI runs on every Python, holds all dtypes to truth.
+`refgrad verify`, which CI runs on every Python, holds the rules to truth in every dtype.
 """
 
 import chex
@@ -14,7 +14,7 @@ from tests.lanes import fast_if
 from tests.ops.cases import DIMS, EDGES, NAMES, floats, relative_error, weights
 
 SPECIAL = [(name, special) for name in NAMES for special in TABLE[name].special]
-DTYPES = (jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16)
+DTYPES = (jnp.float64, jnp.float32)
 
 
 def pulled_back(f, arrays):
@@ -42,17 +42,14 @@ def test_float64_equals_autodiff(name, x64):
             assert relative_error(one, other) <= 1e-12
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_within_the_allowance_and_no_worse_than_autodiff(name, x64):
+    row, dims = TABLE[name], DIMS[1]
+    verify.assert_ok(row.bound(dims), *row.sample(5, dims, jnp.float32), properties=("structure", "accuracy"))
+
+
 @pytest.mark.parametrize(
     "dtype", fast_if(lambda dtype: dtype == jnp.float32, DTYPES), ids=lambda dtype: jnp.dtype(dtype).name
-)
-@pytest.mark.parametrize("name", NAMES)
-def test_within_the_allowance_and_no_worse_than_autodiff(name, dtype, x64):
-    row, dims = TABLE[name], DIMS[1]
-    verify.assert_ok(row.bound(dims), *row.sample(5, dims, dtype), properties=("structure", "accuracy"))
-
-
-@pytest.mark.parametrize(
-    "dtype", fast_if(lambda dtype: dtype == jnp.float32, DTYPES[:2]), ids=lambda dtype: jnp.dtype(dtype).name
 )
 @pytest.mark.parametrize(("name", "special"), SPECIAL, ids=lambda value: value)
 def test_special_values(name, special, dtype, x64):

@@ -5,8 +5,6 @@ one number, a projection that grows like √size only: from some size on any rul
 cannot run its default modes on a rule that has no forward mode, and in float32 lets errors of 1e-3 through.
 """
 
-import itertools
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -37,10 +35,10 @@ def fails(f, *args):
     return "test_blind_spots.py" in str(caught.value)
 
 
-CASES = itertools.product([0.0, -1.0, 2.0], [300, 10_000], [0, 1, 2])
+CASES = [(0.0, 300, 0), (-1.0, 300, 0), (2.0, 300, 0), (-1.0, 10_000, 1)]
 
 
-@pytest.mark.parametrize(("factor", "size", "seed"), fast_if(lambda *case: case[1:] == (300, 0), CASES))
+@pytest.mark.parametrize(("factor", "size", "seed"), fast_if(lambda *case: case[1] == 300, CASES))
 def test_chex_passes_a_grossly_wrong_gradient(factor, size, seed):
     """A loss that is a mean: its gradient is small, and the tolerance, 0.01 × size, is not."""
     f, x = off_by(factor, mean_of_squares), normal(size, seed=seed)
