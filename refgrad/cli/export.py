@@ -6,8 +6,6 @@ from pathlib import Path
 
 from refgrad._files import write_bytes
 
-BPE_FILES = {"vocab": "vocab.json", "merges": "merges.txt"}
-
 
 def run(options: argparse.Namespace) -> int:
     """Read the run, write the folder; returns 0.
@@ -18,7 +16,7 @@ def run(options: argparse.Namespace) -> int:
     from refgrad import weights
     from refgrad.train.checkpoints import CheckpointError
     from refgrad.train.runs import check_folder, trained
-    from refgrad.train.text.tokenizers import from_data
+    from refgrad.train.text.tokenizers import BPE_FILES, from_data
     from refgrad.weights.writing import check_target
 
     folder = Path(options.folder)

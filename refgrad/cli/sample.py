@@ -13,9 +13,9 @@ from refgrad._files import write_json
 from refgrad.models.gpt2 import Config, Params
 from refgrad.train.fields import check
 from refgrad.train.sampling import Sampling, generate, window
-from refgrad.train.text.tokenizers import BPE, Bytes, Tokenizer, from_data
+from refgrad.train.text.tokenizers import BPE, BPE_FILES, Bytes, Tokenizer, from_data
 
-RUN, CONFIG, BPE_FILES = "run.json", "config.json", ("vocab.json", "merges.txt")
+RUN, CONFIG, VOCABULARY = "run.json", "config.json", tuple(BPE_FILES.values())
 COUNTS = {"tokens": {"least": 1}, "samples": {"least": 1}, "seed": {"least": 0, "below": 2**32}}
 UNKNOWN = "\ufffd"
 
@@ -71,7 +71,7 @@ def _writer(folder: Path) -> Writer:
     if writer.tokenizer.vocab_size > writer.config.vocab_size:
         raise ValueError(
             f"{folder}: its tokenizer has {writer.tokenizer.vocab_size} ids, but vocab_size is "
-            f"{writer.config.vocab_size}: put the {' and '.join(BPE_FILES)} there that the model was trained with"
+            f"{writer.config.vocab_size}: put the {' and '.join(VOCABULARY)} there that the model was trained with"
         )
     return writer
 
@@ -92,15 +92,15 @@ def _of_gpt2(folder: Path) -> Writer:
     """A GPT-2 as others store it; `refgrad.weights` is imported here, since it needs the `train` extra."""
     from refgrad import weights
 
-    there = [(folder / name).is_file() for name in BPE_FILES]
-    tokenizer: Tokenizer | None = BPE(*(folder / name for name in BPE_FILES)) if all(there) else None
+    there = [(folder / name).is_file() for name in VOCABULARY]
+    tokenizer: Tokenizer | None = BPE(*(folder / name for name in VOCABULARY)) if all(there) else None
     params, config = weights.load(folder)
     if tokenizer is None and config.vocab_size == Bytes.vocab_size and not any(there):
         tokenizer = Bytes()
     if tokenizer is None:
         raise ValueError(
-            f"{folder} has no {BPE_FILES[there.index(False)]}, so that its {config.vocab_size} ids stand for no text: "
-            f"put GPT-2's {' and '.join(BPE_FILES)} there (256 ids without either are bytes)"
+            f"{folder} has no {VOCABULARY[there.index(False)]}, so that its {config.vocab_size} ids stand for no text: "
+            f"put GPT-2's {' and '.join(VOCABULARY)} there (256 ids without either are bytes)"
         )
     return Writer(params, config, tokenizer, str(folder))
 

@@ -23,7 +23,7 @@ from refgrad.train.signals import Interrupted, Signals
 from refgrad.train.text import tokens
 from refgrad.train.text.batches import Batches
 from refgrad.train.text.loader import Loader
-from refgrad.train.text.tokenizers import BPE, Bytes, Tokenizer
+from refgrad.train.text.tokenizers import BPE, BPE_FILES, Bytes, Tokenizer
 from refgrad.train.throughput import peak_rate, step_flops
 from refgrad.train.validation import Validation
 from refgrad.train.watch import Stopped, Watch, concerned
@@ -87,7 +87,7 @@ def make_tokenizer(data: Data) -> Tokenizer:
     if data.tokenizer == "bytes":
         return Bytes()
     folder = Path(data.vocabulary)
-    return BPE(folder / "vocab.json", folder / "merges.txt")
+    return BPE(*(folder / name for name in BPE_FILES.values()))
 
 
 class Trainer:

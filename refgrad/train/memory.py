@@ -1,9 +1,8 @@
 """The least memory that a run can need, in closed form, held against what there is: before anything is traced."""
 
-import os
-
 import jax
 
+from refgrad import _machine
 from refgrad.models.gpt2 import Config
 from refgrad.train.settings import Settings
 
@@ -46,7 +45,7 @@ def available() -> int:
     device = jax.local_devices()[0]
     if device.platform != "cpu" and (stats := device.memory_stats()):
         return stats["bytes_limit"]
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return _machine.memory()
 
 
 def memories(devices: int) -> int:

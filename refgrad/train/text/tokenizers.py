@@ -92,6 +92,10 @@ class Bytes:
         return {"kind": "bytes"}
 
 
+BPE_FILES = {"vocab": "vocab.json", "merges": "merges.txt"}
+"""The files of a BPE tokenizer in a GPT-2 folder, by the keys of its `data()`."""
+
+
 class BPE:
     """GPT-2's byte-pair encoding from `vocab.json` and `merges.txt`, by tiktoken; `<|endoftext|>` ends documents.
 
