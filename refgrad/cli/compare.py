@@ -5,30 +5,28 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
-
 from refgrad import cost
 from refgrad._files import write_json
 from refgrad._progress import track
 from refgrad.cli import settings
 from refgrad.cli.options import STAGES
-from refgrad.cli.target import arguments, bind, keywords, load, positions
+from refgrad.cli.target import arguments, bind, keywords, load, only_for_functions, positions, running
 from refgrad.cost import speedscope
 from refgrad.cost.comparison import allowances
 from refgrad.models import gpt2
 from refgrad.ops import operations
 from refgrad.report import comparison
-from refgrad.verify.arguments import needs_x64
 
 LOSS = {"rules": "document", "scan": False, "remat": False}
 _AGAINST = ("against", "against_set", "against_args", "against_stage")
 _OPTIONS = (*_AGAINST, "stage", "backward", "allow", "save", "figure", "speedscope")
-_OTHERS = ("csv", "mesh")
+_OTHERS = ("csv", "mesh", "device")
 
 
 class Named(NamedTuple):
     """A function at its arguments, as the command line names it."""
 
+    target: str
     name: str
     f: Callable[..., Any]
     args: tuple[Any, ...]
@@ -38,7 +36,7 @@ class Named(NamedTuple):
 
     def program(self, backward: bool) -> cost.Program:
         """Return the program, with 64-bit types where its arguments have them."""
-        with jax.enable_x64(needs_x64((*self.args, *self.kwargs.values()))):
+        with running(self.target, self.f, (*self.args, *self.kwargs.values())):
             made = cost.program(
                 self.f,
                 *self.args,
@@ -120,15 +118,12 @@ def _named(
         raise ValueError(f"--config and --set are GPT-2's, but {target} is counted: use --args")
     specs, keyed = arguments(args or ""), keywords(options.kwargs)
     f, arrays, argnums = bind(load(target), specs, positions(options.argnums))
-    return Named(target.rpartition("/")[2], f, arrays, keyed, argnums, stage or STAGES[0])
+    return Named(target, target.rpartition("/")[2], f, arrays, keyed, argnums, stage or STAGES[0])
 
 
 def _gpt2(options: argparse.Namespace, changes: Sequence[str], stage: str) -> Named:
     """GPT-2's loss, with the settings of [loss] beside those of the model and the input."""
-    for name in ("args", "kwargs", "argnums", "against_args"):
-        if getattr(options, name) is not None:
-            option = name.replace("_", "-")
-            raise ValueError(f"--{option} are a function's: give path/to/module.py:function before it")
+    only_for_functions(options, ("args", "kwargs", "argnums", "against_args"))
     own = [change for change in changes if change.startswith("loss.")]
     loss = {**LOSS, **settings.read(None, own, ("loss",), words=True)["loss"]}
     for key, value in loss.items():
@@ -138,4 +133,4 @@ def _gpt2(options: argparse.Namespace, changes: Sequence[str], stage: str) -> Na
     rest = [change for change in changes if change not in own]
     config, sizes = settings.load(options.config, rest, whole_sequence=options.config is not None)
     f, *args = gpt2.abstract_loss(config, sizes["batch"], sizes["sequence"], **loss)
-    return Named(" ".join(["GPT-2", *changes]), f, tuple(args), {}, None, stage)
+    return Named("", " ".join(["GPT-2", *changes]), f, tuple(args), {}, None, stage)

@@ -4,16 +4,15 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from refgrad import cost
 from refgrad._files import write_json, write_text
 from refgrad._progress import track
 from refgrad._text import fitted, one_line, wrapped
-from refgrad.cli import compare, faults
+from refgrad.cli import compare
 from refgrad.cli.settings import load
-from refgrad.cli.target import arguments, bind, file_of, keywords, positions
+from refgrad.cli.target import arguments, bind, keywords, only_for_functions, positions, running
 from refgrad.cli.target import load as load_function
 from refgrad.cost.predict import device
 from refgrad.jaxpr.versions import JAX
@@ -22,7 +21,6 @@ from refgrad.report import conventions, memory, mesh, model, prediction, shares,
 from refgrad.report.cost import Pass, csv_text, price, trap_text, tree_table
 from refgrad.symbols import evaluate
 from refgrad.train import devices
-from refgrad.verify.arguments import needs_x64
 
 DEPTH = {"model": 3, "function": 5}  # levels of scopes that the trees show
 OWN = ("args", "kwargs", "argnums")  # the options that say how a function of the user's is called
@@ -38,9 +36,7 @@ def run(options: argparse.Namespace) -> int:
     if options.mesh is not None:
         found, passes = _mesh(options), []
     elif options.target is None:
-        for name in OWN:
-            if getattr(options, name) is not None:
-                raise ValueError(f"--{name} are a function's: give path/to/module.py:function before it")
+        only_for_functions(options, OWN)
         found, passes = _model(options)
     else:
         if options.config or options.set:
@@ -64,7 +60,7 @@ def _function(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
     passes: list[Pass] = []
     problem = ""
     every = (*arrays, *keyed.values())
-    with jax.enable_x64(needs_x64(every)), faults.named(file_of(target), function):
+    with running(target, function, every):
         for name in track(["forward", "backward"], "counting"):
             if name == "forward":
                 passes.append(price(name, f, *arrays, kwargs=keyed))
@@ -173,14 +169,15 @@ def _predict(options: argparse.Namespace) -> int:
     if options.target is not None:
         if options.config or options.set or options.mesh:
             raise ValueError(f"--config, --set and --mesh are GPT-2's, but {options.target} is predicted: use --args")
-        specs = arguments(options.args or "")
-        f, arrays, _ = bind(load_function(options.target), specs)
-        with jax.enable_x64(needs_x64(specs)):
-            found = cost.predict(f, *arrays, device=target)
+        if options.argnums is not None:
+            raise ValueError("--device predicts the function itself: leave --argnums out")
+        function, keyed = load_function(options.target), keywords(options.kwargs)
+        f, arrays, _ = bind(function, arguments(options.args or ""))
+        with running(options.target, function, (*arrays, *keyed.values())):
+            found = cost.predict(f, *arrays, kwargs=keyed, device=target)
         print(f"refgrad cost of {options.target} on {target.name}, predicted, nothing compiled; jax {JAX}\n")
     else:
-        if options.args is not None:
-            raise ValueError("--args are a function's: give path/to/module.py:function before it")
+        only_for_functions(options, OWN)
         config, sizes = load(options.config, options.set, whole_sequence=options.config is not None)
         axes = {} if options.mesh is None else devices.parse(options.mesh)
         batch, sequence = sizes["batch"], sizes["sequence"]

@@ -1,13 +1,17 @@
 """A user's own function and its arguments, as the command line names them: `path/to/module.py:function`, `f32[4,8]`."""
 
+import argparse
 import ast
+import contextlib
 import difflib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from refgrad._given import positions as positions_of
 from refgrad.cli import faults
@@ -43,6 +47,21 @@ def load(target: str) -> Callable[..., Any]:
 def file_of(target: str) -> str:
     """The file that a target names."""
     return target.rpartition(":")[0]
+
+
+@contextlib.contextmanager
+def running(target: str, function: Callable[..., Any], given: Iterable[Any]) -> Iterator[None]:
+    """Provide 64-bit types where arguments have them, and name the place of what a target's function raises."""
+    with jax.enable_x64(described.needs_x64(tuple(given))), faults.named(file_of(target), function):
+        yield
+
+
+def only_for_functions(options: argparse.Namespace, names: Iterable[str]) -> None:
+    """Raise ValueError where one of the options is given, but no function that it could be about."""
+    for name in names:
+        if getattr(options, name) is not None:
+            option = name.replace("_", "-")
+            raise ValueError(f"--{option} are a function's: give path/to/module.py:function before it")
 
 
 def keywords(text: str | None) -> dict[str, Any]:
