@@ -39,6 +39,16 @@ def memory() -> int:
         return 2**63
 
 
+def available() -> int:
+    """Return the bytes of memory of one accelerator, or of this machine where JAX computes on its CPU."""
+    import jax  # `compile_little` comes before JAX starts
+
+    device = jax.local_devices()[0]
+    if device.platform != "cpu" and (stats := device.memory_stats()):
+        return stats["bytes_limit"]
+    return memory()
+
+
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """The versions of Python and of those of the packages that are installed."""
     found = {"python": platform.python_version()}

@@ -77,9 +77,9 @@ def _writer(folder: Path) -> Writer:
 
 
 def _of_run(folder: Path) -> Writer:
-    """The newest good checkpoint; `refgrad.train.runs` is imported here, since it needs the `train` extra."""
-    from refgrad.train.checkpoints import CheckpointError
-    from refgrad.train.runs import trained
+    """The newest good checkpoint; `refgrad.train.run.folder` is imported here, since it needs the `train` extra."""
+    from refgrad.train.run.checkpoints import CheckpointError
+    from refgrad.train.run.folder import trained
 
     try:
         found = trained(folder, _say)

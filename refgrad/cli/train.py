@@ -16,7 +16,8 @@ def run(options: argparse.Namespace) -> int:
 
     Raises ValueError, TypeError or OSError for bad settings, texts and folders, and ImportError without the extra.
     """
-    from refgrad.train import allocator, devices
+    from refgrad.train import allocator
+    from refgrad.train.mesh import devices
 
     allocator.keep_temporaries()
     devices.connect(options.coordinator, options.processes, options.process)
@@ -26,18 +27,19 @@ def run(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from refgrad.report import figures, training
-    from refgrad.train import devices, metrics, runs
-    from refgrad.train.checkpoints import CheckpointError
-    from refgrad.train.final import learnt
-    from refgrad.train.loop import train
+    from refgrad.train.mesh import devices
+    from refgrad.train.run import folder, metrics
+    from refgrad.train.run.checkpoints import CheckpointError
+    from refgrad.train.run.evaluate import learnt
+    from refgrad.train.run.loop import train
+    from refgrad.train.run.signals import Interrupted
+    from refgrad.train.run.watch import Stopped
     from refgrad.train.settings import SECTIONS, Settings
-    from refgrad.train.signals import Interrupted
-    from refgrad.train.watch import Stopped
 
     figures.require()
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs the errors that it raises, too
     out = Path(options.out)
-    before = runs.record(out).run.settings if options.resume else Settings()
+    before = folder.record(out).run.settings if options.resume else Settings()
     settings = build(options.config, options.set, SECTIONS, before.updated, words=True)
     start = time.perf_counter()
     try:
@@ -54,7 +56,7 @@ def _run(options: argparse.Namespace) -> int:
     found = learnt(trained)
     if not devices.first():
         return 0
-    training.draw(metrics.read(out / runs.METRICS), found, out / "loss.svg")
+    training.draw(metrics.read(out / folder.METRICS), found, out / "loss.svg")
     write_text(out / "samples.txt", "\n\n".join(found.samples))
     for path in (out / "result.json", options.json):
         if path:

@@ -6,7 +6,7 @@ from typing import Any
 
 from refgrad._text import Table
 from refgrad.report import figures
-from refgrad.train.final import Learnt
+from refgrad.train.run.evaluate import Learnt
 
 NONE = "–"
 SHOWN = 400

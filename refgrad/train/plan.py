@@ -11,7 +11,7 @@ from refgrad import cost
 from refgrad._text import Table, table
 from refgrad.models import gpt2
 from refgrad.train.optimiser import State
-from refgrad.train.walk import EMBEDDINGS, Pieces, cast
+from refgrad.train.update_in_backward.layers import EMBEDDINGS, Pieces, cast
 
 
 @dataclasses.dataclass(frozen=True)

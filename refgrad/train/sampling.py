@@ -21,11 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from refgrad._machine import available
+from refgrad._text import prefixed
 from refgrad.models import cached
 from refgrad.models._inputs import check_ids, check_params
 from refgrad.models.gpt2 import Config, Ids, Params, shapes
 from refgrad.ops._numerics import wide
-from refgrad.train import memory
 from refgrad.train.fields import Checked, check, number
 
 COLDEST = 1e-6
@@ -91,6 +92,11 @@ def window(n_positions: int) -> int:
     return max(1, n_positions // 2)
 
 
+def cache_bytes(config: Config, texts: int, tokens: int, width: int) -> int:
+    """Return the bytes of the keys and values of so many texts, in elements of `width` bytes."""
+    return 2 * config.n_layer * config.n_embd * texts * tokens * width
+
+
 def generate(
     params: Params,
     config: Config,
@@ -122,11 +128,11 @@ def generate(
         if most is not None and value > most:
             raise ValueError(f"{name} is {value}, but must be at most {most}")
     prompt = np.asarray(prompt)
-    held, there = min(config.n_positions, prompt.size + tokens - 1), memory.available()
-    needed = memory.cache_bytes(config, samples, held, 2) + 4 * samples * config.vocab_size  # the last logits
+    held, there = min(config.n_positions, prompt.size + tokens - 1), available()
+    needed = cache_bytes(config, samples, held, 2) + 4 * samples * config.vocab_size  # the last logits
     if needed > there:
         raise ValueError(
-            f"samples is {samples}, which takes {memory.shown(needed)} at least, but there are {memory.shown(there)} "
+            f"samples is {samples}, which takes {prefixed(needed)} at least, but there are {prefixed(there)} "
             "of memory: lower samples or tokens"
         )
     check_params(params, shapes(config))

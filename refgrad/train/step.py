@@ -12,14 +12,15 @@ from jax.sharding import AxisType, Mesh
 from refgrad.models import gpt2
 from refgrad.models._inputs import check_ids, check_params
 from refgrad.ops import operations
-from refgrad.train import inside, parallel, scanned
-from refgrad.train.clip import scaled, squares
-from refgrad.train.measures import Measures, measures, squares_by_leaf, unless_finite
+from refgrad.train.mesh import model
+from refgrad.train.mesh.sharding import shardings
 from refgrad.train.optimiser import State, check_transformation, init_state, update
-from refgrad.train.separate import separate
 from refgrad.train.settings import MEMORY
-from refgrad.train.sharding import shardings
-from refgrad.train.walk import Pieces, cast
+from refgrad.train.update_in_backward import scanned, unrolled
+from refgrad.train.update_in_backward.clip import scaled, squares
+from refgrad.train.update_in_backward.layers import Pieces, cast
+from refgrad.train.update_in_backward.measures import Measures, measures, squares_by_leaf, unless_finite
+from refgrad.train.update_in_backward.per_leaf import separate
 
 WAY_OUT = "take memory='plain', or clip_norm=… in place of optax.clip_by_global_norm"
 
@@ -86,7 +87,7 @@ def make_step(
 
     def gradients(params: gpt2.Params, tokens: Array, targets: Array) -> tuple[Array, gpt2.Params]:
         if mesh is not None:
-            return parallel.value_and_grad(config, mesh, **divided)(params, tokens, targets)
+            return model.value_and_grad(config, mesh, **divided)(params, tokens, targets)
 
         def loss(params: gpt2.Params) -> Array:
             return gpt2.loss(cast(params, compute_dtype), tokens, targets, config, rules, scan, remat)
@@ -118,7 +119,7 @@ def make_step(
         how: Any = (clip_norm, measured, state, tokens, targets)
         if scan:
             return scanned.step(pieces, scanned.layerwise(tx, state, WAY_OUT), *how)
-        return inside.step(pieces, separate(tx, state, WAY_OUT), *how)
+        return unrolled.step(pieces, separate(tx, state, WAY_OUT), *how)
 
     options = scanned.CPU_OPTIONS if scan and jax.default_backend() == "cpu" else None
     return jax.jit(step, donate_argnums=0, compiler_options=options)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from refgrad.cli import main
-from refgrad.train import collectives
+from refgrad.train.mesh import collectives
 
 SMALL = ["--set", "model.n_layer=1", "--set", "model.n_embd=8", "--set", "input.sequence=6"]
 

@@ -11,10 +11,10 @@ import pytest
 
 from refgrad.models import gpt2
 from refgrad.report.text import standard_library_ids
-from refgrad.train import inside
 from refgrad.train.optimiser import decay_mask, init_state, update
 from refgrad.train.step import make_step
-from refgrad.train.walk import apart, runtime_one
+from refgrad.train.update_in_backward import unrolled
+from refgrad.train.update_in_backward.layers import apart, runtime_one
 from tests.ops.cases import stand_in_for_cudnn
 
 CONFIG = gpt2.Config(n_layer=2, n_head=2, n_embd=16, n_positions=16, vocab_size=256)
@@ -158,14 +158,14 @@ def test_what_is_carried_apart_may_be_empty():
 def test_a_layer_updated_by_stale_gradients_is_seen(monkeypatch):
     tx = optax.sgd(0.1)
     want = as_two_programs(tx, False, memory="fast")
-    right, seen = inside.Leaves.consume, []
+    right, seen = unrolled.Leaves.consume, []
 
     def stale(self, group, grads, after):
         seen.append(grads)
         late = seen[-2] if len(seen) > 2 and "attn" in grads else grads
         return right(self, group, late if jax.tree.structure(late) == jax.tree.structure(grads) else grads, after)
 
-    monkeypatch.setattr(inside.Leaves, "consume", stale)
+    monkeypatch.setattr(unrolled.Leaves, "consume", stale)
     got, _ = run(make_step(CONFIG, tx, memory="fast"), start(tx))
     assert not np.array_equal(got.params["h"][0]["mlp"]["c_fc"]["weight"], want.params["h"][0]["mlp"]["c_fc"]["weight"])
 
