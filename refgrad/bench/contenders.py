@@ -17,7 +17,7 @@ import numpy as np
 from refgrad._extras import install
 from refgrad.bench import machine
 from refgrad.models import gpt2
-from refgrad.models._inputs import named_leaves
+from refgrad.models.inputs import named_leaves
 
 BASELINE = "autodiff"
 ADAMW = {"lr": 1e-4, "weight_decay": 0.1}

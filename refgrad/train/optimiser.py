@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 
 from refgrad._extras import install
-from refgrad.models._inputs import path_name
 from refgrad.models.gpt2 import Params
+from refgrad.models.inputs import path_name
 from refgrad.train.settings import Train
 
 try:

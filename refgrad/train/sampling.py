@@ -24,8 +24,8 @@ from jax import Array
 from refgrad._machine import available
 from refgrad._text import prefixed
 from refgrad.models import cached
-from refgrad.models._inputs import check_ids, check_params
 from refgrad.models.gpt2 import Config, Ids, Params, shapes
+from refgrad.models.inputs import check_ids, check_params
 from refgrad.ops._numerics import wide
 from refgrad.train.fields import Checked, check, number
 

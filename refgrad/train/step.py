@@ -10,7 +10,7 @@ from jax import Array
 from jax.sharding import AxisType, Mesh
 
 from refgrad.models import gpt2
-from refgrad.models._inputs import check_ids, check_params
+from refgrad.models.inputs import check_ids, check_params
 from refgrad.ops import operations
 from refgrad.train.mesh import model
 from refgrad.train.mesh.sharding import shardings

@@ -30,8 +30,8 @@ from jax.sharding import Mesh, PartitionSpec
 
 from refgrad.jaxpr.avals import varying_axes
 from refgrad.models import gpt2
-from refgrad.models._composition import attention_by, projections
-from refgrad.models._inputs import check_ids, check_params, path_name
+from refgrad.models.composition import attention_by, projections
+from refgrad.models.inputs import check_ids, check_params, path_name
 from refgrad.ops import operations
 from refgrad.ops._numerics import after
 from refgrad.ops.multi_head_attention import attend, merge_heads, split_heads

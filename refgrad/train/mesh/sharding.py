@@ -19,7 +19,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from refgrad.models import gpt2
-from refgrad.models._inputs import named_leaves, path_name
+from refgrad.models.inputs import named_leaves, path_name
 
 AXES = ("data", "fsdp", "model")
 Entry = tuple[str, ...]

@@ -31,7 +31,7 @@ from jax.experimental import multihost_utils
 from refgrad._extras import install
 from refgrad._files import DISK_FULL
 from refgrad._text import is_integer
-from refgrad.models._inputs import named_leaves
+from refgrad.models.inputs import named_leaves
 from refgrad.train.optimiser import State
 from refgrad.train.run.digest import digests
 

@@ -17,7 +17,7 @@ import jax
 
 from refgrad._files import write_json
 from refgrad.models import gpt2
-from refgrad.models._inputs import named_leaves
+from refgrad.models.inputs import named_leaves
 from refgrad.train.run.checkpoints import newest, newest_about, seal
 from refgrad.train.settings import Settings
 

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from refgrad.models._inputs import path_name
 from refgrad.models.gpt2 import Params
+from refgrad.models.inputs import path_name
 from refgrad.train.optimiser import State
 from refgrad.train.update_in_backward.layers import EMBEDDINGS
 from refgrad.train.update_in_backward.measures import Measures

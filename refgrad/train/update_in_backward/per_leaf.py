@@ -14,7 +14,7 @@ from jax import Array
 from jax.extend.core import ClosedJaxpr
 
 from refgrad.jaxpr.dependence import dependence, evaluate, mixing
-from refgrad.models._inputs import path_name
+from refgrad.models.inputs import path_name
 from refgrad.train.optimiser import State, update
 
 

@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from refgrad.jaxpr.alike import alike
 from refgrad.models import gpt2
-from refgrad.models._inputs import path_name
+from refgrad.models.inputs import path_name
 from refgrad.train.optimiser import State, init_state
 from refgrad.train.update_in_backward.clip import norm_by_scan, scaled
 from refgrad.train.update_in_backward.layers import Pieces, apart

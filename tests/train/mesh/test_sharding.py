@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from refgrad.models import gpt2
-from refgrad.models._inputs import path_name
+from refgrad.models.inputs import path_name
 from refgrad.train.mesh import devices, sharding
 from refgrad.train.optimiser import init_state
 

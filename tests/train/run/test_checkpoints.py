@@ -12,7 +12,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from refgrad.models import gpt2
-from refgrad.models._inputs import named_leaves
+from refgrad.models.inputs import named_leaves
 from refgrad.train.optimiser import init_state
 from refgrad.train.run import checkpoints
 from refgrad.train.run.checkpoints import CheckpointError, Checkpoints
