@@ -4,7 +4,6 @@ import contextlib
 import os
 import platform
 import sys
-from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -49,10 +48,10 @@ def available() -> int:
     return memory()
 
 
-def versions(packages: Iterable[str]) -> dict[str, str]:
-    """The versions of Python and of those of the packages that are installed."""
+def versions(*others: str) -> dict[str, str]:
+    """Return the versions of Python, refgrad and JAX, and of the other packages that are installed."""
     found = {"python": platform.python_version()}
-    for package in packages:
+    for package in ("refgrad", "jax", "jaxlib", *others):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found

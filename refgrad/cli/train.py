@@ -30,7 +30,7 @@ def _run(options: argparse.Namespace) -> int:
     from refgrad.train.mesh import devices
     from refgrad.train.run import folder, metrics
     from refgrad.train.run.checkpoints import CheckpointError
-    from refgrad.train.run.evaluate import learnt
+    from refgrad.train.run.evaluate import evaluate
     from refgrad.train.run.loop import train
     from refgrad.train.run.signals import Interrupted
     from refgrad.train.run.watch import Stopped
@@ -53,15 +53,15 @@ def _run(options: argparse.Namespace) -> int:
             raise
         print(f"refgrad train: {error}", file=sys.stderr)
         return 1
-    found = learnt(trained)
+    evaluation = evaluate(trained)
     if not devices.first():
         return 0
-    training.draw(metrics.read(out / folder.METRICS), found, out / "loss.svg")
-    write_text(out / "samples.txt", "\n\n".join(found.samples))
+    training.draw(metrics.read(out / folder.METRICS), evaluation, out / "loss.svg")
+    write_text(out / "samples.txt", "\n\n".join(evaluation.samples))
     for path in (out / "result.json", options.json):
         if path:
-            write_json(path, training.data(found))
-    print(f"\n{training.table(found)}\n\n{training.legend(found)}\n\n{training.sample(found)}\n")
+            write_json(path, training.data(evaluation))
+    print(f"\n{training.table(evaluation)}\n\n{training.legend(evaluation)}\n\n{training.sample(evaluation)}\n")
     print(f"{time.perf_counter() - start:.0f} s; checkpoints, metrics, curve and samples in {out}")
     return 0
 

@@ -56,7 +56,7 @@ def test_places_that_take_no_model_and_runs_that_are_none(tmp_path, capsys):
         ("mine/notes.txt", "cannot be a folder"),
         ("mine/notes.txt/gpt2", "cannot be a folder"),
         ("mine", "holds other things than a model"),
-        ("gpt2", "holds no run: there is no run.json in it"),
+        ("gpt2", "holds no run: it has no run.json"),
     ):
         assert main(["export", str(tmp_path), str(tmp_path / folder)]) == 2
         assert message in capsys.readouterr().err

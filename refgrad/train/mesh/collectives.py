@@ -1,9 +1,9 @@
-"""What the collectives of a step on a mesh move, by formula: every line of `parallel.py` that moves something, a term.
+"""The payloads of a step's collectives on a mesh, by formula: a term for every line of `mesh/model.py` that moves data.
 
-Symbols as in the documents; N_d, N_f, N_m are the devices along data, fsdp and model, s_max = n_positions, and w the
-bytes of an element. A payload is the array that a collective is about (`refgrad.cost.collectives`). A device's stream
-is bsh/(N_d N_f), a layer's matrices are 12h², its vectors 13h, of which 9h are not cut: the norms' 4h, c_attn's 3h and,
-over model, a share of the rest.
+Symbols are the documents'; N_d, N_f, N_m are the devices along data, fsdp and model, s_max = n_positions, and w the
+bytes of an element. A payload is the array that a collective operates on (`refgrad.cost.collectives`). A device's
+stream has bsh/(N_d N_f) elements, a layer's matrices 12h², its vectors 13h. Of these, the norms' 4h and c_attn's 3h are
+not cut, and over model neither is a share of the rest.
 
     fsdp    all-gather of the matrices, forward and backward; reduce-scatter of their gradients
     data    all-reduce of the gradients that fsdp has scattered
@@ -27,22 +27,24 @@ ALL = ("data", "fsdp", "model")
 
 
 class Term(NamedTuple):
-    """One array that is moved: where, what, by which collective along which axes, payload in bytes, for each layer or
-    once a step. It drops out where the mesh has none of the axes."""
+    """One array that a collective moves; a mesh with none of the term's axes does not move it."""
 
     scope: str
     what: str
     kind: str
+    """The collective, by HLO's name."""
     axes: tuple[str, ...]
     payload: sympy.Expr
+    """Bytes."""
     times: sympy.Expr | int = 1
+    """Times per step."""
 
 
 STREAM = w * b * s * h / (N_d * N_f)
 
 
 def _cut(scope: str, what: str, elements: sympy.Expr, gathers: int, times: sympy.Expr | int) -> tuple[Term, ...]:
-    """Matrices that model and fsdp cut: gathered over fsdp, their gradients scattered and summed over data."""
+    """Return the terms of matrices cut by model and fsdp: gathered over fsdp, gradients scattered, summed over data."""
     whole = w * elements / N_m
     return (
         Term(scope, what, "all-gather", ("fsdp",), gathers * whole, times),
@@ -52,7 +54,7 @@ def _cut(scope: str, what: str, elements: sympy.Expr, gathers: int, times: sympy
 
 
 def terms(tied: bool, remat: bool = False) -> tuple[Term, ...]:
-    """Every term of the loss and its gradients; `remat` recomputes blocks in the backward pass."""
+    """Return every term of the loss and its gradients; `remat` recomputes blocks in the backward pass."""
     layer = (
         *_cut("h", "matrices", 12 * h**2, 2, n_L),
         Term("h", "norms: gradients", "all-reduce", GRADIENT, w * 4 * h, n_L),
@@ -80,13 +82,13 @@ def terms(tied: bool, remat: bool = False) -> tuple[Term, ...]:
 
 
 def dims(config: gpt2.Config, mesh: Mapping[str, int], batch: int, sequence: int, width: int = 4) -> dict[str, int]:
-    """The symbols' values, by name; `mesh` is {axis: size}, `width` the bytes of an element."""
+    """Return the symbols' values by name; `mesh` is {axis: size}, `width` the bytes of an element."""
     sizes = {SIZES[axis].name: mesh.get(axis, 1) for axis in SIZES}
     return {**config.dims(batch, sequence), "s_max": config.n_positions, "w": width, **sizes}
 
 
-def derived(found: tuple[Term, ...], mesh: Mapping[str, int], values: Mapping[str, int]) -> list[Collective]:
-    """The terms at these values, as what `refgrad.cost.collectives` reads off a compiled module."""
+def derived(model: tuple[Term, ...], mesh: Mapping[str, int], values: Mapping[str, int]) -> list[Collective]:
+    """Return the terms at these values, in the form that `refgrad.cost.collectives` reads off a compiled module."""
     return [
         Collective(
             term.kind,
@@ -96,6 +98,6 @@ def derived(found: tuple[Term, ...], mesh: Mapping[str, int], values: Mapping[st
             evaluate(term.times, values),
             f"{term.scope}: {term.what}".removeprefix(": "),
         )
-        for term in found
+        for term in model
         if (axes := tuple(axis for axis in mesh if axis in term.axes and mesh[axis] > 1))
     ]

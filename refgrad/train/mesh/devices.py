@@ -1,7 +1,7 @@
-"""The devices of a run: a mesh of them, the processes that hold them, and arrays that span both.
+"""The devices of a run: their mesh, the processes that hold them, and arrays that span both.
 
-One process a machine. Each holds the rows of the batch that its own devices need, and `jax.distributed` lets all run
-one program over all devices. A mesh has the axes of `sharding.AXES` that more than one device shares.
+Each machine runs one process, which holds the rows of the batch that its own devices need; `jax.distributed` lets all
+processes run one program over all devices. A mesh has the axes of `sharding.AXES` that more than one device shares.
 
 Source: JAX, "Introduction to multi-controller JAX".
 """
@@ -19,30 +19,42 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh
 
+from refgrad._exit_codes import INTERRUPTED
 from refgrad._text import is_integer, nearest
+from refgrad.models.gpt2 import Config
 from refgrad.train.mesh.sharding import AXES, BATCH, batch_sharding, check, shardings
-from refgrad.train.settings import Settings
 
 DETECT = "detect"
-INTERRUPTED = 130  # 128 and SIGINT's number, as shells count
-HEARTBEAT = 20  # seconds without a sign of life, after which a process counts as lost
-LOST = ("Gloo", "NCCL", "coordination service", "CoordinationService", "heartbeat")  # in what JAX raises then
-MOST = 256  # virtual devices: each has its threads
+HEARTBEAT = 20  # seconds without a sign of life after which a process counts as lost
+LOST = (
+    "Gloo",
+    "NCCL",
+    "coordination service",
+    "CoordinationService",
+    "heartbeat",
+)  # words of the errors that JAX raises then
+MOST = 256  # virtual devices, since each has its own threads
 START = 120  # seconds that the processes have to find each other
 
 
 def connect(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Join the other processes; nothing where none of the three is given. Call it before JAX starts its devices.
+    """Join the other processes; do nothing if no argument is given. Call it before JAX starts its devices.
 
-    `coordinator` is HOST:PORT of process 0, the same for all, or "detect": the cluster that JAX itself finds (Slurm,
-    Open MPI, Kubernetes, TPU), which knows the other two. Raises ValueError for arguments that do not fit together, and
-    RuntimeError where the others do not come.
+    Args:
+        coordinator: HOST:PORT of process 0, the same for all, or "detect" for the cluster that JAX itself finds (Slurm,
+            Open MPI, Kubernetes, TPU), which knows the other two.
+        processes: The number of processes.
+        process: The index of this one.
+
+    Raises:
+        RuntimeError: The other processes do not come.
+        ValueError: The arguments do not fit together.
     """
     given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == len(given):
         return
-    # else JAX takes SIGTERM, and training would not end by it (signals.py)
+    # or JAX handles SIGTERM, and training would not end by it (run/signals.py)
     jax.config.update("jax_enable_preemption_service", False)
     if coordinator == DETECT and len(missing) == 2:
         _detect()
@@ -64,30 +76,32 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
 
 
 def _detect() -> None:
-    """Join the processes of the cluster that JAX finds. Raises ValueError where it finds none."""
+    """Join the processes of the cluster that JAX finds. Raise ValueError if it finds none."""
     try:
         jax.distributed.initialize(initialization_timeout=START, heartbeat_timeout_seconds=HEARTBEAT)
     except (ValueError, KeyError) as error:
         raise ValueError(
-            f"--coordinator {DETECT}: no cluster of several processes is found here, such as Slurm's or Open MPI's: "
+            f"--coordinator {DETECT}: JAX finds no cluster of several processes here, such as Slurm's or Open MPI's: "
             "give --coordinator HOST:PORT, --processes N and --process K to each process"
         ) from error
 
 
 def several() -> bool:
-    """Whether this is one of several processes."""
+    """Return True if this is one of several processes."""
     return jax.distributed.is_initialized()
 
 
 def first() -> bool:
-    """Whether this is the process that prints and writes what is written once."""
+    """Return True if this is process 0, which prints and writes for all."""
     return jax.process_index() == 0
 
 
 def simulate(devices: int) -> None:
-    """Have at least so many CPU devices in this process, on however many cores.
+    """Make JAX start with at least this many CPU devices in this process, on any number of cores.
 
-    Raises ValueError for more than `MOST`, RuntimeError where JAX has started with fewer.
+    Raises:
+        RuntimeError: JAX has started with fewer.
+        ValueError: More than `MOST` are asked for.
     """
     if devices > MOST:
         raise ValueError(f"{devices} virtual CPU devices are asked for, but one process has at most {MOST} here")
@@ -103,9 +117,9 @@ def simulate(devices: int) -> None:
 
 
 def parse(text: str) -> dict[str, int]:
-    """{axis: size} of a text such as "data=2,model=2".
+    """Return {axis: size} from a text such as "data=2,model=2".
 
-    Raises ValueError for another form, an axis that there is not or that comes twice, and a size below 1.
+    Raises ValueError for another form, an unknown or repeated axis, and a size below 1.
     """
     sizes: dict[str, int] = {}
     for part in text.split(","):
@@ -122,22 +136,26 @@ def parse(text: str) -> dict[str, int]:
 def _check(sizes: Mapping[str, int]) -> None:
     for axis, size in sizes.items():
         if axis not in AXES:
-            raise ValueError(f"{axis} is no axis of a mesh: {nearest(axis, AXES)}")
+            raise ValueError(f"{axis} is not an axis of a mesh: {nearest(axis, AXES)}")
         if size < 1:
             raise ValueError(f"mesh.{axis} is {size}, but must be at least 1")
 
 
 def count(sizes: Mapping[str, int]) -> int:
-    """Devices of a mesh {axis: size}."""
+    """Return the number of devices of a mesh {axis: size}."""
     return math.prod(sizes.values())
 
 
 def make(sizes: Mapping[str, int], axis_types: str = "auto", devices: list[Any] | None = None) -> Mesh:
-    """A mesh with `sizes` devices along each of `AXES`, 1 where an axis is not named; axes of one device are left out.
+    """Return a mesh, without the axes of one device.
 
-    `axis_types` is "auto", shardings found by XLA's partitioner, or "explicit", part of every array's type. `devices`
-    are JAX's own by default. Raises ValueError for other names, sizes below 1, more devices than there are, and, over
-    several processes, fewer.
+    Args:
+        sizes: The number of devices along each of `AXES`, by default 1.
+        axis_types: "auto" for shardings found by XLA's partitioner, "explicit" for shardings in every array's type.
+        devices: The devices to take from, by default JAX's own.
+
+    Raises:
+        ValueError: A name is unknown, a size is below 1, there are fewer devices, or several processes hold more.
     """
     kinds = {"auto": AxisType.Auto, "explicit": AxisType.Explicit}
     if axis_types not in kinds:
@@ -159,25 +177,25 @@ def make(sizes: Mapping[str, int], axis_types: str = "auto", devices: list[Any] 
     return jax.make_mesh(shape, tuple(used), (kinds[axis_types],) * len(shape), devices=devices[:total])
 
 
-def of_run(settings: Settings) -> Mesh | None:
-    """The mesh of a run's settings, held against its model and batch; None for one device alone.
+def make_for(
+    config: Config, batch: int, sequence: int, sizes: Mapping[str, int], axis_types: str = "auto"
+) -> Mesh | None:
+    """Return a mesh on which this model can take batches of batch × sequence ids; None for one device alone.
 
-    Call it before JAX starts its devices: those of a CPU then run one program at a time.
     Raises ValueError as `make` and `sharding.check` do.
     """
-    sizes, train = settings.mesh.sizes, settings.train
     if count(sizes) == 1 and not several():
         return None
-    mesh = make(sizes, settings.mesh.axes)
-    check(settings.model, mesh.shape, train.batch // train.accumulate, train.sequence)
+    mesh = make(sizes, axis_types)
+    check(config, mesh.shape, batch, sequence)
     return mesh
 
 
 def rows(mesh: Mesh | None) -> tuple[int, int]:
-    """(k, n): this process's devices need the k-th of n equal parts of a batch's rows.
+    """Return (k, n): this process's devices need the k-th of n equal parts of a batch's rows.
 
-    Where `model` alone spans processes, they all need the whole batch. Raises ValueError where a process's devices do
-    not stand side by side along the batch.
+    Processes that only `model` separates all need the whole batch. Raises ValueError if a process's devices are not
+    adjacent along the batch.
     """
     if mesh is None:
         return 0, 1
@@ -191,28 +209,31 @@ def rows(mesh: Mesh | None) -> tuple[int, int]:
 
 
 def batch_array(mesh: Mesh, local: np.ndarray) -> jax.Array:
-    """The global array (b, s) of ids, of which this process has the rows that `rows` says."""
+    """Return the global array (b, s) of ids, given the rows of this process (`rows`)."""
     return jax.make_array_from_process_local_data(batch_sharding(mesh), local)
 
 
 def make_state(mesh: Mesh, function: Callable[..., Any], *args: Any) -> Any:
-    """`function(*args)`, a state, made on the mesh by the table of rules: each device makes its share alone.
+    """Return the state `function(*args)`, sharded on the mesh by the table of rules.
 
-    So no device ever holds the whole, and no process holds an array that the others do not know.
+    Each device makes its share alone, so that no device ever holds the whole.
     """
     return jax.jit(function, out_shardings=shardings(jax.eval_shape(function, *args), mesh))(*args)
 
 
 def whole(tree: Any) -> Any:
-    """Global arrays, whole on this process's first device. Every process must call it."""
-    found = multihost_utils.process_allgather(tree, tiled=True) if jax.process_count() > 1 else jax.device_get(tree)
-    return jax.device_put(found, jax.local_devices()[0])
+    """Return global arrays, whole on this process's first device. Every process must call it."""
+    local = multihost_utils.process_allgather(tree, tiled=True) if jax.process_count() > 1 else jax.device_get(tree)
+    return jax.device_put(local, jax.local_devices()[0])
 
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """What fails in one of several processes ends it at once, with a line that says so: none waits for one that is
-    gone. A process that is waiting when another dies learns it from its connections, or after `HEARTBEAT` seconds."""
+    """End this process at once, with one line, if anything fails in it while there are others.
+
+    So none waits for a process that is gone. A process that is waiting when another dies learns it from its
+    connections, or after `HEARTBEAT` seconds.
+    """
     try:
         yield
     except BaseException as error:

@@ -1,20 +1,20 @@
-"""Loss and gradients of a GPT-2 on a mesh, every collective written out: what is not here is not moved.
+"""Loss and gradients of a GPT-2 on a mesh, with every collective written out.
 
-The program of one device, under `jax.shard_map`. With N_d, N_f, N_m devices along data, fsdp and model, it holds b/(N_d
-N_f) examples and its share of every matrix (`sharding.py`). For each layer
+This is the program of one device, under `jax.shard_map`. With N_d, N_f, N_m devices along data, fsdp and model, it
+holds b/(N_d N_f) examples and its share of every matrix (`sharding.py`). For each layer
 
     forward   W ← all-gather of its share over fsdp; c_attn's rows ⇄ columns by all-to-all over model
               a module's partial sums are all-reduced over model, so that the stream is whole on every device
-    backward  W gathered once more; the stream's gradient is all-reduced over model before each norm
+    backward  W is gathered again; the stream's gradient is all-reduced over model before each norm
               dW is reduce-scattered over fsdp, the share all-reduced over data
 
-A gathered matrix does not live from forward to backward: the layer is a rule of its own, which keeps the residuals of
-the derived rules but no parameters. The gather in the backward pass waits for the cotangent, or a compiler would find
-the one that the forward made.
+A gathered matrix does not live from forward to backward: the layer has its own rule, which keeps the residuals of the
+derived rules but no parameters. The gather in the backward pass has a data dependency on the cotangent, or a compiler
+would reuse the matrix that the forward gathered.
 
-Everything but the collectives is the model's own: `gpt2.embed`, `gpt2.block`, `gpt2.head_loss`, with the share of
-columns that a device has. Under model > 1 a layer is composed of its operations, of which the second of each module
-makes partial sums: each device adds its own part of the bias.
+Everything else is the model's own: `gpt2.embed`, `gpt2.block` and `gpt2.head_loss`, with a device's share of the
+columns. Under model > 1 a layer is composed of its operations. The second operation of each module makes partial sums,
+and each device adds its own part of the bias.
 
 Sums over devices are in the parameters' dtype, whatever the compute dtype is.
 """
@@ -36,7 +36,7 @@ from refgrad.ops import operations
 from refgrad.ops._numerics import after
 from refgrad.ops.multi_head_attention import attend, merge_heads, split_heads
 from refgrad.train.mesh.sharding import batch_spec, check, rule, specs
-from refgrad.train.update_in_backward.layers import Pieces, cast
+from refgrad.train.update_in_backward.layers import LayerVJPs, cast
 
 Program = Callable[[gpt2.Params, Array, Array], Any]
 
@@ -44,12 +44,18 @@ Program = Callable[[gpt2.Params, Array, Array], Any]
 def loss(
     config: gpt2.Config, mesh: Mesh, *, rules: str = "document", remat: bool = False, compute_dtype: Any = None
 ) -> Program:
-    """A function (params, tokens (b, s), targets (b, s)) → the mean loss, whole on every device.
+    """Return a function of (params, tokens (b, s), targets (b, s)): the mean loss, whole on every device.
 
-    Parameters are global arrays, sharded by `sharding.RULES`, ids by `sharding.batch_sharding`. Layers are a list, or
-    stacked and walked by `lax.scan`. The mesh is one of `devices.make`, its axes explicit or auto. `rules`, `remat` and
-    `compute_dtype` as in `step.make_step`. Raises ValueError as `sharding.check` and `gpt2.loss` do, before anything
-    is compiled.
+    Parameters are global arrays, sharded by `sharding.RULES`, and ids by `sharding.batch_sharding`. Layers are a list,
+    or stacked and walked by `lax.scan`. Before anything is compiled, the function raises ValueError as `sharding.check`
+    and `gpt2.loss` do.
+
+    Args:
+        config: The model's sizes.
+        mesh: A mesh made by `devices.make`, its axes explicit or auto.
+        rules: The rules of the backward pass, as in `gpt2.loss`.
+        remat: Recompute blocks in the backward pass.
+        compute_dtype: The dtype of the forward and backward pass; None for that of the parameters.
     """
     operations(rules)
     device = Device(config, rules, remat, compute_dtype, mesh)
@@ -59,7 +65,7 @@ def loss(
 def value_and_grad(
     config: gpt2.Config, mesh: Mesh, *, rules: str = "document", remat: bool = False, compute_dtype: Any = None
 ) -> Program:
-    """As `loss`, a function → (the mean loss, its gradients, sharded as the parameters are)."""
+    """Return a function like that of `loss`: the mean loss, and its gradients, sharded as the parameters are."""
     operations(rules)
     device = Device(config, rules, remat, compute_dtype, mesh)
     both = jax.value_and_grad(device.loss)
@@ -69,7 +75,7 @@ def value_and_grad(
 def _mapped(
     device: "Device", program: Program, gradients: bool, params: gpt2.Params, tokens: Array, targets: Array
 ) -> Any:
-    """The program on every device of the mesh."""
+    """Run the program on every device of the mesh."""
     config, mesh = device.config, device.mesh
     check_params(params, gpt2.shapes(config))
     for name, given in (("tokens", tokens), ("targets", targets)):
@@ -83,33 +89,33 @@ def _mapped(
 
 
 @dataclasses.dataclass(frozen=True)
-class Device(Pieces):
-    """The model's pieces on one device, inside `shard_map`: its parameters are that device's shares."""
+class Device(LayerVJPs):
+    """The model on one device, inside `shard_map`; its parameters are that device's shares."""
 
     mesh: Mesh
 
     def size(self, axis: str) -> int:
-        """How many devices the axis has: one where the mesh does not have it."""
+        """Return the number of devices along the axis, 1 if the mesh does not have it."""
         return self.mesh.shape.get(axis, 1)
 
     def has(self, *axes: str) -> tuple[str, ...]:
-        """Those of the axes that the mesh has."""
+        """Return the given axes that the mesh has."""
         return tuple(axis for axis in axes if axis in self.mesh.shape)
 
     def own(self, x: Array, *axes: str) -> Array:
-        """`x` as each device's own along these axes: its gradients are summed over them."""
+        """Return x as varying along these axes, so that its gradients are summed over them."""
         missing = tuple(axis for axis in self.has(*axes) if axis not in varying_axes(x))
         return lax.pcast(x, missing, to="varying") if missing else x
 
     def gathered(self, name: str, share: Array) -> Array:
-        """A parameter from the shares of the devices along fsdp; its gradient is scattered, and summed over data."""
+        """Return a parameter, gathered over fsdp; its gradient is scattered over fsdp and summed over data."""
         for dimension, axes in enumerate(rule(name)):
             if "fsdp" in self.has(*axes):
                 return lax.all_gather(self.own(share, "data"), "fsdp", axis=dimension, tiled=True)
         return self.own(share, "data", "fsdp")
 
     def layer_parameters(self, shares: gpt2.Params) -> gpt2.Params:
-        """What this device's heads and hidden columns need of a layer's parameters, from the shares of all."""
+        """Return the parameters that this device's heads and hidden columns need, gathered from the shares."""
         layer = jax.tree_util.tree_map_with_path(lambda path, x: self.gathered(path_name(path), x), shares)
         if self.size("model") > 1:
             layer["attn"]["c_attn"] = self._own_heads(layer["attn"]["c_attn"])
@@ -119,7 +125,7 @@ class Device(Pieces):
         return layer
 
     def _own_heads(self, c_attn: gpt2.Params) -> gpt2.Params:
-        """(h/N_m, 3h) → (h, 3h/N_m): the rows that a device stores, for the columns of its heads in q, k and v."""
+        """Return the columns of this device's heads in q, k and v, (h, 3h/N_m), for its rows (h/N_m, 3h)."""
         size, rank = self.size("model"), lax.axis_index("model")
         w, bias = c_attn["weight"], self.own(c_attn["bias"], "model")
         h = bias.shape[0] // 3
@@ -128,12 +134,12 @@ class Device(Pieces):
         return {"weight": w.reshape(h, 3 * h // size), "bias": bias.reshape(3 * h // size)}
 
     def _in_place(self, part: Array) -> Array:
-        """A device's part of a bias (h/N_m,) where it stands in the whole, 0 elsewhere (h,)."""
+        """Return a bias (h,) with this device's part (h/N_m,) in its place and 0 elsewhere."""
         zeros = jnp.zeros_like(part, shape=(self.size("model") * part.shape[0],))
         return lax.dynamic_update_slice(zeros, part, (lax.axis_index("model") * part.shape[0],))
 
     def block(self, layer: gpt2.Params, x: Array) -> Array:
-        """One layer of the stream (b, s, h), from `layer_parameters`."""
+        """Return the stream (b, s, h) after one layer with these `layer_parameters`."""
         if self.size("model") == 1:
             return gpt2.block(layer, x, self.config, self.rules)
         o, eps = operations(self.rules), self.config.layer_norm_epsilon
@@ -145,7 +151,7 @@ class Device(Pieces):
         return x
 
     def _attention(self, x: Array, attn: gpt2.Params) -> Array:
-        """What this device's heads add to the stream."""
+        """Return the contribution of this device's heads to the stream."""
         o, heads = operations(self.rules), self.config.n_head // self.size("model")
         w_qkv, b_qkv, w_out, b_out = projections(attn, "c_attn")
         if not hasattr(o, "block"):
@@ -154,7 +160,7 @@ class Device(Pieces):
         return o.linear(merge_heads(o.attention(q, k, v, attention_by(self.rules, x.shape[-2]))), w_out, b_out)
 
     def _mlp(self, x: Array, mlp: gpt2.Params) -> Array:
-        """What this device's hidden columns add to the stream."""
+        """Return the contribution of this device's hidden columns to the stream."""
         o = operations(self.rules)
         w_fc, b_fc, w_proj, b_proj = projections(mlp, "c_fc")
         if hasattr(o, "block"):
@@ -162,7 +168,7 @@ class Device(Pieces):
         return o.linear(o.gelu(o.linear(x, w_fc, b_fc)), w_proj, b_proj)
 
     def layer(self, shares: gpt2.Params, x: Array) -> Array:
-        """One layer, whose gathered parameters do not live from forward to backward."""
+        """Return the stream after one layer, whose gathered parameters do not live from forward to backward."""
 
         @jax.custom_vjp
         def run(shares: gpt2.Params, x: Array) -> Array:
@@ -186,14 +192,8 @@ class Device(Pieces):
         run.defvjp(forward, backward)
         return run(shares, x)
 
-    def _once(self, dy: Array, shares: gpt2.Params) -> gpt2.Params:
-        """The shares, not before dy exists, where anything is gathered from them."""
-        if not self.has("fsdp", "model"):
-            return shares
-        return jax.tree.map(lambda share: after(dy[(0,) * dy.ndim], share), shares)
-
     def loss(self, params: gpt2.Params, tokens: Array, targets: Array) -> Array:
-        """The mean over the tokens of all devices, from this device's shares and ids."""
+        """Return the mean loss over the tokens of all devices, from this device's shares and ids."""
         ends = {key: self._table(key, params[key]) for key in ("wte", "wpe", "lm_head") if key in params}
         x = gpt2.embed(cast(ends, self.dtype), tokens, self.config, self.rules)  # (b, s, h/N_m)
         if self.size("model") > 1:
@@ -205,14 +205,14 @@ class Device(Pieces):
         else:
             with jax.named_scope("h"):
                 x, _ = lax.scan(lambda x, layer: (self.layer(layer, x), None), x, params["h"])
-        mine = self._head(ends, params["ln_f"], x, targets)
-        return lax.psum(mine / self.mesh.size, self.mesh.axis_names)
+        share = self._head(ends, params["ln_f"], x, targets) / self.mesh.size
+        return lax.psum(share, self.mesh.axis_names)
 
     def _table(self, key: str, table: gpt2.Params) -> gpt2.Params:
         return {"weight": self.gathered(f"{key}.weight", table["weight"])}
 
     def _head(self, ends: gpt2.Params, ln_f: gpt2.Params, x: Array, targets: Array) -> Array:
-        """The mean loss of the positions that are this device's along model."""
+        """Return the mean loss of this device's positions along model."""
         _, key = self.head_keys
         E, ln_f = ends[key]["weight"], jax.tree.map(lambda leaf: self.own(leaf, *self.mesh.axis_names), ln_f)
         if self.size("model") > 1:
@@ -222,7 +222,7 @@ class Device(Pieces):
         return gpt2.head_loss(read, x, targets, self.config, self.rules)
 
     def _positions(self, x: Array) -> Array:
-        """This device's positions of x (b, s, …), which all along model hold: their gradients are gathered."""
+        """Return this device's positions of x (b, s, …), which is whole along model; their gradients are gathered."""
         length, rank = x.shape[1] // self.size("model"), lax.axis_index("model")
 
         @jax.custom_vjp

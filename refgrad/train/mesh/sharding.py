@@ -1,12 +1,13 @@
-"""Where each array lives: one table from a parameter's name to the mesh axes that split each of its dimensions.
+"""The sharding of each array: one table from a parameter's name to the mesh axes that split each of its dimensions.
 
-Three axes. `data` splits the batch alone. `fsdp` splits the batch too, and every matrix: a device gathers a layer's
-matrices when it needs them. `model` splits what a layer computes, heads and hidden columns, and the matrices with it.
+There are three axes. `data` splits the batch alone. `fsdp` splits the batch too, and every matrix: a device gathers a
+layer's matrices when it needs them. `model` splits the computation of a layer, heads and hidden columns, and the
+matrices with it.
 
-Two rules are not the usual ones. The checkpoint has c_attn's columns as q | k | v, each n_h heads side by side, so that
-a cut of its columns would fall across them: `model` cuts its rows, and an all-to-all turns those into the columns of a
-device's own heads. And no axis cuts the vocabulary, since 50,257 has no small divisor: the embeddings are cut along
-h, and the head's work along the sequence.
+Two rules are unusual. The checkpoint has c_attn's columns as q | k | v, each n_h heads side by side, so that a cut of
+its columns would cross them: `model` cuts its rows, and an all-to-all turns those into the columns of a device's own
+heads. No axis cuts the vocabulary, since 50,257 has no small divisor: the embeddings are cut along h, and the head's
+work along the sequence.
 
 Source: Rajbhandari et al. (2020), "ZeRO"; Shoeybi et al. (2019), "Megatron-LM"; tables of named rules: MaxText.
 """
@@ -30,7 +31,7 @@ BOTH: Entry = ("model", "fsdp")
 FSDP: Entry = ("fsdp",)
 MODEL: Entry = ("model",)
 
-# The end of a parameter's name → for each dimension of one layer's array, the axes that split it.
+# The end of a parameter's name → the axes that split each dimension of one layer's array.
 RULES: Mapping[str, tuple[Entry, ...]] = {
     "wte.weight": (NONE, BOTH),  # (V, h)
     "wpe.weight": (NONE, BOTH),  # (n_positions, h)
@@ -50,7 +51,7 @@ RULES: Mapping[str, tuple[Entry, ...]] = {
     "ln_f.weight": (NONE,),
     "ln_f.bias": (NONE,),
 }
-# An activation → for each dimension, its symbol and the axes that split it.
+# An activation → the symbol of each dimension, and the axes that split it.
 ACTIVATIONS: Mapping[str, tuple[tuple[str, Entry], ...]] = {
     "ids": (("b", BATCH), ("s", NONE)),
     "stream": (("b", BATCH), ("s", NONE), ("h", NONE)),
@@ -58,7 +59,7 @@ ACTIVATIONS: Mapping[str, tuple[tuple[str, Entry], ...]] = {
     "hidden layer": (("b", BATCH), ("s", NONE), ("4h", MODEL)),
     "head's stream": (("b", BATCH), ("s", MODEL), ("h", NONE)),
 }
-# What a symbol is called, and what to take where an axis does not divide it.
+# A symbol → its name in messages, and the advice for a size that its axes do not divide.
 DIMENSIONS = {
     "b": ("the batch", "take a multiple of {by} sequences"),
     "s": ("the sequence", "the head's work is cut along it; take a multiple of {by}"),
@@ -68,7 +69,7 @@ DIMENSIONS = {
 
 
 def rule(name: str) -> tuple[Entry, ...]:
-    """The table's row for a parameter. Raises ValueError for a name that no row ends."""
+    """Return the table's row for a parameter. Raise ValueError if no row matches the end of its name."""
     for end, entries in RULES.items():
         if name == end or name.endswith(f".{end}"):
             return entries
@@ -76,7 +77,7 @@ def rule(name: str) -> tuple[Entry, ...]:
 
 
 def spec(entries: tuple[Entry, ...], mesh: Mesh, leading: int = 0) -> PartitionSpec:
-    """A row as JAX takes it, behind `leading` whole dimensions; axes that the mesh does not have drop out."""
+    """Return a row as a PartitionSpec, after `leading` whole dimensions, without axes that the mesh does not have."""
     parts = []
     for entry in entries:
         axes = tuple(axis for axis in entry if axis in mesh.shape)
@@ -87,7 +88,7 @@ def spec(entries: tuple[Entry, ...], mesh: Mesh, leading: int = 0) -> PartitionS
 
 
 def specs(params: gpt2.Params, mesh: Mesh) -> Any:
-    """A tree of PartitionSpecs like `params` (arrays or shapes, layers as a list or stacked)."""
+    """Return a tree of PartitionSpecs like `params` (arrays or shapes, layers as a list or stacked)."""
 
     def of(path: tuple[Any, ...], leaf: Any) -> PartitionSpec:
         entries = rule(path_name(path))
@@ -97,10 +98,10 @@ def specs(params: gpt2.Params, mesh: Mesh) -> Any:
 
 
 def shardings(state: Any, mesh: Mesh) -> Any:
-    """A tree of NamedShardings like `state`: parameters, or a `State`, whose optimiser keeps arrays for each of them.
+    """Return a tree of NamedShardings like `state`: parameters, or a `State` with arrays of the optimiser for each.
 
-    An array that stands under a parameter's name and has its shape is split as the parameter is, any other (a count, a
-    key, a factored moment) is whole on every device.
+    An array under a parameter's name and of its shape is split as the parameter is. Any other (a count, a key, a
+    factored moment) is whole on every device.
     """
     params = named_leaves(_params(state))
 
@@ -121,19 +122,19 @@ def _params(state: Any) -> gpt2.Params:
 
 
 def batch_spec(mesh: Mesh) -> PartitionSpec:
-    """That of token ids (b, s)."""
+    """Return the PartitionSpec of token ids (b, s)."""
     return spec(tuple(axes for _, axes in ACTIVATIONS["ids"]), mesh)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """That of token ids (b, s)."""
+    """Return the sharding of token ids (b, s)."""
     return NamedSharding(mesh, batch_spec(mesh))
 
 
 def check(config: gpt2.Config, sizes: Mapping[str, int], batch: int, sequence: int) -> None:
-    """Hold a mesh, {axis: size}, against the model and a batch of `batch` × `sequence` ids of all devices together.
+    """Raise ValueError unless a mesh {axis: size} divides the model, and a global batch of batch × sequence ids.
 
-    Raises ValueError for a dimension that its axes do not divide, naming both, the sizes and the way out.
+    The message names the dimension, its axes, the sizes and the way out.
     """
 
     def divides(what: str, size: int, axes: Entry, way_out: str) -> None:

@@ -1,15 +1,15 @@
-"""Checkpoints: written whole or not at all, checked leaf by leaf, by one process or many, read by any number.
+"""Checkpoints: written whole or not at all, checked leaf by leaf, written and read by any number of processes.
 
     folder/STEP/params, opt_state   the leaves by name, in orbax's format
-    folder/STEP/about               step, position, machine, run, digest of the metrics; a digest of every leaf; a
-                                    digest of all that
+    folder/STEP/about               step, position, machine, run, digest of the metrics, digest of every leaf, and a
+                                    digest of all these
 
-Orbax writes into a temporary folder while training goes on, and renames it at the end. Before that rename, what was
-written is read back and held against the digests that were taken of the arrays themselves (`digest.py`). Older ones are
-deleted after it: a process killed at any moment leaves the last good one, and whatever has a step's name is whole.
+Orbax writes into a temporary folder while training goes on, and renames it at the end. Before that rename, the files
+are read back and compared with the digests of the arrays themselves (`digest.py`). Older checkpoints are deleted after
+it. So a process killed at any moment leaves the last good one, and a folder with a step's name is always whole.
 
-Orbax does not notice a flipped bit and reports a truncated file in the words of its storage. So every leaf is checked
-again when it is read, and a checkpoint with a damaged one is passed over, saying which.
+Orbax does not notice a flipped bit, and reports a truncated file in the words of its storage. So every leaf is checked
+again when it is read, and a checkpoint with a damaged leaf is passed over with a message.
 """
 
 import contextlib
@@ -41,19 +41,19 @@ except ImportError as error:
     raise ImportError(f"checkpoints need orbax-checkpoint: {install('train')}") from error
 
 GROUP = 2**28
-"""Bytes that are read back at a time."""
+"""Bytes that are read back at once."""
 CONCURRENT_GB = 1
-"""What orbax may hold of encoded or decoded arrays at once."""
+"""Encoded or decoded arrays that orbax may hold at once."""
 ABOUT = "metadata"
 Leaves = dict[str, Any]
 
 
 class CheckpointError(Exception):
-    """A checkpoint that cannot be written, or one that is not what was written."""
+    """A checkpoint that cannot be written, or that is damaged."""
 
 
 class Restored(NamedTuple):
-    """What a checkpoint holds."""
+    """The contents of a checkpoint."""
 
     step: int
     leaves: Leaves
@@ -64,7 +64,7 @@ class Checkpoints:
     """The checkpoints of one run."""
 
     def __init__(self, folder: Path, keep: int = 2, asynchronous: bool = True) -> None:
-        """Those in `folder`, of which the newest `keep` stay; written in the background, or while `save` waits."""
+        """Keep the newest `keep` in a folder, written in the background if `asynchronous`, else while `save` waits."""
         self.folder, self._keep, self._asynchronous = folder.absolute(), keep, asynchronous
         self._saving: dict[str, Any] | None = None
         self._restored: int | None = None
@@ -72,15 +72,22 @@ class Checkpoints:
         self._writer = ocp.AsyncCheckpointer(_handler(), async_options=options)
 
     def steps(self) -> list[int]:
-        """The steps that have a complete checkpoint, in order."""
+        """Return the steps that have a complete checkpoint, in order."""
         return complete(self.folder)
 
     def save(self, step: int, state: State, about: Mapping[str, Any]) -> None:
-        """Write the state after `step` steps, and `about`, which JSON must hold.
+        """Write the state after `step` steps, and metadata.
 
-        The state may be donated as soon as this returns: what of it is not yet written is kept alive until then.
-        Damaged ones that `restore` has passed over are deleted first: they are newer than what counts. Raises
-        CheckpointError where this one, or the one before in the background, cannot be written.
+        The state may be donated as soon as this returns: arrays that are not written yet are kept alive. Damaged
+        checkpoints that `restore` has passed over are deleted first, since they are newer than this one's past.
+
+        Args:
+            step: The number of steps so far.
+            state: The state.
+            about: The metadata, which JSON must be able to hold.
+
+        Raises:
+            CheckpointError: This checkpoint, or the one before in the background, cannot be written.
         """
         if self._restored is not None and jax.process_index() == 0:
             for later in self.steps():
@@ -104,12 +111,12 @@ class Checkpoints:
             self.finish()
 
     def poll(self) -> None:
-        """Raises CheckpointError where writing in the background has failed; does not wait."""
+        """Raise CheckpointError if writing in the background has failed; do not wait."""
         with self._explained():
             self._writer.check_for_errors()
 
     def finish(self) -> None:
-        """Wait until all is written, then delete what is older than the newest `keep`. Raises as `poll` does."""
+        """Wait until all is written, then delete all but the newest `keep`. Raises as `poll` does."""
         with self._explained():
             self._writer.wait_until_finished()
         self._saving = None
@@ -121,31 +128,36 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: Any, *_: Any) -> None:
-        """Wait for what is being written; raises as `finish` does, unless something else has been raised already."""
+        """Wait for the writer. Raises as `finish` does, unless another exception is on its way."""
         with contextlib.suppress(CheckpointError) if kind else contextlib.nullcontext():
             self.finish()
 
     def restore(self, like: State, say: Callable[[str], None]) -> tuple[State, Restored] | None:
-        """The newest good state, placed as the leaves of `like` are; None where there is no checkpoint at all.
+        """Return the newest good state with its checkpoint, or None if nothing has been written.
 
-        `say` is told of each damaged one that is passed over. Raises CheckpointError where all are damaged, and
-        ValueError where one holds a state of another form than `like`.
+        Args:
+            like: A state whose leaves have the shapes and shardings to restore; they may be abstract.
+            say: A function that is told of each damaged checkpoint that is passed over.
+
+        Raises:
+            CheckpointError: All checkpoints are damaged.
+            ValueError: A checkpoint holds a state of another form than `like`.
         """
-        found = newest(self.folder, named_leaves(like), say)
-        if found is None:
+        checkpoint = newest(self.folder, named_leaves(like), say)
+        if checkpoint is None:
             return None
-        self._restored = found.step
-        leaves = [found.leaves[name] for name in named_leaves(like)]
-        return jax.tree.unflatten(jax.tree.structure(like), leaves), found
+        self._restored = checkpoint.step
+        leaves = [checkpoint.leaves[name] for name in named_leaves(like)]
+        return jax.tree.unflatten(jax.tree.structure(like), leaves), checkpoint
 
     def _delete(self, step: int) -> None:
-        """Whatever happens meanwhile, what has a step's name is whole."""
+        """Rename before deleting, so that a crash never leaves a partial checkpoint under a step's name."""
         gone = self.folder / f"{step}.deleted"
         os.rename(self.folder / str(step), gone)
         shutil.rmtree(gone, ignore_errors=True)
 
     def _read_back(self) -> None:
-        """In the background, of the process that renames: hold what lies on the disk against the arrays' digests."""
+        """Compare the files with the arrays' digests, in the background of the process that renames."""
         if self._saving is None:
             return
         (path,) = (left for left in self._unfinished() if left.name.startswith(f"{self._saving['step']}."))
@@ -158,7 +170,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """What goes wrong with writing, in words that say what is still good and what to do."""
+        """Turn failures of writing into a CheckpointError that says which checkpoint is good and what to do."""
         try:
             yield
         except Exception as error:
@@ -167,7 +179,7 @@ class Checkpoints:
             for left in self._unfinished() if self.folder.is_dir() and jax.process_index() == 0 else ():
                 shutil.rmtree(left, ignore_errors=True)
             good = self.steps()
-            last = f"the last good one is that of step {good[-1]}" if good else "there is none before it"
+            last = f"the last good one is that of step {good[-1]}" if good else "it is the first"
             raise CheckpointError(
                 f"the checkpoint of step {step} could not be written to {self.folder}: {_reason(error)}; {last}"
             ) from error
@@ -176,7 +188,7 @@ class Checkpoints:
 def complete(folder: Path) -> list[int]:
     """Return the steps whose checkpoint in the folder is complete, in order.
 
-    Raises ValueError where something else than a folder has that name.
+    Raises ValueError if the path exists but is not a folder.
     """
     if not folder.is_dir():
         if folder.exists() or folder.is_symlink():
@@ -186,48 +198,49 @@ def complete(folder: Path) -> list[int]:
 
 
 def newest(folder: Path, like: Leaves, say: Callable[[str], None]) -> Restored | None:
-    """The leaves named as in `like`, which may be fewer than were written, of the newest checkpoint that is whole.
+    """Return the newest checkpoint that is whole, with the leaves named in `like`, which may be some of them.
 
-    Raises as `Checkpoints.restore`.
+    Raises as `Checkpoints.restore` does.
     """
     steps = complete(folder)
     for step in reversed(steps):
         try:
             return read(folder / str(step), like)
         except CheckpointError as error:
-            say(f"{error}: the one before is taken" if step != steps[0] else f"{error}: there is none before")
+            say(f"{error}: the one before is taken" if step != steps[0] else f"{error}: it is the oldest")
     if steps:
         raise CheckpointError(f"no checkpoint in {folder} is whole: begin again in another folder")
     return None
 
 
 def read(path: Path, like: Leaves) -> Restored:
-    """One checkpoint's leaves, placed as those of `like` (arrays, or their shapes with shardings) are.
+    """Return one checkpoint's leaves, sharded as those of `like` (arrays, or their shapes with shardings).
 
-    Raises CheckpointError where something of it is damaged, naming the leaf, and ValueError where a leaf of `like` is
-    not in it or has another shape there.
+    Raises:
+        CheckpointError: A part is damaged; the message names it.
+        ValueError: A leaf of `like` is missing or has another shape.
     """
     path = path.absolute()
     about = read_about(path)
     for name, leaf in like.items():
-        there = about["leaves"].get(name)
-        if there is None or tuple(there["shape"]) != leaf.shape:
-            found = f"{name} of shape {tuple(there['shape'])}" if there else f"no {name}"
-            raise ValueError(f"{path} has {found}, but this run's is of shape {leaf.shape}: its settings are others")
+        written = about["leaves"].get(name)
+        if written is None or tuple(written["shape"]) != leaf.shape:
+            other = f"{name} of shape {tuple(written['shape'])}" if written else f"no {name}"
+            raise ValueError(f"{path} has {other}, but this run's is of shape {leaf.shape}: its settings differ")
     facts = {name: about["leaves"][name] for name in like}
     with _quietly():
-        found, reason = _found(path, like, facts)
+        items, reason = _read_items(path, like, facts)
     if reason:
         raise CheckpointError(f"{path} is damaged: {reason}")
-    leaves = {name: found[name.split(".")[0]][name] for name in like}
+    leaves = {name: items[_item(name)][name] for name in like}
     for name, digest in digests(leaves).items():
         if digest != facts[name]["digest"]:
             raise CheckpointError(f"{path} is damaged: {name} is not what was written")
     return Restored(about["step"], leaves, about)
 
 
-def _found(path: Path, like: Leaves, facts: Mapping[str, Any]) -> tuple[Any, str | None]:
-    """The items as orbax reads them, and why they could not be read; None where they could."""
+def _read_items(path: Path, like: Leaves, facts: Mapping[str, Any]) -> tuple[Any, str | None]:
+    """Return the items as orbax reads them and None, or None and the reason of the failure."""
     if jax.process_count() > 1 and (bad := _damage_for_all(path, facts)):
         return None, f"{bad} is not what was written, or cannot be read"
     try:
@@ -242,7 +255,7 @@ def _found(path: Path, like: Leaves, facts: Mapping[str, Any]) -> tuple[Any, str
 
 
 def _items(leaves: Leaves) -> dict[str, Leaves]:
-    """The leaves by the item that they are written into: the first part of their names."""
+    """Return the leaves by the item that they are written into, the first part of their names."""
     return {
         item: some for item in State._fields if (some := {n: leaf for n, leaf in leaves.items() if _item(n) == item})
     }
@@ -261,7 +274,7 @@ def _handler() -> ocp.CompositeCheckpointHandler:
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """Return what is written beside the leaves. Raises CheckpointError where it is damaged."""
+    """Return the metadata of a checkpoint. Raise CheckpointError if it is damaged."""
     try:
         about = json.loads((path / "about" / ABOUT).read_bytes())
         sealed = about.pop("sha256")
@@ -273,7 +286,7 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def newest_about(folder: Path) -> dict[str, Any] | None:
-    """Return what is written beside the leaves of the newest checkpoint where that is whole; None without one."""
+    """Return the newest metadata that is whole, or None."""
     for step in reversed(complete(folder)):
         with contextlib.suppress(CheckpointError):
             return read_about(folder / str(step))
@@ -281,12 +294,12 @@ def newest_about(folder: Path) -> dict[str, Any] | None:
 
 
 def seal(contents: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of what JSON holds, in whatever order."""
+    """Return the SHA-256 of plain data, independent of the order of keys."""
     return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
 
 def _damaged(path: Path, facts: Mapping[str, Any]) -> Iterator[str]:
-    """The names of the leaves under `path` that cannot be read or are not what was written; by this process alone."""
+    """Yield the names of the leaves under `path` that cannot be read or have changed, in this process alone."""
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="read_back"
     )
@@ -300,7 +313,7 @@ def _damaged(path: Path, facts: Mapping[str, Any]) -> Iterator[str]:
                     restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names},
                     partial_restore=True,
                 )
-                found = reader.restore(path / _item(names[0]), args=arguments)
+                leaves = reader.restore(path / _item(names[0]), args=arguments)
             except Exception:
                 if len(names) == 1:
                     yield names[0]
@@ -308,53 +321,53 @@ def _damaged(path: Path, facts: Mapping[str, Any]) -> Iterator[str]:
                     for name in names:
                         yield from _damaged(path, {name: facts[name]})
                 continue
-            checked = digests({name: jax.device_put(leaf, host) for name, leaf in found.items()})
+            checked = digests({name: jax.device_put(leaf, host) for name, leaf in leaves.items()})
             yield from (name for name in names if checked[name] != facts[name]["digest"])
 
 
 def _damage_for_all(path: Path, facts: Mapping[str, Any]) -> str | None:
-    """The first damaged leaf, as one process finds it and tells all: each reads its own shards, and all must agree."""
+    """Return the first damaged leaf, which process 0 finds and tells all, so that all agree."""
     names = list(facts)
     bad = next(_damaged(path, facts), None) if jax.process_index() == 0 else None
-    found = int(multihost_utils.broadcast_one_to_all(np.int32(names.index(bad) if bad else -1)))
-    return names[found] if found >= 0 else None
+    index = int(multihost_utils.broadcast_one_to_all(np.int32(names.index(bad) if bad else -1)))
+    return names[index] if index >= 0 else None
 
 
 def _groups(facts: Mapping[str, Any]) -> Iterator[list[str]]:
-    """The names in groups of one item each and of `GROUP` bytes at most, unless one leaf alone is larger."""
+    """Yield the names in groups of one item each, of at most `GROUP` bytes unless one leaf alone is larger."""
     group: list[str] = []
     size = 0
     for name, fact in facts.items():
-        mine = 8 * math.prod(fact["shape"])
-        if group and (size + mine > GROUP or _item(name) != _item(group[0])):
+        bound = 8 * math.prod(fact["shape"])  # no dtype is wider
+        if group and (size + bound > GROUP or _item(name) != _item(group[0])):
             yield group
             group, size = [], 0
         group.append(name)
-        size += mine
+        size += bound
     if group:
         yield group
 
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without what Python prints of reads that fail after the first has: their event loop is closed by then."""
+    """Silence reads that fail after the first one has: their event loop is closed by then."""
     told = sys.unraisablehook
     sys.unraisablehook = lambda args: told(args) if issubclass(args.exc_type, KeyboardInterrupt) else None
     try:
         yield
     finally:
-        gc.collect()  # of those reads
+        gc.collect()  # those reads
         sys.unraisablehook = told
 
 
 def _reason(error: BaseException) -> str:
-    """The first cause in one line; a full disk by its name."""
+    """Return the first cause of an error in one line; a full disk by its name."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
         chain.append(cause)
-    text = " ".join(str(one) for one in chain)
+    text = " ".join(map(str, chain))
     for full in map(os.strerror, DISK_FULL):
         if full in text:
-            return f"there is no space left for it ({full}): free some, then go on with --resume"
+            return f"the disk has no space left for it ({full}): free some, then go on with --resume"
     first = chain[-1]
     return next(iter(str(first).strip().splitlines()), "") if not isinstance(first, KeyError) else f"no {first} in it"

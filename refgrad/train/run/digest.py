@@ -5,8 +5,8 @@ With u_i the i-th 32-bit word of the array (narrower elements widened to one wor
     D = (Σ_i m(u_i ⊕ a i), Σ_i m(u_i + b i))   mod 2³²,    a and b odd: 64 bits in all.
 
 m is a bijection of 32 bits (the first round of MurmurHash3's finaliser), so that one changed word always changes both
-sums, and a i ties a word to its place. The sums are of integers: exact in any order, so that shards are summed where
-they lie and the partial sums added, on one device or many.
+sums, and a i ties a word to its place. Sums of integers are exact in any order: each device sums its own shard, and the
+partial sums are added.
 
 Source: Appleby, MurmurHash3 (fmix32), public domain.
 """
@@ -22,15 +22,15 @@ A, B, ROUND = np.uint32(0x9E3779B1), np.uint32(0x85EBCA77), np.uint32(0x85EBCA6B
 
 
 def digests(leaves: Mapping[str, Array]) -> dict[str, str]:
-    """Of each leaf, 16 hexadecimal digits; of global arrays the same in every process."""
-    # one program at a time: many with collectives in flight take all of a CPU client's few threads and wait for ever
-    found = {name: jax.block_until_ready(_digest(leaf)) for name, leaf in leaves.items()}
-    return {name: "".join(f"{word:08x}" for word in np.asarray(pair).tolist()) for name, pair in found.items()}
+    """Return a digest of each leaf, 16 hexadecimal digits; global arrays have the same one in every process."""
+    # one program at a time: many with collectives in flight take all of a CPU client's few threads and deadlock
+    pairs = {name: jax.block_until_ready(_digest(leaf)) for name, leaf in leaves.items()}
+    return {name: "".join(f"{word:08x}" for word in np.asarray(pair).tolist()) for name, pair in pairs.items()}
 
 
 @jax.jit
 def _digest(x: Array) -> Array:
-    """(2,) uint32."""
+    """Return the digest as (2,) uint32."""
     if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         x = jax.random.key_data(x)
     words = _words(x)
@@ -46,7 +46,7 @@ def _digest(x: Array) -> Array:
 
 
 def _words(x: Array) -> Array:
-    """The array's bits as uint32, with a last axis of two where an element has 64."""
+    """Return the array's bits as uint32, with a last axis of two if an element has 64."""
     if x.dtype == jnp.bool_:
         return x.astype(jnp.uint32)
     size = x.dtype.itemsize

@@ -1,4 +1,4 @@
-"""How training stands, on standard error: a line that is redrawn on a terminal, else one every few seconds."""
+"""Progress of training on standard error: a line that a terminal redraws, elsewhere one every few seconds."""
 
 import time
 from collections import deque
@@ -8,19 +8,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from refgrad import cost
+from refgrad._text import prefixed
 
 RECENT = 20
-"""Steps whose mean a rate is."""
-UNITS = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6))
+"""Steps over which rates are averaged."""
 EVERY = 10
-"""Seconds from line to line where there is no terminal."""
+"""Seconds between lines where standard error is not a terminal."""
 
 
 class Display:
-    """Progress from step `done` to step `steps`; to be used as a context."""
+    """Progress from step `done` to step `steps`, a context."""
 
     def __init__(self, done: int, steps: int, tokens: int, flops: int, peak: float, shown: bool = True) -> None:
-        """`tokens` and `flops` are those of one step, `peak` the FLOP/s of all devices; silent where not `shown`."""
+        """Display steps of `tokens` and `flops` each, on devices of `peak` FLOP/s in all; be silent if not `shown`."""
         self._first, self._steps, self._tokens, self._flops, self._peak = done, steps, tokens, flops, peak
         self._seconds: deque[float] = deque(maxlen=RECENT)
         self._waits: deque[float] = deque(maxlen=RECENT)
@@ -31,7 +31,7 @@ class Display:
         self._start = self._last = time.perf_counter()
 
     def step(self, done: int, loss: float, norm: float, seconds: float, waited: float) -> None:
-        """Step `done` took so many seconds, of which it waited some for data."""
+        """Show step `done`, which took `seconds`, and `waited` for data in them."""
         self._seconds.append(seconds)
         self._waits.append(waited)
         text = f"loss {loss:.4f}  ‖g‖ {norm:.3g}  {self.rates()}  {self._left(done)} left"
@@ -41,19 +41,17 @@ class Display:
             self.say(f"step {done:,} of {self._steps:,}  {text}")
 
     def rates(self) -> str:
-        """Tokens, FLOPs, utilisation and waiting, over the recent steps."""
+        """Return tokens and FLOPs per second, utilisation and waiting, over the recent steps."""
         mean = sum(self._seconds) / len(self._seconds)
         used = cost.mfu(mean, self._flops, self._peak)
         waiting = sum(self._waits) / sum(self._seconds)
-        rate = self._flops / mean
-        unit, size = next((u, s) for u, s in UNITS if rate >= s or u == "M")
         return (
-            f"{self._tokens / mean:,.0f} tokens/s  {rate / size:.3g} {unit}FLOP/s  MFU {used:.0%}  "
+            f"{self._tokens / mean:,.0f} tokens/s  {prefixed(self._flops / mean, 'FLOP/s')}  MFU {used:.0%}  "
             f"waiting for data {waiting:.1%}"
         )
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def _left(self, done: int) -> str:

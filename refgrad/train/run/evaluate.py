@@ -1,6 +1,6 @@
-"""What a finished run has learnt: its loss on all held-out text beside that of n-gram models, and text of its own.
+"""The evaluation of a finished run: its loss on all held-out text beside that of n-gram models, and samples.
 
-Bigram and trigram are fitted to the run's training tokens and measured on the very tokens that the model is, where
+Bigram and trigram are fitted to the run's training tokens and measured on the same held-out tokens as the model, if
 their tables have a reasonable size: for bytes, not for words.
 """
 
@@ -19,8 +19,8 @@ NGRAMS = {"bigram": 2, "trigram": 3}
 
 
 @dataclasses.dataclass(frozen=True)
-class Learnt:
-    """Losses in nats a token, and how many lines of each text Python's tokenizer accepts."""
+class Evaluation:
+    """Losses in nats per token, and the lines of each text that Python's tokenizer accepts."""
 
     source: str
     corpus: str
@@ -28,14 +28,14 @@ class Learnt:
     """Held-out tokens that were predicted."""
     loss: float
     ngrams: dict[str, float]
-    """By name; empty where the vocabulary is too large for them."""
+    """Losses by name; empty if the vocabulary is too large for n-gram models."""
     samples: tuple[str, ...]
     lines: dict[str, Accepted]
-    """Of the model's samples, of as much text drawn from each n-gram model, and of as much held-out text."""
+    """Lines of the model's samples, and of as much text drawn from each n-gram model and from the held-out text."""
 
 
-def learnt(trained: Trained) -> Learnt:
-    """Measure and sample."""
+def evaluate(trained: Trained) -> Evaluation:
+    """Return the held-out loss of a finished run and of n-gram models, and samples of all."""
     settings, validation, text = trained.settings, trained.validation, trained.text
     loss = validation.all(trained.params, trained.program.place)
     size = trained.tokenizer.vocab_size
@@ -47,7 +47,7 @@ def learnt(trained: Trained) -> Learnt:
         drawn = model.sample(count, settings.train.seed, trained.tokenizer.separator)
         lines[name] = accepted(trained.tokenizer.decode(drawn))
     lines["held-out text"] = accepted(trained.tokenizer.decode(np.asarray(validation.tokens[:count])))
-    return Learnt(
+    return Evaluation(
         text.about["source"],
         text.corpus,
         len(validation.tokens) - 1,
@@ -59,7 +59,7 @@ def learnt(trained: Trained) -> Learnt:
 
 
 def draw(trained: Trained) -> tuple[str, ...]:
-    """Texts sampled from the model's own distribution, each from the beginning of a document."""
+    """Return texts drawn from the model's own distribution, each from the beginning of a document."""
     train, tokenizer = trained.settings.train, trained.tokenizer
     if not train.samples:
         return ()

@@ -1,8 +1,8 @@
-"""The folder of a run, and what is asked of one afterwards.
+"""The folder of a run: its record, and its newest model.
 
-run.json        model, tokenizer, corpus, settings, sealed: written at the beginning, and anew where a resumed run
+run.json        model, tokenizer, corpus and settings, with a seal: written at the beginning, and again if a resumed run
                 changes them
-metrics.jsonl   a line a step (`metrics.py`)
+metrics.jsonl   a line per step (`metrics.py`)
 checkpoints/    the states, each with the run that made it (`checkpoints.py`)
 loss.svg, samples.txt, result.json   written at the end
 """
@@ -25,62 +25,64 @@ RUN, METRICS, CHECKPOINTS = "run.json", "metrics.jsonl", "checkpoints"
 
 
 class Run(NamedTuple):
-    """All that decides what a run computes, the machine aside."""
+    """Everything that determines a run's result, except the machine."""
 
     settings: Settings
     tokenizer: dict[str, Any]
-    """What `tokenizers.from_data` makes the tokenizer from."""
+    """The data from which `tokenizers.from_data` makes the tokenizer."""
     tokens: str
     """The digest of the tokens."""
 
     def data(self) -> dict[str, Any]:
-        """Return it as JSON holds it."""
+        """Return the run as plain data for JSON."""
         settings = self.settings.as_mapping()
         return {"model": settings["model"], "tokenizer": self.tokenizer, "tokens": self.tokens, "settings": settings}
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> "Run":
-        """Return the run that `data` describes. Raises ValueError for anything that `data` cannot be."""
+        """Return the run that `data` describes. Raise ValueError for anything that `data()` cannot return."""
         try:
-            found = cls(Settings.from_mapping(data["settings"]), data["tokenizer"], data["tokens"])
+            run = cls(Settings.from_mapping(data["settings"]), data["tokenizer"], data["tokens"])
         except KeyError as error:
             raise ValueError(f"it has no {error}") from error
         except (TypeError, AttributeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from error
-        if not isinstance(found.tokenizer, dict) or not all(isinstance(x, str) for x in found.tokenizer.values()):
-            raise ValueError(f"tokenizer is {found.tokenizer!r:.60}, but must be texts by name")
-        if not isinstance(found.tokens, str):
-            raise ValueError(f"tokens is {found.tokens!r:.60}, but must be a text")
-        return found
+        if not isinstance(run.tokenizer, dict) or not all(isinstance(x, str) for x in run.tokenizer.values()):
+            raise ValueError(f"tokenizer is {run.tokenizer!r:.60}, but must be texts by name")
+        if not isinstance(run.tokens, str):
+            raise ValueError(f"tokens is {run.tokens!r:.60}, but must be a text")
+        return run
 
 
 class Record(NamedTuple):
-    """A run as its folder tells it."""
+    """A run as its folder records it."""
 
     stated: Run
-    """By run.json."""
+    """The run by run.json."""
     sealed: bool | None
-    """Whether run.json is what was written; None for one from before it had a seal."""
+    """True if run.json is unchanged, False if it has been edited; None for one from before seals."""
     ran: Run | None
-    """By the newest checkpoint; None without one, or for one from before it had this record."""
+    """The run by the newest checkpoint; None without one, or for one from before it had this record."""
 
     @property
     def run(self) -> Run:
-        """The run to go on with: that of run.json where nobody else has changed it, else the checkpoint's."""
+        """The run to go on with: that of run.json if it is unchanged, else the checkpoint's."""
         return self.stated if self.sealed or self.ran is None else self.ran
 
 
-class Trained(NamedTuple):
-    """What a run has learnt so far."""
+class LoadedModel(NamedTuple):
+    """The model of a run's checkpoint."""
 
     params: gpt2.Params
+    """Layers are a list."""
     config: gpt2.Config
     tokenizer: dict[str, Any]
+    """The data from which `tokenizers.from_data` makes the tokenizer."""
     step: int
 
 
 def differences(before: Run, now: Run) -> list[str]:
-    """Return every key that is not the same, a line each: `section.key: old → new`."""
+    """Return a line for each key that differs: `section.key: old → new`."""
     (old, new), lines = (run.settings.as_mapping() for run in (before, now)), []
     for section, values in new.items():
         lines += [f"{section}.{k}: {old[section][k]!r} → {v!r}" for k, v in values.items() if old[section][k] != v]
@@ -94,7 +96,7 @@ def write(folder: Path, run: Run) -> None:
 
 
 def refuse(folder: Path) -> None:
-    """Raise ValueError where the folder cannot take a new run: it holds one already, or is not a folder."""
+    """Raise ValueError if the folder cannot take a new run: it holds one already, or is not a folder."""
     if (folder / RUN).exists():
         raise ValueError(
             f"{folder} holds a run already: go on with it by --resume, take another folder by --out, or remove it"
@@ -108,7 +110,7 @@ def refuse(folder: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ValueError where `folder` cannot be made, or takes no files."""
+    """Raise ValueError if the folder cannot be made or written."""
     place = folder.absolute()
     while not (place.exists() or place.is_symlink()):
         place = place.parent
@@ -119,12 +121,12 @@ def check_folder(folder: Path) -> None:
 
 
 def read(folder: Path) -> Run:
-    """Return the run that run.json states. Raises ValueError where there is none, or where run.json is damaged."""
+    """Return the run that run.json states. Raise ValueError if the file is missing or damaged."""
     return _read(folder)[0]
 
 
 def record(folder: Path) -> Record:
-    """Return what run.json and the newest checkpoint say. Raises ValueError as `read` does."""
+    """Return the run that run.json and the newest checkpoint record. Raises ValueError as `read` does."""
     stated, sealed = _read(folder)
     about = newest_about(folder / CHECKPOINTS)
     return Record(stated, sealed, Run.from_data(about["run"]) if about and "run" in about else None)
@@ -137,7 +139,7 @@ def _read(folder: Path) -> tuple[Run, bool | None]:
         sealed = data.pop("sha256", None)
         return Run.from_data(data), None if sealed is None else sealed == seal(data)
     except FileNotFoundError:
-        raise ValueError(f"{folder} holds no run: there is no {RUN} in it") from None
+        raise ValueError(f"{folder} holds no run: it has no {RUN}") from None
     except NotADirectoryError:
         raise ValueError(f"{folder} is a file, but a run is a folder") from None
     except (ValueError, RecursionError, AttributeError, TypeError) as error:
@@ -146,12 +148,18 @@ def _read(folder: Path) -> tuple[Run, bool | None]:
         ) from error
 
 
-def trained(folder: Path, say: Callable[[str], None] = print) -> Trained:
-    """Return the newest good parameters of a run, layers as a list, on this process's first device.
+def load_model(folder: Path, say: Callable[[str], None] = print) -> LoadedModel:
+    """Return the newest good model of a run, on this process's first device.
 
-    Model and tokenizer are those that the checkpoint was made with; `say` is told where run.json has others, and of
-    damaged checkpoints that are passed over. Raises ValueError where the folder holds no run or no checkpoint,
-    CheckpointError where all are damaged.
+    Model and tokenizer are those that the checkpoint was made with.
+
+    Args:
+        folder: The run's folder.
+        say: A function that is told if run.json has another model, and which damaged checkpoints are passed over.
+
+    Raises:
+        CheckpointError: All checkpoints are damaged.
+        ValueError: The folder holds no run or no checkpoint.
     """
     known = record(folder)
     run = known.ran or known.stated
@@ -162,10 +170,10 @@ def trained(folder: Path, say: Callable[[str], None] = print) -> Trained:
     shapes = jax.eval_shape(gpt2.stack, shapes) if run.settings.train.scan else shapes
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), {"params": shapes})
-    found = newest(folder / CHECKPOINTS, named_leaves(like), say)
-    if found is None:
+    checkpoint = newest(folder / CHECKPOINTS, named_leaves(like), say)
+    if checkpoint is None:
         raise ValueError(f"{folder} has no checkpoint yet: the first comes after checkpoint.every steps")
-    if "run" not in found.about:
-        say(f"the checkpoint of step {found.step} has no sealed settings: its model is taken to be that of {RUN}")
-    params = jax.tree.unflatten(jax.tree.structure(shapes), list(found.leaves.values()))
-    return Trained(gpt2.unstack(params), config, run.tokenizer, found.step)
+    if "run" not in checkpoint.about:
+        say(f"the checkpoint of step {checkpoint.step} has no sealed settings: its model is taken to be that of {RUN}")
+    params = jax.tree.unflatten(jax.tree.structure(shapes), list(checkpoint.leaves.values()))
+    return LoadedModel(gpt2.unstack(params), config, run.tokenizer, checkpoint.step)

@@ -1,6 +1,6 @@
-"""Training, from settings to a trained model: one compiled step, its data loaded ahead, its state written beside it.
+"""Training, from settings to a trained model: one compiled step, with data loaded and checkpoints written beside it.
 
-Nothing is compiled or written before the settings, the text and the folder are known to fit together.
+Nothing is compiled or written before settings, text and folder have been checked against each other.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ from refgrad.train.run import folder, machine, memory, metrics
 from refgrad.train.run.checkpoints import Checkpoints
 from refgrad.train.run.display import Display
 from refgrad.train.run.program import Program
-from refgrad.train.run.resumed import resumed
+from refgrad.train.run.resumed import check_resumable, resumed
 from refgrad.train.run.signals import Interrupted, Signals
 from refgrad.train.run.throughput import peak_rate, step_flops
 from refgrad.train.run.validation import Validation
 from refgrad.train.run.watch import Stopped, Watch, concerned
-from refgrad.train.settings import Data, Settings, check_resumable
+from refgrad.train.settings import Data, Settings
 from refgrad.train.text import tokens
 from refgrad.train.text.batches import Batches
 from refgrad.train.text.loader import Loader
@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A finished run, for what is made of it at the end."""
+    """A finished run, as `evaluate` takes it."""
 
     settings: Settings
     params: gpt2.Params
@@ -45,13 +45,24 @@ class Trained:
 
 
 def train(settings: Settings, out: Path, resume: bool, say: Say) -> Trained:
-    """Train in the folder `out`, from the beginning or from its newest good checkpoint.
+    """Train a model in a folder, from the beginning or from its newest good checkpoint.
 
-    `say` is told what is trained, on what, and what happens on the way. Raises ValueError or OSError for settings,
-    texts and folders that do not fit together, before anything is compiled; `Stopped` where training goes wrong;
-    `Interrupted` after a signal; CheckpointError where a checkpoint cannot be written, or none can be read.
+    Args:
+        settings: The settings of the run.
+        out: The run's folder.
+        resume: Go on from the newest good checkpoint.
+        say: A function that is told what is trained on what, and what happens on the way.
+
+    Raises:
+        CheckpointError: A checkpoint cannot be written, or none can be read.
+        Interrupted: A signal has ended the run, after a checkpoint.
+        OSError: A text or a folder cannot be read or written.
+        Stopped: Training has gone wrong.
+        ValueError: Settings, texts and folders do not fit together; nothing has been compiled.
     """
-    mesh, first = devices.of_run(settings), devices.first()
+    train, first = settings.train, devices.first()
+    part = train.batch // train.accumulate
+    mesh = devices.make_for(settings.model, part, train.sequence, settings.mesh.sizes, settings.mesh.axes)
     say = say if first else lambda text: None
     before = folder.record(out) if resume else None
     if before:
@@ -60,7 +71,7 @@ def train(settings: Settings, out: Path, resume: bool, say: Say) -> Trained:
         metrics.read(out / folder.METRICS)
     elif first:
         folder.refuse(out)
-    memory.check(settings, devices.count(settings.mesh.sizes))
+    memory.check(settings.model, train, devices.count(settings.mesh.sizes))
     tokenizer = make_tokenizer(settings.data)
     if tokenizer.vocab_size > settings.model.vocab_size:
         raise ValueError(
@@ -69,11 +80,10 @@ def train(settings: Settings, out: Path, resume: bool, say: Say) -> Trained:
     text = tokens.build(settings.data.text or None, tokenizer, out.parent / "tokens", settings.data.validation)
     if before and before.run.tokens != text.digest:
         raise ValueError(f"the text is not that of the run in {out}: put it back, or take another folder by --out")
-    train = settings.train
     batches = Batches(text.train, train.batch, train.sequence, train.seed, *devices.rows(mesh))
-    validation = Validation(settings, text.validation, mesh)
+    validation = Validation(settings.model, train, text.validation, mesh)
     say(str(text))
-    program = Program(settings, mesh)
+    program = Program(settings.model, train, mesh)
     say(f"\n{program.plan}\n")
     run = folder.Run(settings, tokenizer.data(), text.digest)
     if first and not resume:
@@ -84,7 +94,7 @@ def train(settings: Settings, out: Path, resume: bool, say: Say) -> Trained:
 
 
 def make_tokenizer(data: Data) -> Tokenizer:
-    """The tokenizer of these settings. Raises as `BPE` does."""
+    """Return the tokenizer of these settings. Raises as `BPE` does."""
     if data.tokenizer == "bytes":
         return Bytes()
     folder = Path(data.vocabulary)
@@ -95,6 +105,7 @@ class Trainer:
     """The loop over the steps."""
 
     def __init__(self, run: folder.Run, out: Path, program: Program, validation: Validation, say: Say) -> None:
+        """Train the run in the folder `out` by its compiled program."""
         self._run, self._out, self._program, self._validation = run, out, program, validation
         self._settings = settings = run.settings
         self._say = say
@@ -104,12 +115,12 @@ class Trainer:
         self._checkpoints = Checkpoints(out / folder.CHECKPOINTS, checkpoint.keep, checkpoint.asynchronous)
 
     def run(self, batches: Batches, before: folder.Record | None) -> State:
-        """Return the state after the last step; `before` is what a resumed run goes on from. Raises as `train` does."""
+        """Return the state after the last step; `before` records the run to resume. Raises as `train` does."""
         train = self._settings.train
         state, start, about = self._begin(resume=before is not None)
         flops = step_flops(self._settings.model, train.batch, train.sequence)
         peak, source = peak_rate(train.dtype)
-        self._say(f"MFU is of {peak / 1e9:,.0f} GFLOP/s a device, {source}")
+        self._say(f"MFU is relative to {peak / 1e9:,.0f} GFLOP/s per device, {source}")
         peak, first = peak * self._program.peaks, devices.first()
         with metrics.Metrics(self._out / folder.METRICS, start, first) as log:
             if before:
@@ -127,7 +138,7 @@ class Trainer:
     def _steps(
         self, state: State, start: int, loader: Loader, log: metrics.Metrics, display: Display, signals: Signals
     ) -> State:
-        """Return the state after the last step, from the one after `start` steps. Raises `Interrupted` for a signal."""
+        """Return the state after the last step, given that after `start` steps. Raise `Interrupted` after a signal."""
         train, done, number = self._settings.train, start, 0
         watch = Watch(train.spike, [line["loss"] for line in log.lines if "loss" in line])
         for done in range(start + 1, train.steps + 1):
@@ -142,7 +153,7 @@ class Trainer:
                 self._checkpoints.save(done, state, self._about(done, log.digest))
             if number:
                 break
-        if number := number or signals.asked():  # or one since the last step
+        if number := number or signals.asked():  # a signal may have come since the last step
             self._checkpoints.finish()
             raise Interrupted(number, done, train.steps)
         return state
@@ -150,10 +161,10 @@ class Trainer:
     def _step(
         self, done: int, state: State, loader: Loader, watch: Watch, log: metrics.Metrics, display: Display
     ) -> State:
-        """The state after step `done`. Raises `Stopped` where its loss or gradients are wrong."""
+        """Return the state after step `done`. Raise `Stopped` if its loss or gradients are wrong."""
         began, waited = time.perf_counter(), loader.waited
         tokens, targets = next(loader)
-        # ended on every device, not the first alone, before the next program with collectives is launched (digest.py)
+        # finished on every device before the next program with collectives starts (digest.py)
         state, measures = jax.block_until_ready(self._program.step(state, tokens, targets))
         loss, norm = float(measures.loss), float(measures.norm)
         if wrong := watch.wrong(loss, norm):
@@ -166,19 +177,19 @@ class Trainer:
         return state
 
     def _begin(self, resume: bool) -> tuple[State, int, dict[str, Any] | None]:
-        """Return the state to go on from, its step, and what its checkpoint says; None from the beginning."""
+        """Return the state to go on from, its step, and its checkpoint's metadata; None from the beginning."""
         restored = self._checkpoints.restore(self._program.like, self._say) if resume else None
         if restored is None:
             return self._program.first_state(self._key), 0, None
-        state, found = restored
-        if found.step > self._settings.train.steps:
+        state, checkpoint = restored
+        if checkpoint.step > self._settings.train.steps:
             raise ValueError(
-                f"train.steps is {self._settings.train.steps}, but the checkpoint is of step {found.step}: take more"
+                f"train.steps is {self._settings.train.steps}, but the checkpoint is of step {checkpoint.step}: take more"
             )
-        return state, found.step, found.about
+        return state, checkpoint.step, checkpoint.about
 
     def _about(self, step: int, log: str) -> dict[str, Any]:
-        """Return what is written beside the state: the data's position, the random key, the run, and the machine."""
+        """Return the checkpoint's metadata: the data's position, the random key, the run and the machine."""
         train = self._settings.train
         return {
             "position": step * train.batch * train.sequence,
@@ -191,7 +202,7 @@ class Trainer:
     def _stopped(self, step: int, what: str) -> str:
         good = self._checkpoints.steps()
         if not good:
-            return f"step {step:,}: {what}. There is no checkpoint yet: begin again, as with a lower learning rate"
+            return f"step {step:,}: {what}. No checkpoint is written yet: begin again, as with a lower learning rate"
         return (
             f"step {step:,}: {what}. The last good checkpoint is that of step {good[-1]:,}: go on from it by --resume, "
             f"as with --set train.learning_rate={self._settings.train.learning_rate / 3:.1g}"

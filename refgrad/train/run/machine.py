@@ -1,7 +1,7 @@
-"""What a run is computed on: what must be the same for a resumed run to repeat bit for bit.
+"""The facts of a machine that must be the same for a resumed run to repeat bit for bit.
 
-XLA divides sums by the number of cores and devices, picks instructions by the processor, and changes both with its
-version; with all of these equal it repeats.
+XLA divides sums by the number of cores and devices, chooses instructions by the processor, and changes both with its
+version.
 """
 
 from collections.abc import Mapping
@@ -11,11 +11,9 @@ import jax
 
 from refgrad._machine import cores, processor, vector, versions
 
-PACKAGES = ("jax", "jaxlib", "optax", "refgrad")
-
 
 def facts(mesh: Mapping[str, Any]) -> dict[str, Any]:
-    """Processor, cores, devices, processes, the mesh, and versions, as JSON holds them."""
+    """Return processor, cores, devices, processes, the mesh, and versions, ready for JSON."""
     devices = jax.devices()
     return {
         "processor": processor(),
@@ -24,10 +22,10 @@ def facts(mesh: Mapping[str, Any]) -> dict[str, Any]:
         "devices": f"{len(devices)} × {devices[0].device_kind}",
         "processes": jax.process_count(),
         "mesh": dict(mesh),
-        **versions(PACKAGES),
+        **versions("optax"),
     }
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is no longer as it was, a line each; empty where the run repeats bit for bit."""
+    """Return a line for each fact that has changed; none if the run repeats bit for bit."""
     return [f"{key}: {before.get(key)} → {now[key]}" for key in now if before.get(key) != now[key]]

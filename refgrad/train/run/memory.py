@@ -1,19 +1,20 @@
-"""The least memory that a run can need, in closed form, held against what there is: before anything is traced."""
+"""A lower bound on the memory of a run, in closed form, checked before anything is traced."""
 
 import jax
 
 from refgrad._machine import available
 from refgrad._text import prefixed
+from refgrad.models.gpt2 import Config
 from refgrad.train.sampling import cache_bytes
-from refgrad.train.settings import Settings
+from refgrad.train.settings import Train
 
 STATE_BYTES = 12  # a parameter and AdamW's two moments, in float32
 ID_BYTES = 8  # a token and its target
 
 
-def check(settings: Settings, devices: int) -> None:
-    """Raise ValueError where the state and one batch's residual stream alone exceed the memory of all devices."""
-    train, model, there = settings.train, settings.model, available() * memories(devices)
+def check(model: Config, train: Train, devices: int) -> None:
+    """Raise ValueError if the state and one batch's residual stream alone exceed the memory of all devices."""
+    there = available() * memories(devices)
     state = STATE_BYTES * model.parameters
     if state > there:
         raise ValueError(
@@ -21,7 +22,7 @@ def check(settings: Settings, devices: int) -> None:
             f"n_positions = {model.n_positions} are {model.parameters:.3g} parameters, whose training state "
             f"takes {prefixed(state)}, but there are {prefixed(there)} of memory: take a smaller model"
         )
-    width = 4 if train.compute_dtype is None else 2
+    width = 4 if train.dtype == "float32" else 2
     batch = train.batch * train.sequence * (ID_BYTES + width * model.n_embd // train.accumulate)
     if state + batch > there:
         raise ValueError(
@@ -37,5 +38,5 @@ def check(settings: Settings, devices: int) -> None:
 
 
 def memories(devices: int) -> int:
-    """Return how many times `available` the devices have: those of a CPU share their machine's."""
+    """Return the number of separate memories: devices of a CPU share their machine's."""
     return jax.process_count() if jax.local_devices()[0].platform == "cpu" else devices

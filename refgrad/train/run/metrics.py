@@ -1,10 +1,10 @@
-"""A run's metrics: one line of JSON a step, appended; as if it had never stopped when it goes on.
+"""A run's metrics: one line of JSON per step, appended; a resumed run leaves the file of one that never stopped.
 
     {"step": 7, "loss": …, "grad_norm": …, "learning_rate": …, "seconds": …, "waited": …}
     {"step": 200, "validation_loss": …}
 
-`step` counts from 1; `loss` and `grad_norm` are from before that step's update, `validation_loss` from after it. Losses
-in nats a token; `waited` are the seconds of the step in which it stood still for data.
+`step` counts from 1. `loss` and `grad_norm` are from before that step's update, `validation_loss` from after it. Losses
+are in nats per token; `waited` is the part of `seconds` in which the step waited for data.
 """
 
 import contextlib
@@ -20,18 +20,18 @@ from refgrad.train.run.watch import Stopped
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return the lines, without one that was cut off while it was written.
+    """Return the lines, without a last one that was cut off while it was written.
 
-    Raises ValueError, naming file and line, for one that is damaged.
+    Raises ValueError, which names file and line, for a damaged one.
     """
     return [_parsed(path, n, line) for n, line in enumerate(_whole(path), 1)]
 
 
 def _parsed(path: Path, n: int, line: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(line)
-        if type(found["step"]) is int and all(isinstance(value, int | float) for value in found.values()):
-            return found
+        values = json.loads(line)
+        if type(values["step"]) is int and all(isinstance(value, int | float) for value in values.values()):
+            return values
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         pass
     raise ValueError(
@@ -46,20 +46,26 @@ def _whole(path: Path) -> list[bytes]:
 
 
 class Metrics:
-    """The file, open to append, by one process at a time; others of the same run read it."""
+    """The file, open to append in one process; the other processes of the run read it."""
 
     def __init__(self, path: Path, step: int, writes: bool = True) -> None:
-        """Go on after `step` steps: lines of later ones are cut off. Where it does not write, `add` does nothing.
+        """Go on after `step` steps, without the lines of later ones.
 
-        Raises ValueError where another process is writing it, and as `read` does.
+        Args:
+            path: The file.
+            step: The last step whose lines stay.
+            writes: Write the file; otherwise `add` does nothing.
+
+        Raises:
+            ValueError: Another process writes the file, or a line is damaged.
         """
         self._open = contextlib.ExitStack()
         if writes:
             self._open.enter_context(_alone(path))
-        found = read(path)
-        kept = b"".join(line for line, values in zip(_whole(path), found, strict=True) if values["step"] <= step)
-        self.lines: list[dict[str, Any]] = [values for values in found if values["step"] <= step]
-        """Those of the steps before."""
+        before = read(path)
+        kept = b"".join(line for line, values in zip(_whole(path), before, strict=True) if values["step"] <= step)
+        self.lines: list[dict[str, Any]] = [values for values in before if values["step"] <= step]
+        """The lines of the steps so far."""
         self._hash = hashlib.sha256(kept)
         if writes:
             write_bytes(path, kept)
@@ -67,11 +73,11 @@ class Metrics:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the lines so far."""
+        """The SHA-256 of the lines so far."""
         return self._hash.hexdigest()
 
     def add(self, step: int, **values: float) -> None:
-        """Append a line, which is with the system when this returns. Raises `Stopped` where it cannot be written."""
+        """Append a line and pass it to the system. Raise `Stopped` if it cannot be written."""
         if self._file is None:
             return
         line = json.dumps({"step": step, **values}).encode() + b"\n"
@@ -80,7 +86,7 @@ class Metrics:
             self._file.write(line)
         except OSError as error:
             raise Stopped(
-                f"step {step:,}: {self._file.name} cannot be written ({error.strerror}): see to that, then go on with "
+                f"step {step:,}: {self._file.name} cannot be written ({error.strerror}): fix this, then go on with "
                 "--resume"
             ) from error
 
@@ -93,7 +99,7 @@ class Metrics:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """While no other process writes there. The lock goes with the process, however it ends."""
+    """Hold the lock of the file's writer; the system releases it when the process ends."""
     with open(path.with_suffix(".lock"), "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

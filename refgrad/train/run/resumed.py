@@ -1,12 +1,31 @@
-"""What a resumed run does as before, and what otherwise: said in one line before it goes on."""
+"""The settings that a resumed run may change, and a line that says how it differs from the run before."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from refgrad.train.run import machine
 from refgrad.train.run.folder import METRICS, RUN, Record, Run, differences
+from refgrad.train.settings import Settings
 
 EXACTLY = "bit for bit as if it had never stopped"
+FREE = ("checkpoint", "mesh")  # sections that may change
+FIXED = ("batch", "sequence", "scan", "seed")  # keys of [train] that may not
+
+
+def check_resumable(before: Settings, now: Settings) -> None:
+    """Raise ValueError for a key that cannot change within a run.
+
+    These are the keys of [model] and [data], and those of [train] that decide which tokens a step sees or how the state
+    is laid out.
+    """
+    old, new = before.as_mapping(), now.as_mapping()
+    for section in new:
+        for key in new[section] if section not in FREE else ():
+            if new[section][key] != old[section][key] and (section != "train" or key in FIXED):
+                raise ValueError(
+                    f"{section}.{key} is {new[section][key]!r}, but the run began with {old[section][key]!r}, and that "
+                    "cannot change within a run: leave it as it was, or start another run with another --out"
+                )
 
 
 def resumed(
@@ -16,20 +35,20 @@ def resumed(
 
     Args:
         step: The step of the checkpoint that it goes on from, 0 without one.
-        about: What that checkpoint says beside the state; None without one.
-        before: The run as its folder tells it.
+        about: The metadata of that checkpoint; None without one.
+        before: The run as its folder records it.
         run: The run as it goes on.
-        facts: What it is computed on now.
+        facts: The facts of the machine now.
         metrics: The digest of the metrics up to `step`.
     """
     parts = [*(_changed_beside(about, facts, metrics) if about else ()), *_other_settings(about, before, run)]
     if about is None:
-        return ", ".join(["there is no checkpoint yet: from the beginning", *parts])
+        return ", ".join(["no checkpoint is written yet: from the beginning", *parts])
     return f"resumed at step {step:,}, {'; '.join(parts)}" if parts else f"resumed at step {step:,}: {EXACTLY}"
 
 
 def _changed_beside(about: Mapping[str, Any], facts: Mapping[str, Any], metrics: str) -> Iterator[str]:
-    """Yield what is not as it was, the settings aside."""
+    """Yield the changes of machine and metrics."""
     if others := machine.differences(about["machine"], facts):
         yield f"within rounding, since other than before: {'; '.join(others)}"
     if about.get("metrics", metrics) != metrics:
@@ -37,7 +56,7 @@ def _changed_beside(about: Mapping[str, Any], facts: Mapping[str, Any], metrics:
 
 
 def _other_settings(about: Mapping[str, Any] | None, before: Record, run: Run) -> Iterator[str]:
-    """Yield how the settings differ from those that made the checkpoint, and from run.json."""
+    """Yield the differences of the settings from those that made the checkpoint, and from run.json."""
     sealed = about is not None and "run" in about
     if about is not None and not sealed:
         yield f"with the settings of {RUN}, since this checkpoint is from before they were sealed in it"

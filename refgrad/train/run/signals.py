@@ -1,7 +1,7 @@
-"""SIGTERM and SIGINT end a run after the step under way: with a checkpoint, in all of its processes at once.
+"""SIGTERM and SIGINT end a run after the current step, with a checkpoint, in all of its processes at once.
 
-Each process notes the signals that it was sent, and after every step all learn of them, so that none goes on alone. A
-second signal acts as it would without this.
+Each process notes the signals that it receives, and after every step all processes learn of them, so that none goes on
+alone. A second signal acts as it would without this.
 """
 
 import signal
@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from refgrad._exit_codes import BY_SIGNAL
+
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -20,21 +22,21 @@ class Interrupted(Exception):
     """A run that a signal has ended, its state written."""
 
     def __init__(self, number: int, step: int, steps: int) -> None:
+        """Name the signal `number` and the last step, out of `steps`."""
         name = signal.Signals(number).name
         super().__init__(f"{name} after step {step:,} of {steps:,}, whose checkpoint is written: go on by --resume")
-        self.exit_code = 128 + number
-        """As shells count."""
+        self.exit_code = BY_SIGNAL + number
 
 
 class Signals:
-    """Notes signals while it is entered; in a thread that is not the main one it has none to note."""
+    """A context that notes signals; only the main thread receives any."""
 
     def __init__(self) -> None:
         self._number = 0
         self._before: dict[int, Any] = {}
 
     def asked(self) -> int:
-        """Return the signal that this process or another was sent, 0 for none. Every process must call it."""
+        """Return the signal that this or another process has received, 0 for none. Every process must call it."""
         if jax.process_count() == 1:
             return self._number
         return int(np.max(multihost_utils.process_allgather(np.int32(self._number))))

@@ -1,7 +1,8 @@
-"""How fast a run is: the FLOPs that a step needs, and the rate that they are held against.
+"""The FLOPs of a step and the peak rate of a device, whose ratio is the model FLOPs utilisation (MFU).
 
-A step's FLOPs are those of the matrix products of the forward and backward pass by the document's rules, counted in the
-program (`refgrad.cost`): nothing recomputed, and attention as if no half of it were masked, as MFU is usually stated.
+A step's FLOPs are those of the matrix products of the forward and backward pass by the derived rules, counted in the
+program (`refgrad.cost`): nothing recomputed, and attention without its mask, as MFU is usually stated.
+
 Source: Chowdhery et al. (2022), "PaLM", appendix B.
 """
 
@@ -27,18 +28,18 @@ KINDS = (
     ("TPU v5", "TPU v5p"),
     ("TPU v6 lite", "TPU v6e"),
 )
-"""What JAX calls a device → what the table of peaks calls it; the first that is part of the name."""
+"""Part of JAX's name of a device → its name in the table of peaks; the first match counts."""
 SIZE, REPEATS = 1024, 20
 
 
 def step_flops(config: gpt2.Config, batch: int, sequence: int) -> int:
-    """FLOPs of a step's matrix products, from abstract values."""
+    """Return the FLOPs of a step's matrix products, from abstract values."""
     program = gpt2.abstract_loss(config, batch, sequence, stacked=True, scan=True)
     return cost.count(*program).matmul + cost.count_backward(*program).matmul
 
 
 def peak_rate(dtype: str) -> tuple[float, str]:
-    """(FLOP/s of one device, where the figure comes from): the vendor's, or measured where none is known."""
+    """Return the peak FLOP/s of one device, the vendor's or else measured, and the source of the figure."""
     kind = jax.devices()[0].device_kind
     name = next((name for part, name in KINDS if part in kind), None)
     for wanted in ("tf32", "float32") if dtype == "float32" else (dtype,):
@@ -49,7 +50,7 @@ def peak_rate(dtype: str) -> tuple[float, str]:
 
 
 def measured_rate(dtype: str) -> float:
-    """FLOP/s of a square matrix product on one device, the best of a few."""
+    """Return the FLOP/s of a square matrix product on one device, the best of `REPEATS`."""
     x = jnp.ones((SIZE, SIZE), dtype)
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(x, x))

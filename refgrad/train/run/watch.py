@@ -1,9 +1,9 @@
-"""Stop where training has gone wrong: a loss or gradient that is no finite number, or a loss that jumps.
+"""Stop training that has gone wrong: a loss or gradient that is not finite, or a loss that jumps.
 
-A jump is a loss of more than `spike` times the median of the last `WINDOW` losses, once there are `FEWEST` of them.
-Either stops before the next checkpoint, and names the parameter concerned. For a loss: the first that holds something
-else than finite numbers, or else the largest. For a gradient: the first, in the order of the backward pass, whose
-gradient is not finite. For a jump: the one whose gradient has the largest share of ‖g‖².
+A jump is a loss above `spike` times the median of the last `WINDOW` losses, once there are `FEWEST` of them. Training
+stops before the next checkpoint and names a parameter. For a loss, it is the first parameter that is not finite, or
+else the one with the largest entry. For a gradient, it is the first one, in the order of the backward pass, that is not
+finite. For a jump, it is the parameter whose gradient has the largest share of ‖g‖².
 """
 
 import math
@@ -28,18 +28,18 @@ LAST = 10**9  # beyond any layer
 
 
 class Stopped(Exception):
-    """Training that cannot go on: what happened, where, and what is still good."""
+    """Training that cannot go on; the message says what happened, where, and which checkpoint is good."""
 
 
 class Watch:
-    """Holds each step's measures against those before."""
+    """A comparison of each step's measures with those before."""
 
     def __init__(self, spike: float, losses: Iterable[float]) -> None:
-        """`spike` medians are too many, 0 for any; `losses` are those before, of which the last count."""
+        """Stop when the loss exceeds `spike` times the running median, 0 disables this; `losses` are those so far."""
         self._spike, self._losses = spike, deque(losses, WINDOW)
 
     def wrong(self, loss: float, norm: float) -> str | None:
-        """What is wrong with a step of these measures; None where nothing is, and the loss then counts."""
+        """Return what is wrong with a step of these measures, or None, and then count the loss."""
         if not math.isfinite(loss):
             return f"the loss is {loss}"
         if not math.isfinite(norm):
@@ -56,7 +56,7 @@ class Watch:
 
 
 def concerned(state: State, measures: Measures) -> str:
-    """The parameter that a wrong step is about, in a sentence."""
+    """Return a phrase that names the parameter behind a wrong step."""
     squares = dict(backward_order(measures.squares))
     if not math.isfinite(float(measures.loss)):  # then the state is still that before the step
         return _in_parameters(state.params)
@@ -70,7 +70,7 @@ def concerned(state: State, measures: Measures) -> str:
 
 
 def _in_parameters(params: Params) -> str:
-    """The first parameter that holds something else than finite numbers, or the one with the largest."""
+    """Return a phrase that names the first parameter that is not finite, or the one with the largest entry."""
     largest = (0.0, "")
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         name, most = path_name(path), float(jnp.max(jnp.abs(leaf)))
@@ -81,15 +81,15 @@ def _in_parameters(params: Params) -> str:
 
 
 def backward_order(squares: Any) -> list[tuple[str, float]]:
-    """Σ g² by parameter, in the order in which the backward pass makes the gradients; each layer of stacked ones."""
-    found: list[tuple[tuple[int, int], str, float]] = []
+    """Return Σ g² by parameter, each layer of stacked ones, in the order of the backward pass."""
+    ordered: list[tuple[tuple[int, int], str, float]] = []
     for path, value in jax.tree_util.tree_leaves_with_path(squares):
         name, numbers = path_name(path), np.asarray(value)
         kind, layer = name.rsplit(".", 1)[0].removeprefix("h."), name.split(".")[1]
         if name.startswith("h.") and layer.isdigit():
-            found.append(((-int(layer), ORDER.index(kind.removeprefix(f"{layer}."))), name, float(numbers)))
+            ordered.append(((-int(layer), ORDER.index(kind.removeprefix(f"{layer}."))), name, float(numbers)))
         elif name.startswith("h."):
-            found += [((-n, ORDER.index(kind)), f"{name}, layer {n}", float(x)) for n, x in enumerate(numbers)]
+            ordered += [((-n, ORDER.index(kind)), f"{name}, layer {n}", float(x)) for n, x in enumerate(numbers)]
         else:
-            found.append(((1 if kind in EMBEDDINGS else -LAST, ORDER.index(kind)), name, float(numbers)))
-    return [(name, number) for _, name, number in sorted(found, key=lambda one: one[0])]
+            ordered.append(((1 if kind in EMBEDDINGS else -LAST, ORDER.index(kind)), name, float(numbers)))
+    return [(name, number) for _, name, number in sorted(ordered, key=lambda entry: entry[0])]

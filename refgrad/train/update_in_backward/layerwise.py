@@ -1,8 +1,8 @@
-"""Does a program treat each layer of its stacked arrays alone, so that it can be run on one layer's slice?
+"""A proof that a program treats each layer of its stacked arrays alone, and so can run on one layer's slice.
 
-Every value gets one of four kinds, equation by equation: `EACH`, stacked along axis 0, its n-th slice made from n-th
-slices alone; `SAME`, broadcast along axis 0, all its slices equal; `OTHER`, made from nothing stacked; `MIXED`, made
-across layers, or not known to be otherwise.
+Every value gets one of four kinds, equation by equation. `EACH` is stacked along axis 0, and its n-th slice depends on
+n-th slices alone. `SAME` is broadcast along axis 0: all its slices are equal. `OTHER` depends on nothing stacked.
+`MIXED` depends on several layers, or is not known to be otherwise.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ ALIKE = {*ELEMENTWISE, "copy"}
 
 
 def kinds(program: ClosedJaxpr, inputs: Sequence[str]) -> list[str]:
-    """Return the kind of each output, from those of the inputs."""
+    """Return the kind of each output, given the kinds of the inputs."""
     return _Kinds().run(program, inputs)
 
 
@@ -29,7 +29,7 @@ class _Kinds(Forward[str]):
     follows = frozenset({Form.CALL, Form.BRANCHES})
 
     def join(self, one: str, other: str) -> str:
-        return _together([one, other])
+        return _elementwise([one, other])
 
     def under(self, condition: str, result: str) -> str:
         return result if condition == OTHER else MIXED
@@ -42,21 +42,21 @@ class _Kinds(Forward[str]):
             return [_broadcast(eqn, entering[0])]
         if name in ALIKE:
             shapes = [shape_of(v) for v in eqn.invars]
-            found = _together([kind for kind, shape in zip(entering, shapes, strict=True) if shape])
-            return [found] * len(eqn.outvars)
+            kind = _elementwise([kind for kind, shape in zip(entering, shapes, strict=True) if shape])
+            return [kind] * len(eqn.outvars)
         if EACH in entering:
             alone = len(entering) == 1 and _keeps_first_axis(name, eqn)
             return [EACH if alone else MIXED] * len(eqn.outvars)
         return [OTHER] * len(eqn.outvars)
 
 
-def _together(found: Sequence[str]) -> str:
-    """The kind of what is made element by element from arrays of these kinds and one shape; scalars left out."""
-    if MIXED in found or {EACH, OTHER} <= set(found):
+def _elementwise(operands: Sequence[str]) -> str:
+    """Return the kind of an element-wise result of arrays of these kinds and one shape, scalars left out."""
+    if MIXED in operands or {EACH, OTHER} <= set(operands):
         return MIXED
-    if EACH in found:
+    if EACH in operands:
         return EACH
-    return SAME if set(found) == {SAME} else OTHER
+    return SAME if set(operands) == {SAME} else OTHER
 
 
 def _broadcast(eqn: JaxprEqn, kind: str) -> str:
@@ -68,7 +68,7 @@ def _broadcast(eqn: JaxprEqn, kind: str) -> str:
 
 
 def _keeps_first_axis(name: str, eqn: JaxprEqn) -> bool:
-    """Whether the result's n-th slice along axis 0 is made from the operand's n-th."""
+    """Return True if the result's n-th slice along axis 0 depends on the operand's n-th alone."""
     p, operand, result = eqn.params, shape_of(eqn.invars[0]), shape_of(eqn.outvars[0])
     if name in REDUCTIONS:
         return 0 not in p["axes"]

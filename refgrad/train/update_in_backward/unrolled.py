@@ -12,77 +12,91 @@ from jax import Array
 from refgrad.models import gpt2
 from refgrad.train.optimiser import State
 from refgrad.train.update_in_backward.clip import norm_by_list, scaled, square
-from refgrad.train.update_in_backward.layers import Pieces, apart, runtime_one
+from refgrad.train.update_in_backward.layers import LayerVJPs, opaque_call, runtime_one
 from refgrad.train.update_in_backward.measures import Measures, measures, unless_finite
-from refgrad.train.update_in_backward.per_leaf import Separate
+from refgrad.train.update_in_backward.per_leaf import PerLeafUpdate
 
-Mine = tuple[list[Array], list[Array]]
+Owned = tuple[list[Array], list[Array]]
+"""Parameters, and the leaves of the transformation's state that belong to them."""
 
 
-class Leaves:
-    """A state's leaves by their places: those before the step, and those that it has made."""
+class StateLeaves:
+    """A state's leaves by index: those before the step, and the new ones so far."""
 
-    def __init__(self, state: State, separate: Separate, tokens: Array, measured: bool) -> None:
-        self.separate, self.one, self.measured = separate, runtime_one(tokens), measured
+    def __init__(self, state: State, update: PerLeafUpdate, tokens: Array, measured: bool) -> None:
+        self.update, self.one, self.measured = update, runtime_one(tokens), measured
         self.scale: Callable[[Any], Any] = lambda grads: grads
         self.choose: Callable[[Any, Any], Any] = lambda new, old: new
         self.params, self._params = jax.tree.flatten(state.params)
         self.opt_state, self._opt_state = jax.tree.flatten(state.opt_state)
-        self._new: Mine = list(self.params), list(self.opt_state)
+        self._new: Owned = list(self.params), list(self.opt_state)
         self.places = jax.tree.unflatten(self._params, range(len(self.params)))
         self.squares: list[Any] = [None] * len(self.params)
 
     def consume(self, group: Any, grads: Any, after: Any) -> Any:
-        """Update the leaves at those places of `group`, a mapping, that have gradients; returns `after` then."""
-        places = jax.tree.leaves({key: group[key] for key in grads})
-        owned = self.separate.owned(places)
+        """Update the leaves that have gradients; return `after` with a data dependency on the update.
 
-        def body(grads: list[Array], carry: tuple[Mine, list[Array]]) -> tuple[Mine, list[Array]]:
-            return self.updated(self.separate, places, owned, grads, carry[0]), self.measure(grads)
+        Args:
+            group: A mapping of trees of places.
+            grads: Gradients for some of its keys.
+            after: Arrays that must not be used before the update.
+        """
+        places = jax.tree.leaves({key: group[key] for key in grads})
+        owned = self.update.owned(places)
+
+        def body(grads: list[Array], carry: tuple[Owned, list[Array]]) -> tuple[Owned, list[Array]]:
+            return self.updated(self.update, places, owned, grads, carry[0]), self.measure(grads)
 
         with jax.named_scope("update"):
-            mine = [self.params[i] for i in places], [self.opt_state[i] for i in owned]
+            leaves = [self.params[i] for i in places], [self.opt_state[i] for i in owned]
             empty = [jnp.zeros((), jnp.float32)] * (len(places) if self.measured else 0)
-            (mine, squares), after = apart(self.one, body, jax.tree.leaves(grads), (mine, empty), after)
-        self.replace(places, owned, mine)
+            (leaves, squares), after = opaque_call(self.one, body, jax.tree.leaves(grads), (leaves, empty), after)
+        self.replace(places, owned, leaves)
         self.note(places, squares)
         return after
 
     def measure(self, grads: Sequence[Array]) -> list[Array]:
-        """Each gradient's Σ g², where the step is measured; else nothing."""
+        """Return each gradient's Σ g² if the step is measured, else nothing."""
         return [square(g).astype(jnp.float32) for g in grads] if self.measured else []
 
     def note(self, places: Sequence[int], squares: Sequence[Array]) -> None:
-        """Enter what `measure` made of the gradients at those places."""
+        """Store the squares of the gradients at those places."""
         for place, value in zip(places if self.measured else (), squares, strict=True):
             self.squares[place] = value
 
     def updated(
         self,
-        separate: Separate,
+        update: PerLeafUpdate,
         places: Sequence[int],
         owned: Sequence[int],
         grads: list[Array],
-        mine: Mine,
+        before: Owned,
         read: Mapping[int, Array] = MappingProxyType({}),
-    ) -> Mine:
-        """What becomes of `mine`, the parameters at `places` and the state leaves `owned`, by these gradients.
+    ) -> Owned:
+        """Return the new parameters at `places` and the new state leaves `owned`.
 
-        `read` are state leaves that no gradient changes, in the place of the whole ones.
+        Args:
+            update: The update of the whole state, or of one layer's slice.
+            places: The parameters' indices.
+            owned: The indices of the state leaves that belong to them.
+            grads: Their gradients.
+            before: Their values before the step.
+            read: State leaves that no gradient changes, by index, in place of the whole ones.
         """
-        params = _put(self.params, places, mine[0])
-        opt_state = _put(_put(self.opt_state, list(read), list(read.values())), owned, mine[1])
-        return self.choose(separate.update(dict(zip(places, self.scale(grads), strict=True)), params, opt_state), mine)
+        params = _put(self.params, places, before[0])
+        opt_state = _put(_put(self.opt_state, list(read), list(read.values())), owned, before[1])
+        new = update.update(dict(zip(places, self.scale(grads), strict=True)), params, opt_state)
+        return self.choose(new, before)
 
-    def replace(self, places: Sequence[int], owned: Sequence[int], mine: Mine) -> None:
-        """Enter new leaves."""
-        self._new = _put(self._new[0], places, mine[0]), _put(self._new[1], owned, mine[1])
+    def replace(self, places: Sequence[int], owned: Sequence[int], new: Owned) -> None:
+        """Store new leaves."""
+        self._new = _put(self._new[0], places, new[0]), _put(self._new[1], owned, new[1])
 
     def finish(self, loss: Array) -> tuple[State, Array | Measures]:
-        """The new state, with what no gradient changes: counts, schedules, keys; and the loss, or all measures."""
-        shared = self.separate.shared
+        """Update counts, schedules and keys; return the new state, and the loss or all measures."""
+        shared = self.update.shared
         old = [], [self.opt_state[i] for i in shared]
-        new = self.separate.update({}, self.params, self.opt_state, shared=True)
+        new = self.update.update({}, self.params, self.opt_state, shared=True)
         self.replace([], shared, self.choose(new, old))
         params, opt_state = self._new
         state = State(jax.tree.unflatten(self._params, params), jax.tree.unflatten(self._opt_state, opt_state))
@@ -90,44 +104,44 @@ class Leaves:
 
 
 def _put(leaves: Sequence[Array], places: Sequence[int], new: Sequence[Array]) -> list[Array]:
-    """The leaves with those at `places` replaced."""
-    given = dict(zip(places, new, strict=True))
-    return [given.get(i, leaf) for i, leaf in enumerate(leaves)]
+    """Return the leaves with those at `places` replaced."""
+    replaced = dict(zip(places, new, strict=True))
+    return [replaced.get(i, leaf) for i, leaf in enumerate(leaves)]
 
 
 def step(
-    pieces: Pieces,
-    separate: Separate,
+    vjps: LayerVJPs,
+    update: PerLeafUpdate,
     clip_norm: float | None,
     measured: bool,
     state: State,
     tokens: Array,
     targets: Array,
 ) -> tuple[State, Array | Measures]:
-    """The state after one step and the loss before it, or all measures; `state.params["h"]` is a list."""
-    leaves = Leaves(state, separate, tokens, measured)
+    """Return the state after one step, and the loss before it or all measures; `state.params["h"]` is a list."""
+    leaves = StateLeaves(state, update, tokens, measured)
     params, places = state.params, leaves.places
-    x, pull_embed = pieces.embed(params, tokens)
+    x, pull_embed = vjps.embed(params, tokens)
     kept = []
     for n, layer in enumerate(params["h"]):
         with jax.named_scope(f"h.{n}"):
-            x, keeps = pieces.keep(layer, x)
+            x, keeps = vjps.keep(layer, x)
         kept.append(keeps)
-    loss, from_head, dx = pieces.head(params, x, targets)
+    loss, from_head, dx = vjps.head(params, x, targets)
 
     def ends(dx: Array) -> gpt2.Params:
-        return pieces.add(from_head, pull_embed(dx))
+        return vjps.add(from_head, pull_embed(dx))
 
     norm = None
     if clip_norm is not None:
-        norm, kept = norm_by_list(pieces, leaves.one, params["h"], kept, dx, ends)
+        norm, kept = norm_by_list(vjps, leaves.one, params["h"], kept, dx, ends)
         leaves.scale = partial(scaled, norm=norm, limit=clip_norm)
     if measured:
         leaves.choose = unless_finite(loss if norm is None else loss + norm)
-    dx, now = leaves.consume(places, pieces.only_head(from_head), (dx, kept.pop()))
+    dx, residuals = leaves.consume(places, vjps.only_head(from_head), (dx, kept.pop()))
     for n in reversed(range(len(params["h"]))):
         with jax.named_scope(f"h.{n}"):
-            grads, dx = pieces.pull(params["h"][n], now, dx)
-            dx, now = leaves.consume(places["h"][n], grads, (dx, kept.pop() if kept else ()))
-    leaves.consume(places, pieces.only_embed(ends(dx)), ())
+            grads, dx = vjps.pull(params["h"][n], residuals, dx)
+            dx, residuals = leaves.consume(places["h"][n], grads, (dx, kept.pop() if kept else ()))
+    leaves.consume(places, vjps.only_embed(ends(dx)), ())
     return leaves.finish(loss)

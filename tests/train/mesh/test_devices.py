@@ -22,7 +22,7 @@ def test_a_mesh_has_the_axes_that_are_shared():
     ("sizes", "kind", "message"),
     [
         ({"data": 8}, "auto", "mesh.data = 8 is 8 devices, but JAX sees 4 .*JAX_NUM_CPU_DEVICES=8"),
-        ({"date": 2}, "auto", "date is no axis of a mesh: did you mean data"),
+        ({"date": 2}, "auto", "date is not an axis of a mesh: did you mean data"),
         ({"data": 0}, "auto", "mesh.data is 0, but must be at least 1"),
         ({"data": 2}, "manual", "axis_types is 'manual', but must be one of 'auto', 'explicit'"),
     ],
@@ -40,7 +40,7 @@ def test_a_mesh_as_text():
         ("data=²", "not of the form"),
         ("data=٣", "not of the form"),
         ("data=2,data=2", "has data twice"),
-        ("data=2,tensor=2", "tensor is no axis"),
+        ("data=2,tensor=2", "tensor is not an axis"),
         ("model=0", "must be at least 1"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -72,7 +72,7 @@ def test_where_no_cluster_is_found_it_says_so(error, monkeypatch):
         raise error
 
     monkeypatch.setattr(jax.distributed, "initialize", initialize)  # JAX has started: the true one says that alone
-    with pytest.raises(ValueError, match=r"--coordinator detect: no cluster .* --process K to each process"):
+    with pytest.raises(ValueError, match=r"--coordinator detect: JAX finds no cluster .* --process K to each process"):
         devices.connect("detect", None, None)
 
 
@@ -112,12 +112,9 @@ def test_a_state_is_made_where_it_lives_and_is_the_same():
 def test_a_run_is_held_against_its_mesh_first():
     small = gpt2.Config(n_layer=1, n_head=2, n_embd=8, n_positions=4, vocab_size=256)
 
-    def settings(**mesh):
-        return Settings(model=small, train=Train(batch=4, sequence=4, accumulate=2), mesh=Mesh(**mesh))
-
-    assert devices.of_run(settings()) is None
-    assert dict(devices.of_run(settings(data=2)).shape) == {"data": 2}
+    assert devices.make_for(small, 2, 4, {"data": 1}) is None
+    assert dict(devices.make_for(small, 2, 4, {"data": 2}).shape) == {"data": 2}
     with pytest.raises(ValueError, match=r"the batch is 2, which mesh\.data = 4 does not divide"):
-        devices.of_run(settings(data=4))
-    with pytest.raises(ValueError, match=r"take train\.memory = 'plain'"):
+        devices.make_for(small, 2, 4, {"data": 4})
+    with pytest.raises(ValueError, match=r"^train\.memory is 'fast', .* on a mesh take memory = 'plain'"):
         Settings(model=small, train=Train(batch=4, sequence=4, memory="fast"), mesh=Mesh(data=2))

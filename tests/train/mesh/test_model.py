@@ -200,8 +200,8 @@ def test_a_bias_that_is_left_out_is_found(monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"memory": "fast"}, "take memory='plain' on a mesh"),
-        ({"memory": "small"}, "take memory='plain' on a mesh"),
+        ({"memory": "fast"}, "on a mesh take memory = 'plain'"),
+        ({"memory": "small"}, "on a mesh take memory = 'plain'"),
     ],
 )
 def test_what_a_mesh_does_not_have_is_refused(changes, message):

@@ -199,6 +199,6 @@ def test_a_full_disk(tmp_path):
         [sys.executable, "-c", FULL, str(tmp_path / "checkpoints")], capture_output=True, text=True, timeout=120
     )
     said, left = done.stdout.splitlines()[-2:]
-    assert "step 2 could not be written" in said and "there is no space left" in said
+    assert "step 2 could not be written" in said and "the disk has no space left" in said
     assert said.endswith("the last good one is that of step 1")
     assert left == "['1'] 1"

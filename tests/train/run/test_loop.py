@@ -14,7 +14,7 @@ import pytest
 from refgrad.train.optimiser import State
 from refgrad.train.run import checkpoints
 from refgrad.train.run import folder as run_folder
-from refgrad.train.run.evaluate import learnt
+from refgrad.train.run.evaluate import evaluate
 from refgrad.train.run.program import Program
 from refgrad.train.run.signals import Interrupted, Signals
 from refgrad.train.run.watch import Stopped
@@ -54,15 +54,15 @@ def test_what_a_run_leaves(finished):
     about = checkpoints.newest_about(out / run_folder.CHECKPOINTS)
     assert about["run"] == {key: json.loads((out / run_folder.RUN).read_text())[key] for key in about["run"]}
     assert about["metrics"] == hashlib.sha256((out / run_folder.METRICS).read_bytes()).hexdigest()
-    newest = run_folder.trained(out)
+    newest = run_folder.load_model(out)
     assert newest.step == 12 and newest.config == chosen.model
     chex.assert_trees_all_equal(newest.params, trained.params)
 
 
 @pytest.mark.slow
-def test_what_was_learnt(finished):
+def test_the_evaluation(finished):
     _, _, trained, _ = finished
-    found = learnt(trained)
+    found = evaluate(trained)
     assert found.loss == pytest.approx(trained.validation.all(trained.params, trained.program.place))
     assert 0 < found.ngrams["trigram"] < found.ngrams["bigram"] < found.loss  # of twelve steps
     assert len(found.samples) == 2 and found.lines["held-out text"].lines > 0
@@ -167,7 +167,7 @@ def test_a_loss_that_is_not_finite_stops_and_is_never_written(tmp_path, monkeypa
     assert [line["step"] for line in lines(out / run_folder.METRICS)][-1] == 6
     monkeypatch.setattr(Program, "__init__", first)
     assert Program.place is place
-    found = run_folder.trained(out)
+    found = run_folder.load_model(out)
     assert found.step == 4 and all(bool(jax.numpy.isfinite(leaf).all()) for leaf in jax.tree.leaves(found.params))
 
 

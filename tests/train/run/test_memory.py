@@ -16,7 +16,7 @@ def test_the_formula_counts_what_there_is(tied):
 
 
 def test_a_default_run_fits():
-    memory.check(Settings(), 1)
+    memory.check(Settings().model, Settings().train, 1)
 
 
 TOO_LARGE = {

@@ -101,7 +101,7 @@ def outcome(out):
     lines = metrics.read(out / run_folder.METRICS)
     steps = [(line["loss"], line["grad_norm"]) for line in lines if "loss" in line]
     validation = [line["validation_loss"] for line in lines if "validation_loss" in line]
-    return np.array(steps), np.array(validation), run_folder.trained(out).params
+    return np.array(steps), np.array(validation), run_folder.load_model(out).params
 
 
 def same(got, want):
@@ -148,7 +148,7 @@ def test_one_process_is_killed_and_the_run_goes_on_alone(config, tmp_path):
         code, text = finish(survivor, log, within=HEARTBEAT + 60)
         assert code == 1 and time.monotonic() - killed < HEARTBEAT + 60
     assert "process 0 of 2: another process is gone" in text and "--resume" in text
-    reached = run_folder.trained(out).step
+    reached = run_folder.load_model(out).step
     assert reached >= 6 and reached % 3 == 0
     last = [f"train.steps={reached + 4}", "train.validate_every=2", "mesh.data=1"]
     more = [part for change in last for part in ("--set", change)]
@@ -157,4 +157,4 @@ def test_one_process_is_killed_and_the_run_goes_on_alone(config, tmp_path):
     assert [line["step"] for line in metrics.read(out / run_folder.METRICS) if "loss" in line] == [
         *range(1, reached + 5)
     ]
-    assert run_folder.trained(out).step == reached + 4
+    assert run_folder.load_model(out).step == reached + 4

@@ -7,7 +7,7 @@ import pytest
 from refgrad.train.run import folder as run_folder
 from refgrad.train.run.folder import Record, Run
 from refgrad.train.run.program import Program
-from refgrad.train.run.resumed import EXACTLY, resumed
+from refgrad.train.run.resumed import EXACTLY, check_resumable, resumed
 from refgrad.train.settings import Settings
 from tests.train.runs import lines, run, settings
 
@@ -49,7 +49,7 @@ OTHERWISE = {
         ["resumed at step 8, within rounding, since other than before: cores"],
     ),
     "two things": (said(run=SLOWER, facts={"cores": 3}), ["cores: 2 → 3; with other settings: train.learning_rate"]),
-    "no checkpoint, edited": (said(None, Record(SLOWER, False, None)), ["there is no checkpoint yet", "been edited"]),
+    "no checkpoint, edited": (said(None, Record(SLOWER, False, None)), ["no checkpoint is written yet", "been edited"]),
     "no checkpoint, the shell": (said(None, Record(RUN, True, None), SLOWER), ["from the beginning, with other", RATE]),
 }
 
@@ -164,3 +164,11 @@ def test_changed_settings_stay_changed(tmp_path, monkeypatch):
     assert "metrics.jsonl is not what was written until then" in line and EXACTLY not in line
     assert max(rates(out)) < 1e-5
     assert run_folder.record(out).sealed and run_folder.read(out).settings == slower
+
+
+def test_what_may_change_within_a_run():
+    before = Settings()
+    check_resumable(before, before.updated({"train": {"learning_rate": 1e-4}, "checkpoint": {"keep": 9}}))
+    for values in ({"model": {"n_layer": 1}}, {"data": {"validation": 0.2}}, {"train": {"seed": 1}}):
+        with pytest.raises(ValueError, match="cannot change within a run"):
+            check_resumable(before, before.updated(values))

@@ -11,8 +11,8 @@ from refgrad.jaxpr.dependence import dependence, evaluate
 from refgrad.models import gpt2
 from refgrad.train.optimiser import State, init_state
 from refgrad.train.update_in_backward.layerwise import EACH, MIXED, OTHER, SAME, kinds
-from refgrad.train.update_in_backward.per_leaf import separate
-from refgrad.train.update_in_backward.scanned import layerwise
+from refgrad.train.update_in_backward.per_leaf import per_leaf_update
+from refgrad.train.update_in_backward.scanned import layerwise_update
 
 PARAMS = {"a": jnp.ones((3, 4)), "b": jnp.ones(4), "c": jnp.ones(())}
 
@@ -87,14 +87,14 @@ MIXING = {
 def test_what_mixes_is_refused_by_name_with_a_way_out(name):
     tx = MIXING[name]()
     with pytest.raises(ValueError, match=r"tx mixes gradients at \S+.* depends on those of .*, .*: go this way"):
-        separate(tx, init_state(PARAMS, tx), "go this way")
+        per_leaf_update(tx, init_state(PARAMS, tx), "go this way")
 
 
 def test_each_leaf_from_its_own_gradient():
     tx = optax.adamw(1e-2)
     state = init_state(PARAMS, tx)
     grads = jax.tree.map(lambda leaf: 0.5 + leaf, PARAMS)
-    parts = separate(tx, state, "")
+    parts = per_leaf_update(tx, state, "")
     flat, opt = jax.tree.leaves(state.params), jax.tree.leaves(state.opt_state)
     with jax.numpy_dtype_promotion("standard"):
         updates, after = tx.update(grads, state.opt_state, state.params)
@@ -149,5 +149,5 @@ def leaf_by_leaf(f):
 def test_what_depends_on_how_many_layers_are_stacked_is_refused(name):
     params = jax.eval_shape(gpt2.stack, gpt2.shapes(LAYERS))
     with pytest.raises(ValueError, match="something else with one layer than with all of them stacked: go this way"):
-        layerwise(leaf_by_leaf(OTHERWISE[name]), State(params, ()), "go this way")
-    layerwise(leaf_by_leaf(lambda g: -0.1 * g / (1 + jnp.abs(g))), State(params, ()), "")
+        layerwise_update(leaf_by_leaf(OTHERWISE[name]), State(params, ()), "go this way")
+    layerwise_update(leaf_by_leaf(lambda g: -0.1 * g / (1 + jnp.abs(g))), State(params, ()), "")
