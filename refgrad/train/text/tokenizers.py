@@ -123,7 +123,7 @@ class BPE:
         except (AssertionError, ValueError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"{vocab} and {merges} are not a vocabulary of GPT-2's kind: ids must be those of 256 bytes, then "
-                "those of the merges in their order, which begin after a line with their version and end with a line's end"
+                "those of the merges in order, which follow a line with their version, each with a newline"
             ) from error
         self._encoding = tiktoken.Encoding(
             "gpt2", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: len(ranks)}
