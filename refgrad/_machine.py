@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
-LITTLE = "--xla_backend_optimization_level=0"  # numbers are the same to rounding
-
 
 def processor() -> str:
     """The processor's name, with its family and model where the name alone says little."""
@@ -46,11 +44,6 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found
-
-
-def compile_little() -> None:
-    """Make XLA compile faster and optimise less, for programs that run once: before JAX starts its devices."""
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {LITTLE}".strip()
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding
 from refgrad.jaxpr import methods
 from refgrad.jaxpr.programs import STOP_GRADIENT, equations, located
 from refgrad.jaxpr.rules import HI, RuleCall, rule_of
+from refgrad.jaxpr.scaffold import scaffold
 from refgrad.jaxpr.uncompiled import uncompiled
 from refgrad.verify import method_cases
 from refgrad.verify.allowance import C, allowance, reductions
@@ -38,7 +39,6 @@ from refgrad.verify.numbers import (
 from refgrad.verify.oracle import Leaves, Wide, eagerly
 from refgrad.verify.points import Points, suspects
 from refgrad.verify.rules import Plain, described, remaining_rules
-from refgrad.verify.scaffold import scaffold
 from refgrad.verify.subject import Flat, Subject, pullback
 from refgrad.verify.widen import is_narrow
 

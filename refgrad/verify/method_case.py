@@ -12,6 +12,7 @@ import numpy as np
 
 from refgrad.jaxpr.hiprim import HI, JVP
 from refgrad.jaxpr.methods import Places
+from refgrad.jaxpr.scaffold import scaffold
 from refgrad.verify import oracle as oracles
 from refgrad.verify.allowance import C, allowance, reductions
 from refgrad.verify.exact_oracle import ExactOracle
@@ -31,7 +32,6 @@ from refgrad.verify.numbers import (
 )
 from refgrad.verify.oracle import Forward, Leaves, Oracle, Wide, first_line
 from refgrad.verify.report import FAIL, OK, UNAVAILABLE, Row
-from refgrad.verify.scaffold import scaffold
 from refgrad.verify.subject import Flat, pullback
 
 Methods = tuple[str, ...]  # those that a row is about: the first names the row
