@@ -90,7 +90,7 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What an experiment found."""
+    """The result of an experiment."""
 
     answer: Sequence[str]
     """Sentences with the run's own numbers."""
@@ -161,7 +161,7 @@ def load(kind: type[S], default: Path, path: str | None, changes: Sequence[str],
     for source, mapping in steps:
         for key, value in mapping.items():
             if key not in types:
-                raise ValueError(f"{source}: {key} = {value!r} is no setting: {nearest(key, types)}")
+                raise ValueError(f"{source}: {key} = {value!r} is not a setting: {nearest(key, types)}")
             values[key] = typed(f"{source}: {key}", value, types[key])
     return kind(**values)
 

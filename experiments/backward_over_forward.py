@@ -1,4 +1,4 @@
-"""How many times the forward pass's FLOPs does GPT-2's backward pass take, and does that depend on s/h or on the size?
+"""Does GPT-2's backward pass take twice its forward pass's FLOPs, and does the ratio depend on s/h or on the size?
 
 Each product of matrices has two of the same cost in the backward pass, so that products alone give 2 exactly (D0.7).
 All else, counted with it, moves the ratio: exact integers from shapes alone, of the whole model at sequences of

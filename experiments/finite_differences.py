@@ -1,4 +1,4 @@
-"""What does a gradient by finite differences cost beside one backward pass, as parameters grow?
+"""A gradient by finite differences: what does it cost beside one backward pass, as parameters grow?
 
 One parameter at a time: (L(θ + εe_i) − L(θ))/ε takes a forward pass for each of P parameters and one more; the rule
 takes one forward and one backward pass, whatever P. The two cost the same where P forward passes cost as much as one

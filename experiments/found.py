@@ -53,7 +53,7 @@ class Fault:
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """What a page says to install, and its faults."""
+    """A page of docs/found: the packages that it says to install, and its faults."""
 
     package: str
     requirements: list[str]

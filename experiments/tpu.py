@@ -1,4 +1,4 @@
-"""What does XLA:TPU make of the rules, compiled ahead of time on a machine without a TPU?
+"""Compiled by XLA:TPU ahead of time, on a machine without a TPU: what becomes of the rules?
 
 Three questions, each answered by the compiler itself (libtpu, from the extra `tpu`). Every operation, forward and
 backward, compiled for each generation: its FLOPs reconciled with those of the lowered module by opcode. A training

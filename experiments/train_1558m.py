@@ -86,7 +86,7 @@ def gb(size: float) -> str:
 
 
 def autodiff_needs(settings: Settings, state: State, recompute: bool) -> Needs:
-    """What `jax.value_and_grad` of the plain model needs: every gradient, and every residual, from shapes alone."""
+    """Memory for `jax.value_and_grad` of the plain model: every gradient and every residual, from shapes alone."""
     ids = jax.ShapeDtypeStruct((settings.batch, settings.sequence), jnp.int32)
     loss = partial(gpt2.loss, config=settings.config, rules="autodiff", scan=True, remat=recompute)
     params = jax.eval_shape(gpt2.stack, state.params)

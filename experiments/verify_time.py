@@ -1,4 +1,4 @@
-"""Where does the time of a check go, and how long is one beside `jax.test_util.check_grads`?
+"""In a check, where does the time go, and how long does it take beside `jax.test_util.check_grads`?
 
 Each operation's check is profiled in this process: the seconds that JAX spends in tracing, lowering and compiling, and
 how many programs it compiles (`jax.monitoring` counts them). The rest is the check itself, exact truth included. Then a

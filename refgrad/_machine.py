@@ -1,4 +1,4 @@
-"""What this runs on: the processor, its vector extensions, the cores that this process may use, versions."""
+"""The machine: its processor, vector extensions, the cores that this process may use, and versions."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Where the ledger's truths come from: the project's derived rule and autodiff of the plain forward, which must agree.
+"""Truths of the ledger: the project's derived rule and autodiff of the plain forward, which must agree.
 
 All in float64: the ledger runs with 64-bit types on.
 """

@@ -78,7 +78,7 @@ def _about(words: Sequence[str]) -> int:
 
 
 def _words(error: Exception) -> str:
-    """What an error says; of the system's, the file first, and no number."""
+    """Return an error's message; for one of the operating system, the file first and without its number."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error)

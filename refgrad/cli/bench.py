@@ -126,7 +126,7 @@ def _names(options: argparse.Namespace) -> list[str]:
 
 
 def _heading(work: Work, facts: dict[str, Any]) -> str:
-    """What is measured, and on what."""
+    """Return the heading: the work that is measured, and the machine."""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     device = f"{facts['accelerator']}, float32 products in TF32; " if facts["accelerator"] else ""
     return (

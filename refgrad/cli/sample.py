@@ -32,7 +32,7 @@ class Writer(NamedTuple):
 def run(options: argparse.Namespace) -> int:
     """Read the model, write its text on standard output as it comes; returns 0.
 
-    Raises ValueError or TypeError for bad options before anything is read, and for a folder that is no model.
+    Raises ValueError or TypeError for bad options before anything is read, and for a folder that is not a model.
     """
     how = Sampling(options.temperature, options.top_k, options.top_p)
     for name, bounds in COUNTS.items():

@@ -65,5 +65,5 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def say(text: str) -> None:
-    """What happens on the way."""
+    """Print progress on standard error."""
     print(text, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Why the count of a jaxpr and XLA's count of its lowering differ: each reason found in the two programs themselves.
+"""Causes of the difference between a jaxpr's count and XLA's count of its lowering, each found in the two programs.
 
 A cause is named here only where both texts bear it out: an equation that may be folded *and* is missing from the HLO,
 a loop's own counter, a custom call, a loop whose trips are known. What is left over is never given a name.
@@ -109,7 +109,7 @@ def _rounding(answer: XlaCost) -> Iterator[Cause]:
 
 
 def _round_off(answer: XlaCost) -> tuple[int, int]:
-    """What XLA's float32 additions add to the exact sums, by the walk's own replay."""
+    """Return the error of XLA's float32 sums (FLOPs, transcendentals), by the walk's own replay."""
     walked = answer.hlo
     flops, transcendentals = map(round, walked.replayed)
     return flops - walked.flops, transcendentals - walked.transcendentals

@@ -1,4 +1,4 @@
-"""What a jaxpr says of its own constants: which values are known before it runs, and what may be folded for it.
+"""Constants of a jaxpr: the values that are known before it runs, and the equations that may be folded for them.
 
 The lowering folds constants, x · 1, x ± 0 and a select by a constant. These are candidates: the rules here say what may
 be folded, the HLO says what is.
@@ -34,7 +34,7 @@ class Known(NamedTuple):
 
 
 class Constants(Forward[Known | None]):
-    """What is known of a program's variables before it runs.
+    """Known values of a program's variables before it runs.
 
     `reasons` says for each equation why it may be folded: "" where nothing speaks for it.
     """
@@ -97,7 +97,7 @@ def known_value(value: Any) -> Known:
 
 
 def fold_reason(eqn: JaxprEqn, inputs: list[Known | None]) -> str:
-    """Why the equation may be folded, given what is known of its operands; "" if nothing speaks for it."""
+    """Return the reason why the equation may be folded, given its operands' known values; "" if it may not."""
     name = eqn.primitive.name
     constant = all(k is not None for k in inputs) or all(map(is_empty, eqn.outvars))
     if constant and not eqn.effects and name != "optimization_barrier":
@@ -116,7 +116,7 @@ def fold_reason(eqn: JaxprEqn, inputs: list[Known | None]) -> str:
 
 
 def result(eqn: JaxprEqn, inputs: list[Known | None]) -> Known:
-    """What is known of the results of an equation whose operands are all constant."""
+    """Return the known value of an equation whose operands are all constant."""
     known = _handed_on(eqn, inputs) or Known(_evaluate(eqn, inputs))
     return known if all(_fits(known, v.aval) for v in eqn.outvars) else Known()
 
@@ -147,7 +147,7 @@ def _handed_on(eqn: JaxprEqn, inputs: list[Known | None]) -> Known | None:
 
 
 def _fits(known: Known, aval: Any) -> bool:
-    """Whether the number is one of the type, where that holds integers: else it would wrap, or be truncated."""
+    """Return True unless the number is outside of an integer type, which would wrap or truncate it."""
     if known.value is None or getattr(aval.dtype, "kind", "") not in ("i", "u"):
         return True
     limits = np.iinfo(aval.dtype)

@@ -1,4 +1,4 @@
-"""What a program costs, from its jaxpr: nothing is computed, compiled or allocated.
+"""Costs of a program, from its jaxpr: nothing is computed, compiled or allocated.
 
 One equation alone is lowered where XLA knows it only as a program of its own: linear algebra, random bits, special
 functions.

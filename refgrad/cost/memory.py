@@ -1,4 +1,4 @@
-"""What XLA plans to allocate for a forward and backward pass, beside the bytes that it must keep."""
+"""XLA's plan of allocations for a forward and backward pass, beside the residual bytes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -63,8 +63,8 @@ def mfu(seconds: float, flops: float, peak: "float | Peak", devices: int = 1) ->
     """Share of the peak rate that `flops` of useful work in `seconds` reach: flops / (seconds · peak · devices).
 
     `peak` in FLOP/s, or an entry of the table (`peak("A100")`). Raises ValueError where seconds, flops, peak or devices
-    are not positive and finite, TypeError where one is no number. A result above 1 is returned as it is: it says that
-    one of the three figures is wrong.
+    are not positive and finite, TypeError where one is not a number. A result above 1 is returned as it is: it says
+    that one of the three figures is wrong.
     """
     rate = peak.flops_per_second if isinstance(peak, Peak) else peak
     for name, value in {"seconds": seconds, "flops": flops, "peak": rate, "devices": devices}.items():

@@ -49,7 +49,7 @@ class Reconciliation:
 
     @property
     def ok(self) -> bool:
-        """Whether every asserted step is explained to the last FLOP."""
+        """True if every asserted step is explained to the last FLOP."""
         return all(step.unexplained == 0 for step in self.steps if step.asserted)
 
     def json(self) -> dict[str, Any]:

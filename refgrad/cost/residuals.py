@@ -40,7 +40,7 @@ class Kept(NamedTuple):
 
 @dataclass(frozen=True)
 class Residuals:
-    """What the backward pass of a function keeps; prints as a table by scope."""
+    """Residuals of a function's backward pass; prints as a table by scope."""
 
     kept: tuple[Kept, ...]
     """Every array made in the forward pass, once, in the order of the pullback."""
@@ -99,7 +99,7 @@ def residuals(
 
 
 class Maker(NamedTuple):
-    """Which equation makes an array: scope, primitive, file:line."""
+    """The equation that makes an array: scope, primitive, file:line."""
 
     scope: str
     primitive: str

@@ -53,7 +53,7 @@ def write(path: str | Path, given: Iterable[Profile]) -> None:
     """
     target = Path(path)
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"{target}: there is no folder {target.parent}: create it, or write elsewhere")
+        raise FileNotFoundError(f"{target}: no folder {target.parent}: create it, or write elsewhere")
     frames: dict[tuple[str, str], int] = {}
     made = [_profile(one, frames) for one in given]
     write_json(target, {"$schema": SCHEMA, "shared": {"frames": list(map(_frame, frames))}, "profiles": made})

@@ -52,7 +52,7 @@ class Operation(NamedTuple):
 
 
 class Site(NamedTuple):
-    """Where work is done. `Cost` at a site is the total over all its trips and devices."""
+    """A place where work is done. `Cost` at a site is the total over all its trips and devices."""
 
     scope: str
     """`jax.named_scope` path, such as "block/attn"; "" outside every scope."""
@@ -103,7 +103,7 @@ class Count:
 
     @property
     def transcendental(self) -> int:
-        """Transcendental operations, which are no part of `flops`."""
+        """Transcendental operations, which `flops` does not include."""
         return self.total.transcendental
 
     @property
@@ -162,7 +162,7 @@ class Count:
 
     @property
     def per_device(self) -> "Count":
-        """What one device does: inside `shard_map` its own share, outside the whole (XLA alone splits that)."""
+        """One device's costs: its own share inside `shard_map`, the whole outside (XLA alone splits that)."""
         sites: dict[Site, Cost] = {}
         for site, cost in self.sites.items():
             _add(sites, site._replace(devices=1), Cost(*(x // site.devices for x in cost)))

@@ -174,5 +174,5 @@ def _merge(into: dict[Site, Cost], sites: Iterable[tuple[Site, Cost]]) -> None:
 
 
 def _has_effects(eqn: JaxprEqn) -> bool:
-    """Return True for an equation that must run though nobody needs its results; naming a mesh axis is no reason."""
+    """Return True for an equation that must run though nobody needs its results; naming a mesh axis does not count."""
     return any(type(effect).__name__ != "NamedAxisEffect" for effect in eqn.effects)

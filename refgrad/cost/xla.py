@@ -1,4 +1,4 @@
-"""What XLA itself says a program costs, with every trap in that answer named.
+"""XLA's own figures for a program, with every trap in them named.
 
 `Lowered.cost_analysis()` and `Compiled.cost_analysis()` look like measurements and are not: keys whose value is zero
 are missing, a loop counts once, a custom call counts −1, sums are rounded to float32, compiled figures belong to one
@@ -65,7 +65,7 @@ def xla(
     stage "lowered" is the program as JAX wrote it, for any of the platforms cpu, cuda, rocm, tpu, present or not;
     stage "compiled" is the optimised one, for the default platform, with `flags` as the compiler's options, or ahead of
     time for one device of a TPU `topology` such as "v5e:2x2" (the `tpu` extra).
-    Raises ValueError for another stage, platform or topology or an unknown flag, TypeError where f is no function,
+    Raises ValueError for another stage, platform or topology or an unknown flag, TypeError where f is not a function,
     ImportError for a topology without libtpu.
     """
     if topology is not None:
@@ -178,7 +178,7 @@ def read_answer(answer: Any) -> tuple[dict[str, int | None], list[Trap]]:
 
 
 def _traps(walked: hlo.HloCost) -> Iterator[Trap]:
-    """What is in the program: custom calls, loops, conditionals, instructions that the walk does not know."""
+    """Yield the traps in the program: custom calls, loops, conditionals, instructions that the walk does not know."""
     if calls := [target for target, _ in walked.custom_calls()]:
         names = ", ".join(f"{target} ×{calls.count(target)}" for target in dict.fromkeys(calls))
         yield Trap("custom call −1", f"each counts −1 FLOP whatever it does: {names}")
@@ -195,7 +195,7 @@ def _traps(walked: hlo.HloCost) -> Iterator[Trap]:
 
 
 def _sum_traps(walked: hlo.HloCost, figures: Mapping[str, int | None]) -> Iterator[Trap]:
-    """Where float32 sums leave the integers, and where the walk's replay of them is not XLA's figure."""
+    """Yield the float32 sums that leave the integers, and those that the walk's replay does not reproduce."""
     exact = {"flops": walked.flops, "transcendentals": walked.transcendentals}
     for (name, true), replayed in zip(exact.items(), map(round, walked.replayed), strict=True):
         answered = figures[name]

@@ -55,7 +55,7 @@ def is_rule(f: Any) -> bool:
 
 
 class RuleParts(NamedTuple):
-    """What a `custom_vjp` function was made of, with its settings."""
+    """Functions and settings that a `custom_vjp` function was made of."""
 
     fun: Callable
     fwd: Callable | None

@@ -67,7 +67,7 @@ class Config:
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                raise ValueError(f"{key} = {values[key]!r} is no key of the model's config: {nearest(key, known)}")
+                raise ValueError(f"{key} = {values[key]!r} is not a key of the model's config: {nearest(key, known)}")
         return cls(**values)
 
     def dims(self, batch: int, sequence: int) -> dict[str, int]:
@@ -77,7 +77,7 @@ class Config:
 
     @property
     def parameters(self) -> int:
-        """How many parameters there are; by formula, so that it takes no time at any size."""
+        """Number of parameters, by formula, so that it takes no time at any size."""
         h, tables = self.n_embd, self.vocab_size * (1 if self.tie_word_embeddings else 2) + self.n_positions
         return tables * h + self.n_layer * (12 * h * h + 13 * h) + 2 * h
 
@@ -134,7 +134,7 @@ def init(key: Array, config: Config) -> Params:
 
 
 def shapes(config: Config) -> Params:
-    """What `init` makes, as `jax.ShapeDtypeStruct`s: nothing is allocated."""
+    """The shapes of `init`'s parameters, as `jax.ShapeDtypeStruct`s: nothing is allocated."""
     return jax.eval_shape(partial(init, config=config), jax.random.key(0))
 
 

@@ -1,4 +1,4 @@
-"""What every rule shares: accumulation in at least float32, and cotangents of their primal's type."""
+"""Parts shared by every rule: accumulation in at least float32, and cotangents of their primal's type."""
 
 import dataclasses
 import math

@@ -37,7 +37,7 @@ class Residuals(NamedTuple):
 
 
 def mask(key: Array, rate: float, like: Array) -> Array:
-    """Where `like`'s elements are kept, booleans of its shape: the same for the same key and shape."""
+    """Booleans of `like`'s shape, True where an element is kept: the same for the same key and shape."""
     bits = jax.random.bits(key, (like.size,), "uint32").reshape(like.shape)
     keep = bits >= jnp.uint32(int(rate * 2**32))
     sharding = explicit_sharding(like)
@@ -54,7 +54,7 @@ def _drop(x: Array, key: Array, rate: float) -> Array:
 def dropout(x: Array, key: Array, rate: float) -> Array:
     """x of any shape, a key from `jax.random.key`, the probability 0 ≤ rate < 1 that an element is dropped → as x.
 
-    Raises TypeError where x is not floating or the key is no key, and ValueError for a batch of keys or another rate.
+    Raises TypeError where x is not floating or `key` is not a key, ValueError for a batch of keys or another rate.
     """
     _agree(x, key, rate)
     return _drop(x, key, rate).astype(x.dtype)

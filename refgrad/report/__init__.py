@@ -1,1 +1,1 @@
-"""What the commands show: results gathered from the instruments, as data and as tables."""
+"""Output of the commands: results gathered from the instruments, as data and as tables."""

@@ -49,7 +49,7 @@ def row_text(outcome: Outcome) -> str:
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """How many rows have each verdict."""
+    """Number of rows with each verdict, in words."""
     counts = Counter(outcome.kind for outcome in outcomes)
     several = {"holds": "hold", "holds when": "hold when …", "is wrong": "are wrong", "undecided": "undecided"}
     one = {"holds when": "holds when …"}

@@ -1,4 +1,4 @@
-"""How far a right rule may be from the truth: c·ε·√n, with one c for every rule, dtype and shape.
+"""Allowed error of a right rule: c·ε·√n, with one c for every rule, dtype and shape.
 
 ε is the leaf's machine epsilon. n is the longest reduction that feeds the leaf in the traced backward
 program: the error of a sum of n rounded terms grows like √n. A reduction carried out in another precision ε′
@@ -112,7 +112,7 @@ class _Harm(Forward[float]):
 
 
 def _length(eqn: JaxprEqn, mesh: Mapping[str, int]) -> int:
-    """How many terms one entry of the equation's output adds up (1 where it adds nothing up)."""
+    """Return the number of terms that one entry of the equation's output sums (1 where it sums nothing)."""
     name, params = eqn.primitive.name, eqn.params
     ins: list[Any] = [v.aval for v in eqn.invars]
     outs: list[Any] = [v.aval for v in eqn.outvars]

@@ -1,4 +1,4 @@
-"""Which call of which rule is wrong: each judged by itself, at the values and the cotangent that really reach it."""
+"""Blame of single calls of rules: each is judged by itself, at the values and the cotangent that really reach it."""
 
 import contextlib
 import dataclasses
@@ -176,7 +176,7 @@ def _upstream(
 
 
 def _reversible(call: Call) -> bool:
-    """Whether the plain forward of a call has a reverse mode."""
+    """Return True if the plain forward of a call has a reverse mode."""
     try:
         jax.eval_shape(pullback(call.plain), call.diff, call.rest, call.taps())
     except Exception:
@@ -277,7 +277,7 @@ def _autodiff(call: Call, diff: list, rest: list, cts: list, wanted: bool) -> Se
 
 
 def _movement(truth: "Truth", diff: list, cts: list) -> Leaves | None:
-    """How far the true cotangents move between neighbouring arguments; None where that is not known exactly."""
+    """Distances that the true cotangents move between neighbouring arguments; None where they are not known exactly."""
     given, rng = [to_wide(c) for c in cts], generator(0, 11)
     if not truth.exact.whole:
         return None
@@ -287,7 +287,7 @@ def _movement(truth: "Truth", diff: list, cts: list) -> Leaves | None:
 
 
 def _scale(expected: np.ndarray, x: Any, got: Leaves, cts: list, value: bool) -> float:
-    """What errors of a leaf are relative to: its largest entry; where that has no digits, the function's own scale."""
+    """The scale of a leaf's errors: its largest entry; where that has no digits, the function's own scale."""
     own = max(largest(to_wide(c) * y) for c, y in zip(cts, got, strict=False)) / (largest(to_wide(x)) or 1.0)
     size = largest(expected)
     return (size if value or size > float(jnp.finfo(x.dtype).eps) * own else own) or 1.0
@@ -319,7 +319,7 @@ def _truth(meaning: Meaning, ruled: Callable, diff: list, rest: list, cts: list,
         return Truth(leaves, _lengths(plain, ruled, diff, rest, cts), [], exact)
     try:
         wide = widen(pullback(plain), diff, rest, cts)
-    except Exception:  # whatever JAX raises where there is no reverse mode
+    except Exception:  # JAX raises one of many errors without a reverse mode
         value = widen(lambda diff, rest: plain(diff, rest)[0], diff, rest)
         oracle = find(plain, diff, rest, wide_cts, generator(0, 2))
         with jax.enable_x64(True):
@@ -346,5 +346,5 @@ def _lengths(plain: Callable, ruled: Callable, diff: list, rest: list, cts: list
     """The longest reductions of the plain forward's reverse mode; of the rule where it has none."""
     try:
         return reductions(jax.make_jaxpr(pullback(plain))(diff, rest, cts))
-    except Exception:  # whatever JAX raises where there is no reverse mode
+    except Exception:  # JAX raises one of many errors without a reverse mode
         return reductions(jax.make_jaxpr(ruled)(diff, rest, cts))

@@ -79,7 +79,7 @@ class Call:
 
     @property
     def plain(self) -> Flat:
-        """Its forward without rules, in flat form."""
+        """The call's forward without rules, in flat form."""
         return self._flat(Plain(jvp=True, library=self.rule.of_jax).call(self.rule.forward))
 
     def _flat(self, program: Callable[..., Sequence]) -> Flat:

@@ -155,7 +155,7 @@ def _names(properties: Sequence[str] | None, order: int, draws: int) -> list[str
         raise ValueError(f"draws is {draws}, but at least 1 cotangent must be drawn")
     for name in properties or ():
         if name not in PROPERTIES:
-            raise ValueError(f"{name!r} is no property: choose from {', '.join(PROPERTIES)}")
+            raise ValueError(f"{name!r} is not a property: choose from {', '.join(PROPERTIES)}")
     return [name for name in PROPERTIES if properties is None or name in properties]
 
 
@@ -216,7 +216,7 @@ def _facts(case: Case) -> dict[str, str]:
 
 
 def _truth(case: Case, device: Any) -> dict[str, str]:
-    """What the truth is, and why it is not exact arithmetic."""
+    """Describe the truth, and the reason where it is not exact arithmetic."""
     exact, oracle = case.own.exact, case.own.oracle
     if exact.whole:
         kind = case.referred or "the plain forward"

@@ -28,7 +28,7 @@ class Devices:
         return [not self.params["check_vma"] or a in varying_axes_of(aval) for a in self.axes]
 
     def spec(self, aval: Any) -> PartitionSpec:
-        """How the stacked form of a value is split over the devices."""
+        """The split of a value's stacked form over the devices."""
         return PartitionSpec(*(a if v else None for a, v in zip(self.axes, self.varying(aval), strict=True)))
 
     def shape(self, aval: Any) -> tuple[int, ...]:

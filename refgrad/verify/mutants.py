@@ -35,7 +35,7 @@ def mutants(f: Any, *args: Any) -> list[Mutant]:
     along its last axis, transposed where square, swapped with each other of its type, its upstream cotangent
     ignored, its sum over the output's first axis missing. Of a HiPrim, also the values and tangents of other methods.
 
-    Raises TypeError where `f` is no `custom_vjp` function with its rule defined, and calls no HiPrim.
+    Raises TypeError where `f` is not a `custom_vjp` function with its rule defined, and calls no HiPrim.
     """
     if not is_rule(f) and (found := hiprim_mutants(f, args)):
         return found
@@ -56,7 +56,7 @@ def mutants(f: Any, *args: Any) -> list[Mutant]:
 
 
 def equivalent(mutant: Mutant, f: Callable, *args: Any, seed: int = 0) -> bool:
-    """Whether the mutant changes nothing of what it is about beyond the allowance of `f` at three random inputs.
+    """Return True if the mutant's results are those of `f`, to within its allowance, at three random inputs.
 
     Inputs are normal, of the size of the given ones; where those leave the domain of `f`, the given ones stand in.
     """
@@ -134,7 +134,7 @@ def _returning(f: Any, subject: Subject) -> Callable:
 
 
 def _places(f: Any, subject: Subject) -> dict[int, tuple[int, int]]:
-    """Where the cotangent of each leaf stands in what `_bwd` returns: (which argument, which leaf of it)."""
+    """Position of each leaf's cotangent in the results of `_bwd`: (argument, leaf of it)."""
     skipped = {k % len(subject.args) for k in nondiff_argnums(f) if k < len(subject.args)}
     places, leaf, slot = {}, 0, 0
     for k, arg in enumerate(subject.args):

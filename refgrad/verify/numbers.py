@@ -87,7 +87,7 @@ def to_wide(x: Any) -> np.ndarray:
 def generator(*seeds: int) -> np.random.Generator:
     """Random numbers of this package's own: never those of `default_rng(seed)`, which the arguments may be made of.
 
-    A cotangent equal to the argument is no random one: the gradient of a normalised vector along itself is 0.
+    A cotangent equal to the argument is not a random one: the gradient of a normalised vector along itself is 0.
     """
     return np.random.default_rng((0x726566, *seeds))
 

@@ -136,7 +136,7 @@ class Points:
     ) -> list[Row]:
         """Return a row for each verdict on entries of leaf `i`; `got` may be as far off as is allowed.
 
-        Where there is no derivative, it must be finite if `autodiff` of the plain forward is.
+        Where the derivative does not exist, it must be finite if `autodiff` of the plain forward is.
         """
         mask = self.skip[i]
         if mask is None:

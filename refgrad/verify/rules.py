@@ -97,7 +97,7 @@ def remaining_rules(f: Callable, *args: Any, **kwargs: Any) -> list[str]:
     """
     program, arrays, _ = trace(without_rules(f, jvp=True), args, kwargs)
     programs = [program]
-    with contextlib.suppress(Exception):  # whatever JAX raises where there is no reverse mode: the forward stands alone
+    with contextlib.suppress(Exception):  # JAX raises many kinds without a reverse mode: the forward stands alone
         programs.append(jax.make_jaxpr(_gradient(program))(*arrays))
     staged = (rule_of(eqn) for eqn in equations(trace(f, args, kwargs)[0]))
     # JAX gives the equations of a HiPrim that is expanded here the stack of its call

@@ -20,7 +20,7 @@ RANDOM = 2  # pairs of random directions, beside one in the order of the entries
 
 
 class Total(NamedTuple):
-    """What the cotangents of some tied entries of a leaf add up to."""
+    """The sum of the cotangents of some tied entries of a leaf."""
 
     leaf: int
     places: list[tuple[int, ...]]

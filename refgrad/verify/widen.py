@@ -51,7 +51,7 @@ def widen_array(x: Any) -> Any:
 
 
 def is_narrow(x: Any) -> bool:
-    """Whether an array or its type has a dtype that widens."""
+    """Return True if an array or its type has a dtype that widens."""
     return hasattr(x, "dtype") and wide(x.dtype) != x.dtype
 
 
@@ -145,7 +145,7 @@ class Wide(Interpreter):
 
 
 def stays_narrow(eqn: JaxprEqn) -> bool:
-    """Whether the equation can only run at the program's own dtypes.
+    """Return True if the equation can only run at the program's own dtypes.
 
     It is so for bit casts, for what draws floats by their width, and for what holds a Python function instead of a
     program (callbacks, foreign calls) or a program that only its own compiler can run (Pallas kernels).

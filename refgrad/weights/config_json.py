@@ -34,7 +34,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(f"{path.parent} has no {path.name}: give a folder as save_pretrained leaves it") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON that can be read ({error}): fetch it again") from error
+        raise ValueError(f"{path} is not JSON that can be read ({error}): fetch it again") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__}, but must hold an object: fetch it again")
     return found

@@ -63,7 +63,7 @@ def load(path: str | Path) -> tuple[Params, Config]:
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: give one with {CONFIG} and {WEIGHTS}")
+        raise ValueError(f"{folder} is not a folder: give one with {CONFIG} and {WEIGHTS}")
     config = read_config(folder / CONFIG)
     with ExitStack() as opened:
         tensors = _parameters(folder, opened)
@@ -87,7 +87,7 @@ def _on_device(stored: Stored) -> jax.Array:
 
 
 def _parameters(folder: Path, opened: ExitStack) -> dict[str, Stored]:
-    """Every tensor of the folder that is no buffer, by its name without prefix; its files stay open in `opened`."""
+    """Every tensor of the folder but its buffers, by its name without prefix; its files stay open in `opened`."""
     tensors: dict[str, Stored] = {}
     for file, names in _files(folder).items():
         handle = opened.enter_context(_open(file))
@@ -180,8 +180,8 @@ def _check_names(folder: Path, tensors: Mapping[str, Stored], meant: Mapping[str
         )
     if extra:
         raise ValueError(
-            f"{tensors[extra[0]]} of shape {tensors[extra[0]].shape} is no parameter of the model that {CONFIG} means"
-            f"{_and_more(extra)}: correct {CONFIG}, or remove the tensor"
+            f"{tensors[extra[0]]} of shape {tensors[extra[0]].shape} is not a parameter of the model that "
+            f"{CONFIG} means{_and_more(extra)}: correct {CONFIG}, or remove the tensor"
         )
 
 

@@ -63,7 +63,7 @@ def _error(f: Callable[[], Any]) -> str:
 
 
 def _left_the_graph() -> Iterator[Case]:
-    """What jax.grad does with a loss that became a Python number or a NumPy array: an error, or else its gradient."""
+    """Differentiate a loss that became a Python number or a NumPy array: JAX raises, or the gradient is returned."""
     _, (W1, W2, x, y), _ = _problems()[0]
     ways = {".item()": lambda loss: loss.item(), "float()": float, "np.asarray()": np.asarray}
     for way, leave in ways.items():
@@ -90,7 +90,7 @@ def _overwritten() -> Iterator[Case]:
 
 
 def _donated() -> Iterator[Case]:
-    """What the backward pass keeps, after the buffer of x was given to another program."""
+    """Residuals of the backward pass after the buffer of x was donated to another program."""
     for n in (3, 5, 8):
         x = jnp.array(normal(0, n))
         _, pull = jax.vjp(lambda x: OPS.mul(x, x).sum(), x)

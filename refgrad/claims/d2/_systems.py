@@ -1,4 +1,4 @@
-"""What the lines of D2's derivations are evaluated on: vectors, their Jacobians and pullbacks, all by autodiff."""
+"""Values for the lines of D2's derivations: vectors, their Jacobians and pullbacks, all by autodiff."""
 
 from collections.abc import Callable, Mapping
 from functools import cache

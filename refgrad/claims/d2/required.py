@@ -93,7 +93,7 @@ def _changes(op: str) -> tuple[dict[str, float], ...]:
 
 @deferred
 def _changed(op: str, argument: str) -> Iterator[Case]:
-    """How much an argument's value matters to the gradients."""
+    """Change of the gradients when an argument's value changes."""
     for dims, changes in zip(SIZES, _changes(op), strict=True):
         yield Case(at(dims), {"change": changes[argument], "noise": NOISE})
 

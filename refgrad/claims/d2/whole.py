@@ -104,7 +104,7 @@ def _left_out(name: str, term: sympy.Expr) -> Check:
 
 @deferred
 def _shares(part: str) -> Iterator[Case]:
-    """What products have of the FLOPs or the unfused bytes of the backward pass."""
+    """Share of matrix products in the FLOPs or the unfused bytes of the backward pass."""
     for name, config in gpt2.SIZES.items():
         _, back = passes(name)
         products = back.where(lambda site: site.primitive == "dot_general")

@@ -79,7 +79,7 @@ def assert_unchanged(
       update: write the snapshot instead; so does REFGRAD_UPDATE=1 in the environment.
 
     Raises:
-      AssertionError: where a figure differs; it prints the comparison. Where there is no snapshot yet.
+      AssertionError: where a figure differs; it prints the comparison. Also where the snapshot does not exist.
       ValueError: for a snapshot of another format version, and for a damaged one.
     """
     allowed = allowances.parse(allow)

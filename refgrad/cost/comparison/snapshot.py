@@ -19,7 +19,7 @@ def save(program: Program, path: str | Path) -> None:
     """
     target = Path(path)
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"{target}: there is no folder {target.parent}: create it, or save elsewhere")
+        raise FileNotFoundError(f"{target}: no folder {target.parent}: create it, or save elsewhere")
     data = {
         "format": FORMAT,
         **program.json(),
@@ -40,7 +40,7 @@ def load(path: str | Path) -> Program:
       A `Program`: an argument of `compare`.
 
     Raises:
-      FileNotFoundError: where there is no such file.
+      FileNotFoundError: where the file does not exist.
       ValueError: for a file of another format version, and for one that is damaged or not a saved program.
     """
     source = Path(path)

@@ -62,7 +62,7 @@ PARTIAL = frozenset(names("slice dynamic_slice gather"))
 
 
 class FusionModel(NamedTuple):
-    """How one compiler, or one style of kernels, forms regions."""
+    """A compiler's way, or a style of kernels, of forming fused regions."""
 
     name: str
     recompute: bool

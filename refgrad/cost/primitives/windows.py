@@ -19,7 +19,7 @@ def reduce_window(eqn: JaxprEqn) -> Programs:
 
 
 def window(eqn: JaxprEqn) -> Work:
-    """As `reduce_window`, with a sum, maximum or minimum as its combiner."""
+    """Cost of `reduce_window` with a sum, maximum or minimum as its combiner."""
     steps = size(eqn.outvars[0]) * (math.prod(eqn.params["window_dimensions"]) - 1)
     complex_extremum = kind(eqn.invars[0]) == "complex" and eqn.primitive.name != "reduce_window_sum"
     return Work(elementwise=steps * (9 if complex_extremum else 1))

@@ -1,4 +1,4 @@
-"""What `refgrad cost` finds for GPT-2: trees, tallies, totals, shares, ratios, conventions, bytes kept."""
+"""Costs of GPT-2, as by `refgrad cost`: trees, tallies, totals, shares, ratios, conventions, residual bytes."""
 
 from refgrad._text import Table
 from refgrad.models import gpt2, tally

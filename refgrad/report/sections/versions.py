@@ -1,4 +1,4 @@
-"""What the page was made with: versions, machine, commit."""
+"""Versions, machine and commit behind the page."""
 
 import os
 import platform

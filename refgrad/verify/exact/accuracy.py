@@ -1,4 +1,4 @@
-"""How well balls are known, against their own size or the function's."""
+"""Accuracy of balls, relative to their own size or the function's."""
 
 import operator
 from typing import Any

@@ -28,7 +28,7 @@ Pull = Callable[[np.ndarray], Sequence[np.ndarray | None]]
 
 
 class NotDecided(Exception):
-    """What a program does next is not decided; `why` says what would help."""
+    """The program's next step is not decided; `why` says what would help."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)

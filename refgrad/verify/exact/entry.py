@@ -14,7 +14,7 @@ from refgrad.verify.exact.germ import PRECISION, ZERO, Exponent, Germ, Undecided
 
 
 class Verdict(enum.Enum):
-    """What a function is along one entry of its arguments."""
+    """A function's behaviour along one entry of its arguments."""
 
     SMOOTH = "smooth"
     KINK = "kink"

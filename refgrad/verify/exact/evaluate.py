@@ -51,7 +51,7 @@ class Evaluator(Unrolled):
         return lift(value)
 
     def equation(self, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
-        """Return the outputs of one equation. Raises NoMeaning, naming it, where there is no rule."""
+        """Return the outputs of one equation. Raises NoMeaning, naming it, for one without a rule."""
         name = eqn.primitive.name
         if self.runs_in_place(eqn):
             return self.unroll(eqn, values)

@@ -81,7 +81,7 @@ class Fetch(Protocol):
 
 
 class Operation:
-    """What makes a node of its operands; `weight` estimates the operations of one entry."""
+    """An operation that makes a node of its operands; `weight` estimates the operations of one entry."""
 
     weight: float = 0.0
 

@@ -96,7 +96,7 @@ class Sliced:
 
 
 class Slice:
-    """What one entry of an argument reaches, and what that needs; `cost` estimates its operations."""
+    """The part of a program that one entry of an argument reaches, and its needs; `cost` estimates its operations."""
 
     def __init__(self, program: Sliced, leaf: int, index: tuple[int, ...], wanted: Sequence[Places | None]) -> None:
         self.program, self.nodes = program, program.graph.nodes

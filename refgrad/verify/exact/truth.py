@@ -46,7 +46,7 @@ TRIP = 2  # what an equation of a loop takes, as measured, over its estimate
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What exact arithmetic may spend: precision in bits and the order of series, doubled until all is decided."""
+    """Limits of exact arithmetic: precision in bits and the order of series, doubled until all is decided."""
 
     bits: int = 64
     """The accuracy that a result must reach, relative to it or to the function's own scale."""

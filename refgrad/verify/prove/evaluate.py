@@ -44,7 +44,7 @@ class Concolic(Evaluator):
         return self.identified[value](self.symbols) if value in self.identified else self.symbols.constant(x.fmpq())
 
     def equation(self, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
-        """Return the outputs of one equation. Raises NoMeaning, naming it, where there is no rule."""
+        """Return the outputs of one equation. Raises NoMeaning, naming it, for one without a rule."""
         name = eqn.primitive.name
         if name in UNKNOWN:
             raise NoMeaning(f"no symbolic meaning for {name} at {line(eqn) or 'an unknown line'}")
