@@ -95,14 +95,14 @@ class Result:
     answer: Sequence[str]
     """Sentences with the run's own numbers."""
     table: Table
-    """What is printed."""
+    """The table that is printed."""
     figures: Sequence[Figure]
     claims: Sequence[str] = ()
     """Ids of the ledger's rows."""
     data: Table | None = None
-    """What the CSV holds, where that is more than the table."""
+    """The CSV's table, where it holds more than the printed one."""
     failures: Sequence[str] = ()
-    """What the experiment checks and did not find; empty where all holds."""
+    """The checks that failed; empty where all hold."""
 
 
 def main(

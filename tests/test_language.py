@@ -44,10 +44,10 @@ def sources() -> list[Source]:
 
 
 def docstrings(source: Source) -> Iterator[tuple[int, str]]:
-    """Every docstring with its line."""
+    """Every docstring with its line, those of attributes too."""
     for node in source.nodes:
-        if isinstance(node, (ast.Module, *NAMED)) and (text := ast.get_docstring(node)):
-            yield node.body[0].lineno, text
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.lineno, node.value.value
 
 
 def comments(source: Source) -> Iterator[tuple[int, str]]:
@@ -139,7 +139,7 @@ def missing(files: list[Source]) -> list[str]:
         return any(map(ast.get_docstring, documented)) or any(inherited(method, base) for base in found)
 
     bare = [name for name in names if not ast.get_docstring(name.node)]
-    return [n.name for n in bare if n.owner is None or not inherited(n.node.name, n.owner)]
+    return [n.name for n in bare if n.owner is None or not inherited(n.name.rpartition(".")[2], n.owner)]
 
 
 def test_no_docstring_or_message_opens_with_a_forbidden_word():
@@ -158,6 +158,7 @@ OPENED = {
     "docstring of a module": '"""What it is."""',
     "docstring of a private function": 'def _f():\n    """Whether it holds."""',
     "docstring of a method": 'class A:\n    def f(self):\n        """\n        Of the last."""',
+    "docstring of an attribute": 'class A:\n    x: int\n    """How many."""',
     "message": "raise ValueError('Why not?')",
     "formatted message": "raise ValueError(f'Where {x} is 1')",
     "line that is printed": "print('That is all')",

@@ -21,6 +21,8 @@ COMMANDS = {
 INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 and the signal's number, as shells count
 PACKAGES = ("refgrad", "jax", "jaxlib")
 
+__all__ = ["COMMANDS", "main"]
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command.

@@ -122,6 +122,12 @@ def reconcile(
       Unexplained: where an asserted step leaves a remainder.
       ValueError: where a figure given is none, or causes or argnums have nothing to say.
       UnknownCost, TypeError: as `count` and `count_backward` do.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import cost
+      >>> cost.reconcile(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5)), derived=(60, 0)).ok
+      True
     """
     _check_given(derived, document, causes or {})
     if argnums is not None and not backward:

@@ -61,15 +61,15 @@ class Site(NamedTuple):
     source: str
     """file:line:column (function) of the caller's code."""
     trips: int = 1
-    """How many times the enclosing loops run it."""
+    """The number of times that the enclosing loops run it."""
     devices: int = 1
-    """How many devices run it: more than one inside `shard_map`."""
+    """The number of devices that run it: more than one inside `shard_map`."""
     recomputed: bool = False
-    """Whether `jax.checkpoint` computes here, in the backward pass, what the forward pass had computed."""
+    """True where `jax.checkpoint` computes again, in the backward pass, what the forward pass had computed."""
     loop: str = ""
     """The enclosing loops of unknown trip count (of which one trip is counted), from the outermost."""
     unknown: bool = False
-    """Whether the primitive's cost is not known (and was counted as 0 on request)."""
+    """True where the primitive's cost is not known (and was counted as 0 on request)."""
     operation: Operation = Operation()
     """The operation that is done there."""
 
@@ -81,7 +81,7 @@ class Count:
 
     sites: Mapping[Site, Cost]
     notes: tuple[str, ...] = ()
-    """What the number rests on: branches chosen, loops of unknown length, primitives of unknown cost."""
+    """The assumptions behind the number: branches chosen, loops of unknown length, primitives of unknown cost."""
 
     @property
     def total(self) -> Cost:

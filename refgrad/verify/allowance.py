@@ -24,7 +24,24 @@ C = 4.0  # the one constant of the project
 
 
 def allowance(dtype, n: int, c: float = C) -> float:
-    """c·ε(dtype)·√n, relative to the largest entry of the leaf; `n` as from `longest_reduction`."""
+    """Return c·ε(dtype)·√n, the allowed error of a right rule relative to the largest entry of the leaf.
+
+    Args:
+      dtype: the leaf's dtype.
+      n: the longest reduction that feeds the leaf, as from `longest_reduction`.
+      c: the factor, one for all rules.
+
+    Returns:
+      A float.
+
+    Raises:
+      ValueError: for a dtype that is not a floating one.
+
+    Example:
+      >>> from refgrad.verify import allowance
+      >>> allowance("float32", n=16) == 4 * allowance("float32", n=1)
+      True
+    """
     return c * float(jnp.finfo(dtype).eps) * math.sqrt(n)
 
 
@@ -38,10 +55,24 @@ def known_tolerance(tolerance: float | None) -> None:
 
 
 def longest_reduction(f, *args) -> tuple[int, ...]:
-    """The longest reduction that feeds each cotangent of `f`: one integer per leaf of `args`, in leaf order.
+    """Return the longest reduction that feeds each cotangent of `f`.
 
-    Arguments may be abstract. Leaves without a cotangent (integers, keys, static values, `nondiff_argnums`)
-    get 1. Raises what JAX raises where `f` has no reverse mode.
+    Args:
+      f: the function; it is traced, not run.
+      *args: its arguments, concrete or abstract.
+
+    Returns:
+      One integer per leaf of `args`, in leaf order. Leaves without a cotangent (integers, keys, static values,
+      `nondiff_argnums`) get 1.
+
+    Raises:
+      Exception: everything that JAX raises where `f` has no reverse mode.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import longest_reduction
+      >>> longest_reduction(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5)))  # dx sums over 5 columns, dw over 2 rows
+      (5, 2)
     """
     skipped = set(nondiff_argnums(f))
     leaves, tree = jax.tree.flatten(args)

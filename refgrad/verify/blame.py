@@ -46,7 +46,7 @@ def blame(
     seed: int = 0,
     **more: Any,
 ) -> Blame:
-    """Every call of a rule inside `f(*args, **kwargs)`, each judged alone at the values and cotangent that reach it.
+    """Judge every call of a rule inside `f(*args, **kwargs)` alone, at the values and cotangent that reach it.
 
     Values and cotangents are those of `f` without its rules, so that a wrong rule spoils neither the calls after it nor
     those before it; only where a forward has no reverse mode of its own (a kernel, a callback) do cotangents pass
@@ -71,6 +71,15 @@ def blame(
     Raises:
       ValueError: where an argument has no value (inside jit, or abstract), the cotangent has another tree, a rule that
         cotangents must pass through fails, or a reference is given for a function that is not itself a rule.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import blame
+      >>> square = jax.custom_vjp(lambda x: x * x)
+      >>> square.defvjp(lambda x: (x * x, x), lambda x, dy: (7 * x * dy,))  # a wrong rule
+      >>> blame(lambda x: jnp.sum(square(x)), jnp.ones(3)).ok
+      False
     """
     known_tolerance(tolerance)
     kwargs = {**(kwargs or {}), **more}

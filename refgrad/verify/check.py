@@ -74,7 +74,7 @@ def check(
         the budget did not reach is named, and the report is then neither `ok` nor wrong but "partial".
       properties: names of those to run, of `PROPERTIES`; all of them by default.
       seed: seed of the random cotangents.
-      draws: how many cotangents are drawn.
+      draws: the number of cotangents drawn.
       within: for each leaf of `args`, the open range outside of which `sweep` tries no value; None for all values. The
         ranges of a text, such as f32[h]>0, are taken from it.
 
@@ -84,10 +84,13 @@ def check(
     Raises:
       ValueError: for an unknown property, or a number out of its bounds.
       TypeError: where nothing can be differentiated (no floating argument; or neither a rule nor a reverse mode).
-      Exception: whatever `f(*args)` itself raises.
+      Exception: everything that `f(*args)` itself raises.
 
     Example:
-      >>> check(my_op, x, w, tolerance=1e-5).ok
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import check
+      >>> check(jax.nn.relu, jnp.array([-1.0, 2.0]), tolerance=1e-5).ok
       True
     """
     names = _names(properties, order, draws)
@@ -132,10 +135,25 @@ def check(
 
 
 def assert_ok(f: Callable, *args: Any, **settings: Any) -> None:
-    """`check(f, *args, **settings)` for a test.
+    """Raise AssertionError unless `check(f, *args, **settings)` is ok; for use in a test.
 
-    Raises AssertionError with the rows that failed and the file and line of the backward rule, or with what the budget
-    of seconds left out. Where the rule is right and XLA's compiled program is not, it warns.
+    Where the rule is right and XLA's compiled program is not, it only warns.
+
+    Args:
+      f: the function under check.
+      *args: its arguments, as for `check`.
+      **settings: the keyword arguments of `check`.
+
+    Raises:
+      AssertionError: with the rows that failed and the file and line of the backward rule, or with what the budget of
+        seconds left out.
+      Exception: everything that `check` raises.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import assert_ok
+      >>> assert_ok(jax.nn.relu, jnp.array([-1.0, 2.0]))
     """
     report = check(f, *args, **settings)
     if not report.ok:

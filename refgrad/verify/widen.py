@@ -89,7 +89,23 @@ class Widened:
 
 
 def widen(f: Callable, *args: Any, **kwargs: Any) -> Widened:
-    """`f` at the types of these arguments, as a float64 program: see `Widened`."""
+    """Return `f` at the types of these arguments as a float64 program, without its rules.
+
+    Args:
+      f: any function; it is traced once, at its own dtypes.
+      *args: its arguments.
+      **kwargs: its keyword arguments.
+
+    Returns:
+      A `Widened`: a function of widened arguments, of which `.args` and `.kwargs` are the given ones.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import widen
+      >>> wide = widen(jnp.sin, jnp.float32(1))
+      >>> str(wide(*wide.args).dtype)
+      'float64'
+    """
     return Widened(f, *args, **kwargs)
 
 

@@ -25,17 +25,34 @@ SHARD_BYTES = 5 * 10**9
 
 
 def save(path: str | Path, params: Mapping[str, Any], config: Config, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write the folder `path`: `config.json` and `model.safetensors`, or shards of `shard_bytes` at most and an index.
+    """Write a GPT-2 folder: `config.json` and `model.safetensors`, or shards and their index.
 
-    `params` are those of `gpt2.init`, layers as a list or stacked, and are stored in their dtype, bit for bit, under
-    the names of transformers' `GPT2LMHeadModel`; a tied head is not stored. A tensor larger than `shard_bytes` has a
-    shard of its own. A model that stands at `path` is replaced once the new one is complete; other files there, such
-    as a tokenizer's, are taken over. A process killed meanwhile leaves a folder `path`.N.part (or, in the instant of
-    the exchange, the former model as `path`.N.old) beside it, and never half a model.
+    A model that stands at `path` is replaced once the new one is complete; other files there, such as a tokenizer's,
+    are taken over. A process killed meanwhile leaves a folder `path`.N.part (or, in the instant of the exchange, the
+    former model as `path`.N.old) beside it, and never half a model.
 
-    Raises ValueError or TypeError, before anything is written, for parameters that are not this config's or of a dtype
-    that checkpoints do not have, for a `shard_bytes` below 1, and for a `path` that holds something else than a model;
-    OSError where writing fails, with `path` as it was.
+    Args:
+      path: the folder.
+      params: those of `gpt2.init`, layers as a list or stacked. They are stored in their dtype, bit for bit, under the
+        names of transformers' `GPT2LMHeadModel`; a tied head is not stored.
+      config: the parameters' config.
+      shard_bytes: the most bytes of a shard; a tensor larger than that has a shard of its own.
+
+    Raises:
+      ValueError, TypeError: before anything is written, for parameters that are not this config's or of a dtype that
+        checkpoints do not have, for a `shard_bytes` below 1, and for a `path` that holds something else than a model.
+      OSError: where writing fails, with `path` as it was.
+
+    Example:
+      >>> import jax, os
+      >>> import tempfile
+      >>> from refgrad import weights
+      >>> from refgrad.models import gpt2
+      >>> config = gpt2.Config(n_layer=1, n_embd=4, n_head=2, n_positions=4, vocab_size=8)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     weights.save(f"{folder}/model", gpt2.init(jax.random.key(0), config), config)
+      ...     sorted(os.listdir(f"{folder}/model"))
+      ['config.json', 'model.safetensors']
     """
     check_params(params, shapes(config))
     dtype = _dtype(params)

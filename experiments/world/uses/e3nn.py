@@ -12,6 +12,7 @@ POINT = np.array([0.3, -0.5, 0.8], np.float32)
 
 def harmonics(degree, algorithm, normalize=True):
     """Return the spherical harmonics of one degree, by one algorithm, as a function."""
+
     def evaluated(x):
         x = e3nn.IrrepsArray("1o", x)
         return e3nn.spherical_harmonics([degree], x, normalize, normalization="norm", algorithm=algorithm).array

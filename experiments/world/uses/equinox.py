@@ -48,6 +48,7 @@ def checked(x):
 
 def halving(kind):
     """Return a loop of three steps, of one kind, as a function."""
+
     def loop(x):
         def step(carry):
             n, y = carry

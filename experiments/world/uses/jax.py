@@ -36,6 +36,7 @@ def newton(f, x):
 
 def solve(a, b):
     """Solve a x = b by `custom_linear_solve`."""
+
     def solver(matvec, b):
         return jnp.linalg.solve(a, b)
 

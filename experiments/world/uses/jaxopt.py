@@ -26,6 +26,7 @@ def normal_equations(l2):
 
 def ridge_by_descent(l2):
     """Return ridge regression's weights by gradient descent."""
+
     def objective(w, l2):
         return 0.5 * jnp.sum((DATA @ w - TARGET) ** 2) + 0.5 * l2 * jnp.sum(w * w)
 
@@ -34,6 +35,7 @@ def ridge_by_descent(l2):
 
 def ridge_by_newton(l2):
     """Return ridge regression's weights by L-BFGS."""
+
     def objective(w, l2):
         return 0.5 * jnp.sum((DATA @ w - TARGET) ** 2) + 0.5 * l2 * jnp.sum(w * w)
 

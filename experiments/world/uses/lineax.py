@@ -12,6 +12,7 @@ SPD = (lambda a: (a @ a.T + np.eye(3)).astype(np.float32))(normal(3, 3))
 
 def solve(solver, tag=()):
     """Return a linear solve by one solver, as a function of a and b."""
+
     def solved(a, b):
         return lx.linear_solve(lx.MatrixLinearOperator(a, tag), b, solver).value
 
@@ -20,6 +21,7 @@ def solve(solver, tag=()):
 
 def spd(solver):
     """Return a solve with the symmetric part of a, tagged positive semidefinite."""
+
     def solved(a, b):
         a = (a + a.T) / 2
         return lx.linear_solve(lx.MatrixLinearOperator(a, lx.positive_semidefinite_tag), b, solver).value

@@ -12,6 +12,7 @@ LOOSE = {"tolerance": 1e-3}
 
 def root(solver, start=1.0):
     """Return a solver's cube root of a, as a function."""
+
     def solved(a):
         return optx.root_find(lambda x, a: x**3 - a, solver, jnp.full(2, start), a, max_steps=64).value
 
@@ -37,6 +38,7 @@ def fixed(a):
 
 def ridge(solver):
     """Return ridge regression by one minimiser, as a function of the penalty."""
+
     def solved(l2):
         def objective(w, l2):
             return 0.5 * jnp.sum((DATA @ w - TARGET) ** 2) + 0.5 * l2 * jnp.sum(w * w)
@@ -48,6 +50,7 @@ def ridge(solver):
 
 def least_squares(solver):
     """Return ridge regression by one least-squares solver, as a function of the penalty."""
+
     def solved(l2):
         def residuals(w, l2):
             return jnp.concatenate([DATA @ w - TARGET, jnp.sqrt(l2) * w])

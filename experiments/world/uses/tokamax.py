@@ -42,6 +42,7 @@ def rms_norm(x, scale):
 
 def unit(activation):
     """Return the gated linear unit of one activation, as a function."""
+
     def applied(x, w):
         return tokamax.gated_linear_unit(x, w, activation=activation, implementation="xla", precision="highest")
 

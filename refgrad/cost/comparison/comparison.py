@@ -112,6 +112,14 @@ def compare(a: Program | Count, b: Program | Count, allow: allowances.Given = No
     Raises:
       TypeError: for anything else than a program.
       ValueError: for programs with different outputs, a forward and a backward pass, and a malformed allowance.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import cost
+      >>> x = jnp.ones(4)
+      >>> before, after = cost.program(lambda x: 2 * x, x), cost.program(lambda x: 2 * x + x, x)
+      >>> cost.compare(before, after).change.flops
+      4
     """
     allowed = allowances.parse(allow)
     before, after = (_program(name, one) for name, one in (("a", a), ("b", b)))

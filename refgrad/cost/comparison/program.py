@@ -116,6 +116,12 @@ def program(
     Raises:
       ValueError: for an unknown stage, for flags of a program that is not compiled, and for an unknown flag.
       UnknownCost, TypeError: as `count` and `count_backward` do.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import cost
+      >>> cost.program(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5)), backward=True).figures.flops
+      120
     """
     if stage not in STAGES:
         raise ValueError(f"stage={stage!r}: one of {', '.join(STAGES)}")

@@ -42,6 +42,15 @@ def load(path: str | Path) -> Program:
     Raises:
       FileNotFoundError: where the file does not exist.
       ValueError: for a file of another format version, and for one that is damaged or not a saved program.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import tempfile
+      >>> from refgrad import cost
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     cost.program(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5))).save(f"{folder}/matmul.json")
+      ...     cost.load(f"{folder}/matmul.json").figures.flops
+      60
     """
     source = Path(path)
     if not source.is_file():

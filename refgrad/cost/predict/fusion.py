@@ -68,15 +68,15 @@ class FusionModel(NamedTuple):
     recompute: bool
     """True where every reader computes a map anew; False where regions grow and each equation is in one."""
     clustered: frozenset[str] = frozenset()
-    """Where maps are recomputed: primitives that share a kernel with a reduction or a product."""
+    """For recomputed maps: primitives that share a kernel with a reduction or a product."""
     many_rows: int = 0
-    """Where maps are recomputed: rows from which a cluster may go on from a sum, and read a map of its own twice."""
+    """For recomputed maps: rows from which a cluster may go on from a sum, and read a map of its own twice."""
     copies: bool = False
     """True where a product's operand that does not lie as its kernel reads it is copied first."""
     strided: bool = True
-    """Where regions grow: True where kernels read operands in any order, so that a transposition moves nothing."""
+    """For regions that grow: True where kernels read operands in any order, so that a transposition moves nothing."""
     epilogue: bool = True
-    """Where regions grow: True where a product's region takes the maps of its result."""
+    """For regions that grow: True where a product's region takes the maps of its result."""
 
 
 XLA_CPU = FusionModel(

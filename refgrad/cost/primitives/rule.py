@@ -22,7 +22,7 @@ class Work(NamedTuple):
     read: int | None = None
     written: int | None = None
     per_trip: bool = False
-    """Whether it iterates until it converges, and this is one iteration."""
+    """True where it iterates until it converges, and this is one iteration."""
 
 
 class Programs(NamedTuple):

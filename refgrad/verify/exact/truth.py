@@ -67,13 +67,32 @@ def exact(
 ) -> "Truth":
     """Return the truth about `f` at `args`, found without autodiff, without a compiler and without a step size.
 
-    Every float and complex array among `args` is differentiated (with `argnums` those of these positions alone), none
-    in `kwargs`. The program is traced at their dtypes and evaluated in ℝ and ℂ, its constants at their exact values.
-    Casts to the dtypes named in `casts` ("bfloat16") round; all others do nothing. `lax.stop_gradient` does nothing
-    either, as it does not change the function; with `stop_gradient` its result does not move.
+    The program is traced at the arguments' dtypes and evaluated in ℝ and ℂ, its constants at their exact values.
 
-    Raises TypeError where nothing can be differentiated, ValueError where an argument is NaN, and NoMeaning (from the
-    methods of the result) where the program holds what has no meaning in exact arithmetic.
+    Args:
+      f: the function, from whose forward alone the truth follows.
+      *args: pytrees; every float and complex array among their leaves is differentiated.
+      kwargs: keyword arguments, held constant.
+      argnums: the positions of `args` to differentiate, as for `jax.grad`; everything else is held constant.
+      casts: dtypes, such as "bfloat16": casts to these round, all others do nothing.
+      limits: the most that may be spent, as `refgrad.verify.exact.Limits`.
+      stop_gradient: hold the result of `lax.stop_gradient` still; without it, `lax.stop_gradient` does nothing, as it
+        does not change the function.
+
+    Returns:
+      A `Truth`, which evaluates on demand: `.value()`, `.gradient()`, `.entries()`, `.hessian()`.
+
+    Raises:
+      TypeError: where nothing can be differentiated.
+      ValueError: where an argument is NaN.
+      NoMeaning: from the methods of the result, where the program holds what has no meaning in exact arithmetic.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import exact
+      >>> (slope,) = exact(lambda x: jnp.sqrt(x * x), jnp.array(-3.0)).gradient()
+      >>> slope.mid.item()
+      -1.0
     """
     names = [jnp.dtype(name).name for name in casts]
     f = functools.partial(f, **kwargs) if kwargs else f
