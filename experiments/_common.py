@@ -234,7 +234,7 @@ def shown(value: Any) -> str:
 def interleaved(work: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Median seconds of each call until its result is ready: rounds of all of them, every other one backwards.
 
-    A round before them compiles, and each call in a round runs twice, of which the second counts: the first brings its
+    A round before them compiles, and each call in a round runs twice, and the second counts: the first brings its
     own data back into the caches.
 
     Raises ValueError for less than one round.

@@ -59,7 +59,7 @@ class Point:
 
 
 def count(size: str, batch: int, s: int) -> Point:
-    """Counts both passes of the loss, and evaluates the sums of the operations' polynomials beside."""
+    """Count both passes of the loss, and evaluate the sums of the operations' polynomials."""
     config = dataclasses.replace(SIZES[size], n_positions=s)
     ids = jax.ShapeDtypeStruct((batch, s), jnp.int32)
     loss, params = partial(gpt2.loss, config=config, scan=True), gpt2.shapes(config)
@@ -114,7 +114,7 @@ def run(settings: Settings) -> Result:
 
 
 def farther(settings: Settings, far: list[Point]) -> str:
-    """The sequence lengths by size; "none" where there is none."""
+    """The sequence lengths by size; "none" for none."""
     lengths = {size: ", ".join(f"{p.s:,}" for p in far if p.size == size) for size in settings.sizes}
     return "; ".join(f"{size} at s = {of}" for size, of in lengths.items() if of) or "none"
 

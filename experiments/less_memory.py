@@ -150,7 +150,7 @@ def apart(tree: Any, other: Any) -> float:
 
 
 def run(settings: Settings) -> Result:
-    """Measure each way, and say what it saves."""
+    """Measure each way, and state its savings."""
     found = measure(settings)
     failures = [
         f"{way}: the gradient's error is {one.error:.1e}, but may be {ALLOWED.get(way, ALLOWED_FLOAT32):.0e}"

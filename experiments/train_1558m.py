@@ -103,7 +103,7 @@ def available() -> float:
 
 
 def check_memory(what: str, needed: float, there: float) -> None:
-    """Raises MemoryError, saying what is missing, before anything is allocated."""
+    """Raise MemoryError, saying what is missing, before anything is allocated."""
     if there < needed:
         raise MemoryError(
             f"{what} {gb(needed)}, but {gb(there)} are available: {gb(needed - there)} "
@@ -160,7 +160,7 @@ def floor(settings: Settings) -> float:
 
 
 def run(settings: Settings) -> Result:
-    """Train, and hold what it took against what autodiff would."""
+    """Train, and compare the time and memory with autodiff's."""
     found = train(settings)
     tx = optax.adamw(settings.learning_rate)
     shapes = jax.eval_shape(partial(init_state, tx=tx), gpt2.shapes(settings.config))

@@ -32,7 +32,7 @@ def cores() -> int | None:
 
 
 def memory() -> int:
-    """Bytes of memory that this machine has; where it does not say, what a 64-bit address reaches."""
+    """Bytes of this machine's memory; where it does not say, those that a 64-bit address reaches."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows

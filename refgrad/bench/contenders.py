@@ -33,7 +33,7 @@ class Work:
 
     @classmethod
     def of(cls, work: Mapping[str, Any]) -> "Work":
-        """From the plain data that a worker is sent."""
+        """Return the work from the plain data that a worker is sent."""
         return cls(gpt2.Config(**work["config"]), work["batch"], work["sequence"])
 
     def data(self) -> dict[str, Any]:

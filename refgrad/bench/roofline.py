@@ -71,7 +71,7 @@ def products(config: gpt2.Config, batch: int, sequence: int, block: int = BLOCK)
 
 
 class Runner:
-    """Runs the floor: one call is every product of a step, and the optimiser's traffic."""
+    """Run the floor: one call is every product of a step, and the optimiser's traffic."""
 
     def __init__(self, config: gpt2.Config, batch: int, sequence: int, dtype: Any) -> None:
         start = time.perf_counter()

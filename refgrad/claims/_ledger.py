@@ -99,7 +99,7 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A row of the ledger: what a document says, and the checks that decide it."""
+    """A row of the ledger: a document's statement, and the checks that decide it."""
 
     id: str
     place: str

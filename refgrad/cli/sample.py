@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _writer(folder: Path) -> Writer:
-    """The model in a folder and its tokenizer. Raises ValueError where there is none, or no tokenizer for it."""
+    """The model in a folder and its tokenizer. Raises ValueError for a folder that lacks one of them."""
     if (folder / RUN).is_file():
         writer = _of_run(folder)
     elif (folder / CONFIG).is_file():

@@ -41,7 +41,7 @@ def lowering_causes(jaxpr: Any, count: Count, answer: XlaCost) -> list[Cause]:
 
 
 def compiling_causes(lowered: XlaCost, compiled: XlaCost) -> list[Cause]:
-    """Named causes of (XLA's compiled count − its lowered one): what the compiler did, by opcode."""
+    """Named causes of (XLA's compiled count − its lowered one): the compiler's changes, by opcode."""
     before, after = lowered.hlo.by("opcode"), compiled.hlo.by("opcode")
     causes = []
     for opcode in dict.fromkeys((*before, *after)):
@@ -116,7 +116,7 @@ def _round_off(answer: XlaCost) -> tuple[int, int]:
 
 
 def _merged(causes: Iterable[Cause]) -> list[Cause]:
-    """Causes of one name added up; those that come to nothing dropped."""
+    """Return causes with those of one name added up, without those that are 0."""
     totals: dict[str, Cause] = {}
     for name, flops, transcendentals in causes:
         before = totals.get(name, Cause(name, 0, 0))

@@ -146,7 +146,7 @@ def _keeps_numbers(eqn: JaxprEqn) -> bool:
 
 
 def types_of(eqn: JaxprEqn) -> tuple[str, str]:
-    """The types of what an equation reads, and of what it makes."""
+    """The types of an equation's operands and results."""
     return " ".join(map(_type, eqn.invars)), " ".join(map(_type, eqn.outvars))
 
 

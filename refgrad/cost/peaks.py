@@ -42,7 +42,7 @@ PEAKS: tuple[Peak, ...] = (
 def peak(device: str, dtype: str = "bfloat16") -> Peak:
     """The table's entry for a device and precision.
 
-    Raises ValueError with the known ones where there is none: pass the rate itself to `mfu` then.
+    Raises ValueError, naming the known ones, for any other: pass the rate itself to `mfu` then.
     """
     for entry in PEAKS:
         if (entry.device.lower(), entry.dtype) == (str(device).lower(), dtype):

@@ -1,4 +1,4 @@
-"""From a document's FLOPs to XLA's: document → derived → counted → lowered (→ compiled), no FLOP unexplained.
+"""Reconciliation of a document's FLOPs with XLA's: document → derived → counted → lowered (→ compiled).
 
 Every step is an equation in integers: after = before + Σ named causes. The causes between document and derivation are
 the caller's to name; those between the count of the jaxpr and XLA's are found in the two programs. What is left over
@@ -120,7 +120,7 @@ def reconcile(
 
     Raises:
       Unexplained: where an asserted step leaves a remainder.
-      ValueError: where a figure given is none, or causes or argnums have nothing to say.
+      ValueError: for a figure that is not an integer, and for causes or argnums without effect.
       UnknownCost, TypeError: as `count` and `count_backward` do.
 
     Example:

@@ -49,7 +49,7 @@ class Residuals:
 
     @property
     def bytes(self) -> int:
-        """Bytes of `kept`: what the backward pass costs in memory beyond the arguments."""
+        """Bytes of `kept`: the memory of the backward pass beyond the arguments."""
         return sum(array.bytes for array in self.kept)
 
     @property

@@ -13,7 +13,7 @@ _COUNTED = ("flops", "transcendentals")
 
 
 class Sample(NamedTuple):
-    """So much of a profile at one place."""
+    """A weight of a profile at one place."""
 
     scope: str
     source: str
@@ -23,7 +23,7 @@ class Sample(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """One flame graph: its name, its unit ("none", "bytes" or "seconds"), and what it is made of."""
+    """One flame graph: its name, its unit ("none", "bytes" or "seconds"), and its samples."""
 
     name: str
     unit: str

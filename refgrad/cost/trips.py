@@ -2,7 +2,7 @@
 
 Each side of the comparison starts at a known integer and moves by a known one (a constant by 0), so that their
 difference is one counter that is compared with 0. Known are literals, closed-over concrete integers, and what calls
-hand on of them; an argument of the program never is, whatever its value.
+hand on of them; an argument of the program is not, even if its value is known.
 """
 
 from collections.abc import Callable
@@ -99,7 +99,7 @@ class _Inside:
         return known is not None and known.value is False
 
     def origin(self, v: Any) -> Any:
-        """The variable of which this one is a copy, perhaps in a wider integer type."""
+        """The variable that this one copies, perhaps in a wider integer type."""
         while (eqn := self.maker(v)) is not None and _widens(eqn):
             v = eqn.invars[0]
         return v

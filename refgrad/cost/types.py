@@ -38,13 +38,13 @@ class Operation(NamedTuple):
     """One run of an equation, in words that do not depend on the program around it."""
 
     operands: str = ""
-    """The types of what it reads, such as "f32[8,16] f32[16]"."""
+    """The types of its operands, such as "f32[8,16] f32[16]"."""
     results: str = ""
-    """The types of what it makes."""
+    """The types of its results."""
     part: str = ""
     """The part that it has in the program: "bias", "fan-in", or "" for none in particular."""
     product: str = ""
-    """For a product: the whole one that it is a step of, as its factors and its result."""
+    """The whole product that a product is a step of, as its factors and its result."""
     backward: bool = False
     """True in the transpose of a program that was differentiated."""
     each: Cost = Cost()
@@ -67,7 +67,7 @@ class Site(NamedTuple):
     recomputed: bool = False
     """True where `jax.checkpoint` computes again, in the backward pass, what the forward pass had computed."""
     loop: str = ""
-    """The enclosing loops of unknown trip count (of which one trip is counted), from the outermost."""
+    """The enclosing loops of unknown trip count (one trip is counted), from the outermost."""
     unknown: bool = False
     """True where the primitive's cost is not known (and was counted as 0 on request)."""
     operation: Operation = Operation()
@@ -148,7 +148,7 @@ class Count:
 
     @property
     def unknown(self) -> "Parts":
-        """Primitive of unknown cost → where it stands (bytes are known, FLOPs read 0)."""
+        """Primitive of unknown cost → its place (bytes are known, FLOPs read 0)."""
         return self.where(lambda site: site.unknown).partition(lambda site: site.primitive)
 
     @property

@@ -1,4 +1,4 @@
-"""From a program to the costs at its sites: which equations run, below which scope, how often."""
+"""Walk from a program to the costs at its sites: the equations that run, their scopes and trips."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

@@ -194,7 +194,7 @@ def _read(text: str, answer: Any, stage: Stage, platform: str) -> XlaCost:
 
 
 def read_answer(answer: Any) -> tuple[dict[str, int | None], list[Trap]]:
-    """(figures, traps) from whatever `cost_analysis()` returned: a dict, a list of them, or None.
+    """(figures, traps) from the result of `cost_analysis()`: a dict, a list of them, or None.
 
     Raises TypeError for anything else.
     """

@@ -105,6 +105,6 @@ def value_accum(aval: Any) -> Any:
 
 
 def frozen(accum: Any) -> Any:
-    """Return what has been added to an accumulator; None where that is nothing."""
+    """Return the sum added to an accumulator; None if nothing was."""
     value = accum.freeze()
     return None if is_symbolic(value) else value

@@ -8,7 +8,7 @@ Derivation. r does not depend on x, and y_j on no other x than x_j, through the 
     dx = dy r / (1 − p)
 
 The same line as the forward pass, with dy for x: the mask is drawn again from the key that drew it.
-Kept: the key and x's type, 8 bytes whatever x's size; a kept mask would take a byte or more an element.
+Kept: the key and x's type, 8 bytes at any size of x; a kept mask would take a byte or more an element.
 Cost: an element's bits (117 operations of Threefry for a pair of words, 3 to number it, 1 to join the words), a
 comparison, a product and a selection, forward and backward alike; the document prints no count. That is the price of
 keeping nothing: most of it are integer operations in registers, where the mask would come from memory.

@@ -171,7 +171,7 @@ def _bytes(figure: Any, **options: Any) -> bytes:
 
 
 def _check_axes(name: str, figure: Any) -> None:
-    """Raises ValueError for axes that are shown without a name on both."""
+    """Raise ValueError for axes that are shown without a name on both."""
     for axes in figure.axes:
         shared = axes.get_shared_x_axes().get_siblings(axes), axes.get_shared_y_axes().get_siblings(axes)
         names = [any(get(one) for one in group) for get, group in zip(_LABELS, shared, strict=True)]
@@ -180,7 +180,7 @@ def _check_axes(name: str, figure: Any) -> None:
 
 
 def _check_letters(name: str, figure: Any) -> None:
-    """Raises ValueError for letters that run beyond the figure's edge or over others."""
+    """Raise ValueError for letters that run beyond the figure's edge or over others."""
     figure.draw_without_rendering()
     boxes = [(text.get_text(), text.get_window_extent()) for text in _letters(figure)]
     edge = figure.bbox.padded(1)  # a pixel for rounding

@@ -315,7 +315,7 @@ class Truth(NamedTuple):
 
 
 def _truth(meaning: Meaning, ruled: Callable, diff: list, rest: list, cts: list, names: list[str]) -> Truth:
-    """In exact arithmetic where that is affordable.
+    """Return the truth, in exact arithmetic where that is affordable.
 
     Else by reverse mode of the plain forward in float64, not compiled, since every call is another program; where there
     is none, as `check` does.

@@ -53,7 +53,7 @@ LARGEST = 0.25  # relative difference that is still put down to rounding, whatev
 class Gradients(NamedTuple):
     """The cotangents of the differentiated leaves for one draw: what was got, in truth, by autodiff.
 
-    Truth is NaN where it is not known. Autodiff is None where it is itself the truth, or there is none.
+    Truth is NaN where it is not known. Autodiff is None where it is itself the truth, or cannot be computed.
     """
 
     got: Leaves

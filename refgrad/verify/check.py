@@ -75,7 +75,7 @@ def check(
       properties: names of those to run, of `PROPERTIES`; all of them by default.
       seed: seed of the random cotangents.
       draws: the number of cotangents drawn.
-      within: for each leaf of `args`, the open range outside of which `sweep` tries no value; None for all values. The
+      within: for each leaf of `args`, the open range that `sweep` takes values from; None for all values. The
         ranges of a text, such as f32[h]>0, are taken from it.
 
     Returns:
@@ -210,7 +210,7 @@ def _rows(case: Case, names: Sequence[str]) -> tuple[list[Row], list[str]]:
 
 
 def _facts(case: Case) -> dict[str, str]:
-    """Under what conditions the rows hold."""
+    """Conditions under which the rows hold."""
     device = default_device()
     facts = {
         **_truth(case, device),

@@ -54,7 +54,7 @@ class Lane:
         return exact
 
     def _try(self, exact: ExactOracle) -> bool:
-        """Keep the truth of the first draw; return False where there is none."""
+        """Keep the truth of the first draw; return False if it could not be found."""
         truth = exact.gradient(self.subject.diff, self.drawn(0))
         if truth is not None:
             self.truths[0] = truth

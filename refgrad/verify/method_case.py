@@ -102,14 +102,14 @@ class MethodCase:
         return ExactOracle(self.plain, self.diff, self.rest, self.names, sweeps=1)
 
     def true_tangents(self, tangents: Sequence, diff: Sequence | None = None) -> tuple[Leaves, float]:
-        """Return the true tangents of the float outputs, NaN where there are none, and how far they may be off."""
+        """Return the true tangents of the float outputs, NaN for those without one, and their possible error."""
         if diff is None and (found := self.exact.tangents([to_wide(t) for t in tangents])) is not None:
             return found, 0.0
         return self.pushed.jvp(self.diff if diff is None else diff, self.rest, tangents), self.pushed.tolerance
 
     @functools.cached_property
     def reversed(self) -> Outcome:
-        """Outputs and cotangents by the rule for the first draw, or the row that says why there are none."""
+        """Outputs and cotangents by the rule for the first draw, or the row that says why it has none."""
         return self.run(("vjp_bwd",), pullback(self.ruled), self.diff, self.rest, self.cotangents())
 
     @functools.cached_property
@@ -312,7 +312,7 @@ class Job(NamedTuple):
 
 
 def _caught(errors: dict[int, Exception], i: int, program: Callable, args: tuple) -> Any:
-    """Return what the program returns; None where it raises, with the error in `errors`."""
+    """Return the program's result; None where it raises, with the error in `errors`."""
     try:
         return program(*args)
     except Exception as error:  # whatever a user's method, or JAX on its behalf, raises

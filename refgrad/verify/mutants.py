@@ -148,7 +148,7 @@ def edited(f: Any, subject: Subject, i: int, edit: Edit) -> Any:
 
 
 def _returning(f: Any, subject: Subject) -> Callable:
-    """The backward of `f` as a function that returns the cotangents, whatever else it does with them."""
+    """The backward of `f` as a function that returns only the cotangents."""
     parts = parts_of(f)
     backward = parts.bwd
     assert backward is not None

@@ -66,13 +66,13 @@ def errors(got: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 
 def largest(x: np.ndarray) -> float:
-    """The largest |entry| that is finite, 0 where there is none."""
+    """The largest finite |entry|, 0 if none is finite."""
     with np.errstate(invalid="ignore"):
         return float(np.max(np.abs(x), where=np.isfinite(x), initial=0.0))
 
 
 def clipped(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The nearest value between two bounds, in whatever order, real and imaginary parts each by itself."""
+    """The nearest value between two bounds, in either order, real and imaginary parts each by itself."""
     if np.iscomplexobj(low):
         return clipped(np.real(x), np.real(low), np.real(high)) + 1j * clipped(np.imag(x), np.imag(low), np.imag(high))
     return np.clip(x, np.fmin(low, high), np.fmax(low, high))
@@ -120,7 +120,7 @@ def moved_by(moved: Sequence[list[np.ndarray]], leaves: list[np.ndarray]) -> lis
 
 
 def sample(choices: Sequence[T], most: int) -> list[T]:
-    """At most `most` of the choices, evenly spread, the first and the last among them."""
+    """Return at most `most` of the choices, evenly spread, the first and the last among them."""
     if len(choices) <= most:
         return list(choices)
     return [choices[round(k * (len(choices) - 1) / (most - 1))] for k in range(most)]

@@ -40,7 +40,7 @@ class Wide:
     """A flat program `f(floats, others, …)` compiled in float64; `limits` says where it could not be widened."""
 
     def __init__(self, f: Callable, *examples: Any, own: bool = False) -> None:
-        """Traces `f` at float64 versions of the examples; at the given ones if it refuses those, or where `own`.
+        """Trace `f` at float64 versions of the examples; at the given ones if it refuses those, or where `own`.
 
         Raises what `f` raises on the given ones.
         """
@@ -149,7 +149,7 @@ def forward_mode(plain: Flat, diff: Leaves, rest: Leaves, own: bool = False) -> 
 
 
 def reverse(plain: Flat, diff: Leaves, rest: Leaves, cts: Leaves, own: bool = False) -> Oracle:
-    """Autodiff in reverse mode: every entry. Raises what JAX raises where there is none."""
+    """Autodiff in reverse mode: every entry. Raises JAX's error for a function without one."""
     program = Wide(pullback(plain), diff, rest, cts, own=own)
     kind = "autodiff of the plain forward"
     truth = lambda diff, rest, cts: program(diff, rest, cts)[1]  # noqa: E731

@@ -176,7 +176,7 @@ def number(x: complex | None) -> str:
 
 
 def _glance(rows: Iterable[Row]) -> list[Row]:
-    """Accuracy row by row; of every other property whatever is not plainly ok, and the worst row for the rest."""
+    """Return every row of accuracy; of other properties, the rows that are not plainly ok and the worst of the rest."""
     shown: list[Row] = []
     plain: dict[str, list[Row]] = {}
     for row in rows:

@@ -67,7 +67,7 @@ def without_rules(f: Callable, jvp: bool = False, library: bool = False) -> Call
 
 
 class Plain(Interpreter):
-    """Runs a program with its rules left out: a call of a rule becomes the forward that it decorates."""
+    """Interpreter that leaves rules out: a call of a rule becomes the forward that it decorates."""
 
     def __init__(self, jvp: bool, library: bool = False) -> None:
         super().__init__()

@@ -64,7 +64,7 @@ class Widened:
     """
 
     def __init__(self, f: Callable, *args: Any, **kwargs: Any) -> None:
-        """Traces `f` once, at the user's own dtypes and x64 setting."""
+        """Trace `f` once, at the user's own dtypes and x64 setting."""
         self.program, arrays, self.out_tree = trace(f, args, kwargs)
         self.interpreter = Wide()
         leaves, self.in_tree = jax.tree.flatten((args, kwargs))
@@ -97,7 +97,7 @@ def widen(f: Callable, *args: Any, **kwargs: Any) -> Widened:
       **kwargs: its keyword arguments.
 
     Returns:
-      A `Widened`: a function of widened arguments, of which `.args` and `.kwargs` are the given ones.
+      A `Widened`: a function of widened arguments, with the given ones as `.args` and `.kwargs`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -110,7 +110,7 @@ def widen(f: Callable, *args: Any, **kwargs: Any) -> Widened:
 
 
 class Wide(Interpreter):
-    """Runs a program so that every value whose type is a float in the program is a float64.
+    """Interpreter in which every value whose type is a float in the program is a float64.
 
     `refused` names the equations met that take no other types than those of their trace.
     """

@@ -1,4 +1,4 @@
-"""`config.json` ↔ `gpt2.Config`: what of GPT-2's settings this model has, and what it refuses.
+"""`config.json` ↔ `gpt2.Config`: the settings of GPT-2 that this model has, and those that it refuses.
 
 Keys that change what the model computes must have the value that it implements; dropout, token ids, initial values
 and keys that only other models read change nothing in the loss or the logits and are ignored.

@@ -44,7 +44,8 @@ def save(path: str | Path, params: Mapping[str, Any], config: Config, shard_byte
       OSError: where writing fails, with `path` as it was.
 
     Example:
-      >>> import jax, os
+      >>> import jax
+      >>> import os
       >>> import tempfile
       >>> from refgrad import weights
       >>> from refgrad.models import gpt2
@@ -83,7 +84,7 @@ def _dtype(params: Mapping[str, Any]) -> str:
 
 
 def check_target(target: Path) -> None:
-    """Raise ValueError where something else than a model, or nothing, stands at `target`."""
+    """Raise ValueError unless `target` holds a model or does not exist."""
     if target.exists() and not target.is_dir():
         raise ValueError(f"{target} is a file, but a model is a folder: give another path")
     if target.is_dir() and any(target.iterdir()) and not (target / CONFIG).is_file():
@@ -127,7 +128,7 @@ def _values(leaves: Mapping[str, Any], name: str) -> np.ndarray:
 
 
 def _take_over(target: Path, part: Path) -> None:
-    """Copy what stands at `target` and is none of a model's own files."""
+    """Copy the files at `target` that are not a model's own."""
     own = shutil.ignore_patterns(CONFIG, WEIGHTS, INDEX, "model-*-of-*.safetensors")
     if target.is_dir():
         shutil.copytree(

@@ -27,7 +27,7 @@ def _loss(W1: Any, W2: Any, x: Any, y: Any, cut: Callable[[Any], Any] = lambda h
 
 @cache
 def _problems() -> tuple[tuple[str, tuple[Any, ...], tuple[Any, ...]], ...]:
-    """For each size: where, (W1, W2, x, y), and the gradients of W₁ and W₂ by the oracle."""
+    """Name, (W1, W2, x, y), and the gradients of W₁ and W₂ by the oracle, for each size."""
     found = []
     for sizes in SIZES:
         B, D, H = sizes.values()
@@ -54,7 +54,7 @@ def _twice() -> Iterator[Case]:
 
 
 def _error(f: Callable[[], Any]) -> str:
-    """The name of the error that f raises, or that there is none."""
+    """Return the name of the error that f raises, or `NOTHING`."""
     try:
         f()
     except Exception as error:

@@ -47,7 +47,7 @@ def at(dims: Mapping[str, int], *names: str) -> str:
 
 @cache
 def pulled(name: str, of: str) -> tuple[tuple[dict[str, Any], dict[str, Any]], ...]:
-    """At each of the sizes: the values that a formula may use, and argument → its gradient.
+    """Values that a formula may use, and argument → its gradient, at each of the sizes.
 
     The values are the dimensions, the operation's arguments, ε and the like, its value as `of` and the cotangent of
     that as "d" + `of`.

@@ -71,7 +71,7 @@ def _bytes(use: tally.Use) -> Iterator[Case]:
 
 @cache
 def _changes(op: str) -> tuple[dict[str, float], ...]:
-    """At each size, argument → how far autodiff's gradients move when that argument alone is another."""
+    """Argument → the change of autodiff's gradients when that argument alone is another, at each size."""
     row, found = TABLE[op], []
     for seed, dims in enumerate(SIZES):
         statics = row.static_values(dims)

@@ -62,7 +62,7 @@ def _same_shape() -> Iterator[Case]:
 
 @cache
 def _sizes_of(N: int, D: int, M: int) -> dict[str, int]:
-    """From shapes alone: elements and bytes of the explicit Jacobian in float32, and bytes that the rule keeps."""
+    """Elements and bytes of the explicit Jacobian in float32, and residual bytes of the rule, from shapes alone."""
     shape = jax.ShapeDtypeStruct
     x, w = shape((N, D), np.float32), shape((D, M), np.float32)
     jacobian = jax.eval_shape(jax.jacobian(OPS.matmul.fun), x, w)

@@ -59,7 +59,7 @@ class Item(NamedTuple):
     part: str
     """bias, fan-in, kept, or "" for none in particular."""
     product: str
-    """For a product: the whole one that it is a step of."""
+    """The whole product that a product is a step of."""
     backward: bool
     recomputed: bool
     trips: int

@@ -24,7 +24,7 @@ class Side(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """So many runs in one program that stand for as many in the other."""
+    """A number of runs in one program that match as many in the other."""
 
     before: Item
     after: Item

@@ -52,7 +52,7 @@ def differences(before: Program, after: Program, stage: str) -> list[Difference]
 
 
 def compiled_differences(lowered: Program, compiled: Program) -> list[Difference]:
-    """Return what the compiler did: the differences between two stages of one program."""
+    """Return the compiler's changes: the differences between two stages of one program."""
     return list(_Naming(lowered, compiled, "lowered", "compiled").all())
 
 

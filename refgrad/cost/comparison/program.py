@@ -1,4 +1,4 @@
-"""A program to be compared: its work at each stage, its outputs, and what it was counted with."""
+"""A program to be compared: its work at each stage, its outputs, and the versions it was counted with."""
 
 import platform
 from collections.abc import Callable, Mapping
@@ -218,7 +218,7 @@ def _outputs(out: Any) -> tuple[str, ...]:
 
 
 def of_count(count: Count) -> Program:
-    """Return a count as a program: its outputs are not known, nor what it keeps."""
+    """Return a count as a program, with unknown outputs and residuals."""
     placed, lines = work.portable({"counted": work.of_count(count)})
     return Program(
         "a count",

@@ -102,7 +102,7 @@ def _counter(side: Instruction, body: Computation, loop: Instruction, context: C
 
 
 def _source(name: str, computation: Computation) -> Instruction:
-    """The instruction of which this one is a copy, perhaps in a wider integer type."""
+    """The instruction that this one copies, perhaps in a wider integer type."""
     instruction = computation.instructions[name]
     while instruction.opcode in ("copy", "convert"):
         before = computation.operand(instruction, 0)

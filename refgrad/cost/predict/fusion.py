@@ -13,8 +13,8 @@ A region reads each array that comes from outside once, of an array that it slic
 and writes what is read outside it. Two ways of forming regions:
 
     recompute  (XLA:CPU) Reductions and products form clusters with the maps around them whose primitives the kernels
-               know, as long as the cluster has one result. Every other map is computed anew in each region of maps that
-               reads it, unless it is transcendental and several regions read it: then it is stored.
+               know, as long as the cluster has one result. Every other map is computed again in each region of maps
+               that reads it, unless it is transcendental and several regions read it: then it is stored.
     grow       (XLA:GPU, XLA:TPU, hand-written kernels) Every equation belongs to one region, which may have several
                results. A reduction over trailing dimensions and its readers share the rows of a region.
 """
@@ -66,7 +66,7 @@ class FusionModel(NamedTuple):
 
     name: str
     recompute: bool
-    """True where every reader computes a map anew; False where regions grow and each equation is in one."""
+    """True where every reader computes a map again; False where regions grow and each equation is in one."""
     clustered: frozenset[str] = frozenset()
     """For recomputed maps: primitives that share a kernel with a reduction or a product."""
     many_rows: int = 0

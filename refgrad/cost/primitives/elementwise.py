@@ -84,7 +84,7 @@ def power(eqn: JaxprEqn) -> Work:
 
 
 def one_each(eqn: JaxprEqn) -> Work:
-    """One an element of the result, whatever the operands."""
+    """One FLOP an element of the result, for any operands."""
     return Work(elementwise=size(eqn.outvars[0]))
 
 

@@ -26,12 +26,12 @@ def window(eqn: JaxprEqn) -> Work:
 
 
 def select_and_scatter_add(eqn: JaxprEqn) -> Work:
-    """For each element of the source: a comparison a place of the window but one, and an addition."""
+    """Cost for each element of the source: a comparison a place of the window but one, and an addition."""
     return Work(elementwise=size(eqn.invars[0]) * math.prod(eqn.params["window_dimensions"]))
 
 
 def select_and_gather_add(eqn: JaxprEqn) -> Work:
-    """For each result a comparison and two choices a place of the window but one."""
+    """Cost for each result: a comparison and two choices a place of the window but one."""
     steps = size(eqn.outvars[0]) * (math.prod(eqn.params["window_dimensions"]) - 1)
     return Work(elementwise=3 * steps)
 

@@ -64,7 +64,7 @@ def anchor(operation: str) -> Markup:
 
 
 def mathematics(text: object) -> Markup:
-    """A polynomial as mathematics, or the text where it is none."""
+    """A polynomial as mathematics; text that is not one as it is."""
     try:
         return Markup(polynomial(text))
     except NotMathematics:

@@ -9,7 +9,7 @@ from refgrad.verify.exact.germ import NAN, Undecided
 
 
 class Balls:
-    """An array of real or complex balls, with `Undecided` where there is none; `data` holds every digit."""
+    """An array of real or complex balls, with `Undecided` for an entry without one; `data` holds every digit."""
 
     def __init__(self, data: np.ndarray) -> None:
         self.data = data

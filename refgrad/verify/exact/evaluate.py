@@ -40,7 +40,10 @@ class NoMeaning(NotImplementedError):
 
 
 class Evaluator(Unrolled):
-    """Evaluates a program exactly, in at most so many operations; casts to the dtypes named in `casts` round."""
+    """Interpreter that evaluates a program exactly, in a limited number of operations.
+
+    Casts to the dtypes named in `casts` round.
+    """
 
     def __init__(self, casts: Collection[str] = (), most: float = math.inf, stop_gradient: bool = False) -> None:
         super().__init__()

@@ -301,7 +301,7 @@ class Product(Operation):
         return common.size / max(1, distinct(common // self.k).size) + 2 * SUMMED
 
     def _common(self, needed: Callable[[int], Places]) -> np.ndarray:
-        """Return the terms of which both factors are needed."""
+        """Return the terms whose two factors are both needed."""
         left, right = (self._terms(i, needed(i)) for i in (0, 1))
         return np.intersect1d(left, right)
 

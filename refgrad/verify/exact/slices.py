@@ -37,7 +37,7 @@ Entries = tuple[Places, np.ndarray]
 
 
 class Recorder(Evaluator):
-    """Evaluates a program on nodes of a graph: an equation whose rule reads values becomes one node for each result."""
+    """Interpreter on nodes of a graph: an equation whose rule reads values becomes one node for each result."""
 
     def __init__(self, graph: Graph, casts: Collection[str], stop_gradient: bool) -> None:
         super().__init__(casts, stop_gradient=stop_gradient)

@@ -324,7 +324,7 @@ class Truth:
         cts: list[np.ndarray],
         step: complex,
     ) -> Any:
-        """Return the slope of ⟨cts, f⟩ along the entry of a slice, or what stands in its way."""
+        """Return the slope of ⟨cts, f⟩ along the entry of a slice, or the obstacle to it."""
         moving = start + Germ({(1, 0): _lifted(np.asarray(step))[()]}) if start.is_finite() else start
         values, still = base(ctx.prec), self._entries(ctx.prec)
         total = self._total(
@@ -347,7 +347,7 @@ class Truth:
         found: dict[tuple[int, int], Any] = {}
 
         def value() -> Any:
-            """Return the derivatives along v and −v at the point itself, or what stands in their way."""
+            """Return the derivatives along v and −v at the point itself, or the obstacle to them."""
             key = ctx.prec, ctx.cap
             if key not in found:
                 sides = tuple(self._derivative([(1, [s * v for v in vs])], cts) for s in (1, -1))
@@ -399,7 +399,7 @@ class Truth:
         return entry
 
     def _slope(self, leaf: int, index: tuple[int, ...], cts: list[np.ndarray], step: complex) -> Any:
-        """Return the slope of ⟨cts, f⟩ along one entry, or what stands in its way."""
+        """Return the slope of ⟨cts, f⟩ along one entry, or the obstacle to it."""
         values, germs = self._value(), self._germs([(1, self._unit(leaf, index, step))])
         total = self._total(cts, values, germs, lambda: self._depends(leaf, index))
         return total if isinstance(total, str) else self._certain(total, self._scale(cts))
@@ -411,7 +411,7 @@ class Truth:
         germs: list[np.ndarray],
         depends: Callable[[], bool],
     ) -> Any:
-        """Return the slope of ⟨cts, f⟩ given the outputs and their germs, or what stands in its way.
+        """Return the slope of ⟨cts, f⟩ given the outputs and their germs, or the obstacle to it.
 
         An output that is not finite counts only where it `depends` on the entry.
         """
@@ -435,7 +435,7 @@ class Truth:
         return slope if narrow(slope, scale, self.limits.bits) else PRECISION
 
     def _derivative(self, moving: list[tuple[Exponent, list[np.ndarray]]], cts: list[np.ndarray]) -> Any:
-        """Return the derivative of ⟨cts, f⟩ along a direction, or what stands in its way."""
+        """Return the derivative of ⟨cts, f⟩ along a direction, or the obstacle to it."""
         total = self._summed(moving, cts)
         found = slope(total) if not isinstance(total, str) else total
         return found.why if isinstance(found, Undecided) else found

@@ -108,7 +108,7 @@ def _mismatch(primal, ct) -> str:
 
 
 def explain(error: Exception) -> str:
-    """One clear line for what JAX raises about a rule."""
+    """One clear line for JAX's error about a rule."""
     text = " ".join(str(error).split())
     if isinstance(error, jax.errors.UnexpectedTracerError):
         return (

@@ -20,7 +20,7 @@ Constants = Mapping[float, Callable[[Run], Symbol]]
 
 
 class Concolic(Evaluator):
-    """Evaluates a program on symbols. `identified` says what stands in the place of some constants."""
+    """Interpreter of a program on symbols. `identified` maps some constants to their replacements."""
 
     def __init__(self, run: Run, identified: Constants) -> None:
         super().__init__()

@@ -86,7 +86,7 @@ class Recorder:
             yield
 
     def settle(self) -> None:
-        """Remove the callbacks that cost more than compiling anew. Call it where nothing is being traced."""
+        """Remove the callbacks that cost more than compiling again. Call it where nothing is being traced."""
         if self._stale >= SETTLED:
             self._clear()
 
