@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from refgrad._text import columns, table
@@ -23,6 +24,26 @@ def test_an_interruption_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(claims, "run", interrupted)
     assert main(["claims"]) == INTERRUPTED
     assert capsys.readouterr().err == "refgrad claims: interrupted\n"
+
+
+@pytest.mark.parametrize("error", [jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 8 GiB"), MemoryError("8 GiB")])
+def test_a_machine_without_enough_memory_is_one_line(error, monkeypatch, capsys):
+    def exhausted(given):
+        raise error
+
+    monkeypatch.setattr(claims, "run", exhausted)
+    assert main(["claims"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("refgrad claims: out of memory: take a smaller batch") and line.endswith("8 GiB\n")
+
+
+def test_an_error_of_our_own_is_not_taken_for_the_machines(monkeypatch):
+    def wrong(given):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(claims, "run", wrong)
+    with pytest.raises(RuntimeError, match="a fault"):
+        main(["claims"])
 
 
 def test_help_and_errors_in_options_come_before_jax():
