@@ -126,7 +126,7 @@ def measure(settings: Settings) -> dict[Way, Measured]:
 
 
 def live(way: Way, kept: int, settings: Settings) -> int:
-    """Bytes at the backward pass's fullest moment: what is kept, and what a group under way makes again."""
+    """Bytes at the backward pass's fullest moment: those kept, and those that a group under way makes again."""
     every = evaluate(BLOCK_RESIDUALS["rules"], settings.dims)
     if way.every is None:
         return kept

@@ -79,7 +79,7 @@ def run(settings: Settings) -> Result:
 
 
 def result(results: list[proofs.ProofResult], mutants: dict[str, Mutants]) -> Result:
-    """The verdicts as a table, sums, and what is not as it should be."""
+    """The verdicts as a table, their sums, and the failures."""
     rows = []
     for found in results:
         own = mutants.get(found.name)

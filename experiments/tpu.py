@@ -61,7 +61,7 @@ class Settings:
 
 
 def operation(name: str, where: str) -> tuple[Any, ...]:
-    """One operation's value and pullback on a topology: FLOPs counted, lowered and compiled, and what is left over."""
+    """One operation's value and pullback on a topology: FLOPs counted, lowered and compiled, and the remainder."""
     row, dims = TABLE[name], DIMS
     arrays, op = row.shapes(dims, jnp.float32), row.bound(dims)
     inexact = [n for n, x in enumerate(arrays) if jnp.issubdtype(x.dtype, jnp.inexact)]

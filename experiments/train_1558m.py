@@ -1,6 +1,6 @@
 """Does a step of GPT-2 1.5B, in float32 with AdamW, fit into 24 GB of memory?
 
-Parameters and both moments alone take 18.7 GB. What is left holds the step because each layer's gradients die as soon
+Parameters and both moments alone take 18.7 GB. The rest holds the step because each layer's gradients die as soon
 as its parameters are updated, blocks are recomputed, and the head takes the vocabulary in chunks; autodiff keeps all
 gradients and residuals at once. Checks for enough memory before it allocates, makes one array of the state after the
 other, takes its steps on one and the same text, and compares the plan with the process's own peak.

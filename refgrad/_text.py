@@ -146,7 +146,7 @@ def _wrapped(cell: str, width: int) -> list[str]:
 
 
 class _Wrapper(textwrap.TextWrapper):
-    """Breaks lines between words, and paths between folders."""
+    """Wrapper that breaks lines between words, and paths between folders."""
 
     wordsep_simple_re = re.compile(r"(\s+|(?<=/))")
 

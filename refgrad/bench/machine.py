@@ -12,8 +12,8 @@ PACKAGES = ("jax", "jaxlib", "numpy", "optax", "torch", "transformers")
 
 
 def facts() -> dict[str, Any]:
-    """Processor, accelerator (None without one), logical cores, bytes of memory, and the versions of what is installed
-    of `PACKAGES`."""
+    """Processor, accelerator (None without one), logical cores, bytes of memory, and the versions of `PACKAGES` that
+    are installed."""
     return {
         "processor": processor(),
         "vector": vector(),

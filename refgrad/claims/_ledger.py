@@ -191,7 +191,7 @@ class Outcome:
 
     @property
     def corrected(self) -> str:
-        """The corrected formulas of what is wrong."""
+        """The corrected formulas of the wrong ones."""
         return "; ".join(f.check.corrected for f in self.findings if f.kind == "is wrong")
 
     def data(self) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Result:
         return self.error <= TOLERANCE
 
     def __str__(self) -> str:
-        """The counter-example: the case, the entry, what the formula gives and what is right."""
+        """The counter-example: the case, the entry, the formula's value and the right one."""
         where = _at(self.case)
         if self.problem:
             return f"{where}{self.problem}"

@@ -1,7 +1,7 @@
 """Causes of the difference between a jaxpr's count and XLA's count of its lowering, each found in the two programs.
 
 A cause is named here only where both texts bear it out: an equation that may be folded *and* is missing from the HLO,
-a loop's own counter, a custom call, a loop whose trips are known. What is left over is never given a name.
+a loop's own counter, a custom call, a loop whose trips are known. A remainder is never given a name.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,7 @@
 """Constants of a jaxpr: the values that are known before it runs, and the equations that may be folded for them.
 
-The lowering folds constants, x · 1, x ± 0 and a select by a constant. These are candidates: the rules here say what may
-be folded, the HLO says what is.
+The lowering folds constants, x · 1, x ± 0 and a select by a constant. These are candidates: the rules here say which
+may be folded, the HLO says which are.
 """
 
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ class Constants(Forward[Known | None]):
     follows = frozenset()
 
     def __init__(self, program: ClosedJaxpr | Jaxpr, arguments: Sequence[Known | None] = ()):
-        """Look through `program`, given what is known of its `arguments`: () where that is nothing."""
+        """Look through `program`, given the known values of its `arguments`: () for none."""
         self._program = program
         values = zip(opened(program).constvars, closed(program).consts, strict=True)
         self._consts = {v: known_value(value) for v, value in values}
@@ -57,7 +57,7 @@ class Constants(Forward[Known | None]):
         return Parts(self._program)
 
     def equation(self, eqn: JaxprEqn, entering: list[Known | None]) -> Sequence[Known | None]:
-        """Return what is known of the results, and note why the equation may be folded."""
+        """Return the known values of the results, and note why the equation may be folded."""
         self.reasons[eqn] = reason = fold_reason(eqn, entering)
         if (carries := _without_trips(eqn)) is not None:
             self._same |= {v: self._origin(eqn.invars[i]) for v, i in zip(eqn.outvars, carries, strict=False)}
@@ -71,7 +71,7 @@ class Constants(Forward[Known | None]):
         return [None] * len(eqn.outvars)
 
     def read(self, env: dict[Any, Known | None], atom: Any) -> Known | None:
-        """Return what is known of a variable or literal; one without elements is a constant."""
+        """Return the known value of a variable or literal; one without elements is a constant."""
         if isinstance(atom, Literal):
             return known_value(atom.val)
         return Known() if is_empty(atom) else env.get(atom, self._consts.get(atom))
@@ -80,7 +80,7 @@ class Constants(Forward[Known | None]):
         return id(v) if isinstance(v, Literal) else self._same.get(v, v)
 
     def of(self, v: Any) -> Known | None:
-        """Return what is known of a variable or literal."""
+        """Return the known value of a variable or literal."""
         return self.read(self._known, v)
 
 
@@ -136,7 +136,7 @@ def _without_trips(eqn: JaxprEqn) -> range | None:
 
 
 def _handed_on(eqn: JaxprEqn, inputs: list[Known | None]) -> Known | None:
-    """Return what is known of an operand whose elements alone make the result; None where no single one does."""
+    """Return the known value of an operand whose elements alone make the result; None where no single one does."""
     name = eqn.primitive.name
     if name == "pad" and is_empty(eqn.invars[0]):
         return inputs[1]

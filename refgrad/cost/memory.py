@@ -25,7 +25,7 @@ class Memory:
     outputs: int
     """Values and gradients."""
     temporaries: int
-    """Everything between: residuals, and what is needed for a moment."""
+    """Everything between: residuals, and short-lived arrays."""
     peak: int | None
     """XLA's own peak, None where it gives none; see `notes`."""
     notes: tuple[str, ...]

@@ -151,7 +151,7 @@ def types_of(eqn: JaxprEqn) -> tuple[str, str]:
 
 
 def _type(v: Any) -> str:
-    """`f32[8,16]`, and the type's own text for what is not an array."""
+    """`f32[8,16]`, and the type's own text for other types."""
     aval = getattr(v.aval, "inner_aval", v.aval)
     if not (hasattr(aval, "shape") and hasattr(aval, "dtype")):
         return type(aval).__name__

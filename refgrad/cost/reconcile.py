@@ -1,8 +1,8 @@
 """Reconciliation of a document's FLOPs with XLA's: document → derived → counted → lowered (→ compiled).
 
 Every step is an equation in integers: after = before + Σ named causes. The causes between document and derivation are
-the caller's to name; those between the count of the jaxpr and XLA's are found in the two programs. What is left over
-is an error, `Unexplained`, that carries the whole reconciliation.
+the caller's to name; those between the count of the jaxpr and XLA's are found in the two programs. A remainder is an
+error, `Unexplained`, that carries the whole reconciliation.
 """
 
 from collections.abc import Callable, Mapping
@@ -59,7 +59,7 @@ class Reconciliation:
         return {"ok": self.ok, "steps": steps, "traps": traps, "parting": self.parting}
 
     def table(self) -> Table:
-        """Each step's start, its causes one by one, what is left over, and its end."""
+        """Each step's start, its causes one by one, its remainder, and its end."""
         rows = []
         for step in self.steps:
             rows.append([step.figure, step.start, f"{step.before:,}"])

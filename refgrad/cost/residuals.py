@@ -1,6 +1,6 @@
 """The bytes that a backward pass needs its forward pass to keep, exact, by scope; XLA's own figures beside.
 
-What is kept is what JAX's pullback holds: the results of the traced `jax.vjp` beside the function's own.
+Kept are the arrays that JAX's pullback holds: the results of the traced `jax.vjp` beside the function's own.
 Some of them are the function's arguments (parameters, say), which live anyway and are shown apart.
 """
 
@@ -128,7 +128,7 @@ def _kept(v: Any, maker: Maker) -> Kept:
 
 
 class _Trace:
-    """Follows variables up a jaxpr and into the programs that its equations run."""
+    """Tracer of variables up a jaxpr and into the programs that its equations run."""
 
     def __init__(self) -> None:
         self._makers: dict[int, tuple[Jaxpr, dict[Any, tuple[JaxprEqn, int]]]] = {}

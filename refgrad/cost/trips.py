@@ -32,7 +32,7 @@ class _Counter(NamedTuple):
 def trips_of(eqn: JaxprEqn, bodies: Bodies, body: Body, of: Callable[[Any], Known | None]) -> int | None:
     """Return how often an equation runs one of its bodies; None where that is unknown.
 
-    The condition of a `while` runs once more than its body. `of` says what is known of the equation's operands.
+    The condition of a `while` runs once more than its body. `of` returns the known values of the equation's operands.
     """
     if bodies.form is not Form.WHILE:
         return body.trips

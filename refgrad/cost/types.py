@@ -280,7 +280,7 @@ def _cells(cost: Cost, whole: int) -> list[str]:
 
 
 def _reading_order(tree: Mapping[str, Any], prefix: str, paths: list[str]) -> None:
-    """Appends every path of the tree, each before what is nested below it."""
+    """Append every path of the tree, each before the paths nested below it."""
     for name, below in tree.items():
         path = f"{prefix}/{name}" if prefix else name
         paths.append(path)

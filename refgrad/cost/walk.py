@@ -23,14 +23,14 @@ class UnknownCost(ValueError):
 
 
 class Costs(NamedTuple):
-    """The costs of a program, scopes and multipliers relative to it, and what is to be said of them."""
+    """The costs of a program, scopes and multipliers relative to it, and notes about them."""
 
     sites: dict[Site, Cost]
     notes: tuple[str, ...] = ()
 
 
 class Walker(Backward[bool, Costs]):
-    """Prices the equations that some results depend on, or that have effects. `unknown`: "raise" or "count"."""
+    """Walk that prices equations with effects or needed results. `unknown`: "raise" or "count"."""
 
     nothing, everything = False, True
 
@@ -156,7 +156,7 @@ def _cost(eqn: JaxprEqn, work: Work) -> Cost:
 
 
 def _whole(known: Known | None) -> Known | None:
-    """Return what is known where it is an integer."""
+    """Return the known value where it is an integer."""
     return known if integer(known) is not None else None
 
 

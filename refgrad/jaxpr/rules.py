@@ -1,4 +1,4 @@
-"""Equations that call a custom derivative rule: whose it is, what it is called, and where its backward stands."""
+"""Equations that call a custom derivative rule: its owner, its name, and the place of its backward."""
 
 import dataclasses
 from collections.abc import Iterator

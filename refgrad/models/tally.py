@@ -78,7 +78,7 @@ PRODUCTS = ("linear", "query_key", "attn_value", "lm_head")
 
 
 class Printed(NamedTuple):
-    """One line of the document's tally as printed: where it stands in the claims, the operation's use, its FLOPs."""
+    """One line of the document's tally as printed: its claim, the operation's use, its FLOPs."""
 
     claim: str
     use: Use

@@ -51,7 +51,7 @@ def check_size(op: str, name: str, value: Any, what: str) -> None:
 
 
 def _bind(op: str, name: str, shape: tuple[int, ...], axes: list[str], lengths: dict) -> None:
-    """Match one shape with its axes, entering what is new into `lengths` (axis → its length, who set it)."""
+    """Match one shape with its axes, entering new ones into `lengths` (axis → its length, who set it)."""
     found: list[tuple[str, object]] = []
     if axes and axes[0] == "...":
         leading = len(shape) - (len(axes) - 1)

@@ -86,7 +86,7 @@ def rows(x: Array) -> Array:
 
 
 def blocks(length: int, size: int) -> list[slice]:
-    """An axis of `length` in blocks of `size`, the last as long as what is left."""
+    """An axis of `length` in blocks of `size`, the last as long as the rest."""
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 

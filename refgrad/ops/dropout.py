@@ -45,7 +45,7 @@ def mask(key: Array, rate: float, like: Array) -> Array:
 
 
 def _drop(x: Array, key: Array, rate: float) -> Array:
-    """x r / (1 − p), in the dtype of sums; what is dropped is 0 even where x is not finite."""
+    """x r / (1 − p), in the dtype of sums; dropped elements are 0 even where x is not finite."""
     return jnp.where(mask(key, rate, x), wide(x) * (1 / (1 - rate)), 0.0)
 
 

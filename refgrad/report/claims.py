@@ -34,7 +34,7 @@ def ledger_table(outcomes: Sequence[Outcome]) -> str:
 
 
 def row_text(outcome: Outcome) -> str:
-    """One claim in full: every check with what is printed, what came out and why."""
+    """One claim in full: every check with the printed formula, its outcome and the reason."""
     claim = outcome.claim
     parts = [
         f"{claim.id} · {DOCUMENTS[claim.document]} · {claim.place}",

@@ -125,7 +125,7 @@ class _Harm(Forward[float]):
         return result
 
     def repeated(self, body: Body, entering: list[float]) -> list[float]:
-        """Count what a body adds to a carry once per trip, as the same sum does outside a loop."""
+        """Count the additions of a body to a carry once per trip, as the same sum does outside a loop."""
         own = self.at_any_trip(body, [0.0] * len(entering))
         return [max(a, (body.trips or 0) * b) for a, b in zip(entering, own, strict=True)]
 

@@ -280,7 +280,7 @@ def _points(truth: "Truth", got: Leaves, diff: list, cts: list, allowed: list[fl
 def _autodiff(call: Call, diff: list, rest: list, cts: list, wanted: bool) -> Sequence[np.ndarray | None]:
     """The cotangents by autodiff of the plain forward, where they are wanted and there is a reverse mode."""
     if wanted:
-        with contextlib.suppress(Exception):  # whatever JAX raises where there is none
+        with contextlib.suppress(Exception):  # JAX raises one of many errors without one
             return [to_wide(g) for g in pullback(call.plain)(diff, rest, cts)[1]]
     return [None] * len(diff)
 

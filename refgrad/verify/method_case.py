@@ -294,7 +294,7 @@ class MethodCase:
         return Row(methods[0], self.name, FAIL, note=note, where=self.place(methods))
 
     def place(self, methods: Methods) -> str:
-        """Return where the methods stand that may be to blame."""
+        """Return the places of the methods that may be wrong."""
         return ", or ".join(dict.fromkeys(place for m in methods for place in self.methods[m]))
 
     def unavailable(self, method: str) -> Iterator[Row]:
@@ -304,7 +304,7 @@ class MethodCase:
 
 
 class Job(NamedTuple):
-    """A program to be compiled, its arguments, and what a report says about them."""
+    """A program to be compiled, its arguments, and their description in a report."""
 
     program: Callable
     args: tuple

@@ -12,7 +12,7 @@ NEIGHBOURS = 3  # sets of arguments at which the movement of a truth is measured
 
 
 class Difference(NamedTuple):
-    """The worst entry of a comparison: its error relative to the largest expected entry, and where it stands."""
+    """The worst entry of a comparison: its error relative to the largest expected entry, and its index."""
 
     error: float
     index: tuple[int, ...] | None

@@ -87,7 +87,7 @@ class Points:
         return [mask if (mask := np.isnan(t)).any() else None for t in self.truth]
 
     def completed(self, autodiff: Leaves, sides: Sequence[dict[tuple[int, ...], Sides]]) -> "Points":
-        """Take what the budget left open from float64 autodiff, and kinks from both its sides."""
+        """Take the entries that the budget left open from float64 autodiff, and kinks from both its sides."""
         decided: dict[Place, list[Entry]] = {}
         self._see(sides, decided)
         for i, at in self.open:

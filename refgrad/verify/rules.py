@@ -74,7 +74,7 @@ class Plain(Interpreter):
         self.jvp, self.library = jvp, library
 
     def equation(self, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
-        """Evaluate one equation; what holds no rule is bound as it stands, so that nothing about it can change."""
+        """Evaluate one equation; one that holds no rule is bound as it is, so that nothing about it can change."""
         rule = rule_of(eqn)
         if rule is not None and self.drops(eqn):
             return self.call(rule.forward)(*values)

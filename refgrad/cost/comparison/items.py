@@ -75,7 +75,7 @@ class Item(NamedTuple):
 
     @property
     def kind(self) -> tuple[str, str, str]:
-        """The operation alone, wherever it stands: primitive and types."""
+        """The operation without its place: primitive and types."""
         return self.primitive, self.operands, self.results
 
     @property
