@@ -1,4 +1,4 @@
-"""What every sub-command has from `main`: help before JAX, hints, outputs tried first, colours, encodings, pipes."""
+"""Parts of `main` that every sub-command has: help before JAX, hints, outputs tried first, colours, encodings, pipes."""
 
 import io
 import subprocess

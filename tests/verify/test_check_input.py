@@ -1,4 +1,4 @@
-"""What a stranger brings: NumPy arrays, leaked tracers, infinities, functions with nothing to check, other devices."""
+"""A stranger's arguments: NumPy arrays, leaked tracers, infinities, functions with nothing to check, other devices."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What `refgrad.weights` refuses: every error names the file, the tensor or key, what it is and what was meant."""
+"""Folders that `refgrad.weights` refuses: every error names the file, the tensor or key, its value and the bound."""
 
 import json
 import os
