@@ -1,4 +1,4 @@
-"""What this runs on: the processor, its vector extensions, the cores that this process may use, versions."""
+"""The machine: its processor, vector extensions, the cores that this process may use, and versions."""
 
 import contextlib
 import os
@@ -29,7 +29,7 @@ def cores() -> int | None:
 
 
 def memory() -> int:
-    """Bytes of memory that this machine has; where it does not say, what a 64-bit address reaches."""
+    """Bytes of this machine's memory; where it does not say, those that a 64-bit address reaches."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows

@@ -1,4 +1,4 @@
-"""Where the ledger's truths come from: the project's derived rule and autodiff of the plain forward, which must agree.
+"""Truths of the ledger: the project's derived rule and autodiff of the plain forward, which must agree.
 
 All in float64: the ledger runs with 64-bit types on.
 """
@@ -84,7 +84,7 @@ def at_sizes(sizes: Sequence[Mapping[str, int]]) -> Callable[[Callable[..., Any]
 
 @cache
 def _pullbacks(f: Callable[..., Any], shapes: tuple[tuple[int, ...], ...], arguments: int, scale: float) -> list[Any]:
-    """At each shape: f's arguments and its cotangent, and the gradients of the arguments."""
+    """Yield, at each shape, f's arguments and cotangent, and the gradients of the arguments."""
     found = []
     for shape in shapes:
         *args, ct = (normal(seed, *shape) for seed in range(arguments + 1))

@@ -21,6 +21,8 @@ COMMANDS = {
 }
 PIPE_CLOSED = BY_SIGNAL + 13  # SIGPIPE, which Windows does not have
 
+__all__ = ["COMMANDS", "main"]
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command.
@@ -89,7 +91,7 @@ def _machine(error: Exception) -> str:
 
 
 def _words(error: Exception) -> str:
-    """What an error says; of the system's, the file first, and no number."""
+    """Return an error's message; for one of the operating system, the file first and without its number."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error)

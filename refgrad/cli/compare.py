@@ -98,7 +98,7 @@ def _first(options: argparse.Namespace) -> Named | cost.Program:
 
 
 def _second(options: argparse.Namespace) -> Named | cost.Program:
-    """The program that --against names, or the first one with what the other options change."""
+    """The program that --against names, or the first one under the other options."""
     target = options.against or options.target
     if options.against_set and (options.against or options.target):
         raise ValueError(f"--against-set is GPT-2's, but the program compared with is {target}: use --against-args")

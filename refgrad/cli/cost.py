@@ -88,7 +88,7 @@ def _function(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
 def _backward(
     passes: list[Pass], f: Any, arrays: tuple[Any, ...], keyed: dict[str, Any], argnums: tuple[int, ...] | None
 ) -> tuple[list[Pass], str]:
-    """`passes` and the backward pass, or what JAX says where it has none."""
+    """`passes` and the backward pass, or JAX's message for a function without one."""
     try:
         return [*passes, price("backward", f, *arrays, kwargs=keyed, argnums=argnums)], ""
     except cost.UnknownCost:

@@ -58,7 +58,7 @@ class Dimensions:
 
 
 class Convention(NamedTuple):
-    """One way to count: its formula, the count for some dimensions, where it is published, what it leaves out."""
+    """One way to count: its formula, the count for some dimensions, its publication, and its omissions."""
 
     name: str
     formula: str
@@ -182,7 +182,7 @@ CONVENTIONS: tuple[Convention, ...] = (
 def compare(d: Dimensions) -> str:
     """All conventions for the same dimensions as a table: FLOPs of a step, and the ratio to the exact products.
 
-    Raises TypeError where d is no `Dimensions`.
+    Raises TypeError where d is not a `Dimensions`.
     """
     if not isinstance(d, Dimensions):
         raise TypeError(f"d={d!r}: give Dimensions(n_layer, n_embd, n_head, vocab_size, seq_len, ...)")

@@ -1,8 +1,8 @@
-"""How many trips a `while` takes, where its program tells: two counters, or a counter and a constant, that meet.
+"""Trip counts of `while` loops whose program tells them: two counters, or a counter and a constant, that meet.
 
 Each side of the comparison starts at a known integer and moves by a known one (a constant by 0), so that their
 difference is one counter that is compared with 0. Known are literals, closed-over concrete integers, and what calls
-hand on of them; an argument of the program never is, whatever its value.
+hand on of them; an argument of the program is not, even if its value is known.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class _Counter(NamedTuple):
 def trips_of(eqn: JaxprEqn, bodies: Bodies, body: Body, of: Callable[[Any], Known | None]) -> int | None:
     """Return how often an equation runs one of its bodies; None where that is unknown.
 
-    The condition of a `while` runs once more than its body. `of` says what is known of the equation's operands.
+    The condition of a `while` runs once more than its body. `of` returns the known values of the equation's operands.
     """
     if bodies.form is not Form.WHILE:
         return body.trips
@@ -94,18 +94,18 @@ class _Inside:
         return integer(self._constants.of(v)) if _is_integer(v) else None
 
     def is_false(self) -> bool:
-        """Whether the (first) result is False before anything runs."""
+        """Return True if the (first) result is False before anything runs."""
         known = self._constants.of(self.result(0))
         return known is not None and known.value is False
 
     def origin(self, v: Any) -> Any:
-        """The variable of which this one is a copy, perhaps in a wider integer type."""
+        """The variable that this one copies, perhaps in a wider integer type."""
         while (eqn := self.maker(v)) is not None and _widens(eqn):
             v = eqn.invars[0]
         return v
 
     def step(self, carry: int) -> int | None:
-        """What one trip of the body adds to the carry: 0 where it is handed on, None where it is no known integer."""
+        """Return one trip's change of the carry: 0 where it is handed on, None where it is not a known integer."""
         before, after = self.carries[carry], self.origin(self.result(carry))
         if after is before:
             return 0
@@ -132,7 +132,7 @@ def _is_integer(v: Any) -> bool:
 
 
 def _widens(eqn: JaxprEqn) -> bool:
-    """Whether it hands on an integer, in a type that holds all of its values."""
+    """Return True if the equation hands on an integer, in a type that holds all of its values."""
     if eqn.primitive.name not in ("convert_element_type", "copy"):
         return False
     before, after = eqn.invars[0], eqn.outvars[0]

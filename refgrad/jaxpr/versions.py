@@ -50,12 +50,12 @@ def custom_vjp(function: Callable | None = None, *, nondiff_argnums: tuple[int, 
 
 
 def is_rule(f: Any) -> bool:
-    """Return True for a `custom_vjp` or `custom_jvp` function, of whichever class JAX made it under its flags."""
+    """Return True for a `custom_vjp` or `custom_jvp` function, of any class that JAX gives it under its flags."""
     return callable(f) and (hasattr(f, "defvjp") or hasattr(f, "defjvp"))
 
 
 class RuleParts(NamedTuple):
-    """What a `custom_vjp` function was made of, with its settings."""
+    """Functions and settings that a `custom_vjp` function was made of."""
 
     fun: Callable
     fwd: Callable | None

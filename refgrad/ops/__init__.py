@@ -19,12 +19,24 @@ RULES = ("document", "fused", "fused-cudnn", "autodiff")
 
 
 def operations(rules: str) -> SimpleNamespace:
-    """Every operation by name under one set of rules.
+    """Return every operation by name under one set of rules.
 
-    "document" has each with the rule derived in its file, "fused" the same with those of `refgrad.ops.fused` in the
-    place of what they fuse, "fused-cudnn" those too (its attention is named by `refgrad.models`), "autodiff" the
-    document's plain functions, differentiated by JAX.
-    Raises ValueError for any other `rules`.
+    Args:
+      rules: "document" has each operation with the rule derived in its file, "fused" the same with those of
+        `refgrad.ops.fused` in the place of what they fuse, "fused-cudnn" those too (its attention is named by
+        `refgrad.models`), "autodiff" the document's plain functions, differentiated by JAX.
+
+    Returns:
+      A namespace with an attribute for each operation.
+
+    Raises:
+      ValueError: for any other `rules`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad.ops import operations
+      >>> operations("document").relu(jnp.array([-1.0, 2.0])).tolist()
+      [0.0, 2.0]
     """
     if rules not in RULES:
         raise ValueError(f"rules is {rules!r}, but must be one of {', '.join(map(repr, RULES))}")

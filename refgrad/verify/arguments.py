@@ -58,7 +58,7 @@ class Spec(jax.ShapeDtypeStruct):
 
     @property
     def range(self) -> tuple[float, float] | None:
-        """The open range of its entries; None for integers, and where there is no bound."""
+        """The open range of its entries; None for integers, and for entries without a bound."""
         if not jnp.issubdtype(self.dtype, jnp.floating) or (self.below, self.above) == (None, None):
             return None
         return (-np.inf if self.above is None else self.above), (np.inf if self.below is None else self.below)
@@ -115,7 +115,7 @@ def types(text: str) -> contextlib.AbstractContextManager:
 
 
 def needs_x64(given: Sequence[Any]) -> bool:
-    """Whether one of the arrays is of a 64-bit type, which JAX has only with `jax.enable_x64`."""
+    """Return True if one of the arrays is of a 64-bit type, which JAX has only with `jax.enable_x64`."""
     wide = {"float64", "int64", "uint64", "complex128"}
     return any(str(getattr(value, "dtype", "")) in wide for value in given)
 
@@ -171,7 +171,7 @@ def _argument(piece: str) -> Any:
         try:
             return ast.literal_eval(piece)
         except (ValueError, SyntaxError):
-            raise ValueError(f"{piece!r} is no argument: write {SYNTAX}") from None
+            raise ValueError(f"{piece!r} is not an argument: write {SYNTAX}") from None
     if match["dtype"] not in DTYPES:
         raise ValueError(f"{piece!r} has dtype {match['dtype']!r}, but known are {', '.join(DTYPES)}")
     found = _sizes(piece, match)

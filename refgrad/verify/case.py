@@ -53,7 +53,7 @@ LARGEST = 0.25  # relative difference that is still put down to rounding, whatev
 class Gradients(NamedTuple):
     """The cotangents of the differentiated leaves for one draw: what was got, in truth, by autodiff.
 
-    Truth is NaN where it is not known. Autodiff is None where it is itself the truth, or there is none.
+    Truth is NaN where it is not known. Autodiff is None where it is itself the truth, or cannot be computed.
     """
 
     got: Leaves
@@ -153,7 +153,7 @@ class Case:
 
     @functools.cached_property
     def rules(self) -> list[RuleCall]:
-        """Those that truth leaves out, so that they are judged."""
+        """The rules that truth leaves out, so that they are judged."""
         stripped = Plain(jvp=True, library=self.subject.library)
         return [rule for rule in self.staged if stripped.drops(rule.eqn)]
 
@@ -173,7 +173,7 @@ class Case:
         return methods.lacked([rule.rule for rule in self.rules], error)
 
     def at_most(self, n: int) -> int:
-        """How many of `n` like variants to try: a quarter for a function of many rules, each to be checked by itself.
+        """Number of like variants to try, of `n`: a quarter for a function of many rules, each to be checked by itself.
 
         Every variant compiles the whole function again.
         """
@@ -219,7 +219,7 @@ class Case:
 
     @functools.cached_property
     def allowed_values(self) -> list[float]:
-        """How far `_fwd`'s outputs may be from the function's own, relatively."""
+        """Allowed relative distance of `_fwd`'s outputs from the function's own."""
         lengths = reductions(self.primal.trace(self.diff, self.rest).jaxpr)
         return [max(2 * allowance(y.dtype, n), self.tolerance) for y, n in zip(self.outputs, lengths, strict=True)]
 
@@ -323,7 +323,7 @@ class Case:
 
     @functools.cached_property
     def narrow(self) -> bool:
-        """Whether a differentiated leaf is narrower than float64, so that rounding and mathematics are told apart."""
+        """True if a differentiated leaf is narrower than float64, so that rounding and mathematics can be separated."""
         return any(to_wide(x).dtype != x.dtype for x in self.diff)
 
     def arguments(self, draw: int) -> list:
@@ -359,7 +359,7 @@ class Case:
 
     @functools.cached_property
     def first_wide(self) -> "Gradients":
-        """Those of the rule in float64."""
+        """The gradients of the rule in float64."""
         return self.mathematics(0) if self.narrow else self.first
 
     @functools.cached_property
@@ -420,7 +420,7 @@ class Case:
         return [size / (largest(x) or 1.0) for x in map(to_wide, self.diff)]
 
     def scale(self, i: int, truth: np.ndarray, dtype: Any = None) -> float:
-        """What errors of leaf `i` are relative to: its largest entry in truth.
+        """The scale of errors of leaf `i`: its largest entry in truth.
 
         It is the function's own scale where the gradient is so small beside that, in this dtype, that it has no digits.
         """
@@ -430,7 +430,7 @@ class Case:
 
     @functools.cached_property
     def spread(self) -> list[np.ndarray]:
-        """How far two evaluations of the same rule, fused differently, may be apart at each entry, relatively.
+        """Relative distance allowed at each entry between two evaluations of the same rule, fused differently.
 
         Each may err by its allowance, or, where the function is ill-conditioned, by a few times what autodiff does.
         """
@@ -488,7 +488,7 @@ class Case:
 
     @functools.cached_property
     def conditioning(self) -> Leaves:
-        """How far the truth moves at each entry when the arguments move to their neighbours in their own dtypes."""
+        """Movement of the truth at each entry when the arguments move to their neighbours in their own dtypes."""
         moved = [self.own.truth(self.arguments(-k), self.drawn(0)) for k in range(1, 1 + NEIGHBOURS)]
         return self._moved(self.points.truth, moved)
 
@@ -505,7 +505,7 @@ class Case:
 
     @functools.cached_property
     def limits(self) -> list[str]:
-        """Where truth, or the rule in float64, could not be evaluated in float64."""
+        """Places where truth, or the rule in float64, could not be evaluated in float64."""
         return [*dict.fromkeys((*self.lane.limits, *self.rule_wide.limits))]
 
     def _allowed(self, program: Any, dtypes: list) -> list[float]:

@@ -87,7 +87,7 @@ class Points:
         return [mask if (mask := np.isnan(t)).any() else None for t in self.truth]
 
     def completed(self, autodiff: Leaves, sides: Sequence[dict[tuple[int, ...], Sides]]) -> "Points":
-        """Take what the budget left open from float64 autodiff, and kinks from both its sides."""
+        """Take the entries that the budget left open from float64 autodiff, and kinks from both its sides."""
         decided: dict[Place, list[Entry]] = {}
         self._see(sides, decided)
         for i, at in self.open:
@@ -138,8 +138,8 @@ class Points:
     ) -> list[Row]:
         """Return a row for each verdict on entries of leaf `i`; `got` may be as far off as is allowed.
 
-        Where there is no derivative it must not be NaN, and where none is known it must be finite, if `autodiff` of the
-        plain forward is.
+        Where the derivative does not exist it must not be NaN, and where it is unknown it must be finite, if `autodiff`
+        of the plain forward is.
         """
         mask = self.skip[i]
         if mask is None:

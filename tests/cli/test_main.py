@@ -1,4 +1,4 @@
-"""What every sub-command has from `main`: help before JAX, hints, outputs tried first, colours, encodings, pipes."""
+"""Parts of `main` that every sub-command has: help before JAX, hints, outputs tried first, colours, encodings, pipes."""
 
 import io
 import subprocess
@@ -79,7 +79,7 @@ HINTS = {
     "an option": (["cost", "--jsn", "x"], "--jsn is not an option here: did you mean --json?"),
     "one with a value": (["verify", "--sede=3"], "--sede=3 is not an option here: did you mean --seed?"),
     "two words": (["verify", TARGET, "--args", "f32[3]", "f32[4]"], "f32[4] is not an option here"),
-    "a claim": (["claims", "d0.6"], "d0.6 is no row of the ledger: did you mean D0.6?"),
+    "a claim": (["claims", "d0.6"], "d0.6 is not a row of the ledger: did you mean D0.6?"),
     "an operation": (["verify", "--op", "Layer_Norm"], "--op Layer_Norm: no such operation: did you mean layer_norm?"),
     "a seed": (["verify", "--seed", "٣"], "--seed: '٣' is not an integer from 0 to 4294967295"),
     "a long one": (["verify", "--op", "x" * 100_000], "characters left out"),

@@ -49,7 +49,7 @@ def test_scan_costs_what_the_loop_costs(rules):
 
 @pytest.mark.parametrize("scan", (False, True))
 def test_remat_is_plain_and_the_recomputation(scan):
-    """What comes again is the blocks' forward pass, less what only their outputs need: each layer's last product."""
+    """The blocks' forward pass is recomputed, but for the part that only their outputs need: each last product."""
     c = gpt2.SIZES["124M"]
     plain, remat = (count_backward(*program(c, scan=scan, remat=remat)) for remat in (False, True))
     assert remat.flops == plain.flops + remat.recomputed.flops

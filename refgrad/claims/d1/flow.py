@@ -79,7 +79,7 @@ def _normalised(norm: Any) -> Callable[[Any, Any], Any]:
 
 
 def _norms(layer: Callable[[Any, Any], Any], scale: float) -> Any:
-    """For 1 to DEPTH layers back, the gradient's norm over the one sent in at the end; weights normal of scale/√n.
+    """Ratio of the gradient's norm 1 to DEPTH layers back to that at the end; weights normal of scale/√n.
 
     Nothing is added between the layers: `taps` are zeros, whose gradients are those of the layers' outputs.
     """

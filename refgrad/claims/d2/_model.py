@@ -117,7 +117,7 @@ def losses() -> Iterator[Case]:
 
 
 def gradient_gaps() -> Iterator[Case]:
-    """How far any parameter's gradient by the rules is from autodiff's."""
+    """Largest difference of any parameter's gradient between the rules and autodiff."""
     for n in range(len(CONFIGS)):
         yield Case(_at(n), {"gap": _program(n)[-1], "allowed": ALLOWED})
 

@@ -1,4 +1,4 @@
-"""What the lines of D2's derivations are evaluated on: vectors, their Jacobians and pullbacks, all by autodiff."""
+"""Values for the lines of D2's derivations: vectors, their Jacobians and pullbacks, all by autodiff."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -79,7 +79,7 @@ SYSTEMS: Mapping[str, Callable[[Any, Any], System]] = {
 
 @cache
 def values(op: str) -> tuple[dict[str, Any], ...]:
-    """At each length: what a line of this operation's derivation may use, and what it may claim."""
+    """Values that a line of this operation's derivation may use, and those that it may claim, at each length."""
     found, constants = [], {"eps": EPS, "a": A, "b": C}
     for n, N in enumerate(LENGTHS):
         made, jacobian = scaffold(SYSTEMS[op])(normal(n, N), normal(n + 3, N))

@@ -72,7 +72,7 @@ def _bytes(use: tally.Use) -> Iterator[Case]:
 
 @cache
 def _changes(op: str) -> tuple[dict[str, float], ...]:
-    """At each size, argument → how far autodiff's gradients move when that argument alone is another."""
+    """Argument → the change of autodiff's gradients when that argument alone is another, at each size."""
     row, found = TABLE[op], []
     for seed, dims in enumerate(SIZES):
         statics = row.static_values(dims)
@@ -94,7 +94,7 @@ def _changes(op: str) -> tuple[dict[str, float], ...]:
 
 @deferred
 def _changed(op: str, argument: str) -> Iterator[Case]:
-    """How much an argument's value matters to the gradients."""
+    """Change of the gradients when an argument's value changes."""
     for dims, changes in zip(SIZES, _changes(op), strict=True):
         yield Case(at(dims), {"change": changes[argument], "noise": NOISE})
 

@@ -31,7 +31,7 @@ def scripts() -> list[Path]:
 
 
 def absent() -> Section:
-    """What stands in the experiments' place where there is no checkout."""
+    """The section that replaces the experiments where the package alone is installed."""
     about = "The experiments are scripts of the repository, which is not here: the package alone is installed."
     return Section("Not run", about=about, ran=False)
 

@@ -170,7 +170,7 @@ def _mapped(case: Case, flat: Flat, plans: list[dict[int, int]]) -> list[list]:
 
 
 def _cotangents(case: Case) -> list:
-    """Those of the first draws, stacked."""
+    """The cotangents of the first draws, stacked."""
     return [_stack(c, 0) for c in zip(*map(case.cotangent, range(COPIES)), strict=True)]
 
 
