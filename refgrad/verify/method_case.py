@@ -28,6 +28,7 @@ from refgrad.verify.numbers import (
     jitter,
     largest,
     moved_by,
+    scaled,
     to_wide,
 )
 from refgrad.verify.oracle import Forward, Leaves, Oracle, Wide, first_line
@@ -202,7 +203,7 @@ class MethodCase:
         scales = []
         for e, y, size in zip(expected, self.outputs, sizes, strict=True):
             own = largest(np.where(np.isnan(e), 0.0, e))
-            scales.append((own if own > float(jnp.finfo(y.dtype).eps) * size else size) or 1.0)
+            scales.append(scaled(own, size, float(jnp.finfo(y.dtype).eps)))
         return scales
 
     def _tangent_movement(self, expected: Leaves, tangents: Sequence) -> Leaves:
