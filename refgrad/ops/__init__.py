@@ -4,12 +4,14 @@
 `refgrad.ops.fused` holds the same mathematics in fewer bytes and less time; its rows are `TABLE["fused.NAME"]`.
 """
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
+from refgrad._renamed import renamed
 from refgrad.ops import fused
-from refgrad.ops._row import Cost, Row, Special
-from refgrad.ops._table import rows
+from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._table import specs
 from refgrad.ops.add import add
 from refgrad.ops.attention_scaling import attention_scaling
 from refgrad.ops.attn_value import attn_value
@@ -52,8 +54,8 @@ from refgrad.ops.squared_error_sum import squared_error_sum
 from refgrad.ops.tanh import tanh
 from refgrad.ops.token_embedding import token_embedding
 
-_PLAIN = rows(__name__, __path__)
-TABLE: dict[str, Row] = {row.name: row for row in (*_PLAIN.values(), *fused.ROWS.values())}
+_PLAIN = specs(__name__, __path__)
+TABLE: dict[str, OpSpec] = {spec.name: spec for spec in (*_PLAIN.values(), *fused.SPECS.values())}
 
 RULES = ("document", "fused", "fused-cudnn", "autodiff")
 
@@ -69,12 +71,14 @@ def operations(rules: str) -> SimpleNamespace:
     if rules not in RULES:
         raise ValueError(f"rules is {rules!r}, but must be one of {', '.join(map(repr, RULES))}")
     if rules == "autodiff":
-        return SimpleNamespace(**{name: row.op.fun for name, row in _PLAIN.items()})
-    found = _PLAIN if rules == "document" else _PLAIN | fused.ROWS
-    return SimpleNamespace(**{name: row.op for name, row in found.items()})
+        return SimpleNamespace(**{name: spec.op.fun for name, spec in _PLAIN.items()})
+    found = _PLAIN if rules == "document" else _PLAIN | fused.SPECS
+    return SimpleNamespace(**{name: spec.op for name, spec in found.items()})
 
 
 def __getattr__(name: str) -> Any:
+    if name == "Row":
+        return renamed(sys.modules[__name__], {"Row": "OpSpec"}, name)
     raise AttributeError(f"refgrad.ops has no operation {name!r}: it has {', '.join(TABLE)}")
 
 
@@ -82,7 +86,7 @@ __all__ = [
     "RULES",
     "TABLE",
     "Cost",
-    "Row",
+    "OpSpec",
     "Special",
     "add",
     "attention_scaling",

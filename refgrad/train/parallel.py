@@ -33,7 +33,7 @@ from refgrad.models import gpt2
 from refgrad.models._composition import attention_by, projections
 from refgrad.models._inputs import check_ids, check_params, path_name
 from refgrad.ops import operations
-from refgrad.ops._numerics import after
+from refgrad.ops._numerics import depend_on
 from refgrad.ops.multi_head_attention import attend, merge_heads, split_heads
 from refgrad.train.sharding import batch_spec, check, rule, specs
 from refgrad.train.walk import Pieces, cast
@@ -175,10 +175,10 @@ class Device(Pieces):
         def backward(all_kept: Any, dy: Array) -> tuple[gpt2.Params, Array]:
             shares, kept = all_kept
             if self.recompute:
-                kept = after(dy, kept)
-            again = (
-                jax.tree.map(lambda x: after(dy[(0,) * dy.ndim], x), shares) if self.has("fsdp", "model") else shares
-            )
+                kept = depend_on(kept, dy)
+            again = shares
+            if self.has("fsdp", "model"):
+                again = jax.tree.map(lambda x: depend_on(x, dy[(0,) * dy.ndim]), shares)
             grads, dx = self.pull(self.layer_parameters(again), kept, dy)
             _, back = jax.vjp(self.layer_parameters, shares)
             return back(grads)[0], dx
@@ -190,7 +190,7 @@ class Device(Pieces):
         """The shares, not before dy exists, where anything is gathered from them."""
         if not self.has("fsdp", "model"):
             return shares
-        return jax.tree.map(lambda share: after(dy[(0,) * dy.ndim], share), shares)
+        return jax.tree.map(lambda share: depend_on(share, dy[(0,) * dy.ndim]), shares)
 
     def loss(self, params: gpt2.Params, tokens: Array, targets: Array) -> Array:
         """The mean over the tokens of all devices, from this device's shares and ids."""

@@ -15,7 +15,7 @@ from refgrad import cost
 from refgrad.claims._ledger import Case, Check, Claim, deferred
 from refgrad.claims._oracle import normal, once
 from refgrad.claims.d2._cases import PRINTED, SIZES, at
-from refgrad.models import tally
+from refgrad.models import gpt2_costs
 from refgrad.ops import TABLE
 
 NOISE = 1e-9  # a change up to this, of values around 1 in float64, is none
@@ -28,7 +28,7 @@ class Required(NamedTuple):
 
     place: str
     name: str
-    use: tally.Use
+    use: gpt2_costs.Use
     tensors: str
     elements: str
     arguments: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ LINES = (
 
 
 @deferred
-def _bytes(use: tally.Use) -> Iterator[Case]:
+def _bytes(use: gpt2_costs.Use) -> Iterator[Case]:
     """Cases whose truth is the bytes that the rule keeps, arguments included, in float64."""
     for dims in SIZES:
         sizes, row = use.sizes(dims), TABLE[use.op]

@@ -4,7 +4,7 @@
 every other, with what is recomputed and what is skipped as causes of their own.
 """
 
-from refgrad.ops._table import rows
+from refgrad.ops._table import specs
 from refgrad.ops.fused.attention import attention
 from refgrad.ops.fused.block import block
 from refgrad.ops.fused.gelu import gelu
@@ -17,11 +17,11 @@ from refgrad.ops.fused.rms_norm import rms_norm
 from refgrad.ops.fused.rotary import rotary
 from refgrad.ops.fused.swiglu import swiglu
 
-ROWS = rows(__name__, __path__)
+SPECS = specs(__name__, __path__)
 """File name → row, of every operation here."""
 
 __all__ = [
-    "ROWS",
+    "SPECS",
     "attention",
     "block",
     "gelu",
