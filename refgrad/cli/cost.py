@@ -16,7 +16,7 @@ from refgrad.cli.target import arguments, bind, keywords, only_for_functions, po
 from refgrad.cli.target import load as load_function
 from refgrad.cost.predict import device
 from refgrad.jaxpr.versions import JAX
-from refgrad.models import gpt2, tally
+from refgrad.models import gpt2, gpt2_costs
 from refgrad.report import conventions, memory, mesh, model, prediction, shares, uses
 from refgrad.report.cost import Pass, csv_text, price, trap_text, tree_table
 from refgrad.symbols import evaluate
@@ -103,7 +103,7 @@ def _model(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
     batch, sequence = sizes["batch"], sizes["sequence"]
     dims = config.dims(batch, sequence)
     print(fitted(f"refgrad cost of {config}\ninput: {batch} × {sequence} ids, float32, from shapes alone; jax {JAX}"))
-    used = [uses.price_use(use, dims) for use in track([*tally.LAYER, *tally.ENDS], "operations")]
+    used = [uses.price_use(use, dims) for use in track([*gpt2_costs.LAYER, *gpt2_costs.ENDS], "operations")]
     _show("Operations: backward FLOPs and bytes of each use; × is how often the model has it; unexplained: both passes")
     print(uses.use_table(used))
     passes = [model.model_pass(name, config, batch, sequence) for name in track(["forward", "backward"], "model")]
@@ -220,7 +220,7 @@ def _bytes(config: gpt2.Config, batch: int, sequence: int, dims: Mapping[str, in
     blocks = [memory.block_residuals(way, config, batch, sequence) for way in track(list(memory.WAYS), "bytes kept")]
     _show("Bytes kept from forward to backward, float32, beyond parameters and ids")
     print(memory.block_table(blocks))
-    if evaluate(tally.backward(config.tie_word_embeddings).flops, dims) < COMPILED_BELOW:
+    if evaluate(gpt2_costs.backward(config.tie_word_embeddings).flops, dims) < COMPILED_BELOW:
         print(f"\n{fitted(str(memory.plan(config, batch, sequence)))}")
     else:
         print(
