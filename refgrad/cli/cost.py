@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from refgrad import cost
@@ -23,7 +24,8 @@ from refgrad.symbols import evaluate
 from refgrad.train import devices
 
 DEPTH = {"model": 3, "function": 5}  # levels of scopes that the trees show
-OWN = ("args", "kwargs", "argnums")  # the options that say how a function of the user's is called
+OWN = ("args", "sizes", "kwargs", "argnums")  # the options that say how a function of the user's is called
+LAYERS = 512  # each is traced
 COMPILED_BELOW = 10**9  # FLOPs of a backward pass that XLA compiles in seconds on any machine
 
 
@@ -53,14 +55,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _function(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
     """A user's function: both passes by scope, by source line, and against XLA."""
-    target, given = options.target, " ".join(filter(None, (options.args, options.kwargs)))
+    target, given = options.target, " ".join(filter(None, (options.args, options.sizes, options.kwargs)))
     function, keyed = load_function(target), keywords(options.kwargs)
-    specs = arguments(options.args or "")
+    specs = arguments(options.args or "", options.sizes)
     f, arrays, argnums = bind(function, specs, positions(options.argnums))
     passes: list[Pass] = []
     problem = ""
-    every = (*arrays, *keyed.values())
-    with running(target, function, every):
+    every = jax.tree.leaves((arrays, keyed))
+    with running(target, function, (arrays, keyed)):
         for name in track(["forward", "backward"], "counting"):
             if name == "forward":
                 passes.append(price(name, f, *arrays, kwargs=keyed))
@@ -101,6 +103,11 @@ def _model(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
     """GPT-2: its operations, both passes, the tally, the shares, the ratios, the conventions, the bytes kept."""
     config, sizes = load(options.config, options.set, whole_sequence=options.config is not None)
     batch, sequence = sizes["batch"], sizes["sequence"]
+    if config.n_layer > LAYERS:
+        raise ValueError(
+            f"model.n_layer = {config.n_layer:,}: at most {LAYERS} layers are counted one by one; each costs the same, "
+            "so count two depths and scale, or price a function of yours that scans its layers"
+        )
     dims = config.dims(batch, sequence)
     print(fitted(f"refgrad cost of {config}\ninput: {batch} × {sequence} ids, float32, from shapes alone; jax {JAX}"))
     used = [uses.price_use(use, dims) for use in track([*tally.LAYER, *tally.ENDS], "operations")]
@@ -172,8 +179,8 @@ def _predict(options: argparse.Namespace) -> int:
         if options.argnums is not None:
             raise ValueError("--device predicts the function itself: leave --argnums out")
         function, keyed = load_function(options.target), keywords(options.kwargs)
-        f, arrays, _ = bind(function, arguments(options.args or ""))
-        with running(options.target, function, (*arrays, *keyed.values())):
+        f, arrays, _ = bind(function, arguments(options.args or "", options.sizes))
+        with running(options.target, function, (arrays, keyed)):
             found = cost.predict(f, *arrays, kwargs=keyed, device=target)
         print(f"refgrad cost of {options.target} on {target.name}, predicted, nothing compiled; jax {JAX}\n")
     else:

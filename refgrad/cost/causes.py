@@ -7,12 +7,15 @@ a loop's own counter, a custom call, a loop whose trips are known. What is left 
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from refgrad.cost.equations import Equation, equations
+from refgrad.cost import hlo
+from refgrad.cost.equations import Equation, Taken, equations
 from refgrad.cost.folding import folded
 from refgrad.cost.hlo import HloCost, Row
 from refgrad.cost.programs import is_sharding_mark, own_programs
 from refgrad.cost.types import Count
+from refgrad.cost.walk import Walker
 from refgrad.cost.xla import XlaCost
+from refgrad.jaxpr.versions import opened
 
 
 class Cause(NamedTuple):
@@ -25,7 +28,8 @@ class Cause(NamedTuple):
 
 def lowering_causes(jaxpr: Any, count: Count, answer: XlaCost) -> list[Cause]:
     """Named causes of (XLA's lowered count − the jaxpr's count), in the order of the way down."""
-    walked, expected = answer.hlo, equations(jaxpr)
+    expected, taken = equations(jaxpr)
+    walked = _with_branches(answer.hlo, taken)
     causes = [
         *map(Cause._make, folded(expected, walked.program_rows)),
         *_devices(count),
@@ -80,15 +84,42 @@ def _sharding_marks(walked: HloCost) -> Iterator[Cause]:
             yield Cause(f"{target} only marks a sharding, −1 each", row.flops * row.times, 0)
 
 
+def _with_branches(walked: HloCost, taken: list[Taken]) -> HloCost:
+    """The walk with the branches that the program is known to take, where the lowering has kept the conditional."""
+    waiting = [(one, _flops(one)) for one in reversed(taken)] if any(one.runs for one in taken) else []
+    runs: dict[int, tuple[int, ...]] = {}
+    for place, conditional in enumerate(walked.conditionals):
+        n = len(conditional.branches)
+        alike = [one for one in waiting if len(one[1]) == n]
+        some_folded = len(alike) > sum(len(later.branches) == n for later in walked.conditionals[place:])
+        flops = [branch.flops for branch in conditional.branches]
+        # Only a conditional whose branch is known can be folded, so that one that is not known comes first.
+        alike.sort(key=lambda one: (one[1] != flops, some_folded and bool(one[0].runs)))
+        if alike:
+            waiting.remove(alike[0])
+            runs[place] = alike[0][0].runs
+    return hlo.with_branches(walked, {place: n for place, n in runs.items() if n}) if any(runs.values()) else walked
+
+
+def _flops(taken: Taken) -> list[int]:
+    """FLOPs of each branch, as the jaxpr has them."""
+    branches = taken.eqn.params["branches"]
+    walked = (Walker("count").walk(branch, (True,) * len(opened(branch).outvars))[0] for branch in branches)
+    return [sum(cost.matmul + cost.elementwise for cost in costs.sites.values()) for costs in walked]
+
+
 def _branches(walked: HloCost) -> Iterator[Cause]:
-    """The jaxpr's count takes one branch, the dearest in all; XLA takes the dearest for each figure."""
+    """The jaxpr's count takes one branch, the dearest in all, or those that are known to run; XLA the dearest."""
     for conditional in walked.conditionals:
-        chosen = max(conditional.branches, key=sum)
-        yield Cause(
-            f"each figure from its own dearest branch: {conditional.scope}",
-            (max(b.flops for b in conditional.branches) - chosen.flops) * conditional.times,
-            (max(b.transcendentals for b in conditional.branches) - chosen.transcendentals) * conditional.times,
-        )
+        branches, dearest = conditional.branches, [max(figures) for figures in zip(*conditional.branches, strict=True)]
+        if conditional.runs:
+            name, once = f"counted as its dearest branch, though others are known to run: {conditional.scope}", 1
+            counted = [branch for branch, n in zip(branches, conditional.runs, strict=True) if n]
+        else:
+            name, once = f"each figure from its own dearest branch: {conditional.scope}", conditional.times
+            counted = [max(branches, key=sum)]
+        more = [n - sum(figures) for n, figures in zip(dearest, zip(*counted, strict=True), strict=True)]
+        yield Cause(name, *(n * once * bool(conditional.times) for n in more))
 
 
 def _once(rows: Iterable[Row]) -> Iterator[Cause]:

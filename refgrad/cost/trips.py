@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn, Literal
 
-from refgrad.cost.constants import Constants, Known
+from refgrad.cost.constants import NEUTRAL, Constants, Known
 from refgrad.cost.hlo.trips import trips_until
+from refgrad.cost.primitives import price
+from refgrad.cost.primitives.rule import Programs
 from refgrad.jaxpr.avals import dtype_of, shape_of
 from refgrad.jaxpr.calls import Bodies, Body, Form
 from refgrad.jaxpr.programs import makers
@@ -46,7 +48,7 @@ def _while_trips(test: Body, body: Body, known: list[Known | None]) -> int | Non
     first = [None if i is None else known[i] for i in body.inputs[body.carry_start :]]
     if condition.is_false():
         return 0
-    compared = condition.maker(condition.result(0))
+    compared = condition.maker(condition.origin(condition.result(0)))
     if compared is None or compared.primitive.name not in _COMPARISONS:
         return None
     left, right = (_counter(condition, step, first, v) for v in compared.invars)
@@ -100,9 +102,23 @@ class _Inside:
 
     def origin(self, v: Any) -> Any:
         """The variable of which this one is a copy, perhaps in a wider integer type."""
-        while (eqn := self.maker(v)) is not None and _widens(eqn):
-            v = eqn.invars[0]
+        while (eqn := self.maker(v)) is not None and (same := self._copied(eqn, v)) is not None:
+            v = same
         return v
+
+    def _copied(self, eqn: JaxprEqn, v: Any) -> Any:
+        """The operand that an equation hands on as its result v; None where it makes something of it."""
+        if _widens(eqn):
+            return eqn.invars[0]
+        if eqn.primitive.name in NEUTRAL and self._constants.reasons.get(eqn):  # x ∧ True, x + 0, x · 1
+            return next((x for x in eqn.invars if self._constants.of(x) is None), None)
+        programs = price(eqn)
+        if not isinstance(programs, Programs) or programs.bodies.form is not Form.CALL:
+            return None
+        (called,) = programs.bodies.all
+        inner = opened(called.jaxpr)
+        result = inner.outvars[eqn.outvars.index(v)]
+        return eqn.invars[inner.invars.index(result)] if result in inner.invars else None
 
     def step(self, carry: int) -> int | None:
         """What one trip of the body adds to the carry: 0 where it is handed on, None where it is no known integer."""
@@ -128,7 +144,7 @@ def integer(known: Known | None) -> int | None:
 
 
 def _is_integer(v: Any) -> bool:
-    return shape_of(v) == () and getattr(dtype_of(v), "kind", "") in ("i", "u")
+    return shape_of(v) == () and getattr(dtype_of(v), "kind", "") in ("b", "i", "u")
 
 
 def _widens(eqn: JaxprEqn) -> bool:

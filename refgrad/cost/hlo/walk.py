@@ -6,7 +6,7 @@ a called computation is summed on its own and enters its caller as one number. R
 for bit, which certifies the integers beside it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -25,7 +25,19 @@ def cost(text: str, unknown: Literal["raise", "collect"] = "raise") -> HloCost:
     Raises UnknownInstruction for an opcode without a rule (with `unknown="collect"` they are listed in the result
     and count 0), HloSyntaxError for text that is not HLO.
     """
-    walk = _Walk(parse(text), unknown)
+    return _cost(_Walk(parse(text), unknown, {}))
+
+
+def with_branches(walked: HloCost, runs: Mapping[int, tuple[int, ...]]) -> HloCost:
+    """Return the same walk with rows of the branches that are taken instead of the dearest.
+
+    `runs` gives for a conditional, by its place in `walked.conditionals`, how often each branch is taken in all. The
+    totals stay XLA's.
+    """
+    return _cost(_Walk(walked.module, "collect", runs))
+
+
+def _cost(walk: "_Walk") -> HloCost:
     exact, replayed = walk.total(walk.module.entry)
     rows = tuple(walk.rows(walk.module.entry, "", 1, Context(walk.module)))
     return HloCost(
@@ -71,8 +83,8 @@ def _predecessors(instruction: Instruction) -> tuple[str, ...]:
 class _Walk:
     """One pass over a module; sums of a computation are kept, because they do not depend on who calls it."""
 
-    def __init__(self, module: Module, unknown: Literal["raise", "collect"]):
-        self.module, self.collect = module, unknown == "collect"
+    def __init__(self, module: Module, unknown: Literal["raise", "collect"], runs: Mapping[int, tuple[int, ...]]):
+        self.module, self.collect, self._runs = module, unknown == "collect", runs
         self.unknown: list[str] = []
         self.loops: list[Loop] = []
         self.conditionals: list[Conditional] = []
@@ -151,18 +163,29 @@ class _Walk:
         yield from self.rows(condition, prefix, times if trips is None else times * (trips + 1), inner)
 
     def _branches(self, w: Work, scope: str, prefix: str, times: int, context: Context) -> Iterator[Row]:
-        """Each property comes from its own dearest branch, as in XLA; the rows of the others count 0."""
+        """Each property comes from its own dearest branch, as in XLA; the rows of the others count 0.
+
+        Where it is given how often the branches are taken, they count so often.
+        """
         totals = [self.total(name)[0] for _, name in w.calls]
-        self.conditionals.append(Conditional(scope, tuple(totals), times))
-        dearest = [max(range(len(totals)), key=lambda b, k=k: totals[b][k]) for k in (0, 1)]
-        taken = totals.index(max(totals, key=sum))
+        runs = self._runs.get(len(self.conditionals), ())
+        self.conditionals.append(Conditional(scope, tuple(totals), times, runs))
+        dearest = [{max(range(len(totals)), key=lambda b, k=k: totals[b][k])} for k in (0, 1)]
+        taken = {totals.index(max(totals, key=sum))}
+        if runs:
+            taken = {branch for branch, n in enumerate(runs) if n}
+            dearest = [taken, taken]
         for branch, (_, name) in enumerate(w.calls):
-            for row in self.rows(name, prefix, times, context.into(None)):
+            before = len(self.conditionals)
+            n = times * runs[branch] // sum(runs) if runs and branch in taken else times
+            for row in self.rows(name, prefix, n, context.into(None)):
                 yield row._replace(
-                    flops=row.flops if branch == dearest[0] else 0,
-                    transcendentals=row.transcendentals if branch == dearest[1] else 0,
-                    taken=row.taken and branch == taken,
+                    flops=row.flops if branch in dearest[0] else 0,
+                    transcendentals=row.transcendentals if branch in dearest[1] else 0,
+                    taken=row.taken and branch in taken,
                 )
+            if branch not in taken:
+                self.conditionals[before:] = [c._replace(times=0) for c in self.conditionals[before:]]
 
 
 def _dearest(costs: list):
