@@ -6,20 +6,17 @@ same decisions cost the same, so that each group is walked once.
 
 import dataclasses
 from collections.abc import Sequence
-from functools import reduce
-from operator import or_
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from refgrad.cost.constants import Constants, Known, array_of, is_small, known_value
-from refgrad.jaxpr.calls import Bodies, Body, Form, bodies_of, is_kernel
-from refgrad.jaxpr.dependence import dependence, reaching
+from refgrad.jaxpr.calls import Bodies, Body, Form, is_kernel
+from refgrad.jaxpr.deciding import deciding, grid_axes_inside
 from refgrad.jaxpr.interpret import Interpreter
-from refgrad.jaxpr.programs import inside
 from refgrad.jaxpr.versions import closed, opened
 
 RUNS = 2**22  # trips or points that are evaluated
@@ -54,7 +51,8 @@ def variants(eqn: JaxprEqn, bodies: Bodies, facts: Constants) -> tuple[Bodies, s
     if is_kernel(eqn):
         return _varied(bodies, _Points(_only(bodies), eqn.params["grid_mapping"].grid))
     if bodies.form is Form.SCAN:
-        return _varied(bodies, _Trips(_only(bodies), [facts.of(v) for v in eqn.invars], eqn.params["reverse"]))
+        known = [facts.of(v) for v in eqn.invars]
+        return _varied(bodies, _Trips(_only(bodies), known, eqn.params.get("reverse", False)))
     return bodies, ""
 
 
@@ -76,7 +74,7 @@ class _Runs:
     def __init__(self, body: Body, runs: int | None):
         self.body, self.runs = body, runs
         self.jaxpr = opened(body.jaxpr)
-        self.deciding = list(dict.fromkeys(v for eqn in self.jaxpr.eqns for v in _deciding(eqn)))
+        self.deciding = deciding(body.jaxpr)
 
     def decisions(self) -> list[Any] | None:
         """Return the deciding scalars that are known, an array over all runs each; None where there are none."""
@@ -114,8 +112,7 @@ class _Points(_Runs):
     def __init__(self, body: Body, grid: Sequence[Any]):
         super().__init__(body, body.trips)
         self.grid = tuple(grid)
-        below = [eqn for outer in self.jaxpr.eqns for eqn in inside(outer) if eqn.primitive.name == "program_id"]
-        self.read_inside = sorted({eqn.params["axis"] for eqn in below})
+        self.read_inside = grid_axes_inside(body.jaxpr)
         self.deciding += [None] * len(self.read_inside)
 
     def decisions(self) -> list[Any] | None:
@@ -206,44 +203,3 @@ def _flat(values: Sequence[Any]) -> list[Any]:
     """Return, for each scalar of the values that are known, an array over all runs."""
     known = [np.asarray(x) for x in values if x is not None]
     return [column.astype(np.int64) for x in known for column in x.reshape(len(x), -1).T]
-
-
-def _deciding(eqn: JaxprEqn) -> list[Any]:
-    """The operands of an equation that decide which of its programs run, or how often, at any depth."""
-    bodies = bodies_of(eqn)
-    if bodies is None or bodies.form is Form.OPAQUE:
-        return []
-    wanted = set(bodies.also_needed) if bodies.form is Form.BRANCHES and len(bodies.all) > 1 else set()
-    for body in bodies.all:
-        wanted |= {i for argument in _arguments(bodies, body) if (i := body.inputs[argument]) is not None}
-    return [eqn.invars[i] for i in sorted(wanted) if not isinstance(eqn.invars[i], Literal)]
-
-
-def _arguments(bodies: Bodies, body: Body) -> set[int]:
-    """The arguments of a body that decide inside it, or how often it runs."""
-    jaxpr = opened(body.jaxpr)
-    inner = [v for eqn in jaxpr.eqns for v in _deciding(eqn)]
-    carries = body.carry if bodies.form is Form.SCAN else len(jaxpr.invars) - body.carry_start
-    bits = [1 << i for i in range(len(jaxpr.invars))]
-    test = bodies.form is Form.WHILE and body is bodies.all[0]
-    if not inner and bodies.form is not Form.WHILE:
-        return set()
-    env = reaching(body.jaxpr, bits)
-    mask = reduce(or_, (env.get(v, 0) for v in inner), 0)
-    if bodies.form is Form.WHILE:
-        start = bodies.all[0].carry_start
-        (asked,) = dependence(bodies.all[0].jaxpr, [1 << i for i in range(len(bodies.all[0].inputs))])
-        if test:
-            return _indices(mask | asked)
-        mask |= asked >> start << body.carry_start
-    while bodies.form in (Form.WHILE, Form.SCAN):
-        made = [0 if isinstance(v, Literal) else env.get(v, 0) for v in jaxpr.outvars[:carries]]
-        more = reduce(or_, (m for k, m in enumerate(made) if mask >> (body.carry_start + k) & 1), mask)
-        if more == mask:
-            break
-        mask = more
-    return _indices(mask)
-
-
-def _indices(mask: int) -> set[int]:
-    return {i for i in range(mask.bit_length()) if mask >> i & 1}
