@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from refgrad.cost import hlo
-from refgrad.cost.equations import Equation, Taken, equations
+from refgrad.cost.equations import Choice, Equation, equations
 from refgrad.cost.folding import folded
 from refgrad.cost.hlo import HloCost, Row
 from refgrad.cost.programs import is_sharding_mark, own_programs
 from refgrad.cost.types import Count
 from refgrad.cost.walk import Walker
 from refgrad.cost.xla import XlaCost
+from refgrad.jaxpr.calls import Form
 from refgrad.jaxpr.versions import opened
 
 
@@ -28,8 +29,8 @@ class Cause(NamedTuple):
 
 def lowering_causes(jaxpr: Any, count: Count, answer: XlaCost) -> list[Cause]:
     """Named causes of (XLA's lowered count − the jaxpr's count), in the order of the way down."""
-    expected, taken = equations(jaxpr)
-    walked = _with_branches(answer.hlo, taken)
+    expected, choices = equations(jaxpr)
+    walked = _as_chosen(answer.hlo, choices)
     causes = [
         *map(Cause._make, folded(expected, walked.program_rows)),
         *_devices(count),
@@ -84,9 +85,21 @@ def _sharding_marks(walked: HloCost) -> Iterator[Cause]:
             yield Cause(f"{target} only marks a sharding, −1 each", row.flops * row.times, 0)
 
 
-def _with_branches(walked: HloCost, taken: list[Taken]) -> HloCost:
-    """The walk with the branches that the program is known to take, where the lowering has kept the conditional."""
-    waiting = [(one, _flops(one)) for one in reversed(taken)] if any(one.runs for one in taken) else []
+def _as_chosen(walked: HloCost, choices: list[Choice]) -> HloCost:
+    """The walk with the branches and the trips that the program is known to take, where HLO alone does not tell."""
+    ordered = choices[::-1]
+    branches = _taken(walked, [one for one in ordered if one.form is Form.BRANCHES])
+    loops = [place for place, loop in enumerate(walked.loops) if loop.trips is None]
+    untold = [one for one in ordered if one.form is Form.WHILE and (not one.runs or len(one.each) > 1)]
+    trips = {place: one.runs[0] for place, one in zip(loops, untold, strict=False) if one.runs}
+    if len(loops) != len(untold):  # which is which is not known
+        trips = {}
+    return hlo.with_runs(walked, branches, trips) if branches or trips else walked
+
+
+def _taken(walked: HloCost, choices: list[Choice]) -> dict[int, tuple[int, ...]]:
+    """Return for each conditional in HLO, by its place, how often its branches are taken, where that is known."""
+    waiting = [(one, _flops(one)) for one in choices] if any(one.runs for one in choices) else []
     runs: dict[int, tuple[int, ...]] = {}
     for place, conditional in enumerate(walked.conditionals):
         n = len(conditional.branches)
@@ -98,12 +111,12 @@ def _with_branches(walked: HloCost, taken: list[Taken]) -> HloCost:
         if alike:
             waiting.remove(alike[0])
             runs[place] = alike[0][0].runs
-    return hlo.with_branches(walked, {place: n for place, n in runs.items() if n}) if any(runs.values()) else walked
+    return {place: n for place, n in runs.items() if n}
 
 
-def _flops(taken: Taken) -> list[int]:
+def _flops(choice: Choice) -> list[int]:
     """FLOPs of each branch, as the jaxpr has them."""
-    branches = taken.eqn.params["branches"]
+    branches = choice.eqn.params["branches"]
     walked = (Walker("count").walk(branch, (True,) * len(opened(branch).outvars))[0] for branch in branches)
     return [sum(cost.matmul + cost.elementwise for cost in costs.sites.values()) for costs in walked]
 

@@ -37,27 +37,37 @@ class Need(NamedTuple):
     folded: bool
 
 
-class Taken(NamedTuple):
-    """A live equation with branches, and how often each is taken: () where that is not known before it runs."""
+class Choice(NamedTuple):
+    """A live equation with branches, or a `while`, and what is known of its runs."""
 
     eqn: JaxprEqn
+    form: Form
     runs: tuple[int, ...]
+    """How often each branch is taken, or the body of the `while` runs, in all; () where that is not known."""
+    each: frozenset[tuple[int, ...]]
+    """The same for one run of the equation: several where trips or points of what holds it differ."""
 
-    def repeated(self, n: int) -> "Taken":
+    def repeated(self, n: int) -> "Choice":
         """Return the same in a program that runs n times."""
-        return Taken(self.eqn, tuple(n * runs for runs in self.runs))
+        return self._replace(runs=tuple(n * runs for runs in self.runs))
+
+    def plus(self, other: "Choice") -> "Choice":
+        """Return the runs of the same equation in two variants of the program that holds it."""
+        known = self.runs and other.runs
+        runs = tuple(map(int.__add__, self.runs, other.runs)) if known else ()
+        return self._replace(runs=runs, each=self.each | other.each)
 
 
-Found = list[Equation | Taken]
+Found = list[Equation | Choice]
 
 
-def equations(program: ClosedJaxpr) -> tuple[list[Equation], list[Taken]]:
+def equations(program: ClosedJaxpr) -> tuple[list[Equation], list[Choice]]:
     """Return every live equation of a program, at any depth, that runs no other program, the last first.
 
-    Loops of unknown length are taken once. The second list holds those with branches, in the same order.
+    Loops of unknown length are taken once. The second list holds those that choose what runs, in the same order.
     """
     found = _Live().walk(program, (Need(True, True),) * len(opened(program).outvars))[0]
-    return [x for x in found if isinstance(x, Equation)], [x for x in found if isinstance(x, Taken)]
+    return [x for x in found if isinstance(x, Equation)], [x for x in found if isinstance(x, Choice)]
 
 
 class _Live(Backward[Need, Found]):
@@ -89,16 +99,19 @@ class _Live(Backward[Need, Found]):
     def _programs(
         self, eqn: JaxprEqn, bodies: Bodies, results: tuple[Need, ...], facts: Constants
     ) -> tuple[Found, list[Need]]:
-        every = bodies
+        every = bodies.all
         bodies, _ = variants(eqn, bodies, facts)
         inner, operands = self.bodies(eqn, bodies, results, facts)
         pairs = list(zip(bodies.all, inner, strict=True))
         found: Found = []
         if bodies.form is Form.BRANCHES:
-            known = len(bodies.all) < len(every.all)
-            if len(every.all) > 1:
-                found.append(Taken(eqn, tuple(int(body is bodies.all[0]) for body in every.all) if known else ()))
+            if len(every) > 1:
+                known = len(bodies.all) == 1
+                found.append(_choice(eqn, bodies, tuple(int(body is bodies.all[0]) for body in every) if known else ()))
             pairs = [pairs[_dearest(bodies, results)]]
+        elif bodies.form is Form.WHILE:
+            tests = trips_of(eqn, bodies, bodies.all[0], facts.of)
+            found.append(_choice(eqn, bodies, () if tests is None else (tests - 1,)))
         for body, equations in pairs:
             trips = trips_of(eqn, bodies, body, facts.of)
             times = 1 if trips is None else trips
@@ -107,14 +120,17 @@ class _Live(Backward[Need, Found]):
 
 
 def _together(found: Found) -> Found:
-    """Add up the branches that one equation takes in the variants of the program that holds it."""
-    runs: dict[int, Taken] = {}
-    for taken in found:
-        if isinstance(taken, Taken):
-            before = runs.get(id(taken.eqn))
-            sums = taken.runs if before is None else tuple(map(int.__add__, before.runs, taken.runs))
-            runs[id(taken.eqn)] = Taken(taken.eqn, sums)
-    return [*(x for x in found if isinstance(x, Equation)), *runs.values()]
+    """Add up what one equation chooses in the variants of the program that holds it."""
+    choices: dict[int, Choice] = {}
+    for one in found:
+        if isinstance(one, Choice):
+            key = id(one.eqn)
+            choices[key] = choices[key].plus(one) if key in choices else one
+    return [*(x for x in found if isinstance(x, Equation)), *choices.values()]
+
+
+def _choice(eqn: JaxprEqn, bodies: Bodies, runs: tuple[int, ...]) -> Choice:
+    return Choice(eqn, bodies.form, runs, frozenset([runs]))
 
 
 def _keeps(eqn: JaxprEqn, facts: Constants) -> list[bool]:

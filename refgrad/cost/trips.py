@@ -38,8 +38,11 @@ def trips_of(eqn: JaxprEqn, bodies: Bodies, body: Body, of: Callable[[Any], Know
     """
     if bodies.form is not Form.WHILE:
         return body.trips
-    test, step = bodies.all
-    n = _while_trips(test, step, [of(v) for v in eqn.invars])
+    test, *steps = bodies.all
+    if steps[0].trips is None:
+        n = _while_trips(test, steps[0], [of(v) for v in eqn.invars])
+    else:  # variants of its body, each at some of its trips
+        n = sum(step.trips or 0 for step in steps) if body is test else body.trips
     return n + 1 if n is not None and body is test else n
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from refgrad.cost.constants import Constants, Known, array_of, is_small, known_value
+from refgrad.cost.trips import trips_of
 from refgrad.jaxpr.calls import Bodies, Body, Form, is_kernel
 from refgrad.jaxpr.deciding import deciding, grid_axes_inside
 from refgrad.jaxpr.interpret import Interpreter
@@ -48,17 +49,18 @@ def variants(eqn: JaxprEqn, bodies: Bodies, facts: Constants) -> tuple[Bodies, s
         index = facts.of(eqn.invars[0])
         if index is not None and index.value is not None:
             return dataclasses.replace(bodies, all=(bodies.all[int(index.value)],)), ""
+    *before, body = bodies.all
     if is_kernel(eqn):
-        return _varied(bodies, _Points(_only(bodies), eqn.params["grid_mapping"].grid))
-    if bodies.form is Form.SCAN:
-        known = [facts.of(v) for v in eqn.invars]
-        return _varied(bodies, _Trips(_only(bodies), known, eqn.params.get("reverse", False)))
-    return bodies, ""
-
-
-def _only(bodies: Bodies) -> Body:
-    (body,) = tuple(bodies.all)
-    return body
+        found, untold = _varied(_Points(body, eqn.params["grid_mapping"].grid))
+    elif bodies.form in (Form.SCAN, Form.WHILE):
+        known = [None if i is None else facts.of(eqn.invars[i]) for i in body.inputs]
+        if bodies.form is Form.WHILE:
+            carry = len(body.inputs) - body.carry_start
+            body = dataclasses.replace(body, trips=trips_of(eqn, bodies, body, facts.of), carry=carry)
+        found, untold = _varied(_Trips(body, known, eqn.params.get("reverse", False)))
+    else:
+        return bodies, ""
+    return (dataclasses.replace(bodies, all=(*before, *found)) if found else bodies), untold
 
 
 def known_of(eqn: JaxprEqn, body: Body, facts: Constants) -> tuple[Known | None, ...]:
@@ -91,19 +93,19 @@ class _Runs:
         return [evaluator.seen.get(v) for v in wanted]
 
 
-def _varied(bodies: Bodies, runs: _Runs) -> tuple[Bodies, str]:
+def _varied(runs: _Runs) -> tuple[list[Variant], str]:
+    """The variants of a body; none where nothing is decided in it, or where there are too many, which is said."""
     if not runs.deciding or not runs.runs:
-        return bodies, ""
+        return [], ""
     if runs.runs > RUNS:
-        return bodies, f"its {runs.runs:,} runs are too many to tell apart (at most {RUNS:,})"
+        return [], f"its {runs.runs:,} runs are too many to tell apart (at most {RUNS:,})"
     decisions = runs.decisions()
     if not decisions:
-        return bodies, ""
+        return [], ""
     _, first, counts = np.unique(np.stack(decisions, 1), axis=0, return_index=True, return_counts=True)
     if len(first) > GROUPS:
-        return bodies, f"its {len(first):,} kinds of runs are too many to tell apart (at most {GROUPS:,})"
-    found = [runs.variant(int(run), int(n)) for run, n in zip(first, counts, strict=True)]
-    return dataclasses.replace(bodies, all=tuple(found)), ""
+        return [], f"its {len(first):,} kinds of runs are too many to tell apart (at most {GROUPS:,})"
+    return [runs.variant(int(run), int(n)) for run, n in zip(first, counts, strict=True)], ""
 
 
 class _Points(_Runs):
@@ -128,7 +130,7 @@ class _Points(_Runs):
 
 
 class _Trips(_Runs):
-    """The trips of a scan."""
+    """The trips of a loop."""
 
     def __init__(self, body: Body, known: Sequence[Known | None], reverse: bool):
         super().__init__(body, body.trips)

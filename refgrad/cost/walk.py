@@ -120,8 +120,9 @@ class Walker(Backward[bool, Costs]):
                 chosen = placed.index(dearest)
                 notes.append(f"cond at {self._source(eqn)}: counts branch {chosen} of {len(placed)}, the dearest")
             placed = [dearest]
-        elif len(placed) > 1 and isinstance(bodies.all[0], Variant):
-            placed = [_together(placed)]
+        elif isinstance(bodies.all[-1], Variant):
+            first = next(i for i, body in enumerate(bodies.all) if isinstance(body, Variant))
+            placed = [*placed[:first], _together(placed[first:])]
         own = [] if programs.work is None else [_own(eqn, programs.work, facts)]
         return self.gather([*placed, *own])._replace(notes=tuple(dict.fromkeys(notes))), operands
 

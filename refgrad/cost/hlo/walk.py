@@ -25,16 +25,16 @@ def cost(text: str, unknown: Literal["raise", "collect"] = "raise") -> HloCost:
     Raises UnknownInstruction for an opcode without a rule (with `unknown="collect"` they are listed in the result
     and count 0), HloSyntaxError for text that is not HLO.
     """
-    return _cost(_Walk(parse(text), unknown, {}))
+    return _cost(_Walk(parse(text), unknown))
 
 
-def with_branches(walked: HloCost, runs: Mapping[int, tuple[int, ...]]) -> HloCost:
-    """Return the same walk with rows of the branches that are taken instead of the dearest.
+def with_runs(walked: HloCost, branches: Mapping[int, tuple[int, ...]], loops: Mapping[int, int]) -> HloCost:
+    """Return the same walk with rows of the branches that are taken instead of the dearest, and more trips known.
 
-    `runs` gives for a conditional, by its place in `walked.conditionals`, how often each branch is taken in all. The
-    totals stay XLA's.
+    `branches` gives for a conditional, by its place in `walked.conditionals`, how often each branch is taken in all;
+    `loops` for a loop, by its place in `walked.loops`, how often its body runs in all. The totals stay XLA's.
     """
-    return _cost(_Walk(walked.module, "collect", runs))
+    return _cost(_Walk(walked.module, "collect", branches, loops))
 
 
 def _cost(walk: "_Walk") -> HloCost:
@@ -83,8 +83,15 @@ def _predecessors(instruction: Instruction) -> tuple[str, ...]:
 class _Walk:
     """One pass over a module; sums of a computation are kept, because they do not depend on who calls it."""
 
-    def __init__(self, module: Module, unknown: Literal["raise", "collect"], runs: Mapping[int, tuple[int, ...]]):
-        self.module, self.collect, self._runs = module, unknown == "collect", runs
+    def __init__(
+        self,
+        module: Module,
+        unknown: Literal["raise", "collect"],
+        branches: Mapping[int, tuple[int, ...]] | None = None,
+        loops: Mapping[int, int] | None = None,
+    ):
+        self.module, self.collect = module, unknown == "collect"
+        self._branch_runs, self._loop_runs = branches or {}, loops or {}
         self.unknown: list[str] = []
         self.loops: list[Loop] = []
         self.conditionals: list[Conditional] = []
@@ -156,11 +163,12 @@ class _Walk:
 
     def _loop(self, instruction: Instruction, scope: str, prefix: str, times: int, context: Context) -> Iterator[Row]:
         trips = trip_count(instruction, context)
+        runs = self._loop_runs.get(len(self.loops), None if trips is None else times * trips)
         self.loops.append(Loop(instruction, scope, trips))
         (body,), (condition,) = instruction.computations("body"), instruction.computations("condition")
         inner = context.into(instruction)
-        yield from self.rows(body, prefix, times if trips is None else times * trips, inner)
-        yield from self.rows(condition, prefix, times if trips is None else times * (trips + 1), inner)
+        yield from self.rows(body, prefix, times if runs is None else runs, inner)
+        yield from self.rows(condition, prefix, times if runs is None else runs + times, inner)
 
     def _branches(self, w: Work, scope: str, prefix: str, times: int, context: Context) -> Iterator[Row]:
         """Each property comes from its own dearest branch, as in XLA; the rows of the others count 0.
@@ -168,7 +176,7 @@ class _Walk:
         Where it is given how often the branches are taken, they count so often.
         """
         totals = [self.total(name)[0] for _, name in w.calls]
-        runs = self._runs.get(len(self.conditionals), ())
+        runs = self._branch_runs.get(len(self.conditionals), ())
         self.conditionals.append(Conditional(scope, tuple(totals), times, runs))
         dearest = [{max(range(len(totals)), key=lambda b, k=k: totals[b][k])} for k in (0, 1)]
         taken = {totals.index(max(totals, key=sum))}
@@ -177,7 +185,7 @@ class _Walk:
             dearest = [taken, taken]
         for branch, (_, name) in enumerate(w.calls):
             before = len(self.conditionals)
-            n = times * runs[branch] // sum(runs) if runs and branch in taken else times
+            n = runs[branch] if runs and branch in taken else times
             for row in self.rows(name, prefix, n, context.into(None)):
                 yield row._replace(
                     flops=row.flops if branch in dearest[0] else 0,
