@@ -59,7 +59,7 @@ class Constants(Forward[Known | None]):
 
         In a kernel `place` holds the point of its grid, "program_id", and the sizes of the grid, "num_programs".
         """
-        self._program, self._place = program, place or {}
+        self._program, self.place = program, place or {}
         values = zip(opened(program).constvars, closed(program).consts, strict=True)
         self._consts = {v: known_value(value) for v, value in values}
         self._same: dict[Any, Any] = {}
@@ -73,9 +73,9 @@ class Constants(Forward[Known | None]):
 
     def equation(self, eqn: JaxprEqn, entering: list[Known | None]) -> Sequence[Known | None]:
         """Return what is known of the results, and note why the equation may be folded."""
-        if eqn.primitive.name in self._place:
+        if eqn.primitive.name in self.place:
             self.reasons[eqn] = ""
-            return [Known(self._place[eqn.primitive.name][eqn.params["axis"]])]
+            return [Known(self.place[eqn.primitive.name][eqn.params["axis"]])]
         self.reasons[eqn] = reason = fold_reason(eqn, entering)
         if (carries := _without_trips(eqn)) is not None:
             self._same |= {v: self._origin(eqn.invars[i]) for v, i in zip(eqn.outvars, carries, strict=False)}
@@ -145,7 +145,7 @@ def results(eqn: JaxprEqn, inputs: list[Known | None]) -> list[Known]:
 
 
 def _computed(eqn: JaxprEqn, inputs: list[Known | None]) -> list[Known]:
-    """The same by running the equation, where that yields few integers or booleans: what branches and loops ask for."""
+    """The same by running the equation, where that yields little: what branches and loops ask for."""
     unknown = [Known()] * len(eqn.outvars)
     if not all(is_small(v.aval) for v in eqn.outvars) or _loops(eqn):
         return unknown
@@ -169,9 +169,9 @@ def array_of(known: Known | None, aval: Any) -> Any:
 
 
 def is_small(aval: Any) -> bool:
-    """Return True for a type of few integers or booleans."""
+    """Return True for a type of few integers or booleans, or of one real number."""
     kind = getattr(getattr(aval, "dtype", None), "kind", None)
-    return kind in ("b", "i", "u") and math.prod(aval.shape) <= SMALL
+    return math.prod(aval.shape) <= {"b": SMALL, "i": SMALL, "u": SMALL, "f": 1}.get(kind or "", 0)
 
 
 def _loops(eqn: JaxprEqn) -> bool:

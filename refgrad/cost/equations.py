@@ -110,10 +110,10 @@ class _Live(Backward[Need, Found]):
                 found.append(_choice(eqn, bodies, tuple(int(body is bodies.all[0]) for body in every) if known else ()))
             pairs = [pairs[_dearest(bodies, results)]]
         elif bodies.form is Form.WHILE:
-            tests = trips_of(eqn, bodies, bodies.all[0], facts.of)
+            tests = trips_of(eqn, bodies, bodies.all[0], facts)
             found.append(_choice(eqn, bodies, () if tests is None else (tests - 1,)))
         for body, equations in pairs:
-            trips = trips_of(eqn, bodies, body, facts.of)
+            trips = trips_of(eqn, bodies, body, facts)
             times = 1 if trips is None else trips
             found += [x.repeated(times) for x in equations]
         return (_together(found) if len(bodies.all) > 1 else found), operands

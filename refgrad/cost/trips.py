@@ -5,7 +5,6 @@ difference is one counter that is compared with 0. Known are literals, closed-ov
 hand on of them; an argument of the program never is, whatever its value.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -31,23 +30,23 @@ class _Counter(NamedTuple):
     step: int
 
 
-def trips_of(eqn: JaxprEqn, bodies: Bodies, body: Body, of: Callable[[Any], Known | None]) -> int | None:
+def trips_of(eqn: JaxprEqn, bodies: Bodies, body: Body, facts: Constants) -> int | None:
     """Return how often an equation runs one of its bodies; None where that is unknown.
 
-    The condition of a `while` runs once more than its body. `of` says what is known of the equation's operands.
+    The condition of a `while` runs once more than its body. `facts` are those of the program that holds it.
     """
     if bodies.form is not Form.WHILE:
         return body.trips
     test, *steps = bodies.all
     if steps[0].trips is None:
-        n = _while_trips(test, steps[0], [of(v) for v in eqn.invars])
+        n = _while_trips(test, steps[0], [facts.of(v) for v in eqn.invars], facts)
     else:  # variants of its body, each at some of its trips
         n = sum(step.trips or 0 for step in steps) if body is test else body.trips
     return n + 1 if n is not None and body is test else n
 
 
-def _while_trips(test: Body, body: Body, known: list[Known | None]) -> int | None:
-    condition, step = _Inside(test, known), _Inside(body, known)
+def _while_trips(test: Body, body: Body, known: list[Known | None], facts: Constants) -> int | None:
+    condition, step = _Inside(test, known, facts), _Inside(body, known, facts)
     first = [None if i is None else known[i] for i in body.inputs[body.carry_start :]]
     if condition.is_false():
         return 0
@@ -79,12 +78,12 @@ def _counter(condition: "_Inside", body: "_Inside", first: list[Known | None], v
 class _Inside:
     """The condition or the body of a `while`: its constants, and which of its variables are carried."""
 
-    def __init__(self, body: Body, known: list[Known | None]):
+    def __init__(self, body: Body, known: list[Known | None], facts: Constants):
         self._jaxpr = opened(body.jaxpr)
         self.carries = self._jaxpr.invars[body.carry_start :]
         self._makers = makers(self._jaxpr)
         fixed = [None if i is None else known[i] for i in body.inputs[: body.carry_start]]
-        self._constants = Constants(body.jaxpr, [*fixed, *(None for _ in self.carries)])
+        self._constants = Constants(body.jaxpr, [*fixed, *(None for _ in self.carries)], facts.place)
 
     def result(self, i: int) -> Any:
         """The variable or literal that is the i-th result."""

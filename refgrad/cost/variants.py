@@ -5,6 +5,7 @@ same decisions cost the same, so that each group is walked once.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,14 +50,14 @@ def variants(eqn: JaxprEqn, bodies: Bodies, facts: Constants) -> tuple[Bodies, s
         index = facts.of(eqn.invars[0])
         if index is not None and index.value is not None:
             return dataclasses.replace(bodies, all=(bodies.all[int(index.value)],)), ""
-    *before, body = bodies.all
+    before, body = bodies.all[:-1], next(reversed(bodies.all))
     if is_kernel(eqn):
-        found, untold = _varied(_Points(body, eqn.params["grid_mapping"].grid))
+        found, untold = _varied(_Points(body, eqn.params["grid_mapping"]))
     elif bodies.form in (Form.SCAN, Form.WHILE):
         known = [None if i is None else facts.of(eqn.invars[i]) for i in body.inputs]
         if bodies.form is Form.WHILE:
             carry = len(body.inputs) - body.carry_start
-            body = dataclasses.replace(body, trips=trips_of(eqn, bodies, body, facts.of), carry=carry)
+            body = dataclasses.replace(body, trips=trips_of(eqn, bodies, body, facts), carry=carry)
         found, untold = _varied(_Trips(body, known, eqn.params.get("reverse", False)))
     else:
         return bodies, ""
@@ -111,9 +112,12 @@ def _varied(runs: _Runs) -> tuple[list[Variant], str]:
 class _Points(_Runs):
     """The points of a kernel's grid."""
 
-    def __init__(self, body: Body, grid: Sequence[Any]):
-        super().__init__(body, body.trips)
-        self.grid = tuple(grid)
+    def __init__(self, body: Body, mapping: Any):
+        batched = getattr(mapping, "vmapped_dims", ())  # of which the kernel does not know
+        self.grid = tuple(n for i, n in enumerate(mapping.grid) if i not in batched)
+        points = math.prod(self.grid) if body.trips is not None else None
+        super().__init__(body, points)
+        self.repeats = body.trips // points if body.trips and points else 1
         self.read_inside = grid_axes_inside(body.jaxpr)
         self.deciding += [None] * len(self.read_inside)
 
@@ -126,6 +130,7 @@ class _Points(_Runs):
     def variant(self, run: int, trips: int) -> Variant:
         point = tuple(map(int, np.unravel_index(run, self.grid)))
         given = (None,) * len(self.jaxpr.invars)
+        trips *= self.repeats
         return Variant(**{**vars(self.body), "trips": trips}, given=given, point=point, grid=self.grid)
 
 
@@ -176,7 +181,7 @@ class _Trips(_Runs):
 
 
 class _Known(Interpreter):
-    """Evaluates what is made of known small integers and flags alone; everything else is None."""
+    """Evaluates what is made of known small values alone; everything else is None."""
 
     def __init__(self, place: Sequence[Any]):
         super().__init__()

@@ -128,7 +128,7 @@ class Walker(Backward[bool, Costs]):
 
     def _placed(self, eqn: JaxprEqn, bodies: Bodies, body: Body, inner: Costs, facts: Constants) -> Costs:
         """Return the costs of one body at its place below the equation, times its trips and devices."""
-        trips, loop, notes = trips_of(eqn, bodies, body, facts.of), "", inner.notes
+        trips, loop, notes = trips_of(eqn, bodies, body, facts), "", inner.notes
         if trips is None:
             trips, loop = 1, self._source(eqn)
             notes = (*notes, _one_trip(eqn, loop))

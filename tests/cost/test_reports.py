@@ -80,6 +80,11 @@ def each_trip(step, xs):
     return lambda x, w: lax.scan(lambda c, i: (step(c, w, i), None), x, xs)[0]
 
 
+def by_turns(x, w):
+    step = lambda c, _: ((~c[0], lax.cond(c[0], dear, cheap, c[1], w)), None)  # noqa: E731
+    return lax.scan(step, (True, x), None, length=5)[0][1]
+
+
 KNOWN = {  # name → (function, how often the dear branch runs)
     "a Python bool": (either(False), 0),
     "a NumPy bool": (either(np.bool_(True)), 1),
@@ -95,6 +100,26 @@ KNOWN = {  # name → (function, how often the dear branch runs)
     "beside an unknown one": (lambda x, w: lax.cond(x[0, 0] > 0, jnp.add, jnp.subtract, x, w) + traced(x, w, False), 0),
     "by the trip": (each_trip(lambda c, w, i: lax.cond(i % 3 == 1, dear, cheap, c, w), jnp.arange(7)), 2),
     "by the counter": (lambda x, w: lax.fori_loop(2, 6, lambda i, c: lax.cond(i > 3, dear, cheap, c, w), x), 2),
+    "a clamped index": (lambda x, w: lax.switch(7, [dear, dear, cheap], x, w), 0),
+    "a maximum's place": (lambda x, w: lax.switch(jnp.argmax(jnp.array([1, 5, 2])), [cheap, dear, cheap], x, w), 1),
+    "made again": (jax.checkpoint(lambda x, w: lax.cond(False, dear, cheap, x * 2, w)), 0),
+    "backwards": (
+        lambda x, w: lax.scan(lambda c, i: (lax.cond(i < 2, dear, cheap, c, w), None), x, jnp.arange(5), reverse=True)[
+            0
+        ],
+        2,
+    ),
+    "by turns": (by_turns, 3),
+    "a triangle of loops": (
+        lambda x, w: lax.fori_loop(
+            0, 3, lambda i, c: lax.fori_loop(0, 4, lambda j, c: lax.cond(j > i, dear, cheap, c, w), c), x
+        ),
+        3 + 2 + 1,
+    ),
+    "two alike in a loop": (
+        each_trip(lambda c, w, i: lax.cond(i > 0, dear, cheap, lax.cond(i > 1, dear, cheap, c, w), w), jnp.arange(3)),
+        3,
+    ),
     "by a flag of the layer": (each_trip(lambda c, w, f: lax.cond(f, dear, cheap, c, w), FLAGS), 1),
 }
 
@@ -111,6 +136,22 @@ def test_the_branch_that_runs(name):
 def test_branches_that_hang_on_data_are_still_the_dearest():
     f = each_trip(lambda c, w, i: lax.cond(c[0, 0] > i.astype(c.dtype), dear, cheap, c, w), jnp.arange(3))
     assert count(f, S, S).matmul == 3 * 2 * PRODUCT and "the dearest" in count(f, S, S).notes[0]
+
+
+def in_a_while(x, w):
+    step = lambda c: (c[0] + 1, lax.cond(c[0] % 2 == 0, dear, cheap, c[1], w))  # noqa: E731
+    return lax.while_loop(lambda c: c[0] < 6, step, (0, x))[1]
+
+
+def to_the_diagonal(x, w):
+    return lax.fori_loop(0, 4, lambda i, c: lax.fori_loop(0, i + 1, lambda j, c: jnp.tanh(c @ w), c), x)
+
+
+@pytest.mark.parametrize(("f", "products"), [(in_a_while, 2 * 3), (to_the_diagonal, 1 + 2 + 3 + 4)])
+def test_loops_whose_trips_differ(f, products):
+    cost = count(f, S, S)
+    assert cost.matmul == products * PRODUCT and not cost.notes
+    assert reconcile(f, S, S).ok
 
 
 def blocks(body, grid):
@@ -152,7 +193,43 @@ def nested(product, out):
         when(lambda i, j: j % 2 == 0)(product, out)
 
 
+def first_and_last(product, out):
+    i, j = pl.program_id(0), pl.program_id(1)
+    pl.when(j == 0)(lambda: out.__setitem__(..., jnp.zeros((16, 16))))
+    pl.when(16 * j <= 16 * i + 15)(lambda: out.__setitem__(..., out[...] + product()))
+    pl.when(j == pl.num_programs(1) - 1)(lambda: out.__setitem__(..., out[...] * 2))
+
+
+def window_of_keys(product, out):
+    i = pl.program_id(0)
+    out[...] = lax.fori_loop(jnp.maximum(i - 2, 0), i + 1, lambda _, a: a + product(), jnp.zeros((16, 16)))
+
+
+def every_other_key(product, out):
+    i = pl.program_id(0)
+    add = lambda j, a: lax.cond((i + j) % 2 == 0, lambda: a + product(), lambda: a)  # noqa: E731
+    out[...] = lax.fori_loop(0, i + 1, add, jnp.zeros((16, 16)))
+
+
+def by_kind(product, out):
+    write = lambda x: out.__setitem__(..., x)  # noqa: E731
+    cases = [lambda: write(product()), lambda: None, lambda: write(product() + product())]
+    lax.switch(pl.program_id(0) % 3, cases)
+
+
+def until_twice(product, out):
+    step = lambda c: (c[0] + 1, c[1] + product())  # noqa: E731
+    start = 0, jnp.zeros((16, 16))
+    out[...] = lax.while_loop(lambda c: c[0] < 2 * pl.program_id(0), step, start)[1]
+
+
 KERNELS = {
+    "first and last": (first_and_last, (4, 4), 10),
+    "a window of keys": (window_of_keys, (6, 1), 1 + 2 + 4 * 3),
+    "every other key": (every_other_key, (4, 1), 1 + 1 + 2 + 2),
+    "by kind": (by_kind, (7, 2), 2 * (3 + 2 * 2)),
+    "until twice": (until_twice, (5, 1), 2 * (1 + 2 + 3 + 4)),
+    "real numbers": (when(lambda i, j: i.astype(jnp.float32) / 3 < 1), (6, 1), 3),
     "causal blocks": (when(lambda i, j: j <= i), (4, 4), 10),
     "a window of blocks": (when(lambda i, j: abs(i - j) <= 1), (5, 5), 13),
     "a loop to the diagonal": (keys_until, (4, 1), 10),
@@ -171,6 +248,11 @@ def test_kernels_that_ask_where_they_are(name):
     if name in ("causal blocks", "a loop to the diagonal"):
         assert cost.matmul == 81_920
         assert reconcile(f, *args).ok
+
+
+def test_a_kernel_of_a_batch():
+    f, args = blocks(first_and_last, (4, 4)), (spec(3, 64, 16), spec(3, 64, 16))
+    assert count(jax.vmap(f), *args).matmul == 3 * 81_920
 
 
 def test_too_many_kinds_of_points_are_said():
