@@ -10,7 +10,7 @@ from refgrad._files import write_json
 from refgrad._progress import track
 from refgrad.cli import settings
 from refgrad.cli.options import STAGES
-from refgrad.cli.target import arguments, bind, keywords, load, only_for_functions, positions, running
+from refgrad.cli.target import bind, keywords, load, only_for_functions, positions, running, sized_arguments
 from refgrad.cost import speedscope
 from refgrad.cost.comparison import allowances
 from refgrad.models import gpt2
@@ -116,7 +116,7 @@ def _named(
         return cost.load(target)
     if options.config or options.set:
         raise ValueError(f"--config and --set are GPT-2's, but {target} is counted: use --args")
-    specs, keyed = arguments(args or "", options.sizes), keywords(options.kwargs)
+    specs, keyed = sized_arguments(args or "", options.sizes), keywords(options.kwargs)
     f, arrays, argnums = bind(load(target), specs, positions(options.argnums))
     return Named(target, target.rpartition("/")[2], f, arrays, keyed, argnums, stage or STAGES[0])
 

@@ -13,7 +13,7 @@ from refgrad._progress import track
 from refgrad._text import fitted, one_line, wrapped
 from refgrad.cli import compare
 from refgrad.cli.settings import load
-from refgrad.cli.target import arguments, bind, keywords, only_for_functions, positions, running
+from refgrad.cli.target import bind, keywords, only_for_functions, positions, running, sized_arguments
 from refgrad.cli.target import load as load_function
 from refgrad.cost.predict import device
 from refgrad.jaxpr.versions import JAX
@@ -25,7 +25,6 @@ from refgrad.train import devices
 
 DEPTH = {"model": 3, "function": 5}  # levels of scopes that the trees show
 OWN = ("args", "sizes", "kwargs", "argnums")  # the options that say how a function of the user's is called
-LAYERS = 512  # each is traced
 COMPILED_BELOW = 10**9  # FLOPs of a backward pass that XLA compiles in seconds on any machine
 
 
@@ -57,7 +56,7 @@ def _function(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
     """A user's function: both passes by scope, by source line, and against XLA."""
     target, given = options.target, " ".join(filter(None, (options.args, options.sizes, options.kwargs)))
     function, keyed = load_function(target), keywords(options.kwargs)
-    specs = arguments(options.args or "", options.sizes)
+    specs = sized_arguments(options.args or "", options.sizes)
     f, arrays, argnums = bind(function, specs, positions(options.argnums))
     passes: list[Pass] = []
     problem = ""
@@ -103,11 +102,6 @@ def _model(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
     """GPT-2: its operations, both passes, the tally, the shares, the ratios, the conventions, the bytes kept."""
     config, sizes = load(options.config, options.set, whole_sequence=options.config is not None)
     batch, sequence = sizes["batch"], sizes["sequence"]
-    if config.n_layer > LAYERS:
-        raise ValueError(
-            f"model.n_layer = {config.n_layer:,}: at most {LAYERS} layers are counted one by one; each costs the same, "
-            "so count two depths and scale, or price a function of yours that scans its layers"
-        )
     dims = config.dims(batch, sequence)
     print(fitted(f"refgrad cost of {config}\ninput: {batch} × {sequence} ids, float32, from shapes alone; jax {JAX}"))
     used = [uses.price_use(use, dims) for use in track([*tally.LAYER, *tally.ENDS], "operations")]
@@ -179,7 +173,7 @@ def _predict(options: argparse.Namespace) -> int:
         if options.argnums is not None:
             raise ValueError("--device predicts the function itself: leave --argnums out")
         function, keyed = load_function(options.target), keywords(options.kwargs)
-        f, arrays, _ = bind(function, arguments(options.args or "", options.sizes))
+        f, arrays, _ = bind(function, sized_arguments(options.args or "", options.sizes))
         with running(options.target, function, (arrays, keyed)):
             found = cost.predict(f, *arrays, kwargs=keyed, device=target)
         print(f"refgrad cost of {options.target} on {target.name}, predicted, nothing compiled; jax {JAX}\n")

@@ -131,21 +131,26 @@ def _hint(name: str, found: Any) -> str:
     return f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(callables) or 'no function at all'}"
 
 
-def arguments(text: str, sizes: str | None = None) -> tuple[Any, ...]:
-    """`refgrad.verify.arguments.arguments` of the option `--args`, with named dimensions as `--sizes` has them.
+def arguments(text: str) -> tuple[Any, ...]:
+    """`refgrad.verify.arguments.arguments` of the option `--args`, which its errors name."""
+    return _named(described.arguments, text)
 
-    Raises ValueError as that does, naming the option, and for a size that is missing, not positive, or of no dimension.
+
+def sized_arguments(text: str, sizes: str | None) -> tuple[Any, ...]:
+    """The same, with named dimensions as the option `--sizes` has them, such as `b=2,s=8`.
+
+    Raises ValueError also for a size that is missing, not positive, or of no dimension.
     """
     names = dimensions(text)
     given = _sizes(sizes or "", names)
     if missing := [name for name in names if name not in given]:
         example = ",".join(f"{name}={n}" for n, name in enumerate(names, 2))
         raise ValueError(f"--args {text!r}: the size of {', '.join(missing)} is not given: add --sizes {example}")
-    return _named(described.arguments, described.sized(text, given))
+    return arguments(described.sized(text, given))
 
 
 def _sizes(text: str, names: Sequence[str]) -> dict[str, int]:
-    """The option `--sizes`, such as `b=2,s=8`."""
+    """The sizes of named dimensions."""
     sizes: dict[str, int] = {}
     for piece in filter(None, re.split(r"[,\s]+", text)):
         name, _, size = piece.partition("=")

@@ -36,11 +36,13 @@ class Walker(Backward[bool, Costs]):
 
     nothing, everything = False, True
 
-    def __init__(self, unknown: str, place: Mapping[str, Sequence[int]] | None = None) -> None:
+    def __init__(
+        self, unknown: str, place: Mapping[str, Sequence[int]] | None = None, callers: Sequence[str] = (NOWHERE,)
+    ) -> None:
         super().__init__()
         self.unknown = unknown
         self._place = place  # the point of the grid, inside a kernel
-        self._callers = [NOWHERE]
+        self._callers = list(callers)
 
     def join(self, one: bool, other: bool) -> bool:
         """A variable is needed where one reader needs it."""
@@ -63,8 +65,7 @@ class Walker(Backward[bool, Costs]):
         """Walk a body; at a point of a grid by a walker of its own, which knows the point."""
         if not isinstance(body, Variant) or body.place is None:
             return super()._settle(body, results, known)
-        there = Walker(self.unknown, body.place)
-        there._callers = self._callers
+        there = Walker(self.unknown, body.place, self._callers)
         return Backward._settle(there, body, results, known)
 
     def gather(self, payloads: list[Costs]) -> Costs:

@@ -7,7 +7,7 @@ import pytest
 
 from refgrad import cost, verify
 from refgrad.cli import main
-from refgrad.cli.target import arguments, bind, dimensions, load
+from refgrad.cli.target import arguments, bind, dimensions, load, sized_arguments
 from refgrad.verify.arguments import DTYPES, needs_x64, values
 
 SOURCE = """
@@ -92,7 +92,7 @@ def test_trees():
     """Any tree of literals that Python can read, with arrays in it."""
     given = """{"w": f32[3,b], 'b[2]': [i8[b]<n, "f32[9]", None]} (f8e4m3fn[2], 3) [] x:i4[b]"""
     assert dimensions(given) == ("b", "n")
-    tree, pair, empty, ids = arguments(given, "b=4 n=7")
+    tree, pair, empty, ids = sized_arguments(given, "b=4 n=7")
     assert tree["w"].shape == (3, 4) and tree["b[2]"][0].below == 7 and tree["b[2]"][1:] == ["f32[9]", None]
     assert (str(pair[0].dtype), pair[1], empty, str(ids.dtype), ids.name) == ("float8_e4m3fn", 3, [], "int4", "x")
     drawn = values((tree, pair, empty, ids), 0)
@@ -110,7 +110,7 @@ def test_trees():
 )
 def test_bad_sizes_are_named(sizes, message):
     with pytest.raises(ValueError, match=message):
-        arguments("f32[b]", sizes)
+        sized_arguments("f32[b]", sizes)
 
 
 def test_absurd_sizes_are_refused_before_anything_is_drawn():
@@ -139,8 +139,8 @@ def test_absurd_sizes_are_refused_before_anything_is_drawn():
         ("i32[4]>3<4", "no i32 lies within these bounds"),
         ("f32[9999999999,9999999999]", "has more entries than any array can have"),
         ("f32[4²]", r"shape \[4²\]"),
-        ("f32[b,4] i32[b]<v", "the size of b, v is not given: add --sizes b=2,v=3"),
-        ('{"w": f32[b,4], "i": i32[v]}', "the size of b, v is not given"),
+        ("f32[b,4] i32[b]<v", "names dimensions without a size: b, v"),
+        ('{"w": f32[b,4], "i": i32[v]}', "names dimensions without a size: b, v"),
         ('{"w": f33[4]}', "dtype 'f33', but known are f16"),
         ('{"w": f32[4], b: 3}', "is not an argument"),
         ("[f32[4]>1<1]", "'f32\\[4\\]>1<1': no f32 lies within these bounds"),

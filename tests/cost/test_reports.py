@@ -332,3 +332,17 @@ def test_cudnn_attention_counts_as_its_products(layout):
     assert count(forward, q, kv, kv).matmul == 2 * product
     cost = count(backward, q, kv, kv, q)
     assert cost.matmul == 5 * product and "its 5 products" in cost.notes[0]
+
+
+@jax.custom_vjp
+def squared(x):
+    return x * x
+
+
+squared.defvjp(lambda x: (x * x, x), lambda x, g: (2 * g * x,))
+
+
+@pytest.mark.parametrize("f", (squared, jax.jit(squared), jax.vmap(squared)))
+def test_a_rule_that_is_applied_as_it_is_has_a_line_of_its_own(f):
+    backward = count_backward(f, S)
+    assert backward.flops == 2 * N and {site.source.rpartition(":")[0] for site in backward.sites} == {__file__}
