@@ -89,19 +89,19 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What an experiment found."""
+    """The result of an experiment."""
 
     answer: Sequence[str]
     """Sentences with the run's own numbers."""
     table: Table
-    """What is printed."""
+    """The table that is printed."""
     figures: Sequence[Figure]
     claims: Sequence[str] = ()
     """Ids of the ledger's rows."""
     data: Table | None = None
-    """What the CSV holds, where that is more than the table."""
+    """The CSV's table, where it holds more than the printed one."""
     failures: Sequence[str] = ()
-    """What the experiment checks and did not find; empty where all holds."""
+    """The checks that failed; empty where all hold."""
 
 
 def main(
@@ -160,7 +160,7 @@ def load(kind: type[S], default: Path, path: str | None, changes: Sequence[str],
     for source, mapping in steps:
         for key, value in mapping.items():
             if key not in types:
-                raise ValueError(f"{source}: {key} = {value!r} is no setting: {nearest(key, types)}")
+                raise ValueError(f"{source}: {key} = {value!r} is not a setting: {nearest(key, types)}")
             values[key] = typed(f"{source}: {key}", value, types[key])
     return kind(**values)
 
@@ -233,7 +233,7 @@ def shown(value: Any) -> str:
 def interleaved(work: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Median seconds of each call until its result is ready: rounds of all of them, every other one backwards.
 
-    A round before them compiles, and each call in a round runs twice, of which the second counts: the first brings its
+    A round before them compiles, and each call in a round runs twice, and the second counts: the first brings its
     own data back into the caches.
 
     Raises ValueError for less than one round.

@@ -1,4 +1,4 @@
-"""What does XLA:TPU make of the rules, compiled ahead of time on a machine without a TPU?
+"""Compiled by XLA:TPU ahead of time, on a machine without a TPU: what becomes of the rules?
 
 Three questions, each answered by the compiler itself (libtpu, from the extra `tpu`). Every operation, forward and
 backward, compiled for each generation: its FLOPs reconciled with those of the lowered module by opcode. A training
@@ -61,7 +61,7 @@ class Settings:
 
 
 def operation(name: str, where: str) -> tuple[Any, ...]:
-    """One operation's value and pullback on a topology: FLOPs counted, lowered and compiled, and what is left over."""
+    """One operation's value and pullback on a topology: FLOPs counted, lowered and compiled, and the remainder."""
     row, dims = TABLE[name], DIMS
     arrays, op = row.shapes(dims, jnp.float32), row.bound(dims)
     inexact = [n for n, x in enumerate(arrays) if jnp.issubdtype(x.dtype, jnp.inexact)]

@@ -1,4 +1,4 @@
-"""What this runs on: the processor, its vector extensions, the cores that this process may use, versions."""
+"""The machine: its processor, vector extensions, the cores that this process may use, and versions."""
 
 import contextlib
 import os
@@ -6,8 +6,6 @@ import platform
 import sys
 from importlib import metadata
 from pathlib import Path
-
-LITTLE = "--xla_backend_optimization_level=0"  # numbers are the same to rounding
 
 
 def processor() -> str:
@@ -31,7 +29,7 @@ def cores() -> int | None:
 
 
 def memory() -> int:
-    """Bytes of memory that this machine has; where it does not say, what a 64-bit address reaches."""
+    """Bytes of this machine's memory; where it does not say, those that a 64-bit address reaches."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows
@@ -55,11 +53,6 @@ def versions(*others: str) -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found
-
-
-def compile_little() -> None:
-    """Make XLA compile faster and optimise less, for programs that run once: before JAX starts its devices."""
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {LITTLE}".strip()
 
 
 def _cpuinfo() -> dict[str, str]:

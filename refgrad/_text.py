@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-WIDTH = 100  # columns of a report where there is no terminal
+WIDTH = 100  # columns of a report without a terminal
 NARROWEST = 12  # columns of a cell that is wrapped
 NUMBER = 24  # letters that a number may take, its unit included, or a word that is not broken
 GAPS = ("  ", " ")  # between columns; the narrow one before a table is divided
@@ -154,13 +154,13 @@ def _wrapped(cell: str, width: int) -> list[str]:
 
 
 class _Wrapper(textwrap.TextWrapper):
-    """Breaks lines between words, and paths between folders."""
+    """Wrapper that breaks lines between words, and paths between folders."""
 
     wordsep_simple_re = re.compile(r"(\s+|(?<=/))")
 
 
 def numeric(cells: Sequence[object]) -> bool:
-    """Whether a column holds numbers, and no sentences that begin with one; gaps do not matter."""
+    """Return True for a column of numbers; gaps are ignored, and a sentence that begins with a number is not one."""
     return bool(cells) and all(_NUMBER.match(str(c)) and len(str(c)) <= NUMBER for c in cells)
 
 

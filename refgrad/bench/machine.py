@@ -1,4 +1,4 @@
-"""What a measurement was made on: processor, memory, versions. Times are worth nothing without them."""
+"""Facts of the machine behind a measurement: processor, memory, versions."""
 
 import resource
 import sys

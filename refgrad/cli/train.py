@@ -11,7 +11,7 @@ from refgrad.cli.settings import build
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train and show what was learnt; returns 0, 1 where training stopped because something went wrong, or 128 and the
+    """Train and show the result; returns 0, 1 where training stopped because something went wrong, or 128 and the
     number of the signal that ended it.
 
     Raises ValueError, TypeError or OSError for bad settings, texts and folders, and ImportError without the extra.
@@ -67,5 +67,5 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def say(text: str) -> None:
-    """What happens on the way."""
+    """Print progress on standard error."""
     print(text, file=sys.stderr)

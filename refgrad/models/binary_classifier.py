@@ -49,7 +49,7 @@ def apply(params: Params, x: Array, rules: str = "document") -> Array:
 def loss(params: Params, x: Array, y: Array, rules: str = "document") -> Array:
     """Mean binary cross-entropy against integer labels y (...), 0 or 1: a scalar, infinite where p is surely wrong.
 
-    Raises ValueError where shapes do not agree, and TypeError for labels that are no integers.
+    Raises ValueError where shapes do not agree, and TypeError for labels that are not integers.
     """
     return operations(rules).binary_cross_entropy(apply(params, x, rules), y)
 

@@ -26,7 +26,7 @@ PLAIN = operations("autodiff")  # nothing is differentiated here
 
 
 class Cache(NamedTuple):
-    """How many tokens were read, a scalar int32, and each layer's keys and values, (batch, n_head, capacity, d)."""
+    """The number of tokens read, a scalar int32, and each layer's keys and values, (batch, n_head, capacity, d)."""
 
     length: Array
     keys: tuple[Array, ...]

@@ -45,7 +45,7 @@ class Composition(NamedTuple):
 
 
 def composition(rules: str) -> Composition:
-    """How `rules`, one of `refgrad.ops.RULES`, compose the model. Raises ValueError for any other."""
+    """Compose the model by `rules`, one of `refgrad.ops.RULES`. Raises ValueError for any other."""
     o = operations(rules)
     if hasattr(o, "block"):
         return Composition(o, partial(_fused_block, o, rules), partial(_fused_loss, o))

@@ -1,4 +1,4 @@
-"""What a model is given, held against its config before anything is traced or compiled."""
+"""Checks of a model's inputs against its config, before anything is traced or compiled."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 def check_params(params: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Hold a parameter tree against the shapes that its config means, layers as a list or stacked.
 
-    Raises TypeError where the tree is no mapping or a leaf is not floating, and ValueError for a missing, extra or
+    Raises TypeError where the tree is not a mapping or a leaf is not floating, and ValueError for a missing, extra or
     misshapen leaf, or a dtype other than the first leaf's: each naming the leaf and the shape or dtype meant.
     """
     if not isinstance(params, Mapping):
@@ -51,7 +51,7 @@ def check_params(params: Mapping[str, Any], expected: Mapping[str, Any]) -> None
 def check_ids(name: str, ids: Any, vocab_size: int, n_positions: int) -> None:
     """Hold ids (..., s) against the vocabulary and the longest sequence.
 
-    Raises TypeError where they are no integers, and ValueError for no axis, a sequence longer than `n_positions` and,
+    Raises TypeError where they are not integers, and ValueError for no axis, a sequence longer than `n_positions` and,
     where the ids are concrete, for an id outside [0, vocab_size): naming its value, its index and the bound.
     """
     dtype, shape = jnp.result_type(ids), jnp.shape(ids)

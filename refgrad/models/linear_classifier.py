@@ -46,7 +46,7 @@ def loss(
 ) -> Array:
     """The mean hinge loss of the scores against ids (...) in [0, C), plus the penalty of strength λ on W: a scalar.
 
-    Raises ValueError where widths do not agree and for a strength below 0, and TypeError for targets that are no ids.
+    Raises ValueError where widths do not agree and for a strength below 0, and TypeError for targets that are not ids.
     """
     ops = operations(rules)
     to_scores, to_penalty = ops.copy(params["W"])

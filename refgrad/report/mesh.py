@@ -1,4 +1,4 @@
-"""What a GPT-2 on a mesh moves in one forward and backward pass: derived, and read off the compiled module."""
+"""Communication of a GPT-2 on a mesh in one forward and backward pass: derived, and read off the compiled module."""
 
 import dataclasses
 from typing import Any

@@ -28,7 +28,7 @@ class NetworkResult:
 
     @property
     def ok(self) -> bool:
-        """Whether every difference is within its bound (NaN is not), and no FLOP is unexplained."""
+        """True if every difference is within its bound (NaN is not), and no FLOP is unexplained."""
         within = all(error <= BOUNDS[dtype] for dtype, found in self.errors.items() for error in found.values())
         return within and not self.unexplained
 

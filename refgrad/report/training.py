@@ -1,4 +1,4 @@
-"""What `refgrad train` shows at the end: the model beside n-gram models, and the curve of its loss."""
+"""Output of `refgrad train` at its end: the model beside n-gram models, and the curve of its loss."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ def table(found: Evaluation) -> Table:
 
 
 def legend(found: Evaluation) -> str:
-    """What the table's figures are of."""
+    """Name the text that the table's figures are measured on."""
     python = next((lines.python for lines in found.lines.values()), "")
     text = f"loss: nats a token over {found.tokens:,} held-out tokens of {found.source} (corpus {found.corpus[:12]})"
     return f"{text}\nlines accepted: by the tokenizer of Python {python}, each line alone" if python else text

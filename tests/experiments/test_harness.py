@@ -82,14 +82,14 @@ def test_a_file_then_set_then_nothing_else(default, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--set", "size=[1]"], "size = [1] is no setting: did you mean sizes?"),
+        (["--set", "size=[1]"], "size = [1] is not a setting: did you mean sizes?"),
         (["--set", "zzz=1"], "known are sizes, rate, name, deep"),
         (["--set", "sizes"], "write key=value"),
         (["--set", "sizes=3"], "sizes = 3 is of type int, but must be list"),
         (["--set", "sizes=[]"], "give at least one"),
         (["--set", "sizes=[1.5]"], "sizes[0] = 1.5 is of type float, but must be int"),
         (["--set", "sizes=[true]"], "is of type bool"),
-        (["--set", "rate=abc"], "'abc' is no TOML value"),
+        (["--set", "rate=abc"], "'abc' is not a TOML value"),
         (["--set", "rate=-1"], "rate is -1.0, but must be above 0"),
         (["--config", "nowhere.toml"], "nowhere.toml"),
     ],

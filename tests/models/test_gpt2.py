@@ -213,7 +213,7 @@ BAD = {
     "heads": (lambda p: gpt2.Config(n_embd=32, n_head=5), "n_embd is 32, which n_head = 5 does not divide"),
     "no layer": (lambda p: gpt2.Config(n_layer=0), "n_layer is 0, but must be at least 1"),
     "type": (lambda p: gpt2.Config(n_layer=2.5), "n_layer is 2.5, but must be an integer"),
-    "key": (lambda p: gpt2.Config.from_mapping({"n_layers": 3}), "n_layers = 3 is no key .* did you mean n_layer"),
+    "key": (lambda p: gpt2.Config.from_mapping({"n_layers": 3}), "n_layers = 3 is not a key .* did you mean n_layer"),
     "epsilon": (lambda p: gpt2.Config(layer_norm_epsilon=0), "layer_norm_epsilon is 0"),
     "text": (lambda p: standard_library_ids(10**6, 10), "argparse.py has"),
 }

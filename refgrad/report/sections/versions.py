@@ -1,4 +1,4 @@
-"""What the page was made with: versions, machine, commit."""
+"""Versions, machine and commit behind the page."""
 
 import os
 import platform
@@ -31,7 +31,7 @@ def versions(quick: bool) -> Section:
 
 
 def _commit() -> str:
-    """The checkout's commit; "" where there is none or git is missing."""
+    """The checkout's commit; "" outside of a checkout or without git."""
     try:
         words = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=12"]
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
