@@ -4,3 +4,5 @@
 (documents → memory-mapped ids), `batches` (a step's number → its batch), `loader` (batches made ahead), `ngrams`
 (bigram and trigram models), `lines` (lines that Python's tokenizer accepts).
 """
+
+__all__ = ["batches", "corpus", "lines", "loader", "ngrams", "splits", "tokenizers", "tokens"]
