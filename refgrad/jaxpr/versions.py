@@ -50,7 +50,9 @@ class Differentiable(Protocol[P, T]):
     bwd: Callable[..., Any]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T: ...
-    def defvjp(self, fwd: Callable[..., Any], bwd: Callable[..., Any], **settings: bool) -> None: ...
+    def defvjp(self, fwd: Callable[..., Any] | None, bwd: Callable[..., Any], **settings: bool) -> None:
+        """Define the rule."""
+        ...
 
 
 @overload
