@@ -39,13 +39,13 @@ import shlex
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 
 from refgrad._files import read_toml, toml_value, writable, write_csv, write_json
+from refgrad._machine import versions
 from refgrad._progress import track
 from refgrad._text import nearest, table
 from refgrad.report import figures
@@ -53,7 +53,6 @@ from refgrad.report import figures
 __all__ = ["Figure", "Result", "Table", "interleaved", "main", "temporaries", "track"]
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "experiments"
-PACKAGES = ("refgrad", "jax", "jaxlib", "numpy", "matplotlib")
 S = TypeVar("S")
 
 
@@ -213,7 +212,7 @@ def write(result: Result, out: Path, name: str, about: str, facts: Mapping[str, 
             "figures": drawn,
             "data": f"{name}.csv",
             **facts,
-            "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in PACKAGES}},
+            "versions": versions("numpy", "matplotlib"),
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, {jax.default_backend()}",
         },
     )

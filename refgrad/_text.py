@@ -83,6 +83,14 @@ def is_integer(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
+def prefixed(number: float, unit: str = "B") -> str:
+    """Return the number to three digits with an SI prefix and the unit: "1.23 GB"."""
+    for prefix, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+        if number >= size:
+            return f"{number / size:.3g} {prefix}{unit}"
+    return f"{number:,.0f} {unit}"
+
+
 def _least(column: Sequence[str], number: bool) -> int:
     """The columns that a column needs at least: a number whole, text by its words, a sentence some columns."""
     words = max((_width(word) for cell in column[: 1 if number else None] for word in cell.split()), default=0)

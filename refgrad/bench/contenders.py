@@ -17,7 +17,7 @@ import numpy as np
 from refgrad._extras import install
 from refgrad.bench import machine
 from refgrad.models import gpt2
-from refgrad.models._inputs import named_leaves
+from refgrad.models.inputs import named_leaves
 
 BASELINE = "autodiff"
 ADAMW = {"lr": 1e-4, "weight_decay": 0.1}
@@ -118,7 +118,7 @@ def _library(kernel: Literal["xla", "cudnn"] | None = None, compute_dtype: Any =
         import optax
 
         from refgrad.bench import library
-        from refgrad.train.walk import cast
+        from refgrad.train.update_in_backward.layers import cast
 
         tx = optax.adamw(ADAMW["lr"], weight_decay=ADAMW["weight_decay"])
         params = gpt2.init(jax.random.key(0), work.config)

@@ -18,7 +18,7 @@ from refgrad.bench.contenders import BASELINE, Work
 from refgrad.bench.machine import memory
 from refgrad.bench.process import Process
 from refgrad.models import gpt2
-from refgrad.models._composition import composition, queries
+from refgrad.models.composition import composition, queries
 from refgrad.ops import fused, operations
 
 Arrays = tuple[Any, ...]

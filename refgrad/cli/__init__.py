@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from refgrad._exit_codes import BY_SIGNAL, INTERRUPTED
 from refgrad._machine import versions
 from refgrad._text import nearest, one_line
 from refgrad.cli import options, terminal
@@ -18,8 +19,7 @@ COMMANDS = {
     "sample": "write text by a model",
     "export": "write a run of refgrad train as a GPT-2 folder",
 }
-INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 and the signal's number, as shells count
-PACKAGES = ("refgrad", "jax", "jaxlib")
+PIPE_CLOSED = BY_SIGNAL + 13  # SIGPIPE, which Windows does not have
 
 __all__ = ["COMMANDS", "main"]
 
@@ -68,7 +68,7 @@ def _about(words: Sequence[str]) -> int:
     """Print help or versions. Raises ValueError for a command that does not exist."""
     first = words[0] if words else "--help"
     if first in ("--version", "-V"):
-        print(", ".join(f"{package} {version}" for package, version in versions(PACKAGES).items()))
+        print(", ".join(f"{package} {version}" for package, version in versions().items()))
         return 0
     if first not in ("--help", "-h"):
         if ".py" in first:

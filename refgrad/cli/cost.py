@@ -20,7 +20,7 @@ from refgrad.models import gpt2, tally
 from refgrad.report import conventions, memory, mesh, model, prediction, shares, uses
 from refgrad.report.cost import Pass, csv_text, price, trap_text, tree_table
 from refgrad.symbols import evaluate
-from refgrad.train import devices
+from refgrad.train.mesh import devices
 
 DEPTH = {"model": 3, "function": 5}  # levels of scopes that the trees show
 OWN = ("args", "kwargs", "argnums")  # the options that say how a function of the user's is called

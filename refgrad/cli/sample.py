@@ -77,15 +77,15 @@ def _writer(folder: Path) -> Writer:
 
 
 def _of_run(folder: Path) -> Writer:
-    """The newest good checkpoint; `refgrad.train.runs` is imported here, since it needs the `train` extra."""
-    from refgrad.train.checkpoints import CheckpointError
-    from refgrad.train.runs import trained
+    """The newest good checkpoint; `refgrad.train.run.folder` is imported here, since it needs the `train` extra."""
+    from refgrad.train.run.checkpoints import CheckpointError
+    from refgrad.train.run.folder import load_model
 
     try:
-        found = trained(folder, _say)
+        loaded = load_model(folder, _say)
     except CheckpointError as error:
         raise ValueError(str(error)) from error
-    return Writer(found.params, found.config, from_data(found.tokenizer), f"{folder}, step {found.step}")
+    return Writer(loaded.params, loaded.config, from_data(loaded.tokenizer), f"{folder}, step {loaded.step}")
 
 
 def _of_gpt2(folder: Path) -> Writer:

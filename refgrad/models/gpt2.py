@@ -17,8 +17,8 @@ import numpy as np
 from jax import Array
 
 from refgrad._text import nearest
-from refgrad.models._composition import block_sizes, composition
-from refgrad.models._inputs import check_ids, check_params
+from refgrad.models.composition import block_sizes, composition
+from refgrad.models.inputs import check_ids, check_params
 from refgrad.ops import operations
 
 Params = dict[str, Any]

@@ -14,7 +14,7 @@ import sympy
 from jax import Array
 
 from refgrad.models._costs import priced, total
-from refgrad.models._inputs import check_widths
+from refgrad.models.inputs import check_widths
 from refgrad.ops import Cost, operations
 from refgrad.ops._numerics import product, wide
 from refgrad.ops.rnn import through_time

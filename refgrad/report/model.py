@@ -13,7 +13,7 @@ from jax import Array
 from refgrad import cost, verify
 from refgrad._text import Table
 from refgrad.models import gpt2, tally
-from refgrad.models._inputs import named_leaves
+from refgrad.models.inputs import named_leaves
 from refgrad.report.cost import Pass, price
 from refgrad.symbols import evaluate
 

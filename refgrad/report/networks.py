@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad._text import Table
-from refgrad.models._inputs import named_leaves
+from refgrad.models.inputs import named_leaves
 from refgrad.models.networks import Network
 from refgrad.report.cost import Pass, price
 from refgrad.report.model import BOUNDS, relative

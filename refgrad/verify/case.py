@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding
 from refgrad.jaxpr import methods
 from refgrad.jaxpr.programs import STOP_GRADIENT, equations, located
 from refgrad.jaxpr.rules import HI, RuleCall, rule_of
+from refgrad.jaxpr.scaffold import scaffold
 from refgrad.jaxpr.uncompiled import uncompiled
 from refgrad.verify import method_cases
 from refgrad.verify.allowance import C, allowance, reductions
@@ -33,12 +34,12 @@ from refgrad.verify.numbers import (
     jitter,
     largest,
     moved_by,
+    scaled,
     to_wide,
 )
 from refgrad.verify.oracle import Leaves, Wide, eagerly
 from refgrad.verify.points import Points, suspects
 from refgrad.verify.rules import Plain, described, remaining_rules
-from refgrad.verify.scaffold import scaffold
 from refgrad.verify.subject import Flat, Subject, pullback
 from refgrad.verify.widen import is_narrow
 
@@ -424,9 +425,8 @@ class Case:
 
         It is the function's own scale where the gradient is so small beside that, in this dtype, that it has no digits.
         """
-        size, own = largest(truth), self.own_scale[i]
-        noise = float(jax.numpy.finfo(dtype or to_wide(self.diff[i]).dtype).eps) * own
-        return size if size > noise else own or 1.0
+        eps = float(jax.numpy.finfo(dtype or to_wide(self.diff[i]).dtype).eps)
+        return scaled(largest(truth), self.own_scale[i], eps)
 
     @functools.cached_property
     def spread(self) -> list[np.ndarray]:
@@ -440,19 +440,29 @@ class Case:
             spread.append(np.minimum(LARGEST, np.maximum(2 * allowed, C * self.rounding(i, got, truth))))
         return spread
 
-    def apart(self, i: int, got: np.ndarray, expected: np.ndarray) -> tuple[Difference, float]:
+    def apart(
+        self, i: int, got: np.ndarray, expected: np.ndarray, scale: float | None = None, skip: np.ndarray | None = None
+    ) -> tuple[Difference, float]:
         """Return the worst entry of two evaluations of leaf `i` by the rule, fused differently, and its allowance.
 
         The first draw may be a lucky one for autodiff: where they are further apart than that allows, the others count.
+        `scale` is that of `expected` where it is not given; entries in `skip` do not count.
         """
-        scale = self.scale(i, expected, self.diff[i].dtype)
-        found, allowed = compared(got, expected, self.spread[i], scale)
+        scale = self.scale(i, expected, self.diff[i].dtype) if scale is None else scale
+        found, allowed = compared(got, expected, self.spread[i], scale, skip)
         if found.error <= allowed:
             return found, allowed
+        return compared(got, expected, np.maximum(self.spread[i], self.spread_of_draws[i]), scale, skip)
+
+    @functools.cached_property
+    def spread_of_draws(self) -> list[np.ndarray]:
+        """A few times the largest error of autodiff at each entry in the draws after the first."""
         draws = [self.gradients(k) for k in range(1, self.draws)]
-        rounding = [self.rounding(i, (g.autodiff or g.truth)[i], g.truth[i]) for g in draws]
-        most = np.minimum(LARGEST, C * np.max([np.nan_to_num(r) for r in rounding], 0)) if rounding else 0.0
-        return compared(got, expected, np.maximum(self.spread[i], most), scale)
+        found = []
+        for i in range(len(self.diff)):
+            each = [np.nan_to_num(self.rounding(i, (g.autodiff or g.truth)[i], g.truth[i])) for g in draws]
+            found.append(np.minimum(LARGEST, C * np.max(each or [0.0], axis=0)))
+        return found
 
     def rounding(self, i: int, autodiff: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """The relative error of autodiff at each entry of leaf `i`, 0 where it is too large to be rounding.

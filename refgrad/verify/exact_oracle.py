@@ -185,9 +185,10 @@ class ExactOracle:
                 cost = self.truth.cost(*place, cts)
                 if self.spent + cost > BUDGET:
                     break
-                self.spent += cost
+                before = self.truth.spent
                 with self._types():
                     found[place] = list(self.truth.entries(cts, [place]))
+                self.spent += max(cost, self.truth.spent - before)
             except Exception as error:  # as in `gradient`
                 self._give_up(error)
                 break

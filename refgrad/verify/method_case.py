@@ -12,6 +12,7 @@ import numpy as np
 
 from refgrad.jaxpr.hiprim import HI, JVP
 from refgrad.jaxpr.methods import Places
+from refgrad.jaxpr.scaffold import scaffold
 from refgrad.verify import oracle as oracles
 from refgrad.verify.allowance import C, allowance, reductions
 from refgrad.verify.exact_oracle import ExactOracle
@@ -27,11 +28,11 @@ from refgrad.verify.numbers import (
     jitter,
     largest,
     moved_by,
+    scaled,
     to_wide,
 )
 from refgrad.verify.oracle import Forward, Leaves, Oracle, Wide, first_line
 from refgrad.verify.report import FAIL, OK, UNAVAILABLE, Row
-from refgrad.verify.scaffold import scaffold
 from refgrad.verify.subject import Flat, pullback
 
 Methods = tuple[str, ...]  # those that a row is about: the first names the row
@@ -202,7 +203,7 @@ class MethodCase:
         scales = []
         for e, y, size in zip(expected, self.outputs, sizes, strict=True):
             own = largest(np.where(np.isnan(e), 0.0, e))
-            scales.append((own if own > float(jnp.finfo(y.dtype).eps) * size else size) or 1.0)
+            scales.append(scaled(own, size, float(jnp.finfo(y.dtype).eps)))
         return scales
 
     def _tangent_movement(self, expected: Leaves, tangents: Sequence) -> Leaves:

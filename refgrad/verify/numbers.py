@@ -9,6 +9,7 @@ import numpy as np
 
 T = TypeVar("T")
 NEIGHBOURS = 3  # sets of arguments at which the movement of a truth is measured
+NOISE = 8  # last places of a function's own scale, up to which what cancels to 0 in truth is left over
 
 
 class Difference(NamedTuple):
@@ -69,6 +70,11 @@ def largest(x: np.ndarray) -> float:
     """The largest finite |entry|, 0 if none is finite."""
     with np.errstate(invalid="ignore"):
         return float(np.max(np.abs(x), where=np.isfinite(x), initial=0.0))
+
+
+def scaled(size: float, own: float, eps: float) -> float:
+    """What errors are relative to: `size`, or `own` where that has no digits beside it in a precision of `eps`."""
+    return size if size > NOISE * eps * own else own or 1.0
 
 
 def clipped(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -18,9 +18,9 @@ import numpy as np
 
 from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.calls import has_unknown_trips, is_device_bound
+from refgrad.jaxpr.scaffold import scaffold
 from refgrad.jaxpr.uncompiled import uncompiled
 from refgrad.verify.numbers import to_wide
-from refgrad.verify.scaffold import scaffold
 from refgrad.verify.subject import Flat, pullback
 from refgrad.verify.widen import widen
 

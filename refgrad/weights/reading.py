@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from refgrad._extras import install
-from refgrad.models._inputs import path_name
 from refgrad.models.gpt2 import Config, Params, shapes
+from refgrad.models.inputs import path_name
 from refgrad.weights import sealing
 from refgrad.weights.config_json import read_config, read_json
 from refgrad.weights.names import BUFFER, CONFIG, DTYPES, EMBEDDING, HEAD, INDEX, PREFIX, WEIGHTS, parameter_shapes

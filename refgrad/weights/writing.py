@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad._files import write_json
-from refgrad.models._inputs import check_params, named_leaves
 from refgrad.models.gpt2 import Config, shapes
+from refgrad.models.inputs import check_params, named_leaves
 from refgrad.weights.config_json import config_json
 from refgrad.weights.names import CONFIG, DTYPES, INDEX, WEIGHTS, parameter_shapes, stored_name
 from refgrad.weights.sealing import save_file

@@ -51,11 +51,11 @@ def test_a_rate_without_bounds_stops_with_1(tmp_path, capsys):
 
 
 BAD = {
-    "key": (["--set", "train.batsh=3"], "train.batsh = 3 is no setting: did you mean batch?"),
+    "key": (["--set", "train.batsh=3"], "train.batsh = 3 is not a setting: did you mean batch?"),
     "section": (["--set", "trian.batch=3"], "trian is not a section of a config: did you mean train?"),
     "value": (["--set", "train.memory=fats"], "train.memory is 'fats', but must be one of 'plain', 'fast', 'small'"),
-    "together": (["--set", "train.memory=fast", "--set", "train.accumulate=2"], "take train.memory = 'plain' or"),
-    "no run": (["--resume"], "holds no run: there is no run.json in it"),
+    "together": (["--set", "train.memory=fast", "--set", "train.accumulate=2"], "take memory = 'plain' or"),
+    "no run": (["--resume"], "holds no run: it has no run.json"),
     "no text": (["--set", "data.text=['nowhere']"], "nowhere"),
     "a path for a list": (
         ["--set", "data.text=/path"],

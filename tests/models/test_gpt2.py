@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from refgrad import verify
-from refgrad.models import _composition, gpt2
+from refgrad.models import composition, gpt2
 from refgrad.report.text import standard_library_ids
 from tests.ops.cases import relative_error
 
@@ -88,15 +88,15 @@ def test_loss_is_float32_and_finite_in_half_precision(rules):
 
 
 def test_the_fused_head_makes_logits_some_columns_at_a_time_in_half_precision(monkeypatch):
-    monkeypatch.setattr(_composition, "COLUMNS_OF_LOGITS", 100)
-    assert [_composition.columns_of_logits(256, dtype) for dtype in ("bfloat16", "float16", "float32")] == [
+    monkeypatch.setattr(composition, "COLUMNS_OF_LOGITS", 100)
+    assert [composition.columns_of_logits(256, dtype) for dtype in ("bfloat16", "float16", "float32")] == [
         100,
         100,
         256,
     ]
     p = params(ONE_LAYER, jnp.bfloat16)
     parts = gradient(p, ONE_LAYER, rules="fused")
-    monkeypatch.setattr(_composition, "COLUMNS_OF_LOGITS", 256)
+    monkeypatch.setattr(composition, "COLUMNS_OF_LOGITS", 256)
     whole = gradient(p, ONE_LAYER, rules="fused")
     assert_close(parts, whole, 0.01)
 

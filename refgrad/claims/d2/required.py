@@ -13,8 +13,9 @@ import numpy as np
 
 from refgrad import cost
 from refgrad.claims._ledger import Case, Check, Claim, deferred
-from refgrad.claims._oracle import normal, once
+from refgrad.claims._oracle import normal
 from refgrad.claims.d2._cases import PRINTED, SIZES, at
+from refgrad.jaxpr.scaffold import scaffold
 from refgrad.models import tally
 from refgrad.ops import TABLE
 
@@ -81,7 +82,7 @@ def _changes(op: str) -> tuple[dict[str, float], ...]:
             return row.op.fun(*arrays, *statics)
 
         shape = jax.eval_shape(plain, *args).shape
-        pull = once(lambda ct, *args, plain=plain: jax.vjp(plain, *args)[1](ct))
+        pull = scaffold(lambda ct, *args, plain=plain: jax.vjp(plain, *args)[1](ct))
         ct = normal(seed + 6, *shape)
         here, moved = pull(ct, *args), {}
         for i, name in enumerate(row.arguments):

@@ -233,7 +233,7 @@ def of_count(count: Count) -> Program:
 
 def about() -> dict[str, str]:
     """The versions that a count depends on."""
-    return versions(("refgrad", "jax", "jaxlib"))
+    return versions()
 
 
 def device() -> str:

@@ -179,6 +179,7 @@ class Values:
 
     def __init__(self, inputs: Callable[[int, np.ndarray], np.ndarray], most: float) -> None:
         self.inputs, self.most = inputs, most
+        self.spent = 0.0  # operations of the equations that were evaluated whole
         self.entries: dict[int, Entries] = {}
 
     def settle(self, part: Slice) -> None:
@@ -274,14 +275,17 @@ class Reading:
         return self.run.results[key][j][at]
 
     def _whole(self, eqn: JaxprEqn, values: Sequence[Any]) -> list[np.ndarray]:
-        program, most = self.run.part.program, self.run.values.most
+        program, shared = self.run.part.program, self.run.values
+        evaluator = Evaluator(program.casts, shared.most, program.stop_gradient)
         try:
             numbers = [_numbers(x, v) for x, v in zip(values, eqn.invars, strict=True)]
             with eqn.ctx.manager:
-                made = Evaluator(program.casts, most, program.stop_gradient).equation(eqn, numbers)
+                made = evaluator.equation(eqn, numbers)
             return [(x.data if isinstance(x, Array) else np.asarray(x).astype(object)).ravel() for x in made]
         except NotDecided as trouble:
             return [full((size(v),), Undecided(trouble.why)) for v in eqn.outvars]
+        finally:
+            shared.spent += evaluator.budget.spent
 
 
 def _numbers(value: Any, variable: Any) -> Any:

@@ -110,7 +110,8 @@ class Truth:
         self._start(subject.diff)
         self.program, shapes = jax.make_jaxpr(subject.flat(), return_shape=True)(subject.diff, subject.rest)
         self.count = len(shapes[0])
-        self._loops = 1.0  # operations of an evaluation over their estimate
+        self._loops = self._slices = 1.0  # operations of an evaluation, and of judging an entry, over their estimates
+        self.spent = 0.0  # operations of the equations evaluated so far
         self._sliced: list[Sliced | None] = []
         self._part: tuple[Any, Slice] | None = None
 
@@ -286,12 +287,21 @@ class Truth:
             reached = [_lifted(c.ravel()[at]) for c, at in zip(numbers, part.reached, strict=True)]
             start = _lifted(self.diff[leaf][index])[()]
             base = functools.cache(lambda bits, part=part, start=start: part.run(self._entries(bits), start))
-            yield self._entry(leaf, index, imaginary, functools.partial(self._sliced_slope, part, start, base, reached))
+            before = self._spent_on_slices()
+            entry = self._entry(
+                leaf, index, imaginary, functools.partial(self._sliced_slope, part, start, base, reached)
+            )
+            spent = self._spent_on_slices() - before
+            self.spent, self._slices = self.spent + spent, max(self._slices, spent / max(part.cost, 1.0))
+            yield entry
 
     def cost(self, leaf: int, index: tuple[int, ...], cotangents: Sequence[Any] | None = None) -> float:
-        """Return an estimate of the scalar operations that judging one entry takes, without evaluating anything."""
+        """Return an estimate of the scalar operations that judging one entry takes, without evaluating anything.
+
+        It takes into account how far off the estimates of other entries were: loops run for how long they do.
+        """
         part = self._slice(leaf, index, self._numbers(cotangents))
-        return JUDGED * self.operations if part is None else part.cost * self._loops
+        return JUDGED * self.operations if part is None else part.cost * max(self._loops, self._slices)
 
     def _slice(self, leaf: int, index: tuple[int, ...], numbers: list[np.ndarray]) -> Slice | None:
         """Return what an entry reaches and needs; None where the program cannot be sliced."""
@@ -315,6 +325,9 @@ class Truth:
         if bits not in self._still:
             self._still[bits] = Values(lambda i, at: _lifted(self.diff[i].ravel()[at]), self.limits.operations)
         return self._still[bits]
+
+    def _spent_on_slices(self) -> float:
+        return sum(values.spent for values in self._still.values())
 
     def _sliced_slope(
         self,
@@ -485,7 +498,10 @@ class Truth:
     def _outputs(self, xs: list[Array]) -> list[Array]:
         rest = [lift(x) for x in self.subject.rest]
         evaluator = Evaluator(self.casts, self.limits.operations, self.stop_gradient)
-        outputs = evaluator.run(self.program, [*xs, *rest])[: self.count]
+        try:
+            outputs = evaluator.run(self.program, [*xs, *rest])[: self.count]
+        finally:
+            self.spent += evaluator.budget.spent
         if evaluator.budget.spent > self._estimate:
             self._loops = max(self._loops, TRIP * evaluator.budget.spent / self._estimate)
         return outputs

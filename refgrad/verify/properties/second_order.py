@@ -16,7 +16,7 @@ from refgrad.jaxpr.rules import meets_rule
 from refgrad.verify.allowance import C, allowance, reductions
 from refgrad.verify.case import LARGEST, UNCERTAIN, Case
 from refgrad.verify.intents import Pull
-from refgrad.verify.numbers import compared, draws_like, errors, generator, largest, to_wide
+from refgrad.verify.numbers import compared, draws_like, errors, generator, largest, scaled, to_wide
 from refgrad.verify.oracle import Leaves, Wide, first_line
 from refgrad.verify.report import FAIL, KINK, OK, UNAVAILABLE, Row
 from refgrad.verify.subject import Flat, pullback
@@ -90,7 +90,7 @@ def _expected(case: Case, program: Wide | None, given: tuple) -> Expected:
     own = [size * max(steps) for size in case.own_scale]
     own += [largest(to_wide(c)) * max(steps) for c in case.drawn(0)]
     eps = float(np.finfo(np.float64).eps)
-    scales = [s if (s := largest(p)) > eps * o else o or 1.0 for p, o in zip(products, own, strict=True)]
+    scales = [scaled(largest(p), o, eps) for p, o in zip(products, own, strict=True)]
     least = max(case.lane.tolerance, case.tolerance)
     allowed = [max(allowance(t, n), least) for t, n in zip(types, lengths, strict=True)]
     return Expected(products, allowed, scales, lambda: _movement(case, program, given, products, scales))
