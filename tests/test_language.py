@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("refgrad", "experiments")
-EXCLUDED = ("refgrad/train",)  # its own change rewrites it
+EXCLUDED = ("refgrad/train/text", "refgrad/train/settings.py")  # their own change rewrites them
 OPENING = re.compile(r"\W*(What|Whether|How|Where|Which|Of|Those|As|Why|That|Its)\b")
 NEGATION = re.compile(r"\b(is|are) no (?!longer\b|more\b)")
 NAMED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
