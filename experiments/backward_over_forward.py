@@ -17,7 +17,7 @@ from _classes import CLASSES, COLORS
 from _common import Figure, Result, Table, main, track
 
 from refgrad import cost
-from refgrad.models import gpt2, tally
+from refgrad.models import gpt2, gpt2_costs
 from refgrad.report.figures import INK, legend_below, series
 from refgrad.symbols import evaluate
 
@@ -65,7 +65,7 @@ def count(size: str, batch: int, s: int) -> Point:
     loss, params = partial(gpt2.loss, config=config, scan=True), gpt2.shapes(config)
     flops = cost.count(loss, params, ids, ids).flops, cost.count_backward(loss, params, ids, ids).flops
     dims = config.dims(batch, s)
-    derived = evaluate(tally.forward().flops, dims), evaluate(tally.backward().flops, dims)
+    derived = evaluate(gpt2_costs.forward().flops, dims), evaluate(gpt2_costs.backward().flops, dims)
     return Point(size, s, config.n_embd, *flops, derived)
 
 
@@ -73,7 +73,7 @@ def by_operation(size: str) -> dict[str, float]:
     """Operation → backward over forward FLOPs of all its uses in one sequence of 1024 tokens."""
     dims = SIZES[size].dims(1, 1024)
     found: dict[str, list[int]] = {}
-    for use in (*tally.LAYER, *tally.ENDS):
+    for use in (*gpt2_costs.LAYER, *gpt2_costs.ENDS):
         if CLASSES[use.op] != "lookups":
             both = found.setdefault(use.op, [0, 0])
             both[0] += evaluate(use.cost(lambda row: row.forward.flops), dims)

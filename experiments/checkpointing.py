@@ -19,7 +19,7 @@ from _common import Figure, Result, Table, interleaved, main, temporaries, track
 
 from refgrad import cost, ops
 from refgrad.models import gpt2
-from refgrad.models.tally import BLOCK_RESIDUALS
+from refgrad.models.gpt2_costs import BLOCK_RESIDUALS
 from refgrad.report.figures import INK, legend_below, series
 from refgrad.symbols import evaluate
 

@@ -22,7 +22,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from refgrad import cost
 from refgrad.models import gpt2
-from refgrad.models.tally import BLOCK_RESIDUALS
+from refgrad.models.gpt2_costs import BLOCK_RESIDUALS
 from refgrad.report.figures import BLUE, GREEN, HATCHES, INK, ORANGE, VERMILLION, legend_below
 from refgrad.report.text import standard_library_ids
 from refgrad.symbols import evaluate

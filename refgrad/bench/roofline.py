@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from refgrad.bench.machine import peak_memory
 from refgrad.models import gpt2
-from refgrad.ops._numerics import outer
+from refgrad.ops._numerics import weight_grad
 
 CHUNK = 1 << 26  # elements of one array of the memory test: 256 MB, beyond any cache
 BLOCK = 128  # rows of queries that meet their causal prefix together
@@ -106,7 +106,7 @@ def _compiled(product: Product, dtype: Any) -> tuple[Any, tuple[jax.Array, ...]]
 
     def dot(x: jax.Array, y: jax.Array) -> jax.Array:
         if product.left_transposed and product.batch == 1:  # in bf16 there is a faster way than as it stands
-            return outer(x, y).astype(dtype)
+            return weight_grad(x, y).astype(dtype)
         return jax.lax.dot_general(x, y, dims, preferred_element_type=jnp.float32).astype(dtype)
 
     operands = tuple(

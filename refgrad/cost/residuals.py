@@ -16,11 +16,12 @@ from refgrad.cost.arguments import Argnums, arrays_of
 from refgrad.cost.count import differentiable
 from refgrad.cost.primitives import price
 from refgrad.cost.primitives.rule import Programs
-from refgrad.jaxpr.avals import dtype_of, nbytes, shape_of
+from refgrad.jaxpr.avals import dtype_of, is_on_host, nbytes, shape_of
 from refgrad.jaxpr.calls import Body
 from refgrad.jaxpr.programs import makers, scope_of, source_of
 from refgrad.jaxpr.versions import opened
 
+MOVES = ("device_put", "copy")
 IDENTITIES = ("optimization_barrier", "stop_gradient", "name", "pvary", "copy_p")
 
 
@@ -36,6 +37,8 @@ class Kept(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
     bytes: int
+    host: bool = False
+    """True for an array that is offloaded to the host's memory."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,11 @@ class Residuals:
         return sum(array.bytes for array in self.kept)
 
     @property
+    def host_bytes(self) -> int:
+        """Bytes of `kept` that are offloaded to the host; the device holds the others."""
+        return sum(array.bytes for array in self.kept if array.host)
+
+    @property
     def argument_bytes(self) -> int:
         """Bytes of `arguments`."""
         return sum(array.bytes for array in self.arguments)
@@ -68,6 +76,8 @@ class Residuals:
     def __str__(self) -> str:
         rows = [[scope or "(no scope)", f"{n:,}", f"{n / self.bytes:.1%}"] for scope, n in self.by_scope.items() if n]
         rows.append(["total", f"{self.bytes:,}", "100.0%" if self.bytes else ""])
+        if self.host_bytes:
+            rows.append(["on the host", f"{self.host_bytes:,}", f"{self.host_bytes / self.bytes:.1%}"])
         rows.append(["arguments, kept anyway", f"{self.argument_bytes:,}", ""])
         return table(["scope", "bytes", "%"], rows)
 
@@ -124,7 +134,7 @@ class Maker(NamedTuple):
 
 
 def _kept(v: Any, maker: Maker) -> Kept:
-    return Kept(*maker, tuple(shape_of(v)), str(dtype_of(v)), nbytes(v))
+    return Kept(*maker, tuple(shape_of(v)), str(dtype_of(v)), nbytes(v), is_on_host(v))
 
 
 class _Trace:
@@ -149,6 +159,8 @@ class _Trace:
         if made is None:
             return Maker("", "constant", "")
         eqn, i = made
+        if eqn.primitive.name in MOVES:  # to the host and back: made where the array is
+            return self.maker(jaxpr, self.origin(jaxpr, eqn.invars[i]))
         (scope, _), source = scope_of(eqn), source_of(eqn)
         inner = _result(eqn, i)
         if inner is not None:

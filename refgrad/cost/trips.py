@@ -5,15 +5,16 @@ difference is one counter that is compared with 0. Known are literals, closed-ov
 hand on of them; an argument of the program is not, even if its value is known.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn, Literal
 
-from refgrad.cost.constants import Constants, Known
+from refgrad.cost.constants import NEUTRAL, Constants, Known
 from refgrad.cost.hlo.trips import trips_until
+from refgrad.cost.primitives import price
+from refgrad.cost.primitives.rule import Programs
 from refgrad.jaxpr.avals import dtype_of, shape_of
 from refgrad.jaxpr.calls import Bodies, Body, Form
 from refgrad.jaxpr.programs import makers
@@ -29,24 +30,27 @@ class _Counter(NamedTuple):
     step: int
 
 
-def trips_of(eqn: JaxprEqn, bodies: Bodies, body: Body, of: Callable[[Any], Known | None]) -> int | None:
+def trips_of(eqn: JaxprEqn, bodies: Bodies, body: Body, facts: Constants) -> int | None:
     """Return how often an equation runs one of its bodies; None where that is unknown.
 
-    The condition of a `while` runs once more than its body. `of` returns the known values of the equation's operands.
+    The condition of a `while` runs once more than its body. `facts` are those of the program that holds it.
     """
     if bodies.form is not Form.WHILE:
         return body.trips
-    test, step = bodies.all
-    n = _while_trips(test, step, [of(v) for v in eqn.invars])
+    test, *steps = bodies.all
+    if steps[0].trips is None:
+        n = _while_trips(test, steps[0], [facts.of(v) for v in eqn.invars], facts)
+    else:  # variants of its body, each at some of its trips
+        n = sum(step.trips or 0 for step in steps) if body is test else body.trips
     return n + 1 if n is not None and body is test else n
 
 
-def _while_trips(test: Body, body: Body, known: list[Known | None]) -> int | None:
-    condition, step = _Inside(test, known), _Inside(body, known)
+def _while_trips(test: Body, body: Body, known: list[Known | None], facts: Constants) -> int | None:
+    condition, step = _Inside(test, known, facts), _Inside(body, known, facts)
     first = [None if i is None else known[i] for i in body.inputs[body.carry_start :]]
     if condition.is_false():
         return 0
-    compared = condition.maker(condition.result(0))
+    compared = condition.maker(condition.origin(condition.result(0)))
     if compared is None or compared.primitive.name not in _COMPARISONS:
         return None
     left, right = (_counter(condition, step, first, v) for v in compared.invars)
@@ -74,12 +78,12 @@ def _counter(condition: "_Inside", body: "_Inside", first: list[Known | None], v
 class _Inside:
     """The condition or the body of a `while`: its constants, and which of its variables are carried."""
 
-    def __init__(self, body: Body, known: list[Known | None]):
+    def __init__(self, body: Body, known: list[Known | None], facts: Constants):
         self._jaxpr = opened(body.jaxpr)
         self.carries = self._jaxpr.invars[body.carry_start :]
         self._makers = makers(self._jaxpr)
         fixed = [None if i is None else known[i] for i in body.inputs[: body.carry_start]]
-        self._constants = Constants(body.jaxpr, [*fixed, *(None for _ in self.carries)])
+        self._constants = Constants(body.jaxpr, [*fixed, *(None for _ in self.carries)], facts.place)
 
     def result(self, i: int) -> Any:
         """The variable or literal that is the i-th result."""
@@ -99,10 +103,24 @@ class _Inside:
         return known is not None and known.value is False
 
     def origin(self, v: Any) -> Any:
-        """The variable that this one copies, perhaps in a wider integer type."""
-        while (eqn := self.maker(v)) is not None and _widens(eqn):
-            v = eqn.invars[0]
+        """The variable of which this one is a copy, perhaps in a wider integer type."""
+        while (eqn := self.maker(v)) is not None and (same := self._copied(eqn, v)) is not None:
+            v = same
         return v
+
+    def _copied(self, eqn: JaxprEqn, v: Any) -> Any:
+        """The operand that an equation hands on as its result v; None where it makes something of it."""
+        if _widens(eqn):
+            return eqn.invars[0]
+        if eqn.primitive.name in NEUTRAL and self._constants.reasons.get(eqn):  # x ∧ True, x + 0, x · 1
+            return next((x for x in eqn.invars if self._constants.of(x) is None), None)
+        programs = price(eqn)
+        if not isinstance(programs, Programs) or programs.bodies.form is not Form.CALL:
+            return None
+        (called,) = programs.bodies.all
+        inner = opened(called.jaxpr)
+        result = inner.outvars[eqn.outvars.index(v)]
+        return eqn.invars[inner.invars.index(result)] if result in inner.invars else None
 
     def step(self, carry: int) -> int | None:
         """Return one trip's change of the carry: 0 where it is handed on, None where it is not a known integer."""
@@ -128,7 +146,7 @@ def integer(known: Known | None) -> int | None:
 
 
 def _is_integer(v: Any) -> bool:
-    return shape_of(v) == () and getattr(dtype_of(v), "kind", "") in ("i", "u")
+    return shape_of(v) == () and getattr(dtype_of(v), "kind", "") in ("b", "i", "u")
 
 
 def _widens(eqn: JaxprEqn) -> bool:

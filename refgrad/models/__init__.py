@@ -1,9 +1,16 @@
 """Networks composed of the operations, each a set of pure functions: init, logits, loss."""
 
+import importlib
+import sys
+from typing import Any
+
+from refgrad._renamed import renamed
+
 __all__ = [
     "binary_classifier",
     "cached",
     "gpt2",
+    "gpt2_costs",
     "linear_classifier",
     "linear_network",
     "mlp",
@@ -12,5 +19,10 @@ __all__ = [
     "one_hidden_layer",
     "ratios",
     "rnn",
-    "tally",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "tally":
+        importlib.import_module("refgrad.models.gpt2_costs")
+    return renamed(sys.modules[__name__], {"tally": "gpt2_costs"}, name)

@@ -23,9 +23,9 @@ from jax import Array
 
 from refgrad.jaxpr.avals import explicit_sharding
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.ops._check import check_args
+from refgrad.ops._numerics import PrimalType, wide
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, h, s
 
 
@@ -33,7 +33,7 @@ class Residuals(NamedTuple):
     """The key that draws the mask, and x's type."""
 
     key: Array
-    x: Like
+    x: PrimalType
 
 
 def mask(key: Array, rate: float, like: Array) -> Array:
@@ -56,12 +56,12 @@ def dropout(x: Array, key: Array, rate: float) -> Array:
 
     Raises TypeError where x is not floating or `key` is not a key, ValueError for a batch of keys or another rate.
     """
-    _agree(x, key, rate)
+    _check_args(x, key, rate)
     return _drop(x, key, rate).astype(x.dtype)
 
 
-def _agree(x: Array, key: Array, rate: float) -> None:
-    agree("dropout", x=(x, "..."))
+def _check_args(x: Array, key: Array, rate: float) -> None:
+    check_args("dropout", x=(x, "..."))
     if not jnp.issubdtype(jnp.result_type(key), jax.dtypes.prng_key):
         raise TypeError(
             f"dropout: key is {jnp.result_type(key)}{list(jnp.shape(key))}, but must come from jax.random.key "
@@ -75,7 +75,7 @@ def _agree(x: Array, key: Array, rate: float) -> None:
 
 @jax.named_scope("dropout")
 def _fwd(x: Array, key: Array, rate: float) -> tuple[Array, Residuals]:
-    return dropout.fun(x, key, rate), Residuals(key, Like.of(x))
+    return dropout.fun(x, key, rate), Residuals(key, PrimalType.of(x))
 
 
 @jax.named_scope("dropout")
@@ -85,7 +85,7 @@ def _bwd(rate: float, kept: Residuals, dy: Array) -> tuple[Array, None]:
 
 dropout.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=dropout,
     source="D1, Gradient Checkpointing",
     arguments={"x": "b s h", "key": "key"},
@@ -93,8 +93,8 @@ ROW = Row(
     # Threefry's 117, numbering 3, joining 1; comparison, product, selection; the key's own 2
     forward=Cost(124 * b * s * h + 2),
     backward=Cost(124 * b * s * h + 2),
-    document=0,
-    causes={"the mask drawn again": 122 * b * s * h + 2, "product and selection, not counted": 2 * b * s * h},
+    published_flops=0,
+    adjustments={"the mask drawn again": 122 * b * s * h + 2, "product and selection, not counted": 2 * b * s * h},
     residuals=8,
     special={"large values": Special(values={"x": lambda x: x * 1e4})},
 )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from refgrad import cost
 from refgrad._text import Table
 from refgrad.cost.scopes import by_scope, parting
-from refgrad.ops import Row
+from refgrad.ops import OpSpec
 from refgrad.symbols import evaluate
 
 FIELDS = ("matmul", "elementwise", "transcendental", "read", "written")
@@ -77,13 +77,13 @@ def price(name: str, f: Callable[..., Any], *args: Any, **closed: Any) -> Pass:
     return Pass(name, found)
 
 
-def price_row(row: Row, name: str, sizes: Mapping[str, int]) -> Pass:
+def price_row(row: OpSpec, name: str, sizes: Mapping[str, int]) -> Pass:
     """One pass of an operation in float32, from the document's FLOPs (backward) and its row's closed form to XLA."""
     cost_of_pass = row.backward if name == "backward" else row.forward
     closed: dict[str, Any] = {"derived": tuple(evaluate(part, sizes) for part in cost_of_pass)}
     if name == "backward":
-        closed["document"] = evaluate(row.document, sizes)
-        closed["causes"] = {cause: evaluate(term, sizes) for cause, term in row.causes.items()}
+        closed["document"] = evaluate(row.published_flops, sizes)
+        closed["causes"] = {cause: evaluate(term, sizes) for cause, term in row.adjustments.items()}
     with jax.enable_x64(False):
         return price(name, row.bound(sizes), *row.shapes(sizes, jnp.float32), **closed)
 

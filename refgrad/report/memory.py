@@ -9,7 +9,7 @@ import sympy
 from refgrad import cost
 from refgrad._text import Table
 from refgrad.models import gpt2
-from refgrad.models.tally import BLOCK_RESIDUALS
+from refgrad.models.gpt2_costs import BLOCK_RESIDUALS
 from refgrad.ops import TABLE
 from refgrad.symbols import evaluate
 

@@ -94,6 +94,7 @@ def test_an_attention_kernel_for_tpu_counts_without_one():
     product = 2 * heads * s * s * d
     attention = lambda q, k, v: flash_attention(q, k, v, causal=True)  # noqa: E731
     forward, backward = count(attention, q, q, q), count_backward(attention, q, q, q)
-    assert (forward.matmul, backward.matmul) == (2 * product, 7 * product)
+    below_diagonal = product * 10 // 16  # of 4 × 4 blocks
+    assert (forward.matmul, backward.matmul) == (2 * below_diagonal, 7 * below_diagonal)
     assert forward.transcendental >= heads * s * s
     assert set(forward.by_primitive) >= {"dot_general", "exp", "pallas_call"}

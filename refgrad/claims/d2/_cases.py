@@ -15,7 +15,7 @@ from refgrad import cost
 from refgrad.claims._ledger import Case, Check, deferred
 from refgrad.claims._oracle import gradients, normal
 from refgrad.jaxpr.scaffold import scaffold
-from refgrad.models import tally
+from refgrad.models import gpt2_costs
 from refgrad.ops import TABLE
 
 SIZES = (
@@ -23,7 +23,7 @@ SIZES = (
     {"b": 3, "s": 4, "h": 10, "n_h": 2, "d": 5, "V": 9, "i": 2, "o": 6},
     {"b": 4, "s": 7, "h": 8, "n_h": 4, "d": 2, "V": 11, "i": 5, "o": 8},
 )
-PRINTED = {line.claim: line for line in tally.PRINTED_OPERATIONS}
+PRINTED = {line.claim: line for line in gpt2_costs.PRINTED_OPERATIONS}
 ITEM = 8  # bytes of a float64
 
 

@@ -16,7 +16,7 @@ from refgrad.claims._ledger import Case, Check, Claim, deferred
 from refgrad.claims._oracle import normal
 from refgrad.claims.d2._cases import PRINTED, SIZES, at
 from refgrad.jaxpr.scaffold import scaffold
-from refgrad.models import tally
+from refgrad.models import gpt2_costs
 from refgrad.ops import TABLE
 
 NOISE = 1e-9  # a change up to this, of values around 1 in float64, is none
@@ -29,7 +29,7 @@ class Required(NamedTuple):
 
     place: str
     name: str
-    use: tally.Use
+    use: gpt2_costs.Use
     tensors: str
     elements: str
     arguments: tuple[str, ...] = ()
@@ -62,7 +62,7 @@ LINES = (
 
 
 @deferred
-def _bytes(use: tally.Use) -> Iterator[Case]:
+def _bytes(use: gpt2_costs.Use) -> Iterator[Case]:
     """Cases whose truth is the bytes that the rule keeps, arguments included, in float64."""
     for dims in SIZES:
         sizes, row = use.sizes(dims), TABLE[use.op]

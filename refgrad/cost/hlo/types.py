@@ -45,11 +45,16 @@ class Loop(NamedTuple):
 
 
 class Conditional(NamedTuple):
-    """A conditional: its scope, and the exact cost of each branch."""
+    """A conditional: its scope, the exact cost of each branch, and how often it runs.
+
+    `runs` says how often each branch is taken where that was given, and is empty otherwise. `times` is 0 inside a
+    branch that does not count.
+    """
 
     scope: str
     branches: tuple[Pair, ...]
     times: int
+    runs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ _BY_FAMILY = {
     "indexing": MAP,
     "random": MAP,
     "linalg": LIBRARY,
+    "cudnn": LIBRARY,
     "collectives": COLLECTIVE,
 }
 _BY_NAME = {

@@ -23,6 +23,8 @@ class Work(NamedTuple):
     written: int | None = None
     per_trip: bool = False
     """True where it iterates until it converges, and this is one iteration."""
+    about: str = ""
+    """A note where XLA's figure is far from the work that is done."""
 
 
 class Programs(NamedTuple):
@@ -55,6 +57,12 @@ _KINDS = {
 def names(text: str) -> list[str]:
     """Primitives' names, separated by blanks."""
     return text.split()
+
+
+def far(counted: int, done: int, how: str) -> str:
+    """A note where XLA's figure and the work done are not within a factor of 1.5; else ""."""
+    near = 2 * counted <= 3 * done and 2 * done <= 3 * counted
+    return "" if near else f"XLA counts {counted:,} for work of about {done:,} ({how})"
 
 
 def free(eqn: JaxprEqn) -> Work:

@@ -33,7 +33,7 @@ from refgrad.models import gpt2
 from refgrad.models.composition import attention_by, projections
 from refgrad.models.inputs import check_ids, check_params, path_name
 from refgrad.ops import operations
-from refgrad.ops._numerics import after
+from refgrad.ops._numerics import depend_on
 from refgrad.ops.multi_head_attention import attend, merge_heads, split_heads
 from refgrad.train.mesh.sharding import batch_spec, check, rule, specs
 from refgrad.train.update_in_backward.layers import LayerVJPs, cast
@@ -181,10 +181,10 @@ class Device(LayerVJPs):
         def backward(all_kept: Any, dy: Array) -> tuple[gpt2.Params, Array]:
             shares, kept = all_kept
             if self.recompute:
-                kept = after(dy, kept)
-            again = (
-                jax.tree.map(lambda x: after(dy[(0,) * dy.ndim], x), shares) if self.has("fsdp", "model") else shares
-            )
+                kept = depend_on(kept, dy)
+            again = shares
+            if self.has("fsdp", "model"):
+                again = jax.tree.map(lambda x: depend_on(x, dy[(0,) * dy.ndim]), shares)
             grads, dx = self.pull(self.layer_parameters(again), kept, dy)
             _, back = jax.vjp(self.layer_parameters, shares)
             return back(grads)[0], dx

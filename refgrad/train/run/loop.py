@@ -184,7 +184,8 @@ class Trainer:
         state, checkpoint = restored
         if checkpoint.step > self._settings.train.steps:
             raise ValueError(
-                f"train.steps is {self._settings.train.steps}, but the checkpoint is of step {checkpoint.step}: take more"
+                f"train.steps is {self._settings.train.steps}, but the checkpoint is of step {checkpoint.step}: "
+                "take more"
             )
         return state, checkpoint.step, checkpoint.about
 

@@ -8,7 +8,7 @@ import pytest
 import sympy
 
 from refgrad import cost
-from refgrad.models import composition, gpt2, tally
+from refgrad.models import composition, gpt2, gpt2_costs
 from refgrad.report import model
 from refgrad.symbols import V, b, evaluate, s
 
@@ -21,15 +21,15 @@ MODELS = {
 
 
 def test_the_documents_lines_come_out_of_its_operations():
-    assert sympy.expand(tally.document_layer() - tally.PRINTED_LAYER) == 0
-    assert sympy.expand(tally.document_total() - tally.PRINTED_TOTAL) == 4 * b * s * V  # what D2.22 lost
+    assert sympy.expand(gpt2_costs.document_layer() - gpt2_costs.PRINTED_LAYER) == 0
+    assert sympy.expand(gpt2_costs.document_total() - gpt2_costs.PRINTED_TOTAL) == 4 * b * s * V  # what D2.22 lost
     assert "4*V*b*s, which its last line lost" in model.polynomial_text(gpt2.Config())
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_named_differences_leave_nothing_over(tied):
-    exact = tally.PRINTED_TOTAL + sum(tally.differences(tied).values())
-    assert sympy.expand(exact - tally.backward(tied).flops) == 0
+    exact = gpt2_costs.PRINTED_TOTAL + sum(gpt2_costs.differences(tied).values())
+    assert sympy.expand(exact - gpt2_costs.backward(tied).flops) == 0
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -40,8 +40,8 @@ def test_equals_xla_to_the_last_flop(name):
     ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
     loss = partial(gpt2.loss, config=config)
     for closed, xla in (
-        (tally.forward(), cost.xla(loss, params, ids, ids)),
-        (tally.backward(config.tie_word_embeddings), cost.xla_backward(loss, params, ids, ids)),
+        (gpt2_costs.forward(), cost.xla(loss, params, ids, ids)),
+        (gpt2_costs.backward(config.tie_word_embeddings), cost.xla_backward(loss, params, ids, ids)),
     ):
         assert xla.flops == evaluate(closed.flops, dims) < 2**24
         assert xla.transcendentals == evaluate(closed.transcendentals, dims)
@@ -64,8 +64,8 @@ def test_totals_agree_with_the_traced_programs_at_every_size():
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_fused_differences_leave_nothing_over(tied):
-    exact = tally.PRINTED_TOTAL + sum(tally.differences(tied, "fused").values())
-    assert sympy.expand(exact - tally.backward(tied, "fused").flops) == 0
+    exact = gpt2_costs.PRINTED_TOTAL + sum(gpt2_costs.differences(tied, "fused").values())
+    assert sympy.expand(exact - gpt2_costs.backward(tied, "fused").flops) == 0
 
 
 @pytest.mark.parametrize("name", ["tied", "untied"])
@@ -78,7 +78,7 @@ def test_fused_equals_xla_to_the_last_flop(name, monkeypatch):
     made = cost.count(lambda *a: jax.vjp(program[0], *a), *program[1:])
     dims = config.fused_dims(batch, sequence)
     for part, counted in zip(range(2), (made.flops, made.transcendental), strict=True):
-        assert counted == evaluate(tally.forward("fused")[part] + tally.ahead("fused")[part], dims)
+        assert counted == evaluate(gpt2_costs.forward("fused")[part] + gpt2_costs.fwd_extra("fused")[part], dims)
 
 
 def test_fused_totals_agree_with_the_traced_programs_at_every_size():
@@ -89,8 +89,8 @@ def test_fused_totals_agree_with_the_traced_programs_at_every_size():
 
 
 def test_a_planted_flop_is_unexplained(monkeypatch):
-    exact = tally.backward(True)
-    monkeypatch.setattr(tally, "backward", lambda tied, rules: exact._replace(flops=exact.flops + 1))
+    exact = gpt2_costs.backward(True)
+    monkeypatch.setattr(gpt2_costs, "backward", lambda tied, rules: exact._replace(flops=exact.flops + 1))
     config, batch, sequence = MODELS["tied"]
     assert not model.model_pass("backward", config, batch, sequence, scan=False).reconciliation.ok
     assert model.total("124M", gpt2.SIZES["124M"]).unexplained == 1

@@ -4,13 +4,15 @@ The document prints a polynomial for one layer (D2.21) and one for the network (
 compared with what the operations' document formulas add up to.
 """
 
+import sys
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sympy
 
+from refgrad._renamed import renamed
 from refgrad.jaxpr.versions import newest
-from refgrad.ops import TABLE, Cost, Row
+from refgrad.ops import TABLE, Cost, OpSpec
 from refgrad.symbols import V, b, d, evaluate, h, i, n_h, n_L, o, s
 
 
@@ -24,7 +26,7 @@ class Use(NamedTuple):
     def __str__(self) -> str:
         return f"{self.scope}/{self.op}"
 
-    def cost(self, part: Callable[[Row], sympy.Expr | int]) -> sympy.Expr:
+    def cost(self, part: Callable[[OpSpec], sympy.Expr | int]) -> sympy.Expr:
         """One of the row's polynomials at these widths."""
         return sympy.sympify(part(TABLE[self.op])).subs(self.widths.items())
 
@@ -114,19 +116,19 @@ def _printed() -> tuple[Printed, ...]:
 PRINTED_OPERATIONS = _printed()
 
 
-def _sum(uses: tuple[Use, ...], part: Callable[[Row], sympy.Expr | int]) -> sympy.Expr:
+def _sum(uses: tuple[Use, ...], part: Callable[[OpSpec], sympy.Expr | int]) -> sympy.Expr:
     return sympy.expand(sympy.Add(*(use.cost(part) for use in uses)))
 
 
 def document_layer() -> sympy.Expr:
     """One layer's backward FLOPs: the sum of the operations' document formulas."""
-    return _sum(LAYER, lambda row: row.document)
+    return _sum(LAYER, lambda spec: spec.published_flops)
 
 
 def document_total() -> sympy.Expr:
     """The network's backward FLOPs by the operations' document formulas, the embeddings excluded as in the document."""
     ends = tuple(use for use in ENDS if use.op not in EXCLUDED)
-    return sympy.expand(n_L * document_layer() + _sum(ends, lambda row: row.document))
+    return sympy.expand(n_L * document_layer() + _sum(ends, lambda spec: spec.published_flops))
 
 
 def fan_in(tied: bool, rules: str = "document") -> dict[str, sympy.Expr]:
@@ -141,12 +143,12 @@ def fan_in(tied: bool, rules: str = "document") -> dict[str, sympy.Expr]:
 
 def forward(rules: str = "document") -> Cost:
     """The loss's forward pass in XLA's convention."""
-    return Cost(*(_whole(lambda row, part=part: row.forward[part], rules) for part in (0, 1)))
+    return Cost(*(_whole(lambda spec, part=part: spec.forward[part], rules) for part in (0, 1)))
 
 
-def ahead(rules: str = "document") -> Cost:
+def fwd_extra(rules: str = "document") -> Cost:
     """Work that the rules' forward pass does beyond the forward, in the backward pass's place."""
-    return Cost(*(_whole(lambda row, part=part: row.ahead[part], rules) for part in (0, 1)))
+    return Cost(*(_whole(lambda spec, part=part: spec.fwd_extra[part], rules) for part in (0, 1)))
 
 
 def backward(tied: bool = True, rules: str = "document") -> Cost:
@@ -154,7 +156,7 @@ def backward(tied: bool = True, rules: str = "document") -> Cost:
 
     Fused rules have the symbols m, c and v beside the document's: see `Config.fused_dims`.
     """
-    flops, transcendentals = (_whole(lambda row, part=part: row.backward[part], rules) for part in (0, 1))
+    flops, transcendentals = (_whole(lambda spec, part=part: spec.backward[part], rules) for part in (0, 1))
     return Cost(sympy.expand(flops + sympy.Add(*fan_in(tied, rules).values())), transcendentals)
 
 
@@ -165,17 +167,17 @@ def differences(tied: bool = True, rules: str = "document") -> dict[str, sympy.E
     """
     causes: dict[str, sympy.Expr] = {
         "cross-entropy, lost from D2.22's last line": sympy.expand(document_total() - PRINTED_TOTAL),
-        "position embedding, excluded in words": sympy.sympify(TABLE["position_embedding"].document),
+        "position embedding, excluded in words": sympy.sympify(TABLE["position_embedding"].published_flops),
     }
     for uses, times in zip(USES[rules], (n_L, 1), strict=True):
         for use in uses:
-            for cause in TABLE[use.op].causes:
-                term = times * use.cost(lambda row, cause=cause: row.causes[cause])
+            for cause in TABLE[use.op].adjustments:
+                term = times * use.cost(lambda spec, cause=cause: spec.adjustments[cause])
                 causes[cause] = sympy.expand(causes.get(cause, sympy.Integer(0)) + term)
     return causes | fan_in(tied, rules)
 
 
-def _whole(part: Callable[[Row], sympy.Expr | int], rules: str) -> sympy.Expr:
+def _whole(part: Callable[[OpSpec], sympy.Expr | int], rules: str) -> sympy.Expr:
     """A part of the rows, summed over the whole model."""
     layer, ends = USES[rules]
     return sympy.expand(n_L * _sum(layer, part) + _sum(ends, part))
@@ -184,7 +186,8 @@ def _whole(part: Callable[[Row], sympy.Expr | int], rules: str) -> sympy.Expr:
 def products() -> sympy.Expr:
     """The forward pass's products of matrices, in FLOPs; each has two of the same cost in the backward pass."""
     layer, ends = (tuple(use for use in uses if use.op in PRODUCTS) for uses in (LAYER, ENDS))
-    return sympy.expand((n_L * _sum(layer, lambda row: row.document) + _sum(ends, lambda row: row.document)) / 2)
+    layer, ends = (_sum(uses, lambda spec: spec.published_flops) for uses in (layer, ends))
+    return sympy.expand((n_L * layer + ends) / 2)
 
 
 def recomputation() -> Cost:
@@ -193,7 +196,7 @@ def recomputation() -> Cost:
     The last product, its bias and the residual addition only make the block's output, which no rule needs.
     """
     again = tuple(use for use in LAYER if use not in (LAYER[-2], LAYER[-1]))
-    return Cost(*(sympy.expand(n_L * _sum(again, lambda row, part=part: row.forward[part])) for part in (0, 1)))
+    return Cost(*(sympy.expand(n_L * _sum(again, lambda spec, part=part: spec.forward[part])) for part in (0, 1)))
 
 
 # Bytes that one block keeps in float32, beyond parameters. By the rules: two x̂ and 1/σ with the norms' values
@@ -207,3 +210,7 @@ BLOCK_RESIDUALS: Mapping[str, sympy.Expr] = {
     "autodiff": 4 * (_AUTODIFF * b * s * h + 3 * b * n_h * s**2 + 2 * b * n_h * s + 4 * b * s + 2 * h) + b * n_h * s**2,
     "remat": 4 * b * s * h,
 }
+
+
+def __getattr__(name: str) -> Any:
+    return renamed(sys.modules[__name__], {"ahead": "fwd_extra"}, name)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 
-def agree(op: str, **arguments: tuple[Array, str]) -> None:
-    """Check each argument against its pattern, as in `agree("linear", x=(x, "... i"), w=(w, "i o"))`.
+def check_args(op: str, **arguments: tuple[Array, str]) -> None:
+    """Check each argument against its pattern, as in `check_args("linear", x=(x, "... i"), w=(w, "i o"))`.
 
     A letter names a length that must be the same wherever it stands, `...` any leading axes (the same wherever
     they stand); `< V` after the axes marks integer ids. Floating arguments share one dtype.

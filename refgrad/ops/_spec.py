@@ -15,6 +15,7 @@ import numpy as np
 import sympy
 from jax import Array
 
+from refgrad._renamed import renamed
 from refgrad.symbols import SYMBOLS, evaluate, parse
 
 KEY = "key"  # in the place of axes
@@ -28,6 +29,7 @@ class Cost(NamedTuple):
 
 
 NOTHING = Cost(0)
+OLD_FIELDS = {"document": "published_flops", "causes": "adjustments", "ahead": "fwd_extra"}  # until 0.3
 
 
 class Special(NamedTuple):
@@ -38,16 +40,17 @@ class Special(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class OpSpec:
     """One operation of the table.
 
     `arguments` maps each array argument to its axes (`"b s h"`; `"b s < V"` for integer ids below V, `"b s < 2"`
     below 2; `"key"` for a random key), in order, and `statics` maps each static argument, which follow the arrays, to
     its value: an expression in the dimensions, a float or a string. `scale` is a factor on a standard normal sample,
     for arguments that the operation meets at another size, and `domain` carries such a sample to where an argument
-    lives. `document` is the backward pass as the document counts it, `backward.flops` is `document + Σ causes`, and
-    `residuals` the bytes that the rule keeps, w for an element of the arguments and a for an accumulated one. `ahead`
-    is what the rule's forward pass does beyond the forward, in the backward pass's place.
+    lives. `published_flops` is the backward pass as the document counts it, `backward.flops` is
+    `published_flops + Σ adjustments`, and `residuals` the bytes that the rule keeps, w for an element of the arguments
+    and a for an accumulated one. `fwd_extra` is what the rule's forward pass does beyond the forward, in the backward
+    pass's place.
     """
 
     op: Any  # a jax.custom_vjp; its __call__ has no static type
@@ -55,10 +58,10 @@ class Row:
     arguments: Mapping[str, str]
     forward: Cost
     backward: Cost
-    document: sympy.Expr | int
-    causes: Mapping[str, sympy.Expr | int]
+    published_flops: sympy.Expr | int
+    adjustments: Mapping[str, sympy.Expr | int]
     residuals: sympy.Expr | int
-    ahead: Cost = NOTHING
+    fwd_extra: Cost = NOTHING
     statics: Mapping[str, sympy.Expr | float | str] = dataclasses.field(default_factory=dict)
     scale: Mapping[str, sympy.Expr] = dataclasses.field(default_factory=dict)
     domain: Mapping[str, Callable[[np.ndarray], np.ndarray]] = dataclasses.field(default_factory=dict)
@@ -124,14 +127,17 @@ class Row:
             arrays.append(jnp.asarray(values[name](array) if name in values else array, struct.dtype))
         return tuple(arrays)
 
+    def __getattr__(self, name: str) -> Any:
+        return renamed(self, OLD_FIELDS, name)
+
     def _factor(self, name: str, dims: Mapping[str, int]) -> float:
         scale = sympy.sympify(self.scale.get(name, 1))
         return float(scale.subs({SYMBOLS[symbol]: value for symbol, value in dims.items()}))
 
 
-Uses = Sequence[tuple[Row, Mapping[sympy.Symbol, sympy.Expr]]]  # a composite's parts and the widths they have in it
+Uses = Sequence[tuple[OpSpec, Mapping[sympy.Symbol, sympy.Expr]]]  # a composite's parts and the widths they have in it
 
 
-def summed(uses: Uses, part: Callable[[Row], sympy.Expr | int]) -> sympy.Expr:
+def summed(uses: Uses, part: Callable[[OpSpec], sympy.Expr | int]) -> sympy.Expr:
     """One of the rows' polynomials, summed over a composite's parts."""
-    return sympy.Add(*(sympy.sympify(part(row)).subs(widths.items(), simultaneous=True) for row, widths in uses))
+    return sympy.Add(*(sympy.sympify(part(spec)).subs(widths.items(), simultaneous=True) for spec, widths in uses))

@@ -26,12 +26,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from refgrad.ops._agree import agree, check_size
-from refgrad.ops._numerics import Like, wide, wide_dtype
+from refgrad.ops._check import check_args, check_size
+from refgrad.ops._numerics import PrimalType, wide, wide_dtype
 from refgrad.ops.token_embedding import token_embedding
 
 
-class Terms(NamedTuple):
+class LossTerms(NamedTuple):
     """Terms beside cross-entropy in the loss: label smoothing ε in [0, 1) and z-loss ζ ≥ 0, 0 for neither."""
 
     smoothing: float
@@ -53,10 +53,10 @@ class Sums(NamedTuple):
     mean: Array | None
 
 
-def check(op: str, x: Array, E: Array, targets: Array, mask: Array, chunk: int, terms: Terms) -> None:
+def check(op: str, x: Array, E: Array, targets: Array, mask: Array, chunk: int, terms: LossTerms) -> None:
     """Raise ValueError or TypeError, naming the value and the bound, for arguments that do not agree."""
-    agree(op, x=(x, "... s h"), E=(E, "V h"))
-    agree(op, targets=(targets, "... s < V"))
+    check_args(op, x=(x, "... s h"), E=(E, "V h"))
+    check_args(op, targets=(targets, "... s < V"))
     for name, ids in (("targets", targets), ("mask", mask)):
         if jnp.shape(ids) != x.shape[:-1]:
             raise ValueError(f"{op}: {name} has shape {jnp.shape(ids)}, but x has rows {x.shape[:-1]}: give one a row")
@@ -87,12 +87,12 @@ def flat(targets: Array, mask: Array, x: Array) -> Rows:
     return Rows(jnp.where(counted, targets.reshape(mask.size), 0), counted.astype(wide_dtype(x.dtype)))
 
 
-def number(mask: Array, x: Array) -> Array:
+def num_valid(mask: Array, x: Array) -> Array:
     """Number of rows that count, 1 at least, in the dtype of x's sums."""
     return jnp.maximum(jnp.sum(_counted(mask).astype(wide_dtype(x.dtype))), 1)
 
 
-def sums(logits: Sequence[Array], terms: Terms) -> Sums:
+def sums(logits: Sequence[Array], terms: LossTerms) -> Sums:
     """Sums over rows whose logits come in parts (r, v); the maximum is a constant to the gradient."""
     top = jax.lax.stop_gradient(reduce(jnp.maximum, [jnp.max(part, axis=-1) for part in logits]))
     total = reduce(add, [jnp.sum(jnp.exp(part - top[:, None]), axis=-1) for part in logits])
@@ -102,7 +102,7 @@ def sums(logits: Sequence[Array], terms: Terms) -> Sums:
     return Sums(top, total, reduce(add, [jnp.sum(part, axis=-1) for part in logits]) / V)
 
 
-def losses(known: Sums, picked: Array, terms: Terms) -> Array:
+def losses(known: Sums, picked: Array, terms: LossTerms) -> Array:
     """ℓ of each row from its sums and its target's logit."""
     top, total, mean = known
     log = jnp.log(total)
@@ -113,13 +113,13 @@ def losses(known: Sums, picked: Array, terms: Terms) -> Array:
     return loss + terms.z_loss * (top + log) ** 2 if terms.z_loss else loss
 
 
-def factors(known: Sums, counts: Array, terms: Terms) -> Array:
+def factors(known: Sums, counts: Array, terms: LossTerms) -> Array:
     """Factors that turn each row's e^(x − M) into (1 + 2ζL) p, 0 in rows ignored."""
     factor = counts / known.total
     return factor * (1 + 2 * terms.z_loss * (known.top + jnp.log(known.total))) if terms.z_loss else factor
 
 
-def slopes(x: Array, top: Array, factor: Array, hot: Array, counts: Array, V: int, terms: Terms) -> Array:
+def slopes(x: Array, top: Array, factor: Array, hot: Array, counts: Array, V: int, terms: LossTerms) -> Array:
     """∂ℓ/∂x of some columns x (r, v) of V: 0 at the targets, which `hot` (r, v) marks, and in rows ignored."""
     slope = jnp.exp(x - top[:, None]) * factor[:, None]
     if terms.smoothing:
@@ -127,7 +127,7 @@ def slopes(x: Array, top: Array, factor: Array, hot: Array, counts: Array, V: in
     return jnp.where(hot, 0.0, slope)
 
 
-def target_slopes(picked: Array, top: Array, factor: Array, counts: Array, V: int, terms: Terms) -> Array:
+def target_slopes(picked: Array, top: Array, factor: Array, counts: Array, V: int, terms: LossTerms) -> Array:
     """∂ℓ/∂x at the targets, whose logits are `picked` (r,); 0 in rows ignored."""
     share = (1 - terms.smoothing) + terms.smoothing / V
     return jnp.exp(picked - top) * factor - share * counts
@@ -137,6 +137,6 @@ def add_targets(dx: Array, dE: Array, x: Array, E: Array, targets: Array, slope:
     """dx (r, h) and dE (V, h) with the targets' part: slope_r E_t and, into row t, slope_r x_r."""
     at_target = wide(token_embedding.fun(E, targets))
     more = (slope[:, None] * wide(x)).astype(dE.dtype)
-    sharding = Like.of(dE).sharding
+    sharding = PrimalType.of(dE).sharding
     dE = dE.at[targets].add(more, mode="drop", wrap_negative_indices=False, out_sharding=sharding)
     return dx + slope[:, None] * at_target, dE
