@@ -32,7 +32,7 @@ def _collect() -> None:
             for claim in importlib.import_module(f"{__name__}.{module.name}").CLAIMS:
                 other = found.setdefault(claim.id, claim)
                 if other is not claim:
-                    raise ValueError(f"{claim.id} stands twice in the ledger: at {other.place} and {claim.place}")
+                    raise ValueError(f"{claim.id} occurs twice in the ledger: at {other.place} and {claim.place}")
     LEDGER.update(sorted(found.items(), key=lambda item: _order(item[0])))
 
 

@@ -51,7 +51,7 @@ class Differentiable(Protocol[P, T]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T: ...
     def defvjp(self, fwd: Callable[..., Any] | None, bwd: Callable[..., Any], **settings: bool) -> None:
-        """Define the rule."""
+        """Set the forward and backward of the rule."""
         ...
 
 
