@@ -75,7 +75,7 @@ def _derived(
     """Bytes kept, bytes of gradients alive at once, FLOPs computed again."""
     parts = choices.get("accumulate", 1)
     ids = jax.ShapeDtypeStruct((batch // parts, sequence), jnp.int32)
-    rules, memory = choices.get("rules", "document"), choices.get("memory", "plain")
+    rules, memory = choices.get("rules", "derived"), choices.get("memory", "plain")
     dtype = choices.get("compute_dtype")
     if memory == "plain":
         how = {key: choices.get(key, False) for key in ("scan", "remat")}

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from refgrad._text import nearest
 from refgrad.models.gpt2 import Config
-from refgrad.ops import RULES
+from refgrad.rule_sets import RENAMED, RULE_SETS
 from refgrad.train.fields import Checked, number, one_of
 
 MEMORY = ("plain", "fast", "small")
@@ -66,7 +66,7 @@ class Train(Checked):
     epsilon: float = number(1e-8, above=0)
     clip_norm: float = number(1.0, least=0)
     """The global norm beyond which gradients are scaled down; 0: no clipping."""
-    rules: str = one_of("fused", RULES)
+    rules: str = one_of("fused", tuple(RULE_SETS), RENAMED)
     memory: str = one_of("plain", MEMORY)
     remat: bool = False
     scan: bool = False
@@ -101,10 +101,10 @@ class Train(Checked):
             raise ValueError(
                 f"train.remat is for train.memory = 'plain', but that is {self.memory!r}: 'small' recomputes blocks"
             )
-        if self.rules == "fused-cudnn" and self.dtype == "float32":
+        if self.dtype not in RULE_SETS[self.rules].dtypes:
             raise ValueError(
-                "train.rules is 'fused-cudnn', but train.dtype is 'float32', and cuDNN's attention is for 16 bits: "
-                "take train.dtype = 'bfloat16' or train.rules = 'fused'"
+                f"train.rules is {self.rules!r}, but train.dtype is {self.dtype!r}, and cuDNN's attention is for 16 "
+                "bits: take train.dtype = 'bfloat16' or train.rules = 'fused'"
             )
         if self.warmup >= self.steps:
             raise ValueError(

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from refgrad.train import runs
+from refgrad.train.checkpoints import seal
 from refgrad.train.program import Program
 from refgrad.train.resumed import EXACTLY, resumed
 from refgrad.train.runs import Record, Run
@@ -81,6 +82,24 @@ def test_the_settings_to_go_on_with(tmp_path, monkeypatch):
     del data["sha256"]
     (tmp_path / runs.RUN).write_text(json.dumps(data))
     assert runs.record(tmp_path).sealed is None
+
+
+def test_a_run_stored_with_an_old_name_goes_on_with_a_notice(tmp_path, monkeypatch):
+    run = Run(SLOWER.settings.updated({"train": {"rules": "derived"}}), SLOWER.tokenizer, SLOWER.tokens)
+    data = run.data()
+    data["settings"]["train"]["rules"] = "document"
+    sealed = {**data, "sha256": seal(data)}
+    (tmp_path / runs.RUN).write_text(json.dumps(sealed))
+    notice = f"train.rules = 'document' of the run in {tmp_path} is now called 'derived'"
+    assert runs.read(tmp_path) == run and runs.record(tmp_path) == Record(run, True, None, notice)
+    monkeypatch.setattr(runs, "newest_about", lambda folder: {"run": data})
+    assert runs.record(tmp_path) == Record(run, True, run, notice)
+    runs.write(tmp_path, run)
+    assert runs.record(tmp_path).notice == notice  # the checkpoint has it still
+    told = []
+    with pytest.raises(ValueError, match="has no checkpoint yet"):
+        runs.trained(tmp_path, told.append)
+    assert told == [notice]
 
 
 WRONG = {

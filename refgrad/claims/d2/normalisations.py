@@ -14,7 +14,7 @@ from refgrad.claims.d2._cases import CONVENTIONS, SIZES, Condition, at, by, grad
 from refgrad.ops import TABLE, operations
 from refgrad.ops.layer_norm import Residuals
 
-OPS = operations("document")
+OPS = operations("derived")
 EPS = 1e-5  # any positive number costs the same
 RAN = "autodiff of the plain forward and the derived rule, in float64; the FLOPs of the traced backward pass"
 NORMALISED = (
