@@ -1,4 +1,4 @@
-"""How many times the forward pass's FLOPs does GPT-2's backward pass take, and does that depend on s/h or on the size?
+"""Does GPT-2's backward pass take twice its forward pass's FLOPs, and does the ratio depend on s/h or on the size?
 
 Each product of matrices has two of the same cost in the backward pass, so that products alone give 2 exactly (D0.7).
 All else, counted with it, moves the ratio: exact integers from shapes alone, of the whole model at sequences of
@@ -59,7 +59,7 @@ class Point:
 
 
 def count(size: str, batch: int, s: int) -> Point:
-    """Counts both passes of the loss, and evaluates the sums of the operations' polynomials beside."""
+    """Count both passes of the loss, and evaluate the sums of the operations' polynomials."""
     config = dataclasses.replace(SIZES[size], n_positions=s)
     ids = jax.ShapeDtypeStruct((batch, s), jnp.int32)
     loss, params = partial(gpt2.loss, config=config, scan=True), gpt2.shapes(config)
@@ -114,7 +114,7 @@ def run(settings: Settings) -> Result:
 
 
 def farther(settings: Settings, far: list[Point]) -> str:
-    """The sequence lengths by size; "none" where there is none."""
+    """The sequence lengths by size; "none" for none."""
     lengths = {size: ", ".join(f"{p.s:,}" for p in far if p.size == size) for size in settings.sizes}
     return "; ".join(f"{size} at s = {of}" for size, of in lengths.items() if of) or "none"
 

@@ -1,4 +1,4 @@
-"""What do five changes that people make cost, and why?
+"""Five changes that people make: what does each cost, and why?
 
 Each pair of programs is compared equation by equation, or instruction by instruction once it is compiled: FLOPs,
 transcendentals, bytes moved (of a compiled program, after fusion), and bytes kept from forward to backward.

@@ -1,4 +1,4 @@
-"""How far are predicted times and memory from those measured on this machine, without compiling anything?
+"""Do predicted times and memory agree with those measured on this machine, without compiling anything?
 
 The CPU is measured first: products by size, bandwidth, arithmetic and tanh. Each program is then predicted from its
 jaxpr, compiled and run. Times are the best of several rounds that take every program in turn, since neighbours on the

@@ -1,4 +1,4 @@
-"""How far are float64 autodiff and the derived rules from the exact gradient of a whole GPT-2?
+"""Beside the exact gradient of a whole GPT-2, how far off are float64 autodiff and the derived rules?
 
 Truth is `refgrad.verify.exact`: the gradient of the loss for every entry of every leaf, in exact arithmetic, with a
 bound of its own error. Against it stand autodiff, the derived rules and the fused ones, in float64 and float32. The

@@ -1,4 +1,4 @@
-"""Where do GPT-2's FLOPs, bytes and time go: to contractions, normalisations or element-wise operations?
+"""Do GPT-2's FLOPs, bytes and time go to contractions, normalisations or element-wise operations?
 
 FLOPs and bytes of a forward and backward pass are counted by scope from shapes alone (bytes: what each equation reads
 and writes, nothing fused). Time is measured operation by operation, forward and backward compiled together, at the

@@ -52,7 +52,7 @@ def rule_set(name: str) -> RuleSet:
     """Return the set of rules of that name; an old name warns.
 
     Raises:
-        ValueError: There is no such set.
+        ValueError: The name is unknown.
     """
     if name in RENAMED:
         message = f"rules={name!r} is now rules={RENAMED[name]!r}"
@@ -66,10 +66,10 @@ def current(name: str, key: str = "rules") -> RuleSet:
 
     Args:
         name: The name as a config or an option gives it.
-        key: What gives it, for the error.
+        key: The setting or option, for the error.
 
     Raises:
-        ValueError: There is no such set, or `name` is an old name.
+        ValueError: The name is unknown, or an old one.
     """
     if name in RENAMED:
         raise ValueError(f"{key} is {name!r}, which is now called {RENAMED[name]!r}: write that")

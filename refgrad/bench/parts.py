@@ -18,7 +18,7 @@ from refgrad.bench.contenders import BASELINE, Work
 from refgrad.bench.machine import memory
 from refgrad.bench.process import Process
 from refgrad.models import gpt2
-from refgrad.models._composition import composition, queries
+from refgrad.models.composition import composition, queries
 from refgrad.ops import fused, operations
 from refgrad.rule_sets import RULE_SETS, rule_set
 
@@ -64,7 +64,7 @@ def rules_of(name: str) -> tuple[str, ...]:
 def part(name: str, work: Work, rules: str) -> tuple[Callable[..., jax.Array], Arrays]:
     """The part as a function of its arrays, and their shapes: the stream is (batch, sequence, n_embd).
 
-    Raises ValueError for a part that there is none of, or not under these rules.
+    Raises ValueError for an unknown part, or one that these rules lack.
     """
     if name not in PARTS or rules not in rules_of(name):
         raise ValueError(f"part is {name!r} under rules {rules!r}, but must be one of {', '.join(map(repr, PARTS))}")

@@ -71,7 +71,7 @@ def products(config: gpt2.Config, batch: int, sequence: int, block: int = BLOCK)
 
 
 class Runner:
-    """Runs the floor: one call is every product of a step, and the optimiser's traffic."""
+    """Run the floor: one call is every product of a step, and the optimiser's traffic."""
 
     def __init__(self, config: gpt2.Config, batch: int, sequence: int, dtype: Any) -> None:
         start = time.perf_counter()
@@ -116,7 +116,7 @@ def _compiled(product: Product, dtype: Any) -> tuple[Any, tuple[jax.Array, ...]]
 
 
 def _memory_test(parameters: int) -> tuple[tuple[int, Any], tuple[jax.Array, ...]]:
-    """How often, and what, to run for AdamW's traffic over so many parameters: an update of 4 arrays, 3 written."""
+    """Return AdamW's memory traffic as ((runs, program), arrays): one run updates 4 arrays and writes 3."""
     size = min(parameters, CHUNK)
     arrays = tuple(jnp.full(size, 0.5, jnp.float32) for _ in range(4))
 

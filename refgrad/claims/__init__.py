@@ -24,7 +24,7 @@ def _order(id: str) -> list[tuple[int, str]]:
 def _collect() -> None:
     """Fill the ledger from the `CLAIMS` of every module without a leading underscore.
 
-    Raises ValueError for an id that stands twice.
+    Raises ValueError for an id that occurs twice.
     """
     found = {}
     for module in pkgutil.iter_modules(__path__):

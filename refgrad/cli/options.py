@@ -86,7 +86,8 @@ def cost(parser: Parser) -> None:
     """Add the options of `refgrad cost`."""
     add = parser.add_argument
     add("target", nargs="?", metavar=TARGET, help="default: GPT-2's loss")
-    add("--args", metavar='"f32[4,8] i32[3]"', help="the function's arguments, by dtype and shape")
+    add("--args", metavar='"f32[b,8] i32[b]"', help="the function's arguments, by dtype and shape")
+    add("--sizes", metavar="b=4,s=8", help="the sizes of the dimensions that have a name there")
     add("--kwargs", metavar='"train=True …"', help="its keyword arguments: arrays or literals")
     add("--argnums", metavar="I,J", help="the positions to differentiate, instead of all")
     _output(parser, "--csv", "FILE", "write the cost of each scope there as CSV")

@@ -18,6 +18,7 @@ from refgrad.cli import faults, target
 from refgrad.cli.devices import device
 from refgrad.cli.options import DTYPES
 from refgrad.cli.settings import load
+from refgrad.jaxpr.scaffold import scaffold_everything
 from refgrad.jaxpr.versions import JAX
 from refgrad.models import gpt2
 from refgrad.models.networks import NETWORKS
@@ -90,7 +91,7 @@ def _dtypes(options: argparse.Namespace) -> list[str]:
     for name in ("config", "set", "dtype"):
         if getattr(options, name):
             raise ValueError(f"--quick is the tiny model in float32: leave --{name} out, or --quick")
-    _machine.compile_little()
+    scaffold_everything()
     return ["float32"]
 
 

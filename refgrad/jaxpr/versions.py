@@ -50,7 +50,8 @@ class Differentiable(Protocol[P, T]):
     bwd: Callable[..., Any]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T: ...
-    def defvjp(self, fwd: Any, bwd: Any, **settings: bool) -> None: ...
+    def defvjp(self, fwd: Any, bwd: Any, **settings: bool) -> None:
+        """Set the rule: `fwd` returns the output and the residuals, `bwd` the cotangents."""
 
 
 @overload
@@ -67,12 +68,12 @@ def custom_vjp(function: Callable | None = None, *, nondiff_argnums: tuple[int, 
 
 
 def is_rule(f: Any) -> bool:
-    """Return True for a `custom_vjp` or `custom_jvp` function, of whichever class JAX made it under its flags."""
+    """Return True for a `custom_vjp` or `custom_jvp` function, of any class that JAX gives it under its flags."""
     return callable(f) and (hasattr(f, "defvjp") or hasattr(f, "defjvp"))
 
 
 class RuleParts(NamedTuple):
-    """What a `custom_vjp` function was made of, with its settings."""
+    """Functions and settings that a `custom_vjp` function was made of."""
 
     fun: Callable
     fwd: Callable | None

@@ -6,6 +6,21 @@ from typing import Any
 
 from refgrad._renamed import renamed
 
+__all__ = [
+    "binary_classifier",
+    "cached",
+    "gpt2",
+    "gpt2_costs",
+    "linear_classifier",
+    "linear_network",
+    "mlp",
+    "networks",
+    "omissions",
+    "one_hidden_layer",
+    "ratios",
+    "rnn",
+]
+
 
 def __getattr__(name: str) -> Any:
     if name == "tally":

@@ -1,4 +1,4 @@
-"""What a small network costs: the rows of its operations at the network's widths, added up."""
+"""Costs of a small network: the rows of its operations at the network's widths, added up."""
 
 from collections.abc import Iterable, Mapping
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.models._costs import priced, total
-from refgrad.models._inputs import check_widths
+from refgrad.models.inputs import check_widths
 from refgrad.ops import Cost, operations
 from refgrad.symbols import B, D, h
 
@@ -49,7 +49,7 @@ def apply(params: Params, x: Array, rules: str = "derived") -> Array:
 def loss(params: Params, x: Array, y: Array, rules: str = "derived") -> Array:
     """Mean binary cross-entropy against integer labels y (...), 0 or 1: a scalar, infinite where p is surely wrong.
 
-    Raises ValueError where shapes do not agree, and TypeError for labels that are no integers.
+    Raises ValueError where shapes do not agree, and TypeError for labels that are not integers.
     """
     return operations(rules).binary_cross_entropy(apply(params, x, rules), y)
 

@@ -81,7 +81,7 @@ PRODUCTS = ("linear", "query_key", "attn_value", "lm_head")
 
 
 class Printed(NamedTuple):
-    """One line of the document's tally as printed: where it stands in the claims, the operation's use, its FLOPs."""
+    """One line of the document's tally as printed: its claim, the operation's use, its FLOPs."""
 
     claim: str
     use: Use
@@ -150,7 +150,7 @@ def forward(rules: str = "derived") -> Cost:
 
 
 def fwd_extra(rules: str = "derived") -> Cost:
-    """What the rules' forward pass does beyond the forward, in the backward pass's place."""
+    """Work that the rules' forward pass does beyond the forward, in the backward pass's place."""
     return Cost(*(_whole(lambda spec, part=part: spec.fwd_extra[part], rules) for part in (0, 1)))
 
 
@@ -194,9 +194,9 @@ def products() -> sympy.Expr:
 
 
 def recomputation() -> Cost:
-    """What a backward pass with every block rematerialised does again: each block's forward but its last sum.
+    """Work that a backward pass with every block rematerialised repeats: each block's forward but its last sum.
 
-    The last product, its bias and the residual addition make the block's output alone, which no rule asks for.
+    The last product, its bias and the residual addition only make the block's output, which no rule needs.
     """
     again = tuple(use for use in LAYER if use not in (LAYER[-2], LAYER[-1]))
     return Cost(*(sympy.expand(n_L * _sum(again, lambda spec, part=part: spec.forward[part])) for part in (0, 1)))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.models._costs import priced, total
-from refgrad.models._inputs import check_widths
+from refgrad.models.inputs import check_widths
 from refgrad.ops import Cost, operations
 from refgrad.symbols import B, C, D
 
@@ -46,7 +46,7 @@ def loss(
 ) -> Array:
     """The mean hinge loss of the scores against ids (...) in [0, C), plus the penalty of strength λ on W: a scalar.
 
-    Raises ValueError where widths do not agree and for a strength below 0, and TypeError for targets that are no ids.
+    Raises ValueError where widths do not agree and for a strength below 0, and TypeError for targets that are not ids.
     """
     ops = operations(rules)
     to_scores, to_penalty = ops.copy(params["W"])

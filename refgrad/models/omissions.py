@@ -1,4 +1,4 @@
-"""What the document's tally leaves out (D2.23): each omission as a polynomial, ready for its share of the exact total.
+"""Omissions of the document's tally (D2.23): each one as a polynomial, ready for its share of the exact total.
 
 Two kinds. `counted` are in the exact count: they lead from the printed total (D2.22) to XLA's, with nothing over.
 `uncounted` are in neither, because both count a product as 2mnp and every entry under the causal mask.

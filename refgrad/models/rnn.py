@@ -14,7 +14,7 @@ import sympy
 from jax import Array
 
 from refgrad.models._costs import priced, total
-from refgrad.models._inputs import check_widths
+from refgrad.models.inputs import check_widths
 from refgrad.ops import Cost, operations
 from refgrad.ops._numerics import product, wide
 from refgrad.ops.rnn import through_time
@@ -49,7 +49,7 @@ def init(key: Array, inputs: int, hidden: int, outputs: int, radius: float) -> P
 def states(params: Params, x: Array, rules: str = "derived") -> Array:
     """Sequences x (..., s, i) → every state h_1 … h_s (..., s, h).
 
-    Raises ValueError where there is no step in time or widths do not agree.
+    Raises ValueError for a sequence without steps, and where widths do not agree.
     """
     return operations(rules).rnn(*_given(params, x))
 
@@ -87,7 +87,7 @@ def gradient_norms(params: Params, x: Array, targets: Array) -> Array:
 
 
 def _given(params: Params, x: Array) -> tuple[Array, Array, Array, Array, Array]:
-    """The recurrence's arguments, with h_0 = 0 of x's sharding. Raises ValueError where there is no step in time."""
+    """The recurrence's arguments, with h_0 = 0 of x's sharding. Raises ValueError for a sequence without steps."""
     if x.ndim < 2 or not x.shape[-2]:
         raise ValueError(f"x has shape {x.shape}, but needs a time axis with a step at least: (..., s, i)")
     h_0 = jnp.broadcast_to(jnp.zeros_like(x[..., 0, :1]), (*x.shape[:-2], params["W_h"].shape[0]))

@@ -63,12 +63,24 @@ RULES = tuple(RULE_SETS)
 
 
 def operations(rules: str) -> SimpleNamespace:
-    """Every operation by name under one set of rules.
+    """Return every operation by name under one set of rules.
 
-    "derived" has each with the rule derived in its file, "fused" the same with those of `refgrad.ops.fused` in the
-    place of what they fuse, "fused-cudnn" those too (its attention is named by `refgrad.models`), "autodiff" the
-    document's plain functions, differentiated by JAX.
-    Raises ValueError for any other `rules`.
+    Args:
+      rules: "derived" has each operation with the rule derived in its file, "fused" the same with those of
+        `refgrad.ops.fused` in the place of what they fuse, "fused-cudnn" those too (its attention is named by
+        `refgrad.models`), "autodiff" the document's plain functions, differentiated by JAX.
+
+    Returns:
+      A namespace with an attribute for each operation.
+
+    Raises:
+      ValueError: for any other `rules`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad.ops import operations
+      >>> operations("derived").relu(jnp.array([-1.0, 2.0])).tolist()
+      [0.0, 2.0]
     """
     chosen = rule_set(rules)
     specs = {name: spec for package in chosen.packages for name, spec in _PACKAGES[package].items()}

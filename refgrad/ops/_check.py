@@ -38,7 +38,7 @@ def check_args(op: str, **arguments: tuple[Array, str]) -> None:
 def check_size(op: str, name: str, value: Any, what: str) -> None:
     """Hold a static size, such as `what`, against the least of 1; one larger than its axis is the axis.
 
-    Raises TypeError where it is no integer known while tracing, and ValueError below 1, naming operation and value.
+    Raises TypeError where it is not an integer known while tracing, and ValueError below 1, naming operation and value.
     """
     try:
         whole = None if isinstance(value, bool) else operator.index(value)
@@ -51,7 +51,7 @@ def check_size(op: str, name: str, value: Any, what: str) -> None:
 
 
 def _bind(op: str, name: str, shape: tuple[int, ...], axes: list[str], lengths: dict) -> None:
-    """Match one shape with its axes, entering what is new into `lengths` (axis → its length, who set it)."""
+    """Match one shape with its axes, entering new ones into `lengths` (axis → its length, who set it)."""
     found: list[tuple[str, object]] = []
     if axes and axes[0] == "...":
         leading = len(shape) - (len(axes) - 1)

@@ -1,4 +1,4 @@
-"""What every rule shares: accumulation in at least float32, and cotangents of their primal's type."""
+"""Parts shared by every rule: accumulation in at least float32, and cotangents of their primal's type."""
 
 import dataclasses
 import math
@@ -86,7 +86,7 @@ def rows(x: Array) -> Array:
 
 
 def blocks(length: int, size: int) -> list[slice]:
-    """An axis of `length` in blocks of `size`, the last as long as what is left."""
+    """An axis of `length` in blocks of `size`, the last as long as the rest."""
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 

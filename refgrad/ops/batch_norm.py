@@ -67,7 +67,7 @@ def _run(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array,
 def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> Array:
     """x (..., h) with a row at least, γ and β (h,), ε > 0 → (..., h).
 
-    Raises ValueError or TypeError where they do not agree, and ValueError where there is no row.
+    Raises ValueError or TypeError where they do not agree, and ValueError for x without rows.
     """
     _check_args(x, gamma, beta, eps)
     return _run(x, gamma, beta, eps)[0]

@@ -7,7 +7,7 @@ Derivation. The mask is a constant, and where it closes z is 0; the softmax's ow
 
     dx_ij = z_ij (dz_ij − Σ_k dz_ik z_ik)        which is exactly 0 for j > i
 
-so the backward pass needs no mask. Whatever stands under the mask, −∞ and NaN included, does not reach z or dx.
+so the backward pass needs no mask. A value under the mask, −∞ and NaN included, does not reach z or dx.
 
 Kept: z, as in `softmax`. Cost: the softmax's; the document knows no mask, and the closed half is computed and counted.
 Source: GPT-2 itself; D2, "Softmax" (its figures for the attention matrix b × n_h × s × s).

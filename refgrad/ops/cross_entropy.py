@@ -25,7 +25,7 @@ from refgrad.ops.nll import nll
 
 
 class Residuals(NamedTuple):
-    """What `log_softmax` and `nll` keep, and the type of x."""
+    """Residuals of `log_softmax` and `nll`, and the type of x."""
 
     log_softmax: tuple
     nll: tuple

@@ -8,7 +8,7 @@ Derivation. r does not depend on x, and y_j on no other x than x_j, through the 
     dx = dy r / (1 − p)
 
 The same line as the forward pass, with dy for x: the mask is drawn again from the key that drew it.
-Kept: the key and x's type, 8 bytes whatever x's size; a kept mask would take a byte or more an element.
+Kept: the key and x's type, 8 bytes at any size of x; a kept mask would take a byte or more an element.
 Cost: an element's bits (117 operations of Threefry for a pair of words, 3 to number it, 1 to join the words), a
 comparison, a product and a selection, forward and backward alike; the document prints no count. That is the price of
 keeping nothing: most of it are integer operations in registers, where the mask would come from memory.
@@ -37,7 +37,7 @@ class Residuals(NamedTuple):
 
 
 def mask(key: Array, rate: float, like: Array) -> Array:
-    """Where `like`'s elements are kept, booleans of its shape: the same for the same key and shape."""
+    """Booleans of `like`'s shape, True where an element is kept: the same for the same key and shape."""
     bits = jax.random.bits(key, (like.size,), "uint32").reshape(like.shape)
     keep = bits >= jnp.uint32(int(rate * 2**32))
     sharding = explicit_sharding(like)
@@ -45,7 +45,7 @@ def mask(key: Array, rate: float, like: Array) -> Array:
 
 
 def _drop(x: Array, key: Array, rate: float) -> Array:
-    """x r / (1 − p), in the dtype of sums; what is dropped is 0 even where x is not finite."""
+    """x r / (1 − p), in the dtype of sums; dropped elements are 0 even where x is not finite."""
     return jnp.where(mask(key, rate, x), wide(x) * (1 / (1 - rate)), 0.0)
 
 
@@ -54,7 +54,7 @@ def _drop(x: Array, key: Array, rate: float) -> Array:
 def dropout(x: Array, key: Array, rate: float) -> Array:
     """x of any shape, a key from `jax.random.key`, the probability 0 ≤ rate < 1 that an element is dropped → as x.
 
-    Raises TypeError where x is not floating or the key is no key, and ValueError for a batch of keys or another rate.
+    Raises TypeError where x is not floating or `key` is not a key, ValueError for a batch of keys or another rate.
     """
     _check_args(x, key, rate)
     return _drop(x, key, rate).astype(x.dtype)

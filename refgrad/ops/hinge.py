@@ -5,7 +5,7 @@ own term with +1 where v is not the target, and the target's score every term of
 
     dx_rv = (dL/n) m_rv  for v ≠ t_r        dx_r,t_r = −(dL/n) Σ_v m_rv
 
-Where a score stands at the margin exactly, there is no derivative; here it is 0 by contract, as in `relu`, and the
+A score that stands at the margin exactly has no derivative; here it is 0 by contract, as in `relu`, and the
 forward selects likewise. Kept: m, one byte a score, and the targets. A target outside [0, V) gives a NaN loss.
 Cost: per score, m as a number, the sum over V (n − 1 additions for n terms), the comparison with the target, a
 selection and a product; per row a negation; dL/n once. The document prints no count.

@@ -1,6 +1,6 @@
 """Leaky rectified linear unit: y = x above zero, y = αx below, the slope α a constant.
 
-Derivation. dy/dx is 1 above zero and α below. At x = 0 there is no derivative unless α = 1; here it is α, by contract,
+Derivation. dy/dx is 1 above zero and α below. At x = 0 y has no derivative unless α = 1; here it is α, by contract,
 as it is 0 for `relu`, which is α = 0:
 
     dx = α dy where x ≤ 0, else dy

@@ -7,8 +7,8 @@ e^(p_i). Summed over both paths:
 
     dx_i = dp_i − e^(p_i) Σ_j dp_j
 
-Kept: p, in the dtype of sums. Cost: the document's four operations an element, of which XLA counts the exponential
-apart as a transcendental, and n − 1 additions for n terms.
+Kept: p, in the dtype of sums. Cost: the document's four operations an element (XLA counts the exponential apart as
+a transcendental), and n − 1 additions for n terms.
 Source: D2, "Log-softmax Gradients".
 """
 

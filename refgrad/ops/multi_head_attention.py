@@ -40,7 +40,7 @@ from refgrad.symbols import a, b, h, i, n_h, o, s, w
 
 
 class Residuals(NamedTuple):
-    """What each part keeps, in the order of the forward pass."""
+    """Residuals of each part, in the order of the forward pass."""
 
     qkv: tuple
     scores: tuple

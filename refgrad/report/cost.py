@@ -1,4 +1,4 @@
-"""What any function costs: forward and backward by scope, XLA's own count beside each scope, and where they part."""
+"""Cost of any function: forward and backward by scope, XLA's own count beside each scope, and where they part."""
 
 import csv
 import dataclasses
@@ -112,7 +112,7 @@ def tree_table(priced: Pass, depth: int) -> Table:
 
 
 def _order(path: str, below: dict[str, list[int]]) -> tuple[int, ...]:
-    """Where each of the path's parents, and then it, first appeared: children follow their parent."""
+    """Sort key of a path: its first appearance after those of its parents, so that children follow their parent."""
     if not path:
         return ()
     places = {name: n for n, name in enumerate(below)}

@@ -13,7 +13,7 @@ from jax import Array
 from refgrad import cost, verify
 from refgrad._text import Table
 from refgrad.models import gpt2, gpt2_costs
-from refgrad.models._inputs import named_leaves
+from refgrad.models.inputs import named_leaves
 from refgrad.report.cost import Pass, price
 from refgrad.symbols import evaluate
 
@@ -31,7 +31,7 @@ class ParameterResult:
 
     @property
     def ok(self) -> bool:
-        """Whether every difference is within its bound; NaN is not."""
+        """True if every difference is within its bound; NaN is not."""
         return all(error <= BOUNDS[dtype] for dtype, error in self.errors.items())
 
     def data(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def model_pass(
 
 
 def recomputation(config: gpt2.Config, batch: int, sequence: int) -> dict[str, tuple[int, int]]:
-    """What remat computes again: "FLOPs" and "transcendentals", each (derived, counted)."""
+    """Work that remat computes again: "FLOPs" and "transcendentals", each (derived, counted)."""
     dims = config.dims(batch, sequence)
     derived = [evaluate(part, dims) for part in gpt2_costs.recomputation()]
     with jax.enable_x64(False):
@@ -126,7 +126,7 @@ class Total:
 
     @property
     def unexplained(self) -> int:
-        """What the count of the traced backward pass and the polynomial differ by."""
+        """The difference between the count of the traced backward pass and the polynomial."""
         flops, transcendentals = self.counted
         return abs(self.backward - flops) + abs(self.transcendentals - transcendentals)
 

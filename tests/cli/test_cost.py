@@ -149,7 +149,7 @@ def test_a_missing_gradient_is_said_and_fails(capsys, source):
     assert main(["cost", f"{source}:until", "--args", "f32[7]"]) == 1
     out = capsys.readouterr().out
     assert "No backward pass: ValueError: Reverse-mode differentiation does not work for lax.while_loop" in out
-    assert "trip count unknown, ONE trip is counted" in out
+    assert "trip count unknown, ONE trip is counted" in " ".join(out.split())
 
 
 def test_64_bits(capsys, source):

@@ -183,7 +183,7 @@ BAD = {
         "is damaged: its items add up to",
     ),
     "no file": (lambda p: cost.load(p), "no such file: save one with cost.program"),
-    "no folder": (lambda p: cost.program(pairs.plain, X, W).save(p / "x" / "y.json"), "there is no folder"),
+    "no folder": (lambda p: cost.program(pairs.plain, X, W).save(p / "x" / "y.json"), "no folder"),
     "a stage": (lambda p: cost.program(pairs.plain, X, W, stage="lowerd"), "stage='lowerd': one of counted"),
     "flags": (lambda p: cost.program(pairs.plain, X, W, flags={"a": 1}), "need stage='compiled', not 'counted'"),
     "a flag": (

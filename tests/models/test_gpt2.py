@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from refgrad import verify
-from refgrad.models import _composition, gpt2
+from refgrad.models import composition, gpt2
 from refgrad.report.text import standard_library_ids
 from tests.ops.cases import relative_error
 
@@ -88,15 +88,15 @@ def test_loss_is_float32_and_finite_in_half_precision(rules):
 
 
 def test_the_fused_head_makes_logits_some_columns_at_a_time_in_half_precision(monkeypatch):
-    monkeypatch.setattr(_composition, "COLUMNS_OF_LOGITS", 100)
-    assert [_composition.columns_of_logits(256, dtype) for dtype in ("bfloat16", "float16", "float32")] == [
+    monkeypatch.setattr(composition, "COLUMNS_OF_LOGITS", 100)
+    assert [composition.columns_of_logits(256, dtype) for dtype in ("bfloat16", "float16", "float32")] == [
         100,
         100,
         256,
     ]
     p = params(ONE_LAYER, jnp.bfloat16)
     parts = gradient(p, ONE_LAYER, rules="fused")
-    monkeypatch.setattr(_composition, "COLUMNS_OF_LOGITS", 256)
+    monkeypatch.setattr(composition, "COLUMNS_OF_LOGITS", 256)
     whole = gradient(p, ONE_LAYER, rules="fused")
     assert_close(parts, whole, 0.01)
 
@@ -213,7 +213,7 @@ BAD = {
     "heads": (lambda p: gpt2.Config(n_embd=32, n_head=5), "n_embd is 32, which n_head = 5 does not divide"),
     "no layer": (lambda p: gpt2.Config(n_layer=0), "n_layer is 0, but must be at least 1"),
     "type": (lambda p: gpt2.Config(n_layer=2.5), "n_layer is 2.5, but must be an integer"),
-    "key": (lambda p: gpt2.Config.from_mapping({"n_layers": 3}), "n_layers = 3 is no key .* did you mean n_layer"),
+    "key": (lambda p: gpt2.Config.from_mapping({"n_layers": 3}), "n_layers = 3 is not a key .* did you mean n_layer"),
     "epsilon": (lambda p: gpt2.Config(layer_norm_epsilon=0), "layer_norm_epsilon is 0"),
     "text": (lambda p: standard_library_ids(10**6, 10), "argparse.py has"),
 }

@@ -8,7 +8,7 @@ import pytest
 import sympy
 
 from refgrad import cost
-from refgrad.models import _composition, gpt2, gpt2_costs
+from refgrad.models import composition, gpt2, gpt2_costs
 from refgrad.report import model
 from refgrad.symbols import V, b, evaluate, s
 
@@ -70,8 +70,8 @@ def test_fused_differences_leave_nothing_over(tied):
 
 @pytest.mark.parametrize("name", ["tied", "untied"])
 def test_fused_equals_xla_to_the_last_flop(name, monkeypatch):
-    monkeypatch.setattr(_composition, "QUERIES", 2)  # several blocks, the last of them shorter
-    monkeypatch.setattr(_composition, "ROWS_OF_LOGITS", {"cpu": 6})
+    monkeypatch.setattr(composition, "QUERIES", 2)  # several blocks, the last of them shorter
+    monkeypatch.setattr(composition, "ROWS_OF_LOGITS", {"cpu": 6})
     config, batch, sequence = MODELS[name]
     assert model.model_pass("backward", config, batch, sequence, "fused", scan=False).reconciliation.ok
     program = gpt2.abstract_loss(config, batch, sequence, rules="fused")

@@ -59,7 +59,7 @@ def test_what_d0_prints_for_w1_is_transposed(sizes):
 
 
 def test_what_d0_prints_for_w1_sums_over_the_wrong_index():
-    """Its Σ_k runs to D where k is an example: with B > D it leaves examples out, with B < D there are too few."""
+    """The Σ_k runs to D where k is an example: with B > D it leaves examples out, with B < D there are too few."""
     params, x = example(SIZES[1])
     dw1, dh1 = (chain(params, x)[name] for name in ("W1", "H1"))
     to_d = np.asarray(x)[: SIZES[1]["D"]].T @ dh1[: SIZES[1]["D"]]

@@ -1,4 +1,4 @@
-"""What is special about the fused operations: blocks that are skipped, arrays that never exist, targets ignored."""
+"""Properties of the fused operations alone: blocks that are skipped, arrays that never exist, targets ignored."""
 
 import itertools
 import operator

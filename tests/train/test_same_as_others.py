@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from refgrad.models import gpt2
-from refgrad.models._inputs import path_name
+from refgrad.models.inputs import path_name
 from refgrad.report.text import standard_library_ids
 from refgrad.train.optimiser import adamw, decay_mask, init_state
 from refgrad.train.settings import Train

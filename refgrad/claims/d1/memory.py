@@ -80,7 +80,7 @@ def _offloaded() -> Iterator[Case]:
 
 
 def _inference() -> Iterator[Case]:
-    """What training keeps of D1's network, which inference can drop: its hidden layer, before and after σ."""
+    """Residuals of D1's network that inference can drop: its hidden layer, before and after σ."""
     for B, D, H, O in ((2, 3, 4, 1), (5, 7, 3, 2), (8, 2, 6, 5)):
         shapes = ((B, D), (H, D), (H,), (O, H), (O,))
         arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]

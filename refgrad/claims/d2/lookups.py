@@ -72,7 +72,7 @@ def _scattered(V: int, h: int, shape: tuple[int, ...]) -> int | None:
 
 
 def _negligible() -> Iterator[Case]:
-    """What XLA adds for the tokens beside the whole backward pass, at GPT-2's sizes."""
+    """XLA's additions for the tokens beside the whole backward pass, at GPT-2's sizes."""
     for name, config in gpt2.SIZES.items():
         backward = passes(name)[1]
         additions = backward.within("wte").by_primitive["scatter-add"].flops

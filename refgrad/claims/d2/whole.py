@@ -1,4 +1,4 @@
-"""D2.1, D2.2 and D2.21 to D2.24: the whole network, its tally, and what the tally leaves out."""
+"""D2.1, D2.2 and D2.21 to D2.24: the whole network, its tally, and the tally's omissions."""
 
 from collections.abc import Collection, Iterator
 from fractions import Fraction
@@ -53,7 +53,7 @@ def _exact(layers: int, n: int) -> int:
 
 
 def _layer(n: int, met: Collection[str]) -> int:
-    """One layer: the document's tally of its operations, or what one layer more costs in the traced network."""
+    """One layer: the document's tally of its operations, or the cost of one layer more in the traced network."""
     if "as_listed" in met:
         return sum(_by_document(use, n) for use in gpt2_costs.LAYER)
     return _exact(2, n) - _exact(1, n)
@@ -77,7 +77,7 @@ def _twice(part: str) -> Iterator[Case]:
 
 
 def _gap() -> Iterator[Case]:
-    """The printed total, what is known to be left out, and the traced count."""
+    """The printed total, the known omissions, and the traced count."""
     for name, config in gpt2.SIZES.items():
         dims = config.dims(BATCH, config.n_positions)
         left_out = sum(evaluate(term, dims) for term in omissions.counted(True).values())
@@ -105,7 +105,7 @@ def _left_out(name: str, term: sympy.Expr) -> Check:
 
 @deferred
 def _shares(part: str) -> Iterator[Case]:
-    """What products have of the FLOPs or the unfused bytes of the backward pass."""
+    """Share of matrix products in the FLOPs or the unfused bytes of the backward pass."""
     for name, config in gpt2.SIZES.items():
         _, back = passes(name)
         products = back.where(lambda site: site.primitive == "dot_general")

@@ -70,7 +70,7 @@ def _chain(*leaves: Any) -> Any:
 
 @cache
 def _neurons() -> tuple[tuple[str, dict[str, Any]], ...]:
-    """At the chosen inputs and at drawn ones: every value, and the gradients by both ways."""
+    """Every value, and the gradients by both ways, at the chosen inputs and at drawn ones."""
     draws = [NEURON] + [dict(zip(NEURON, normal(seed, 5).tolist(), strict=True)) for seed in (0, 1)]
     found = []
     for i, point in enumerate(draws):

@@ -1,7 +1,7 @@
 """The operations again, with rules that keep less, compute less and let go sooner: one file each.
 
 `refgrad.ops.fused.NAME` is the operation, `refgrad.ops.TABLE["fused.NAME"]` its row: derived, verified and priced like
-every other, with what is recomputed and what is skipped as causes of their own.
+every other, with recomputed and skipped work as causes of their own.
 """
 
 from refgrad.ops._table import specs

@@ -1,4 +1,4 @@
-"""What both forms of the fused head share: the loss of a row of logits and its slope, and which rows count.
+"""Parts shared by both forms of the fused head: the loss of a row of logits, its slope, and the rows that count.
 
 For one row of logits x (V,) with the target t, the loss is
 
@@ -32,7 +32,7 @@ from refgrad.ops.token_embedding import token_embedding
 
 
 class LossTerms(NamedTuple):
-    """What the loss adds to cross-entropy: label smoothing ε in [0, 1) and z-loss ζ ≥ 0, 0 for neither."""
+    """Terms beside cross-entropy in the loss: label smoothing ε in [0, 1) and z-loss ζ ≥ 0, 0 for neither."""
 
     smoothing: float
     z_loss: float
@@ -46,7 +46,7 @@ class Rows(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """What a row's loss needs of its logits: M and S (r,), and where labels are smoothed their mean, else None."""
+    """Sums over a row's logits: M and S (r,), and their mean where labels are smoothed, else None."""
 
     top: Array
     total: Array
@@ -88,12 +88,12 @@ def flat(targets: Array, mask: Array, x: Array) -> Rows:
 
 
 def num_valid(mask: Array, x: Array) -> Array:
-    """How many rows count, 1 at least, in the dtype of x's sums."""
+    """Number of rows that count, 1 at least, in the dtype of x's sums."""
     return jnp.maximum(jnp.sum(_counted(mask).astype(wide_dtype(x.dtype))), 1)
 
 
 def sums(logits: Sequence[Array], terms: LossTerms) -> Sums:
-    """Of rows whose logits come in parts (r, v); the maximum is a constant to the gradient."""
+    """Sums over rows whose logits come in parts (r, v); the maximum is a constant to the gradient."""
     top = jax.lax.stop_gradient(reduce(jnp.maximum, [jnp.max(part, axis=-1) for part in logits]))
     total = reduce(add, [jnp.sum(jnp.exp(part - top[:, None]), axis=-1) for part in logits])
     if not terms.smoothing:
@@ -114,7 +114,7 @@ def losses(known: Sums, picked: Array, terms: LossTerms) -> Array:
 
 
 def factors(known: Sums, counts: Array, terms: LossTerms) -> Array:
-    """What turns each row's e^(x − M) into (1 + 2ζL) p, 0 in rows ignored."""
+    """Factors that turn each row's e^(x − M) into (1 + 2ζL) p, 0 in rows ignored."""
     factor = counts / known.total
     return factor * (1 + 2 * terms.z_loss * (known.top + jnp.log(known.total))) if terms.z_loss else factor
 

@@ -13,7 +13,7 @@ A chunk's logits are made and used v columns at a time, x and g against v rows o
 processor's cache run faster than one that passes through memory. All of a chunk's columns are alive until its sums are
 known, from which its slopes follow; dẼ is filled v rows at a time.
 
-Kept: dx̃ and dẼ in the dtype of sums, and n. There are no logits beyond a chunk's: b·c rows of V. A chunk longer than
+Kept: dx̃ and dẼ in the dtype of sums, and n. Logits exist for one chunk only: b·c rows of V. A chunk longer than
 the sequence is the sequence; the last may be shorter, as may the last columns. The value alone costs no gradient: only
 the rule makes one.
 If every target is ignored, n is taken as 1: the loss is 0, and so are its gradients.

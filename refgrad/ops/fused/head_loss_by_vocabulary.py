@@ -48,7 +48,7 @@ from refgrad.symbols import V, b, c, h, s
 
 
 def _starts(V: int, chunk: int) -> tuple[Array, int]:
-    """Where each whole chunk begins, and where the last, of 1 … `chunk` rows, does."""
+    """First rows of the whole chunks, and the first of the last chunk, which has 1 … `chunk` rows."""
     last = (V - 1) // chunk * chunk
     return jnp.asarray(np.arange(0, last, chunk, dtype=np.int32)), last
 
@@ -59,7 +59,7 @@ def _rows_from(E: Array, start: Array, chunk: int) -> Array:
 
 
 def _row_sums(x: Array, E: Array, chunk: int, terms: LossTerms) -> Sums:
-    """Those of each row's logits: the first pass."""
+    """Sums over each row's logits: the first pass."""
 
     def of(part: Array) -> tuple[Array, ...]:
         found = sums([product("rh,vh->rv", x, part)], terms)

@@ -1,4 +1,4 @@
-"""What `refgrad cost` finds for GPT-2: trees, tallies, totals, shares, ratios, conventions, bytes kept."""
+"""Costs of GPT-2, as by `refgrad cost`: trees, tallies, totals, shares, ratios, conventions, residual bytes."""
 
 from refgrad._text import Table
 from refgrad.models import gpt2, gpt2_costs
@@ -33,7 +33,7 @@ def tree() -> Section:
 
 
 def tallies() -> Section:
-    """The costs as polynomials, their totals by size, and what the document's tally leaves out."""
+    """The costs as polynomials, their totals by size, and the omissions of the document's tally."""
     config = gpt2.SIZES[SIZE]
     tied = config.tie_word_embeddings
     totals = [model.total(name, gpt2.SIZES[name]) for name in gpt2.SIZES]

@@ -69,7 +69,7 @@ def references(docstring: str) -> list[tuple[str, str]]:
 
 
 def bears_on(claim: Claim, operation: str, cited: Iterable[tuple[str, str]]) -> bool:
-    """Whether the row ran the operation's rule, or stands in a section that the operation cites."""
+    """Return True if the claim ran the operation's rule, or stands in a section that the operation cites."""
     return operation in claim.ops or (claim.document, claim.place) in cited
 
 

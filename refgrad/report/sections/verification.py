@@ -1,4 +1,4 @@
-"""What `refgrad verify` finds: every rule's errors and costs, and every parameter's gradient in a small GPT-2."""
+"""Results of `refgrad verify`: every rule's errors and costs, and every parameter's gradient in a small GPT-2."""
 
 from refgrad.models import gpt2
 from refgrad.models.networks import NETWORKS
