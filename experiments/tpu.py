@@ -26,6 +26,7 @@ from refgrad.cost.xla import compiled_for
 from refgrad.models import gpt2
 from refgrad.ops import TABLE
 from refgrad.report.figures import series
+from refgrad.rule_sets import current
 from refgrad.train.mesh import collectives, devices, model, sharding
 from refgrad.train.update_in_backward.layers import cast
 
@@ -55,6 +56,8 @@ class Settings:
                 raise ValueError(f"operations holds {name!r}, but must be all, or of {', '.join(TABLE)}")
         if min(self.layers, self.batch, self.sequence) < 1:
             raise ValueError(f"layers, batch and sequence are {self.layers}, {self.batch}, {self.sequence}: 1 at least")
+        for rules in self.rules:
+            current(rules)
         for mesh in self.meshes:
             if mesh.count(";") != 1:
                 raise ValueError(f"meshes holds {mesh!r}, but must be a topology and a mesh: v5e:2x4; data=2,fsdp=4")

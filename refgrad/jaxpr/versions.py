@@ -50,9 +50,8 @@ class Differentiable(Protocol[P, T]):
     bwd: Callable[..., Any]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T: ...
-    def defvjp(self, fwd: Callable[..., Any] | None, bwd: Callable[..., Any], **settings: bool) -> None:
-        """Set the forward and backward of the rule."""
-        ...
+    def defvjp(self, fwd: Any, bwd: Any, **settings: bool) -> None:
+        """Set the rule: `fwd` returns the output and the residuals, `bwd` the cotangents."""
 
 
 @overload
