@@ -40,10 +40,8 @@ def _paragraphs(block: str) -> Iterator[str]:
     lines = block.split("\n")
     start = 0
     for n in range(1, len(lines)):
-        if lines[n].startswith("- ") and not lines[n - 1].startswith(("- ", " ")):
-            yield "\n".join(lines[start:n])
-            start = n
-        elif lines[n] in (*SECTIONS, *EXAMPLES):
+        first_item = lines[n].startswith("- ") and not lines[n - 1].startswith(("- ", " "))
+        if first_item or lines[n] in (*SECTIONS, *EXAMPLES):
             yield "\n".join(lines[start:n])
             start = n
     yield "\n".join(lines[start:])

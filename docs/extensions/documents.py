@@ -1,6 +1,7 @@
 """The claims ledger as pages: each document's citation, then its rows with the verdicts, computed now."""
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ def page(name: str) -> str:
     lines = [
         f"# {name}: {document.title}",
         "",
-        f"{escaped(str(document))}.",
+        re.sub(r"(https://\S+)", r"<\1>", escaped(str(document))) + ".",
         "",
         f"{len(outcomes)} rows, {wrong} of them wrong. `refgrad claims --document {name}` computes them again.",
     ]

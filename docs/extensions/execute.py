@@ -1,12 +1,13 @@
 """Run the Python blocks of every Markdown page while the site is built, and show below each block what it prints.
 
 The blocks of a page share one namespace, from top to bottom, as in one script. All pages run in this process, so that
-JAX is loaded once. An exception is a warning of Sphinx, which `-W` makes an error. Left out are the blocks of `ELSEWHERE`,
-which are no script and are run by tests, and those that begin with `HIPRIM` under a JAX without it.
+JAX is loaded once. An exception is a warning of Sphinx, which `-W` makes an error. The pages of `ELSEWHERE` are left
+out, because their blocks are files that tests run, and so are blocks that begin with `HIPRIM` under a JAX without it.
 """
 
 import contextlib
 import io
+import os
 import re
 import traceback
 
@@ -19,6 +20,8 @@ BLOCK = re.compile(r"^```python\n(.*?)^```\n", re.DOTALL | re.MULTILINE)
 ELSEWHERE = ("switch-it-on", "found/")  # tests/verify/test_docs.py, experiments/found.py
 HIPRIM = "# where JAX has HiPrim"
 NAMES = "# with your own names"  # the block shows a call and has no definitions
+
+os.environ["COLUMNS"] = "88"  # of what a block prints: the width of a page
 
 logger = logging.getLogger(__name__)
 

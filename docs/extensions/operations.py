@@ -20,7 +20,6 @@ from refgrad.claims import DOCUMENTS
 from refgrad.ops import TABLE
 
 LABEL = re.compile(r"(?:^|(?<=\s))(Forward\.|Derivation\.|Kept:|Cost:|Source:)\s")
-SECTIONS = {"Kept:": "What is kept", "Cost:": "Cost", "Source:": "Source"}
 
 
 def pages(folder: Path) -> Iterator[tuple[str, Callable[[], str], list[Path]]]:
@@ -29,8 +28,7 @@ def pages(folder: Path) -> Iterator[tuple[str, Callable[[], str], list[Path]]]:
     course = re.findall(r"^/operations/(\S+)$", index.read_text(encoding="utf-8"), re.MULTILINE)
     for name, spec in TABLE.items():
         source = Path(inspect.getfile(_module(spec)))
-        picture = folder / "operations" / f"{name}.svg"
-        yield f"operations/{name}.md", partial(page, spec, name in course, picture), [source, index]
+        yield f"operations/{name}.md", partial(page, spec, name in course, folder / "operations"), [source, index]
     rest = [name for name in TABLE if name not in course]
     yield "operations/index.md", partial(contents, rest), [index]
 
@@ -44,8 +42,8 @@ def contents(names: list[str]) -> str:
     )
 
 
-def page(spec: Any, taught: bool, picture: Path) -> str:
-    """Return an operation's page, and draw its picture beside it."""
+def page(spec: Any, taught: bool, folder: Path) -> str:
+    """Return an operation's page, and draw its pictures into `folder`."""
     module = _module(spec)
     parts = dict(sections(inspect.getdoc(module) or ""))
     title, _, formula = parts.pop("").partition(":")
@@ -55,12 +53,10 @@ def page(spec: Any, taught: bool, picture: Path) -> str:
     lines += [f"## Forward\n\n{markdown(text)}" for label, text in parts.items() if label == "Forward."]
     lines += [f"## Derivation\n\n{markdown(parts['Derivation.'])}"] if "Derivation." in parts else []
     lines += [f"## Rule\n\n```py\n{_rule(module)}\n```"] if hasattr(module, "_bwd") else []
-    lines += [f"## {name}\n\n{markdown(parts[label])}" for label, name in SECTIONS.items() if label in parts]
-    lines += [_cited(parts.get("Source:", "")), f"## Counted\n\n{costs(spec)}"]
-    if taught:
-        picture.parent.mkdir(exist_ok=True)
-        pictures.jacobians(spec, picture)
-        lines += [f"## Picture\n\n![Jacobian of {spec.name}]({picture.name})\n\n{pictures.CAPTION}", exercise(spec)]
+    lines += [f"## What is kept\n\n{markdown(parts['Kept:'])}"] if "Kept:" in parts else []
+    lines += [f"## Cost\n\n{markdown(parts.get('Cost:', ''))}\n\n{costs(spec)}"]
+    lines += [f"## Picture\n\n{pictures.jacobians(spec, folder)}", exercise(spec)] if taught else []
+    lines += [f"## Source\n\n{markdown(parts['Source:'])}\n\n{_cited(parts['Source:'])}"] if "Source:" in parts else []
     return "\n\n".join(filter(None, lines)) + "\n"
 
 
