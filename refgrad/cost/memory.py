@@ -20,13 +20,13 @@ class Memory:
     """Bytes of one compiled program on one device, and the residuals of the same function."""
 
     residuals: Residuals | None
-    """Residuals of the backward pass; None for a forward pass alone."""
+    """Bytes that the backward pass keeps; None for a forward pass alone."""
     arguments: int
     """Arguments, and cotangents where there is a backward pass."""
     outputs: int
     """Values, and gradients where there is a backward pass."""
     temporaries: int
-    """Everything between: residuals, and short-lived arrays."""
+    """Everything between: residuals, and what is needed for a moment."""
     aliased: int
     """Bytes of the outputs that reuse donated arguments."""
     host: int

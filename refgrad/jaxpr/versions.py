@@ -50,8 +50,8 @@ class Differentiable(Protocol[P, T]):
     bwd: Callable[..., Any]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T: ...
-    def defvjp(self, fwd: Callable[..., Any], bwd: Callable[..., Any], **settings: bool) -> None:
-        """Set the rule's forward and backward."""
+    def defvjp(self, fwd: Callable[..., Any] | None, bwd: Callable[..., Any], **settings: bool) -> None:
+        """Define the rule."""
         ...
 
 

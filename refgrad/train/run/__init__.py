@@ -4,3 +4,21 @@
 leaf; `folder` is the run's folder, `metrics` its log, `display` its progress. `memory` and `throughput` compare a run
 with the device, `machine` and `resumed` with the run before it; `watch`, `validation` and `signals` serve the loop.
 """
+
+__all__ = [
+    "checkpoints",
+    "digest",
+    "display",
+    "evaluate",
+    "folder",
+    "loop",
+    "machine",
+    "memory",
+    "metrics",
+    "program",
+    "resumed",
+    "signals",
+    "throughput",
+    "validation",
+    "watch",
+]
