@@ -108,7 +108,7 @@ def _place(settings: Settings, version: str) -> Path:
 
 
 PAIRS: dict[str, tuple[Callable[[Settings], cost.Program], Callable[[Settings], cost.Program]]] = {
-    "derived → fused rules": (partial(model, rules="document"), partial(model, rules="fused")),
+    "derived → fused rules": (partial(model, rules="derived"), partial(model, rules="fused")),
     "autodiff → jax.checkpoint": (partial(model, rules="autodiff"), partial(model, rules="autodiff", remat=True)),
     "excess precision → none": (
         lambda settings: cost.program(in_half, settings.rows, stage="compiled"),

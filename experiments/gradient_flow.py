@@ -27,7 +27,7 @@ from refgrad.ops import operations
 from refgrad.ops.multi_head_attention import attend
 from refgrad.report.figures import INK, legend_below, series
 
-OPS = operations("document")
+OPS = operations("derived")
 Layer = Callable[[jax.Array, jax.Array], jax.Array]
 
 

@@ -86,7 +86,7 @@ def programs(rows: int) -> dict[str, Program]:
         "Adam": (adam, (shape(rows * 768),) * 4),
         "attention": (attention, heads),
     }
-    for rules in ("autodiff", "document", "fused"):
+    for rules in ("autodiff", "derived", "fused"):
         loss, *args = gpt2.abstract_loss(config, max(rows // 128, 1), 128, rules=rules)
         found[f"GPT-2, {rules}"] = (jax.value_and_grad(loss), tuple(args))
     return found

@@ -1,9 +1,18 @@
 """Old public names, which answer for one release."""
 
+import sys
 import warnings
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
+
+
+def outside() -> int:
+    """Return the `stacklevel` at which a warning of the caller names the first line outside of refgrad and JAX."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] in ("refgrad", "jax"):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def renamed(owner: Any, names: Mapping[str, str], name: str) -> Any:
@@ -19,5 +28,5 @@ def renamed(owner: Any, names: Mapping[str, str], name: str) -> Any:
     label = owner.__name__ if isinstance(owner, ModuleType) else type(owner).__name__
     if name not in names:
         raise AttributeError(f"{label} has no attribute {name!r}")
-    warnings.warn(f"{label}.{name} is now {label}.{names[name]}", DeprecationWarning, stacklevel=3)
+    warnings.warn(f"{label}.{name} is now {label}.{names[name]}", DeprecationWarning, stacklevel=outside())
     return getattr(owner, names[name])

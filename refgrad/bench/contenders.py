@@ -173,7 +173,7 @@ CONTENDERS: dict[str, Contender] = {
     "autodiff-scan": Contender("autodiff, scanned", _step(rules="autodiff", scan=True)),
     "autodiff-checkpoint": Contender("autodiff, jax.checkpoint", _step(rules="autodiff", remat=True)),
     "library": Contender("jax.nn + optax", _library()),
-    "document": Contender("document rules", _step(rules="document")),
+    "derived": Contender("derived rules", _step(rules="derived")),
     "fused": Contender("fused rules", _step(rules="fused")),
     "fused-scan": Contender("fused rules, scanned", _step(rules="fused", scan=True)),
     "fast": Contender("fused, update inside", _step(rules="fused", memory="fast")),

@@ -151,7 +151,7 @@ def _mesh(options: argparse.Namespace) -> dict[str, Any]:
     (result,) = [mesh.moved(config, axes, batch, sequence) for _ in track([options.mesh], "compiling")]
     head = (
         f"refgrad cost of {config}\non {options.mesh}: {batch} × {sequence} ids of all devices, float32, forward and "
-        f"backward, document rules, layers scanned, compiled for virtual CPU devices; jax {JAX}"
+        f"backward, derived rules, layers scanned, compiled for virtual CPU devices; jax {JAX}"
     )
     print(fitted(head))
     _show("What is moved: payloads, the array that a collective is about, for one device")

@@ -25,6 +25,7 @@ from refgrad.models.networks import NETWORKS
 from refgrad.ops import TABLE
 from refgrad.report import model, networks, operations, proofs
 from refgrad.report.text import standard_library_ids
+from refgrad.rule_sets import rule_set
 from refgrad.verify.arguments import is_text, needs_x64, sized, values
 from refgrad.verify.prove import Verdict
 
@@ -56,7 +57,8 @@ def run(options: argparse.Namespace) -> int:
     if where.platform == "tpu" and "float64" in dtypes:
         print("float64 is left out: a TPU has none; truth is computed on the CPU")
         dtypes.remove("float64")
-    names = options.op or [name for name in TABLE if name.startswith("fused.") == (options.rules == "fused")]
+    rules = rule_set(options.rules)
+    names = options.op or [name for name, spec in TABLE.items() if spec.package == rules.packages[-1]]
     compared = [dtype for dtype in dtypes if dtype in model.BOUNDS]
     whole = options.op is None
     dims = operations.dimensions(config, sizes["batch"], sizes["sequence"])
@@ -66,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         drawn = {"seed": options.seed, "draws": QUICK_DRAWS if options.quick else DRAWS}
         check = partial(operations.verify_operation, dims=dims, dtypes=dtypes, **drawn)
         checked = each(check, names, "operations")
-        small = list(NETWORKS) if whole and options.rules == "document" else []
+        small = list(NETWORKS) if whole and not rules.fused else []
         trained = each(partial(_network, dtypes=compared), small, "networks")
         gradients = partial(model.gradient_errors, config, *ids, rules=options.rules)
         errors = each(gradients, compared if whole else [], "model")

@@ -50,7 +50,8 @@ class Differentiable(Protocol[P, T]):
     bwd: Callable[..., Any]
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T: ...
-    def defvjp(self, fwd: Callable[..., Any], bwd: Callable[..., Any], **settings: bool) -> None: ...
+    def defvjp(self, fwd: Any, bwd: Any, **settings: bool) -> None:
+        """Set the rule: `fwd` returns the output and the residuals, `bwd` the cotangents."""
 
 
 @overload

@@ -64,7 +64,7 @@ def extend(params: Params, cache: Cache, tokens: Ids, config: Config) -> tuple[A
     if not isinstance(end, Tracer) and end > capacity:
         raise ValueError(
             f"tokens end at position {end}, but the cache has a capacity of {capacity}: make an `empty` one with more, "
-            "or read the last part of the text anew"
+            "or read the last part of the text again"
         )
     with jax.named_scope("wte"):
         x = PLAIN.token_embedding(params["wte"]["weight"], tokens)  # (batch, s, h)

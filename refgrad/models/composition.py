@@ -14,6 +14,7 @@ from refgrad.numerics import wide, wide_dtype
 from refgrad.ops import operations
 from refgrad.ops.fused.attention import KERNEL, Block
 from refgrad.ops.multi_head_attention import attend
+from refgrad.rule_sets import rule_set
 
 # Fused rules: rows of a block of queries; rows whose logits are alive at once, as near as whole positions come to it
 # (a GPU's products need more of them), and columns of them that a CPU makes at a time in 16 bits, to keep them in its
@@ -46,7 +47,7 @@ class Composition(NamedTuple):
 def composition(rules: str) -> Composition:
     """Compose the model by `rules`, one of `refgrad.ops.RULES`. Raises ValueError for any other."""
     o = operations(rules)
-    if hasattr(o, "block"):
+    if rule_set(rules).fused:
         return Composition(o, partial(_fused_block, o, rules), partial(_fused_loss, o))
     return Composition(o, partial(_block, o), partial(_loss, o))
 
@@ -70,7 +71,7 @@ def queries(sequence: int) -> int:
 
 def attention_by(rules: str, sequence: int) -> Block:
     """Attention's `block` under fused `rules`: rows, or the kernel's name."""
-    return KERNEL if rules == "fused-cudnn" else queries(sequence)
+    return KERNEL if rule_set(rules).kernel else queries(sequence)
 
 
 def block_sizes(batch: int, sequence: int, vocabulary: int) -> dict[str, int]:

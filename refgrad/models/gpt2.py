@@ -183,7 +183,7 @@ def logits(
     params: Params,
     tokens: Ids,
     config: Config,
-    rules: str = "document",
+    rules: str = "derived",
     scan: bool = False,
     remat: bool = False,
 ) -> Array:
@@ -193,7 +193,7 @@ def logits(
       params: those of `init`, layers as a list or stacked.
       tokens: integer ids (..., s).
       config: the parameters' config.
-      rules: "document" (the rules as the document derives them), "fused" (the same gradients in less time and memory),
+      rules: "derived" (the rules as the document derives them), "fused" (the same gradients in less time and memory),
         "fused-cudnn" (these, with cuDNN's attention: for 16 bits on NVIDIA's GPUs, no second derivatives) or "autodiff"
         (the document's forward, differentiated by JAX).
       scan: walk the layers by `lax.scan`.
@@ -224,7 +224,7 @@ def loss(
     tokens: Ids,
     targets: Ids,
     config: Config,
-    rules: str = "document",
+    rules: str = "derived",
     scan: bool = False,
     remat: bool = False,
 ) -> Array:
@@ -282,7 +282,7 @@ def _hidden(params: Params, tokens: Ids, config: Config, rules: str, scan: bool,
     return x
 
 
-def embed(params: Params, tokens: Ids, config: Config, rules: str = "document") -> Array:
+def embed(params: Params, tokens: Ids, config: Config, rules: str = "derived") -> Array:
     """Token ids (..., s) → the stream that the first layer reads, (..., s, n_embd)."""
     o = operations(rules)
     with jax.named_scope("wte"):
@@ -291,13 +291,13 @@ def embed(params: Params, tokens: Ids, config: Config, rules: str = "document") 
         return o.position_embedding(x, params["wpe"]["weight"])
 
 
-def block(layer: Params, x: Array, config: Config, rules: str = "document", recompute: bool = False) -> Array:
+def block(layer: Params, x: Array, config: Config, rules: str = "derived", recompute: bool = False) -> Array:
     """One layer of the stream, (..., s, n_embd) → the same; with `recompute` only x is kept for the backward pass."""
     return composition(rules).block(x, layer, config.n_head, config.layer_norm_epsilon, recompute)
 
 
 def head_loss(
-    params: Params, x: Array, targets: Array, config: Config, rules: str = "document", chunks: str = "positions"
+    params: Params, x: Array, targets: Array, config: Config, rules: str = "derived", chunks: str = "positions"
 ) -> Array:
     """The stream after the last layer (..., s, n_embd), ids (..., s) → the mean loss, a scalar.
 

@@ -13,6 +13,7 @@ import sympy
 from refgrad._renamed import renamed
 from refgrad.jaxpr.versions import newest
 from refgrad.ops import TABLE, Cost, OpSpec
+from refgrad.rule_sets import rule_set
 from refgrad.symbols import V, b, d, evaluate, h, i, n_h, n_L, o, s
 
 
@@ -66,7 +67,7 @@ FUSED_ENDS = (
     Use("loss", "fused.head_loss"),
 )
 USES: Mapping[str, tuple[tuple[Use, ...], tuple[Use, ...]]] = {
-    "document": (LAYER, ENDS),
+    "derived": (LAYER, ENDS),
     "fused": (FUSED_LAYER, FUSED_ENDS),
 }
 # The document leaves the embeddings' gradients out of its tally, in words.
@@ -131,27 +132,29 @@ def document_total() -> sympy.Expr:
     return sympy.expand(n_L * document_layer() + _sum(ends, lambda spec: spec.published_flops))
 
 
-def fan_in(tied: bool, rules: str = "document") -> dict[str, sympy.Expr]:
+def fan_in(tied: bool, rules: str = "derived") -> dict[str, sympy.Expr]:
     """The additions outside every rule, where two gradients of one value meet."""
     terms = {}
-    if rules == "document":  # the stream feeds two modules a layer, and itself; the fused layer adds them up itself
+    if not rule_set(
+        rules
+    ).fused:  # the stream feeds two modules a layer, and itself; the fused layer adds them up itself
         terms["residual fan-in"] = 2 * n_L * b * s * h
     if tied:
         terms["tied weights' fan-in"] = V * h
     return terms
 
 
-def forward(rules: str = "document") -> Cost:
+def forward(rules: str = "derived") -> Cost:
     """The loss's forward pass in XLA's convention."""
     return Cost(*(_whole(lambda spec, part=part: spec.forward[part], rules) for part in (0, 1)))
 
 
-def fwd_extra(rules: str = "document") -> Cost:
+def fwd_extra(rules: str = "derived") -> Cost:
     """Work that the rules' forward pass does beyond the forward, in the backward pass's place."""
     return Cost(*(_whole(lambda spec, part=part: spec.fwd_extra[part], rules) for part in (0, 1)))
 
 
-def backward(tied: bool = True, rules: str = "document") -> Cost:
+def backward(tied: bool = True, rules: str = "derived") -> Cost:
     """The backward pass in XLA's convention, exact: the operations' rules and the fan-in between them.
 
     Fused rules have the symbols m, c and v beside the document's: see `Config.fused_dims`.
@@ -160,7 +163,7 @@ def backward(tied: bool = True, rules: str = "document") -> Cost:
     return Cost(sympy.expand(flops + sympy.Add(*fan_in(tied, rules).values())), transcendentals)
 
 
-def differences(tied: bool = True, rules: str = "document") -> dict[str, sympy.Expr]:
+def differences(tied: bool = True, rules: str = "derived") -> dict[str, sympy.Expr]:
     """Every named term by which the exact FLOPs exceed the document's printed total (D2.22); they leave nothing over.
 
     What a tally by the document's own rows adds to its printed total comes first, as the term that its last line lost.
@@ -169,7 +172,7 @@ def differences(tied: bool = True, rules: str = "document") -> dict[str, sympy.E
         "cross-entropy, lost from D2.22's last line": sympy.expand(document_total() - PRINTED_TOTAL),
         "position embedding, excluded in words": sympy.sympify(TABLE["position_embedding"].published_flops),
     }
-    for uses, times in zip(USES[rules], (n_L, 1), strict=True):
+    for uses, times in zip(USES[rule_set(rules).name], (n_L, 1), strict=True):
         for use in uses:
             for cause in TABLE[use.op].adjustments:
                 term = times * use.cost(lambda spec, cause=cause: spec.adjustments[cause])
@@ -179,7 +182,7 @@ def differences(tied: bool = True, rules: str = "document") -> dict[str, sympy.E
 
 def _whole(part: Callable[[OpSpec], sympy.Expr | int], rules: str) -> sympy.Expr:
     """A part of the rows, summed over the whole model."""
-    layer, ends = USES[rules]
+    layer, ends = USES[rule_set(rules).name]
     return sympy.expand(n_L * _sum(layer, part) + _sum(ends, part))
 
 

@@ -32,7 +32,7 @@ def init(key: Array, width: int, classes: int) -> Params:
     }
 
 
-def apply(params: Params, x: Array, rules: str = "document") -> Array:
+def apply(params: Params, x: Array, rules: str = "derived") -> Array:
     """x (..., D) → scores (..., C), by the derived rules or by "autodiff"; without b in `params` x W alone.
 
     Raises ValueError where widths do not agree.
@@ -42,7 +42,7 @@ def apply(params: Params, x: Array, rules: str = "document") -> Array:
 
 
 def loss(
-    params: Params, x: Array, targets: Array, strength: float, margin: float = 1.0, rules: str = "document"
+    params: Params, x: Array, targets: Array, strength: float, margin: float = 1.0, rules: str = "derived"
 ) -> Array:
     """The mean hinge loss of the scores against ids (...) in [0, C), plus the penalty of strength λ on W: a scalar.
 

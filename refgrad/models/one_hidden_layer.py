@@ -34,7 +34,7 @@ def init(key: Array, inputs: int, hidden: int, outputs: int) -> Params:
     }
 
 
-def apply(params: Params, x: Array, activation: str = "sigmoid", rules: str = "document") -> Array:
+def apply(params: Params, x: Array, activation: str = "sigmoid", rules: str = "derived") -> Array:
     """x (..., D) → o (..., C), by the derived rules or by "autodiff".
 
     Raises ValueError where widths do not agree, and for an unknown activation or rule set.
@@ -43,7 +43,7 @@ def apply(params: Params, x: Array, activation: str = "sigmoid", rules: str = "d
     return dense(sigma(dense(x, params["W1"], params["b1"])), params["W2"], params["b2"])
 
 
-def loss(params: Params, x: Array, t: Array, activation: str = "sigmoid", rules: str = "document") -> Array:
+def loss(params: Params, x: Array, t: Array, activation: str = "sigmoid", rules: str = "derived") -> Array:
     """Mean squared error against targets t (..., C), a scalar. Errors as in `apply`."""
     return operations(rules).squared_error_mean(apply(params, x, activation, rules), t)
 

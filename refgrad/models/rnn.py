@@ -46,7 +46,7 @@ def init(key: Array, inputs: int, hidden: int, outputs: int, radius: float) -> P
     }
 
 
-def states(params: Params, x: Array, rules: str = "document") -> Array:
+def states(params: Params, x: Array, rules: str = "derived") -> Array:
     """Sequences x (..., s, i) → every state h_1 … h_s (..., s, h).
 
     Raises ValueError for a sequence without steps, and where widths do not agree.
@@ -54,12 +54,12 @@ def states(params: Params, x: Array, rules: str = "document") -> Array:
     return operations(rules).rnn(*_given(params, x))
 
 
-def apply(params: Params, x: Array, rules: str = "document") -> Array:
+def apply(params: Params, x: Array, rules: str = "derived") -> Array:
     """Sequences x (..., s, i) → answers (..., o), by the derived rules or by "autodiff". Raises as `states`."""
     return _answer(params, states(params, x, rules)[..., -1, :], rules)
 
 
-def loss(params: Params, x: Array, targets: Array, rules: str = "document") -> Array:
+def loss(params: Params, x: Array, targets: Array, rules: str = "derived") -> Array:
     """Mean squared error of the answers against targets (..., o), a scalar. Raises as `states`."""
     return operations(rules).squared_error_mean(apply(params, x, rules), targets)
 
@@ -75,9 +75,9 @@ def exact(input_gradient: bool = True) -> Mapping[str, Cost]:
 
 def gradient_norms(params: Params, x: Array, targets: Array) -> Array:
     """‖∂L/∂h_t‖ for t = 1 … s, over the whole batch: (s,), by the derived recurrence. Raises as `states`."""
-    ops = operations("document")
+    ops = operations("derived")
     h, kept = ops.rnn.fwd(*_given(params, x))
-    dh_s = jax.grad(lambda last: ops.squared_error_mean(_answer(params, last, "document"), targets))(h[..., -1, :])
+    dh_s = jax.grad(lambda last: ops.squared_error_mean(_answer(params, last, "derived"), targets))(h[..., -1, :])
     dh_s = jnp.expand_dims(dh_s, -2)
     dh = jnp.concatenate([jnp.zeros_like(h[..., :-1, :]), dh_s], axis=-2)
     delta, _ = through_time(kept.z, kept.w_h, dh)

@@ -53,18 +53,20 @@ from refgrad.ops.squared_error_mean import squared_error_mean
 from refgrad.ops.squared_error_sum import squared_error_sum
 from refgrad.ops.tanh import tanh
 from refgrad.ops.token_embedding import token_embedding
+from refgrad.rule_sets import FUSED, PLAIN, RULE_SETS, rule_set
 
 _PLAIN = specs(__name__, __path__)
 TABLE: dict[str, OpSpec] = {spec.name: spec for spec in (*_PLAIN.values(), *fused.SPECS.values())}
 
-RULES = ("document", "fused", "fused-cudnn", "autodiff")
+_PACKAGES = {PLAIN: _PLAIN, FUSED: fused.SPECS}
+RULES = tuple(RULE_SETS)
 
 
 def operations(rules: str) -> SimpleNamespace:
     """Return every operation by name under one set of rules.
 
     Args:
-      rules: "document" has each operation with the rule derived in its file, "fused" the same with those of
+      rules: "derived" has each operation with the rule derived in its file, "fused" the same with those of
         `refgrad.ops.fused` in the place of what they fuse, "fused-cudnn" those too (its attention is named by
         `refgrad.models`), "autodiff" the document's plain functions, differentiated by JAX.
 
@@ -77,15 +79,12 @@ def operations(rules: str) -> SimpleNamespace:
     Example:
       >>> import jax.numpy as jnp
       >>> from refgrad.ops import operations
-      >>> operations("document").relu(jnp.array([-1.0, 2.0])).tolist()
+      >>> operations("derived").relu(jnp.array([-1.0, 2.0])).tolist()
       [0.0, 2.0]
     """
-    if rules not in RULES:
-        raise ValueError(f"rules is {rules!r}, but must be one of {', '.join(map(repr, RULES))}")
-    if rules == "autodiff":
-        return SimpleNamespace(**{name: spec.op.fun for name, spec in _PLAIN.items()})
-    found = _PLAIN if rules == "document" else _PLAIN | fused.SPECS
-    return SimpleNamespace(**{name: spec.op for name, spec in found.items()})
+    chosen = rule_set(rules)
+    specs = {name: spec for package in chosen.packages for name, spec in _PACKAGES[package].items()}
+    return SimpleNamespace(**{name: spec.op.fun if chosen.by_autodiff else spec.op for name, spec in specs.items()})
 
 
 def __getattr__(name: str) -> Any:

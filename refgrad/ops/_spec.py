@@ -73,6 +73,11 @@ class OpSpec:
         return self.op.__module__.partition(".ops.")[2]
 
     @property
+    def package(self) -> str:
+        """The package of the operation's file."""
+        return self.op.__module__.rpartition(".")[0]
+
+    @property
     def differentiable(self) -> tuple[str, ...]:
         """The floating arguments, which have cotangents."""
         return tuple(name for name, axes in self.arguments.items() if "<" not in axes and axes != KEY)

@@ -44,7 +44,7 @@ class Moved:
         }
 
 
-def moved(config: gpt2.Config, sizes: dict[str, int], batch: int, sequence: int, rules: str = "document") -> Moved:
+def moved(config: gpt2.Config, sizes: dict[str, int], batch: int, sequence: int, rules: str = "derived") -> Moved:
     """Derive and compile, for virtual CPU devices, from shapes alone: nothing is allocated. Layers are scanned.
 
     Raises ValueError for a mesh of one device and as `sharding.check` and `devices.make` do, RuntimeError as

@@ -40,7 +40,7 @@ class ParameterResult:
 
 
 def gradient_errors(
-    config: gpt2.Config, tokens: np.ndarray, targets: np.ndarray, dtype: str, rules: str = "document"
+    config: gpt2.Config, tokens: np.ndarray, targets: np.ndarray, dtype: str, rules: str = "derived"
 ) -> dict[str, float]:
     """Parameter → relative difference of its gradient by the rules to autodiff's of the same program without them."""
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), gpt2.init(jax.random.key(0), config))
@@ -83,7 +83,7 @@ def parameter_table(results: Sequence[ParameterResult]) -> Table:
 
 
 def model_pass(
-    name: str, config: gpt2.Config, batch: int, sequence: int, rules: str = "document", scan: bool = True
+    name: str, config: gpt2.Config, batch: int, sequence: int, rules: str = "derived", scan: bool = True
 ) -> Pass:
     """One pass of the loss, from the document's total (backward) and the closed form to XLA.
 
@@ -135,7 +135,7 @@ class Total:
         return dataclasses.asdict(self) | {"unexplained": self.unexplained}
 
 
-def total(name: str, config: gpt2.Config, rules: str = "document", batch: int = 1, sequence: int = 1024) -> Total:
+def total(name: str, config: gpt2.Config, rules: str = "derived", batch: int = 1, sequence: int = 1024) -> Total:
     """One size's backward pass, from abstract values: layers scanned, so that tracing does not grow with depth."""
     dims = config.fused_dims(batch, sequence)
     exact = gpt2_costs.backward(config.tie_word_embeddings, rules)
@@ -178,7 +178,7 @@ def total_table(results: Sequence[Total]) -> Table:
     return Table(header, rows)
 
 
-def polynomial_text(config: gpt2.Config, rules: str = "document") -> str:
+def polynomial_text(config: gpt2.Config, rules: str = "derived") -> str:
     """The tally as polynomials: the document's printed lines, what its operations add up to, and the exact one."""
     lost = sympy.expand(gpt2_costs.document_total() - gpt2_costs.PRINTED_TOTAL)
     exact = gpt2_costs.backward(config.tie_word_embeddings, rules)

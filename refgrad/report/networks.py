@@ -60,7 +60,7 @@ def _errors(network: Network, dtype: str) -> dict[str, float]:
             params, x = jax.jit(jax.grad(partial(network.loss, rules=rules), (0, 1)))(*args)
         return {**named_leaves(params), "x": x}
 
-    got, want = gradients("document"), gradients("autodiff")
+    got, want = gradients("derived"), gradients("autodiff")
     return {name: relative(leaf, want[name]) for name, leaf in got.items()}
 
 

@@ -3,7 +3,7 @@
     @dataclass(frozen=True)
     class Section(Checked):
         steps: int = number(100, least=1)
-        rules: str = one_of("fused", ("fused", "document"))
+        rules: str = one_of("fused", ("fused", "derived"))
 
 A wrong type raises TypeError and a value out of bounds ValueError. Both name `section.key`, the value and the bound.
 """
@@ -32,9 +32,9 @@ def number(default: Any, least: float | None = None, above: float | None = None,
     return dataclasses.field(default=default, metadata={"least": least, "above": above, "below": below})
 
 
-def one_of(default: str, names: Sequence[str]) -> Any:
-    """Return a field for one of these names."""
-    return dataclasses.field(default=default, metadata={"names": names})
+def one_of(default: str, names: Sequence[str], renamed: Mapping[str, str] | None = None) -> Any:
+    """Return a field for one of these names; `renamed` maps old names to theirs."""
+    return dataclasses.field(default=default, metadata={"names": names, "renamed": renamed or {}})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +90,8 @@ def check(name: str, value: Any, kind: Any, bounds: Mapping[str, Any]) -> None:
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
         words = {int: "an integer", float: "a number", bool: "true or false", str: "a text in quotes"}
         raise TypeError(f"{name} is {value!r}, but must be {words[kind]}")
+    if new := bounds.get("renamed", {}).get(value):
+        raise ValueError(f"{name} is {value!r}, which is now called {new!r}: write {name} = {new!r}")
     if (names := bounds.get("names")) and value not in names:
         raise ValueError(f"{name} is {value!r}, but must be one of {', '.join(map(repr, names))}")
     if kind is float and not math.isfinite(value):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from refgrad._text import nearest
 from refgrad.models.gpt2 import Config
-from refgrad.ops import RULES
+from refgrad.rule_sets import RENAMED, RULE_SETS, rule_set
 from refgrad.train.fields import Checked, check, errors_of, number, one_of
 
 MEMORY = ("plain", "fast", "small")
@@ -29,7 +29,7 @@ class StepOptions:
     Raises TypeError or ValueError for an option that a step cannot have, alone or beside another.
     """
 
-    rules: str = RULES[0]
+    rules: str = "derived"
     """The rules of the backward pass, as in `gpt2.loss`."""
     memory: str = "plain"
     """"plain": all gradients, then the update. "fast": the update inside the backward pass. "small": the same, with
@@ -46,7 +46,7 @@ class StepOptions:
     """Parts of the batch whose gradients are averaged, one after another."""
 
     def __post_init__(self) -> None:
-        check("rules", self.rules, str, {"names": RULES})
+        object.__setattr__(self, "rules", rule_set(self.rules).name)  # an old name is today's from here on
         check("memory", self.memory, str, {"names": MEMORY})
         check("accumulate", self.accumulate, int, {"least": 1})
         if self.compute_dtype is not None and not jnp.issubdtype(self.compute_dtype, jnp.floating):
@@ -121,7 +121,7 @@ class Train(Checked):
     epsilon: float = number(1e-8, above=0)
     clip_norm: float = number(1.0, least=0)
     """The global norm above which gradients are scaled down; 0 disables clipping."""
-    rules: str = one_of("fused", RULES)
+    rules: str = one_of("fused", tuple(RULE_SETS), RENAMED)
     memory: str = one_of("plain", MEMORY)
     remat: bool = False
     scan: bool = False
@@ -150,10 +150,10 @@ class Train(Checked):
             raise ValueError(f"train.accumulate is {self.accumulate}, but must divide train.batch = {self.batch}")
         with errors_of(self.section):
             self.step_options()
-        if self.rules == "fused-cudnn" and self.dtype == "float32":
+        if self.dtype not in RULE_SETS[self.rules].dtypes:
             raise ValueError(
-                "train.rules is 'fused-cudnn', but train.dtype is 'float32', and cuDNN's attention is for 16 bits: "
-                "take train.dtype = 'bfloat16' or train.rules = 'fused'"
+                f"train.rules is {self.rules!r}, but train.dtype is {self.dtype!r}, and cuDNN's attention is for 16 "
+                "bits: take train.dtype = 'bfloat16' or train.rules = 'fused'"
             )
         if self.warmup >= self.steps:
             raise ValueError(

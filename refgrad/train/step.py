@@ -31,7 +31,7 @@ def make_step(
     config: gpt2.Config,
     tx: Any,
     *,
-    rules: str = "document",
+    rules: str = "derived",
     memory: str = "plain",
     scan: bool = False,
     remat: bool = False,

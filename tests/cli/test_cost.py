@@ -75,7 +75,7 @@ def test_the_tiny_model(capsys, tmp_path):
 def test_a_flop_too_many_fails(capsys, monkeypatch):
     exact = gpt2_costs.backward(True)
     more = exact._replace(flops=exact.flops + 1)
-    monkeypatch.setattr(gpt2_costs, "backward", lambda tied=True, rules="document": more)
+    monkeypatch.setattr(gpt2_costs, "backward", lambda tied=True, rules="derived": more)
     assert main(["cost", *SMALL]) == 1
     out = capsys.readouterr().out
     assert "UNEXPLAINED" in out and "Every FLOP" not in out

@@ -41,14 +41,14 @@ def assert_close(got, want, bound):
 
 
 FORMS = [
-    {"rules": "document"},
-    {"rules": "document", "scan": True, "remat": True},
+    {"rules": "derived"},
+    {"rules": "derived", "scan": True, "remat": True},
     {"rules": "fused"},
     {"rules": "fused", "scan": True},
 ]
 MORE_FORMS = [
-    {"rules": "document", "scan": True},
-    {"rules": "document", "remat": True},
+    {"rules": "derived", "scan": True},
+    {"rules": "derived", "remat": True},
     {"rules": "autodiff", "scan": True, "remat": True},
     {"rules": "fused", "remat": True},
     {"rules": "fused", "scan": True, "remat": True},
@@ -79,7 +79,7 @@ def test_every_leaf_against_autodiff_without_rules(dtype, bound, x64):
     assert_close(jax.jit(jax.grad(loss))(p), jax.jit(jax.grad(verify.without_rules(loss)))(p), bound)
 
 
-@pytest.mark.parametrize("rules", ["document", "fused"])
+@pytest.mark.parametrize("rules", ["derived", "fused"])
 def test_loss_is_float32_and_finite_in_half_precision(rules):
     loss, grads = gradient(params(dtype=jnp.bfloat16), rules=rules)
     assert loss.dtype == jnp.float32
@@ -119,7 +119,7 @@ def test_no_gradient_flows_from_the_future(x64):
 
 def both(f, *args):
     """f by the rules and by autodiff, in one program."""
-    return jax.jit(lambda *args: [f(*args, rules) for rules in ("document", "autodiff")])(*args)
+    return jax.jit(lambda *args: [f(*args, rules) for rules in ("derived", "autodiff")])(*args)
 
 
 def test_vmap_and_scan(x64):

@@ -52,6 +52,6 @@ def test_no_rule_hides_inside_a_rule(name):
 def test_an_unknown_operation_or_set_of_rules_is_named():
     with pytest.raises(AttributeError, match="no operation 'sofmax'"):
         ops.sofmax  # noqa: B018
-    every = "'document', 'fused', 'fused-cudnn', 'autodiff'"
+    every = "'derived', 'fused', 'fused-cudnn', 'autodiff'"
     with pytest.raises(ValueError, match=f"rules is 'fusd', but must be one of {every}"):
         ops.operations("fusd")

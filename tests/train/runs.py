@@ -15,7 +15,7 @@ VALUES = {
         "batch": 4,
         "sequence": 16,
         "warmup": 2,
-        "rules": "document",
+        "rules": "derived",
         "validate_every": 5,
         "validation_batches": 2,
         "samples": 2,

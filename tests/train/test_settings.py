@@ -26,7 +26,7 @@ BAD = {
         ValueError,
         "learning_rate is inf, but must be finite",
     ),
-    "name": ({"train": {"rules": "fast"}}, ValueError, "train.rules is 'fast', but must be one of 'document', 'fused'"),
+    "name": ({"train": {"rules": "fast"}}, ValueError, "train.rules is 'fast', but must be one of 'derived', 'fused'"),
     "text": ({"data": {"text": "/a"}}, TypeError, r"is '/a', but must be a list of texts: write data.text=.\W/a"),
     "texts": ({"data": {"text": [3]}}, TypeError, r"data.text is \(3,\), but must be a list of texts: write data.text"),
     "32 bits": ({"train": {"batch": 99999999999999}}, ValueError, "train.batch is 99999999999999, but must be below 2"),

@@ -13,7 +13,7 @@ from refgrad.claims._oracle import at_sizes, gradients, normal, value, weighted
 from refgrad.jaxpr.scaffold import scaffold
 from refgrad.ops import operations
 
-OPS = operations("document")
+OPS = operations("derived")
 # A gradient has vanished below a hundredth of what was sent and exploded above a hundred times it. A remedy helps
 # where it leaves the gradient at most half as many powers of ten away from what was sent; clipping, within its limit.
 BOUNDS = {"vanished": 0.01, "exploded": 100.0, "half": 0.5, "limit": 1.0}

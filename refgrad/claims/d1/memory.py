@@ -14,7 +14,7 @@ from refgrad.claims._oracle import at
 from refgrad.models import gpt2
 from refgrad.ops import operations
 
-OPS = operations("document")
+OPS = operations("derived")
 # "Dominates" is more than parameters, gradients and Adam's two moments together: 16 bytes a parameter in float32.
 BOUNDS = {"dominated": 16}
 SEQUENCE, MANY = 1024, 8  # tokens of a sequence; sequences of a large batch

@@ -12,7 +12,7 @@ from refgrad.claims._ledger import Case, Check, Claim, deferred
 from refgrad.claims._oracle import at, gradients, normal, value
 from refgrad.ops import operations
 
-OPS = operations("document")
+OPS = operations("derived")
 SIZES = ({"B": 6, "D": 3, "H": 4}, {"B": 9, "D": 5, "H": 2}, {"B": 4, "D": 2, "H": 7})
 BOUNDS = {"nearly": 1e-3}  # the fall of the loss may differ from η‖∇L‖² by a thousandth
 ETA = 1e-5

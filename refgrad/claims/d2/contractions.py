@@ -17,7 +17,7 @@ from refgrad.models import gpt2
 from refgrad.ops import operations
 from refgrad.symbols import evaluate
 
-OPS = operations("document")
+OPS = operations("derived")
 TABLE = "Tensor Contractions, table of operations"
 AUTODIFF = "autodiff of the plain forward and the derived rule, in float64"
 COUNTED = "the FLOPs of the traced backward pass, exact"

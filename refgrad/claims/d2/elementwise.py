@@ -27,7 +27,7 @@ from refgrad.claims.d2._cases import (
 from refgrad.ops import TABLE, operations
 from refgrad.ops.gelu import A, C
 
-OPS = operations("document")
+OPS = operations("derived")
 # As printed, line by line, beside which D2 writes 1, 1, 3, 1, 1, 1, 1, 2, 4, 2 and 2 FLOPs.
 LISTING = "; ".join(
     (

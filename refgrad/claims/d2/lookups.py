@@ -17,7 +17,7 @@ from refgrad.claims.d2._model import BATCH, passes
 from refgrad.models import gpt2
 from refgrad.ops import operations
 
-OPS = operations("document")
+OPS = operations("derived")
 EXAMPLE = np.array([2, 5, 2])  # D2's tokens, counted from 1
 AUTODIFF = "autodiff of the plain forward and the derived rule, in float64"
 # A cost is O(h) if a constant times h bounds it whatever the batch; this constant stands here before any count.

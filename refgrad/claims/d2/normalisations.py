@@ -15,7 +15,7 @@ from refgrad.jaxpr.scaffold import scaffold
 from refgrad.ops import TABLE, operations
 from refgrad.ops.layer_norm import Residuals
 
-OPS = operations("document")
+OPS = operations("derived")
 EPS = 1e-5  # any positive number costs the same
 RAN = "autodiff of the plain forward and the derived rule, in float64; the FLOPs of the traced backward pass"
 NORMALISED = (

@@ -10,7 +10,7 @@ import numpy as np
 from refgrad.claims._ledger import Case, Check, Claim
 from refgrad.ops import operations
 
-OPS = operations("document")
+OPS = operations("derived")
 UNITS = (3, 6, 20)
 STRENGTHS = (1e-4, 1e-3, 1e-2)  # of the penalty, for the widest network
 TRAIN, TEST, NOISE = 40, 400, 0.15

@@ -13,7 +13,7 @@ from refgrad.claims._ledger import Case, Check, Claim, deferred
 from refgrad.claims._oracle import at, at_sizes, gradients, normal, value, weighted
 from refgrad.ops import operations
 
-OPS = operations("document")
+OPS = operations("derived")
 SIZES = ({"N": 3, "D": 5, "M": 4}, {"N": 6, "D": 2, "M": 7}, {"N": 5, "D": 8, "M": 3})
 WITH_EQUAL = ({"N": 4, "D": 5, "M": 5}, {"N": 5, "D": 5, "M": 3}, {"N": 6, "D": 2, "M": 6})
 LARGE = {"N": 64, "D": 4096, "M": 4096}

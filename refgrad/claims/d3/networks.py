@@ -12,7 +12,7 @@ from refgrad.claims._oracle import at, at_sizes, gradients, normal, value, weigh
 from refgrad.claims.d3.capacity import CAPACITY
 from refgrad.ops import operations
 
-OPS = operations("document")
+OPS = operations("derived")
 SIZES = ({"N": 5, "D": 3, "H": 4, "C": 2}, {"N": 9, "D": 2, "H": 6, "C": 3}, {"N": 20, "D": 4, "H": 3, "C": 5})
 DEEP = ((3, 4, 4, 1), (5, 2, 6, 3), (2, 7, 3, 4))  # D3's own widths first
 BOUNDS = {"nothing": 1e-9, "clearly": 0.05}  # parts of the output that no linear map explains

@@ -34,7 +34,7 @@ def tasks(quick: bool, runs: Mapping[str, dict[str, Any]] | None = None) -> list
     """
     verify = "refgrad verify" + " --dtype float32" * quick
     found = [
-        Task("rules", "Verification", verify, partial(verification.rules, "document", quick)),
+        Task("rules", "Verification", verify, partial(verification.rules, "derived", quick)),
         Task("fused", "Verification", f"{verify} --rules fused", partial(verification.rules, "fused", quick)),
         Task("networks", "Verification", verify, partial(verification.small_networks, quick)),
         Task("parameters", "Verification", verify, partial(verification.parameters, quick)),

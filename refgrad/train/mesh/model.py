@@ -35,6 +35,7 @@ from refgrad.models.inputs import check_ids, check_params, path_name
 from refgrad.numerics import depend_on
 from refgrad.ops import operations
 from refgrad.ops.multi_head_attention import attend, merge_heads, split_heads
+from refgrad.rule_sets import rule_set
 from refgrad.train.mesh.sharding import batch_spec, check, rule, specs
 from refgrad.train.update_in_backward.layers import LayerVJPs, cast
 
@@ -42,7 +43,7 @@ Program = Callable[[gpt2.Params, Array, Array], Any]
 
 
 def loss(
-    config: gpt2.Config, mesh: Mesh, *, rules: str = "document", remat: bool = False, compute_dtype: Any = None
+    config: gpt2.Config, mesh: Mesh, *, rules: str = "derived", remat: bool = False, compute_dtype: Any = None
 ) -> Program:
     """Return a function of (params, tokens (b, s), targets (b, s)): the mean loss, whole on every device.
 
@@ -63,7 +64,7 @@ def loss(
 
 
 def value_and_grad(
-    config: gpt2.Config, mesh: Mesh, *, rules: str = "document", remat: bool = False, compute_dtype: Any = None
+    config: gpt2.Config, mesh: Mesh, *, rules: str = "derived", remat: bool = False, compute_dtype: Any = None
 ) -> Program:
     """Return a function like that of `loss`: the mean loss, and its gradients, sharded as the parameters are."""
     operations(rules)
@@ -154,7 +155,7 @@ class Device(LayerVJPs):
         """Return the contribution of this device's heads to the stream."""
         o, heads = operations(self.rules), self.config.n_head // self.size("model")
         w_qkv, b_qkv, w_out, b_out = projections(attn, "c_attn")
-        if not hasattr(o, "block"):
+        if not rule_set(self.rules).fused:
             return attend(o, x, w_qkv, b_qkv, w_out, b_out, heads)
         q, k, v = (split_heads(part, heads) for part in jnp.split(o.linear(x, w_qkv, b_qkv), 3, axis=-1))
         return o.linear(merge_heads(o.attention(q, k, v, attention_by(self.rules, x.shape[-2]))), w_out, b_out)
@@ -163,7 +164,7 @@ class Device(LayerVJPs):
         """Return the contribution of this device's hidden columns to the stream."""
         o = operations(self.rules)
         w_fc, b_fc, w_proj, b_proj = projections(mlp, "c_fc")
-        if hasattr(o, "block"):
+        if rule_set(self.rules).fused:
             return o.mlp(x, w_fc, b_fc, w_proj, b_proj)
         return o.linear(o.gelu(o.linear(x, w_fc, b_fc)), w_proj, b_proj)
 

@@ -18,6 +18,7 @@ import jax
 from refgrad._files import write_json
 from refgrad.models import gpt2
 from refgrad.models.inputs import named_leaves
+from refgrad.rule_sets import RENAMED
 from refgrad.train.run.restore import newest, newest_about
 from refgrad.train.run.storage import seal
 from refgrad.train.settings import Settings
@@ -43,7 +44,10 @@ class Run(NamedTuple):
     def from_data(cls, data: Mapping[str, Any]) -> "Run":
         """Return the run that `data` describes. Raise ValueError for anything that `data()` cannot return."""
         try:
-            run = cls(Settings.from_mapping(data["settings"]), data["tokenizer"], data["tokens"])
+            settings = data["settings"]
+            if (rules := _old_rules(data)) is not None:
+                settings = {**settings, "train": {**settings["train"], "rules": RENAMED[rules]}}
+            run = cls(Settings.from_mapping(settings), data["tokenizer"], data["tokens"])
         except KeyError as error:
             raise ValueError(f"it has no {error}") from error
         except (TypeError, AttributeError) as error:
@@ -64,6 +68,8 @@ class Record(NamedTuple):
     """True if run.json is unchanged, False if it has been edited; None for one from before seals."""
     ran: Run | None
     """The run by the newest checkpoint; None without one, or for one from before it had this record."""
+    notice: str | None = None
+    """One line for a run that is stored with an old name."""
 
     @property
     def run(self) -> Run:
@@ -80,6 +86,12 @@ class LoadedModel(NamedTuple):
     tokenizer: dict[str, Any]
     """The data from which `tokenizers.from_data` makes the tokenizer."""
     step: int
+
+
+def _old_rules(data: Mapping[str, Any]) -> str | None:
+    """Return the old name by which a stored run has its rules, if it has one."""
+    rules = data["settings"].get("train", {}).get("rules")
+    return rules if rules in RENAMED else None
 
 
 def differences(before: Run, now: Run) -> list[str]:
@@ -123,22 +135,28 @@ def check_folder(folder: Path) -> None:
 
 def read(folder: Path) -> Run:
     """Return the run that run.json states. Raise ValueError if the file is missing or damaged."""
-    return _read(folder)[0]
+    return Run.from_data(_read(folder)[0])
 
 
 def record(folder: Path) -> Record:
     """Return the run that run.json and the newest checkpoint record. Raises ValueError as `read` does."""
-    stated, sealed = _read(folder)
-    about = newest_about(folder / CHECKPOINTS)
-    return Record(stated, sealed, Run.from_data(about["run"]) if about and "run" in about else None)
+    data, sealed = _read(folder)
+    about = newest_about(folder / CHECKPOINTS) or {}
+    recorded = Record(Run.from_data(data), sealed, Run.from_data(about["run"]) if "run" in about else None)
+    if old := _old_rules(about.get("run", data)):
+        notice = f"train.rules = {old!r} of the run in {folder} is now called {RENAMED[old]!r}"
+        recorded = recorded._replace(notice=notice)
+    return recorded
 
 
-def _read(folder: Path) -> tuple[Run, bool | None]:
+def _read(folder: Path) -> tuple[dict[str, Any], bool | None]:
+    """Return what run.json holds, which makes a run, and whether it is sealed. Raises as `read` does."""
     path = folder / RUN
     try:
         data = json.loads(path.read_bytes())
         sealed = data.pop("sha256", None)
-        return Run.from_data(data), None if sealed is None else sealed == seal(data)
+        Run.from_data(data)
+        return data, None if sealed is None else sealed == seal(data)
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no run: it has no {RUN}") from None
     except NotADirectoryError:
@@ -164,6 +182,8 @@ def load_model(folder: Path, say: Callable[[str], None] = print) -> LoadedModel:
     """
     known = record(folder)
     run = known.ran or known.stated
+    if known.notice:
+        say(known.notice)
     if known.ran and (ignored := differences(run, known.stated)):
         say(f"{folder / RUN} is not what the checkpoint was made with, and is not followed: {'; '.join(ignored)}")
     config = run.settings.model

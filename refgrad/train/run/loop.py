@@ -66,6 +66,8 @@ def train(settings: Settings, out: Path, resume: bool, say: Say) -> Trained:
     say = say if first else lambda text: None
     before = folder.record(out) if resume else None
     if before:
+        if before.notice:
+            say(before.notice)
         check_resumable((before.ran or before.stated).settings, settings)
         folder.check_folder(out)
         metrics.read(out / folder.METRICS)

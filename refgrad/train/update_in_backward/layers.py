@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from refgrad.models import gpt2
+from refgrad.rule_sets import rule_set
 
 EMBEDDINGS = ("wte", "wpe")
 
@@ -114,7 +115,7 @@ class LayerVJPs:
         read = {key: params[key] for key in self.head_keys}
 
         def loss(read: gpt2.Params, x: Array) -> Array:
-            chunks = "vocabulary" if self.recompute and self.rules.startswith("fused") else "positions"
+            chunks = "vocabulary" if self.recompute and rule_set(self.rules).fused else "positions"
             return gpt2.head_loss(cast(read, self.dtype), x, targets, self.config, self.rules, chunks)
 
         value, (dread, dx) = jax.value_and_grad(loss, argnums=(0, 1))(read, x)

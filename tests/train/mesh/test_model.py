@@ -44,7 +44,7 @@ def bound(value):
     return ALLOWED * float(jnp.max(jnp.abs(value)))
 
 
-def check(sizes, axes="auto", rules="document", scan=False, remat=False, config=CONFIG):
+def check(sizes, axes="auto", rules="derived", scan=False, remat=False, config=CONFIG):
     mesh = devices.make(sizes, axes)
     params = parameters(config, scan)
     split = sharding.shardings(params, mesh)
@@ -52,7 +52,7 @@ def check(sizes, axes="auto", rules="document", scan=False, remat=False, config=
     both = model.value_and_grad(config, mesh, rules=rules, remat=remat)
     loss, grads = jax.jit(both, compiler_options=QUICK)(jax.device_put(params, split), *batch)
     want = jax.jit(jax.value_and_grad(gpt2.loss), static_argnums=(3, 4, 5), compiler_options=QUICK)(
-        params, *ids(1), config, "document", scan
+        params, *ids(1), config, "derived", scan
     )
     assert abs(float(loss - want[0])) <= bound(want[0])
     for got, expected, where in zip(*map(jax.tree.leaves, (grads, want[1], split)), strict=True):
@@ -62,12 +62,12 @@ def check(sizes, axes="auto", rules="document", scan=False, remat=False, config=
 
 @pytest.mark.parametrize("name", MESHES)
 def test_loss_and_gradients_are_those_of_one_device(name):
-    check(MESHES[name], "explicit" if name == "model" else "auto", "fused" if name == "fsdp" else "document")
+    check(MESHES[name], "explicit" if name == "model" else "auto", "fused" if name == "fsdp" else "derived")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("axes", ["auto", "explicit"])
-@pytest.mark.parametrize("rules", ["document", "fused", "autodiff"])
+@pytest.mark.parametrize("rules", ["derived", "fused", "autodiff"])
 @pytest.mark.parametrize("sizes", [{"fsdp": 2, "model": 2}], ids=["fsdp2model2"])
 def test_every_rule_under_both_kinds_of_axes(sizes, rules, axes):
     check(sizes, axes, rules, scan=axes == "auto", remat=rules == "fused")
@@ -81,7 +81,7 @@ def test_an_untied_head_and_all_devices_along_model():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rules", ["document", "fused"])
+@pytest.mark.parametrize("rules", ["derived", "fused"])
 @pytest.mark.parametrize("name", MESHES)
 def test_xlas_partitioner_alone_finds_the_same(name, rules):
     """The rules under GSPMD: parameters and batch placed by the table, nothing else written."""

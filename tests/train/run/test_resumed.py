@@ -5,6 +5,7 @@ import json
 import pytest
 
 from refgrad.train.run import folder as run_folder
+from refgrad.train.run.checkpoints import seal
 from refgrad.train.run.folder import Record, Run
 from refgrad.train.run.program import Program
 from refgrad.train.run.resumed import EXACTLY, check_resumable, resumed
@@ -84,6 +85,24 @@ def test_the_settings_to_go_on_with(tmp_path, monkeypatch):
     del data["sha256"]
     (tmp_path / run_folder.RUN).write_text(json.dumps(data))
     assert run_folder.record(tmp_path).sealed is None
+
+
+def test_a_run_stored_with_an_old_name_goes_on_with_a_notice(tmp_path, monkeypatch):
+    run = Run(SLOWER.settings.updated({"train": {"rules": "derived"}}), SLOWER.tokenizer, SLOWER.tokens)
+    data = run.data()
+    data["settings"]["train"]["rules"] = "document"
+    sealed = {**data, "sha256": seal(data)}
+    (tmp_path / run_folder.RUN).write_text(json.dumps(sealed))
+    notice = f"train.rules = 'document' of the run in {tmp_path} is now called 'derived'"
+    assert run_folder.read(tmp_path) == run and run_folder.record(tmp_path) == Record(run, True, None, notice)
+    monkeypatch.setattr(run_folder, "newest_about", lambda folder: {"run": data})
+    assert run_folder.record(tmp_path) == Record(run, True, run, notice)
+    run_folder.write(tmp_path, run)
+    assert run_folder.record(tmp_path).notice == notice  # the checkpoint has it still
+    told = []
+    with pytest.raises(ValueError, match="has no checkpoint yet"):
+        run_folder.load_model(tmp_path, told.append)
+    assert told == [notice]
 
 
 WRONG = {
