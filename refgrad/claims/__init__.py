@@ -25,7 +25,7 @@ def _order(id: str) -> list[tuple[int, str]]:
 def _collect() -> None:
     """Fill the ledger from the `CLAIMS` of every module without a leading underscore.
 
-    Raises ValueError for an id that stands twice.
+    Raises ValueError for an id that occurs twice.
     """
     found = {}
     for module in pkgutil.iter_modules(__path__):
@@ -33,7 +33,7 @@ def _collect() -> None:
             for claim in importlib.import_module(f"{__name__}.{module.name}").CLAIMS:
                 other = found.setdefault(claim.id, claim)
                 if other is not claim:
-                    raise ValueError(f"{claim.id} stands twice in the ledger: at {other.place} and {claim.place}")
+                    raise ValueError(f"{claim.id} occurs twice in the ledger: at {other.place} and {claim.place}")
     LEDGER.update(sorted(found.items(), key=lambda item: _order(item[0])))
 
 

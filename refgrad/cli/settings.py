@@ -22,7 +22,7 @@ def load(path: str | None, changes: Sequence[str], whole_sequence: bool = False)
 
     Sizes that neither gives are those of `INPUT`, or with `whole_sequence` one sequence of n_positions.
 
-    Raises ValueError for a file that is no TOML, an unknown section or key, and values that no model can have.
+    Raises ValueError for a file that is not TOML, an unknown section or key, and values that no model can have.
     """
     return build(path, changes, ("model", "input"), partial(_config_and_sizes, whole_sequence=whole_sequence))
 
@@ -36,7 +36,7 @@ def _config_and_sizes(values: dict[str, dict[str, Any]], whole_sequence: bool) -
     sizes = {**default, "sequence": min(default["sequence"], config.n_positions)}
     for key, value in values["input"].items():
         if key not in INPUT:
-            raise ValueError(f"input.{key} = {value!r} is no key: known are {', '.join(INPUT)}")
+            raise ValueError(f"input.{key} = {value!r} is not a key: known are {', '.join(INPUT)}")
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"input.{key} is {value!r}, but must be an integer of at least 1")
         sizes[key] = value
@@ -90,7 +90,7 @@ def read(
 ) -> dict[str, dict[str, Any]]:
     """Every one of these sections with the keys that the TOML file and then the `section.key=value` changes give it.
 
-    With `words`, a value that is a plain word needs no quotes in a change. Raises ValueError for a file that is no
+    With `words`, a value that is a plain word needs no quotes in a change. Raises ValueError for a file that is not
     TOML, a section that is not among them, naming the nearest, and a change of another form.
     """
     values: dict[str, dict[str, Any]] = {section: {} for section in sections}
@@ -122,5 +122,5 @@ def _file(path: str) -> Path:
 
 def _section(values: dict[str, dict[str, Any]], name: str, where: str) -> dict[str, Any]:
     if name not in values:
-        raise ValueError(f"{where}{name} is no section of a config: {nearest(name, values)}")
+        raise ValueError(f"{where}{name} is not a section of a config: {nearest(name, values)}")
     return values[name]

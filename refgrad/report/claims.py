@@ -34,7 +34,7 @@ def ledger_table(outcomes: Sequence[Outcome]) -> str:
 
 
 def row_text(outcome: Outcome) -> str:
-    """One claim in full: every check with what is printed, what came out and why."""
+    """One claim in full: every check with the printed formula, its outcome and the reason."""
     claim = outcome.claim
     parts = [
         f"{claim.id} · {DOCUMENTS[claim.document].title} · {claim.place}",
@@ -49,7 +49,7 @@ def row_text(outcome: Outcome) -> str:
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """How many rows have each verdict."""
+    """Number of rows with each verdict, in words."""
     counts = Counter(outcome.kind for outcome in outcomes)
     several = {"holds": "hold", "holds when": "hold when …", "is wrong": "are wrong", "undecided": "undecided"}
     one = {"holds when": "holds when …"}

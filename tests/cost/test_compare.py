@@ -183,7 +183,7 @@ BAD = {
         "is damaged: its items add up to",
     ),
     "no file": (lambda p: cost.load(p), "no such file: save one with cost.program"),
-    "no folder": (lambda p: cost.program(pairs.plain, X, W).save(p / "x" / "y.json"), "there is no folder"),
+    "no folder": (lambda p: cost.program(pairs.plain, X, W).save(p / "x" / "y.json"), "no folder"),
     "a stage": (lambda p: cost.program(pairs.plain, X, W, stage="lowerd"), "stage='lowerd': one of counted"),
     "flags": (lambda p: cost.program(pairs.plain, X, W, flags={"a": 1}), "need stage='compiled', not 'counted'"),
     "a flag": (
@@ -269,7 +269,7 @@ def test_the_page_runs(capsys):
 def test_derived_against_fused_rules_of_the_124m_backward():
     programs = [
         cost.program(*gpt2.abstract_loss(gpt2.SIZES["124M"], 1, 1024, rules=rules, scan=True), backward=True)
-        for rules in ("document", "fused")
+        for rules in ("derived", "fused")
     ]
     found = cost.compare(*programs)
     assert not any(found.unexplained) and sum_of(found) == found.change

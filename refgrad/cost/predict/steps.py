@@ -14,6 +14,7 @@ from refgrad.cost.primitives import price
 from refgrad.cost.primitives.rule import Programs
 from refgrad.cost.trips import trips_of
 from refgrad.cost.types import Cost
+from refgrad.cost.variants import variants
 from refgrad.cost.walk import Walker
 from refgrad.jaxpr.analysis import Backward
 from refgrad.jaxpr.avals import nbytes
@@ -112,10 +113,12 @@ class _Parts(Backward[bool, tuple[_Part, ...]]):
             costs, operands = self._walker.equation(eqn, results, facts)
             self.notes.update(dict.fromkeys(costs.notes))
             return (_Part(eqn, _total(costs.sites.values())),), operands
+        if bodies.form is Form.BRANCHES:
+            bodies, _ = variants(eqn, bodies, facts)
         inner, operands = self.bodies(eqn, bodies, results, facts)
         trips, chosen = 1, 0
         if bodies.form in _LOOPS:
-            found = trips_of(eqn, bodies, bodies.all[-1], facts.of)
+            found = trips_of(eqn, bodies, bodies.all[-1], facts)
             if found is None:
                 self.notes[f"{eqn.primitive.name} at {source_of(eqn)}: trip count unknown, ONE trip is taken"] = None
             trips = 1 if found is None else found
@@ -163,7 +166,7 @@ def _value(v: Any, shards: int = 1) -> Value:
 
 
 class _Builder:
-    """Gives every array of a program a `Value`, through calls and into loops."""
+    """Interpreter that gives every array of a program a `Value`, through calls and into loops."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
@@ -241,7 +244,7 @@ class _Builder:
         return self.inline(body.jaxpr, tree, given)
 
     def _out(self, v: Any, result: Value | None, bodies: Bodies) -> Value | None:
-        """A result as the caller sees it: of `shard_map`, the whole of which each device has a share."""
+        """A result as the caller sees it: of `shard_map`, the whole array, shared between the devices."""
         if result is not None and bodies.form is Form.DEVICES:
             result.shards = max(nbytes(v) // max(result.bytes, 1), 1)
             result.whole_bytes, result.aval = nbytes(v), v.aval
