@@ -14,10 +14,10 @@ from refgrad.cli.target import bind, keywords, load, only_for_functions, positio
 from refgrad.cost import speedscope
 from refgrad.cost.comparison import allowances
 from refgrad.models import gpt2
-from refgrad.ops import operations
 from refgrad.report import comparison
+from refgrad.rule_sets import current
 
-LOSS = {"rules": "document", "scan": False, "remat": False}
+LOSS = {"rules": "derived", "scan": False, "remat": False}
 _AGAINST = ("against", "against_set", "against_args", "against_stage")
 _OPTIONS = (*_AGAINST, "stage", "backward", "allow", "save", "figure", "speedscope")
 _OTHERS = ("csv", "mesh", "device")
@@ -98,7 +98,7 @@ def _first(options: argparse.Namespace) -> Named | cost.Program:
 
 
 def _second(options: argparse.Namespace) -> Named | cost.Program:
-    """The program that --against names, or the first one with what the other options change."""
+    """The program that --against names, or the first one under the other options."""
     target = options.against or options.target
     if options.against_set and (options.against or options.target):
         raise ValueError(f"--against-set is GPT-2's, but the program compared with is {target}: use --against-args")
@@ -129,7 +129,7 @@ def _gpt2(options: argparse.Namespace, changes: Sequence[str], stage: str) -> Na
     for key, value in loss.items():
         if key not in LOSS or type(value) is not type(LOSS[key]):
             raise ValueError(f"loss.{key} = {value!r}: known are loss.rules=NAME, loss.scan=true and loss.remat=true")
-    operations(str(loss["rules"]))
+    current(str(loss["rules"]), "loss.rules")
     rest = [change for change in changes if change not in own]
     config, sizes = settings.load(options.config, rest, whole_sequence=options.config is not None)
     f, *args = gpt2.abstract_loss(config, sizes["batch"], sizes["sequence"], **loss)

@@ -17,11 +17,11 @@ from refgrad.cli.target import bind, keywords, only_for_functions, positions, ru
 from refgrad.cli.target import load as load_function
 from refgrad.cost.predict import device
 from refgrad.jaxpr.versions import JAX
-from refgrad.models import gpt2, tally
+from refgrad.models import gpt2, gpt2_costs
 from refgrad.report import conventions, memory, mesh, model, prediction, shares, uses
 from refgrad.report.cost import Pass, csv_text, price, trap_text, tree_table
 from refgrad.symbols import evaluate
-from refgrad.train import devices
+from refgrad.train.mesh import devices
 
 DEPTH = {"model": 3, "function": 5}  # levels of scopes that the trees show
 OWN = ("args", "sizes", "kwargs", "argnums")  # the options that say how a function of the user's is called
@@ -89,7 +89,7 @@ def _function(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
 def _backward(
     passes: list[Pass], f: Any, arrays: tuple[Any, ...], keyed: dict[str, Any], argnums: tuple[int, ...] | None
 ) -> tuple[list[Pass], str]:
-    """`passes` and the backward pass, or what JAX says where it has none."""
+    """`passes` and the backward pass, or JAX's message for a function without one."""
     try:
         return [*passes, price("backward", f, *arrays, kwargs=keyed, argnums=argnums)], ""
     except cost.UnknownCost:
@@ -104,7 +104,7 @@ def _model(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
     batch, sequence = sizes["batch"], sizes["sequence"]
     dims = config.dims(batch, sequence)
     print(fitted(f"refgrad cost of {config}\ninput: {batch} × {sequence} ids, float32, from shapes alone; jax {JAX}"))
-    used = [uses.price_use(use, dims) for use in track([*tally.LAYER, *tally.ENDS], "operations")]
+    used = [uses.price_use(use, dims) for use in track([*gpt2_costs.LAYER, *gpt2_costs.ENDS], "operations")]
     _show("Operations: backward FLOPs and bytes of each use; × is how often the model has it; unexplained: both passes")
     print(uses.use_table(used))
     passes = [model.model_pass(name, config, batch, sequence) for name in track(["forward", "backward"], "model")]
@@ -151,7 +151,7 @@ def _mesh(options: argparse.Namespace) -> dict[str, Any]:
     (result,) = [mesh.moved(config, axes, batch, sequence) for _ in track([options.mesh], "compiling")]
     head = (
         f"refgrad cost of {config}\non {options.mesh}: {batch} × {sequence} ids of all devices, float32, forward and "
-        f"backward, document rules, layers scanned, compiled for virtual CPU devices; jax {JAX}"
+        f"backward, derived rules, layers scanned, compiled for virtual CPU devices; jax {JAX}"
     )
     print(fitted(head))
     _show("What is moved: payloads, the array that a collective is about, for one device")
@@ -221,7 +221,7 @@ def _bytes(config: gpt2.Config, batch: int, sequence: int, dims: Mapping[str, in
     blocks = [memory.block_residuals(way, config, batch, sequence) for way in track(list(memory.WAYS), "bytes kept")]
     _show("Bytes kept from forward to backward, float32, beyond parameters and ids")
     print(memory.block_table(blocks))
-    if evaluate(tally.backward(config.tie_word_embeddings).flops, dims) < COMPILED_BELOW:
+    if evaluate(gpt2_costs.backward(config.tie_word_embeddings).flops, dims) < COMPILED_BELOW:
         print(f"\n{fitted(str(memory.plan(config, batch, sequence)))}")
     else:
         print(

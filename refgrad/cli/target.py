@@ -20,14 +20,18 @@ from refgrad.cli import faults
 from refgrad.verify import arguments as described
 from refgrad.verify import intents
 
-NO_FUNCTION = {"an async function": inspect.iscoroutinefunction, "a generator": inspect.isgeneratorfunction}
+NO_FUNCTION = {
+    "an async function": inspect.iscoroutinefunction,
+    "a generator": inspect.isgeneratorfunction,
+    "a class": inspect.isclass,
+}
 
 
 def load(target: str) -> Callable[..., Any]:
-    """The function that `path/to/module.py:function` names (or `:Class.method`); imports look beside the file too.
+    """Return the function that `path/to/module.py:function` or `:Class.method` names; imports look beside the file too.
 
-    Raises ValueError where there is no such name, it is no function, or the file itself raises; FileNotFoundError
-    where there is no such file.
+    Raises ValueError for a missing name, for one that is not a function, and where the file itself raises;
+    FileNotFoundError for a missing file.
     """
     file, colon, name = target.rpartition(":")
     if not (colon and file and name):
@@ -113,7 +117,7 @@ def _module(path: Path) -> Any:
         raise FileNotFoundError(f"{path}: no such file (a target is path/to/module.py:function)")
     spec = importlib.util.spec_from_file_location(f"_target_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is no Python file: its name must end in .py")
+        raise ValueError(f"{path} is not a Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module  # dataclasses look their module up
     sys.path.insert(0, str(path.parent.resolve()))

@@ -1,7 +1,7 @@
-"""Why the count of a jaxpr and XLA's count of its lowering differ: each reason found in the two programs themselves.
+"""Causes of the difference between a jaxpr's count and XLA's count of its lowering, each found in the two programs.
 
 A cause is named here only where both texts bear it out: an equation that may be folded *and* is missing from the HLO,
-a loop's own counter, a custom call, a loop whose trips are known. What is left over is never given a name.
+a loop's own counter, a custom call, a loop whose trips are known. A remainder is never given a name.
 """
 
 from collections.abc import Iterable, Iterator
@@ -46,7 +46,7 @@ def lowering_causes(jaxpr: Any, count: Count, answer: XlaCost) -> list[Cause]:
 
 
 def compiling_causes(lowered: XlaCost, compiled: XlaCost) -> list[Cause]:
-    """Named causes of (XLA's compiled count − its lowered one): what the compiler did, by opcode."""
+    """Named causes of (XLA's compiled count − its lowered one): the compiler's changes, by opcode."""
     before, after = lowered.hlo.by("opcode"), compiled.hlo.by("opcode")
     causes = []
     for opcode in dict.fromkeys((*before, *after)):
@@ -153,14 +153,14 @@ def _rounding(answer: XlaCost) -> Iterator[Cause]:
 
 
 def _round_off(answer: XlaCost) -> tuple[int, int]:
-    """What XLA's float32 additions add to the exact sums, by the walk's own replay."""
+    """Return the error of XLA's float32 sums (FLOPs, transcendentals), by the walk's own replay."""
     walked = answer.hlo
     flops, transcendentals = map(round, walked.replayed)
     return flops - walked.flops, transcendentals - walked.transcendentals
 
 
 def _merged(causes: Iterable[Cause]) -> list[Cause]:
-    """Causes of one name added up; those that come to nothing dropped."""
+    """Return causes with those of one name added up, without those that are 0."""
     totals: dict[str, Cause] = {}
     for name, flops, transcendentals in causes:
         before = totals.get(name, Cause(name, 0, 0))

@@ -95,7 +95,7 @@ def _read(module: hlo.Module, row: Row, mesh: Mapping[str, int], unknown: set[st
     instruction = row.instruction
     kind = instruction.opcode.removesuffix("-start")
     if kind in _OTHERS:
-        raise ValueError(f"{instruction.name} is a {instruction.opcode}, of which this reader knows no bytes")
+        raise ValueError(f"{instruction.name} is a {instruction.opcode}, whose bytes this reader does not know")
     if kind not in KINDS or not row.taken:
         return
     if row.computation in unknown:

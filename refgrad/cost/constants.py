@@ -1,7 +1,7 @@
-"""What a jaxpr says of its own constants: which values are known before it runs, and what may be folded for it.
+"""Constants of a jaxpr: the values that are known before it runs, and the equations that may be folded for them.
 
-The lowering folds constants, x · 1, x ± 0 and a select by a constant. These are candidates: the rules here say what may
-be folded, the HLO says what is.
+The lowering folds constants, x · 1, x ± 0 and a select by a constant. These are candidates: the rules here say which
+may be folded, the HLO says which are.
 """
 
 import math
@@ -41,7 +41,7 @@ class Known(NamedTuple):
 
 
 class Constants(Forward[Known | None]):
-    """What is known of a program's variables before it runs.
+    """Known values of a program's variables before it runs.
 
     `reasons` says for each equation why it may be folded: "" where nothing speaks for it.
     """
@@ -89,7 +89,7 @@ class Constants(Forward[Known | None]):
         return [None] * len(eqn.outvars)
 
     def read(self, env: dict[Any, Known | None], atom: Any) -> Known | None:
-        """Return what is known of a variable or literal; one without elements is a constant."""
+        """Return the known value of a variable or literal; one without elements is a constant."""
         if isinstance(atom, Literal):
             return known_value(atom.val)
         return Known() if is_empty(atom) else env.get(atom, self._consts.get(atom))
@@ -98,7 +98,7 @@ class Constants(Forward[Known | None]):
         return id(v) if isinstance(v, Literal) else self._same.get(v, v)
 
     def of(self, v: Any) -> Known | None:
-        """Return what is known of a variable or literal."""
+        """Return the known value of a variable or literal."""
         return self.read(self._known, v)
 
 
@@ -118,7 +118,7 @@ def known_value(value: Any) -> Known:
 
 
 def fold_reason(eqn: JaxprEqn, inputs: list[Known | None]) -> str:
-    """Why the equation may be folded, given what is known of its operands; "" if nothing speaks for it."""
+    """Return the reason why the equation may be folded, given its operands' known values; "" if it may not."""
     name = eqn.primitive.name
     constant = all(k is not None for k in inputs) or all(map(is_empty, eqn.outvars))
     if constant and not eqn.effects and name not in _NOT_FOLDED:
@@ -137,7 +137,7 @@ def fold_reason(eqn: JaxprEqn, inputs: list[Known | None]) -> str:
 
 
 def results(eqn: JaxprEqn, inputs: list[Known | None]) -> list[Known]:
-    """What is known of the results of an equation whose operands are all constant."""
+    """Return the known values of the results of an equation whose operands are all constant."""
     known = _handed_on(eqn, inputs) or Known(_evaluate(eqn, inputs))
     if known.value is None:
         return _computed(eqn, inputs)
@@ -195,7 +195,7 @@ def _without_trips(eqn: JaxprEqn) -> range | None:
 
 
 def _handed_on(eqn: JaxprEqn, inputs: list[Known | None]) -> Known | None:
-    """Return what is known of an operand whose elements alone make the result; None where no single one does."""
+    """Return the known value of an operand whose elements alone make the result; None where no single one does."""
     name = eqn.primitive.name
     if name == "pad" and is_empty(eqn.invars[0]):
         return inputs[1]
@@ -206,7 +206,7 @@ def _handed_on(eqn: JaxprEqn, inputs: list[Known | None]) -> Known | None:
 
 
 def _fits(known: Known, aval: Any) -> bool:
-    """Whether the number is one of the type, where that holds integers: else it would wrap, or be truncated."""
+    """Return True unless the number is outside of an integer type, which would wrap or truncate it."""
     if known.value is None or getattr(aval.dtype, "kind", "") not in ("i", "u"):
         return True
     limits = np.iinfo(aval.dtype)

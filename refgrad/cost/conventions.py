@@ -61,7 +61,7 @@ class Dimensions:
 
 
 class Convention(NamedTuple):
-    """One way to count: its formula, the count for some dimensions, where it is published, what it leaves out."""
+    """One way to count: its formula, the count for some dimensions, its publication, and its omissions."""
 
     name: str
     formula: str

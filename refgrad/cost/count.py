@@ -1,4 +1,4 @@
-"""What a program costs, from its jaxpr: nothing is computed, compiled or allocated.
+"""Costs of a program, from its jaxpr: nothing is computed, compiled or allocated.
 
 One equation alone is lowered where XLA knows it only as a program of its own: linear algebra, random bits, special
 functions.
@@ -40,7 +40,13 @@ def count(
     Raises:
       UnknownCost: for a primitive without a known cost, unless `unknown` says otherwise.
       TypeError: where f is not a function.
-      Exception: whatever f itself raises.
+      Exception: everything that f itself raises.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import cost
+      >>> cost.count(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5))).flops
+      60
     """
     program, arrays = arrays_of(f, args, kwargs)
     return count_jaxpr(jax.make_jaxpr(program)(*arrays), unknown, _line(f))
@@ -72,6 +78,12 @@ def count_backward(
       TypeError: where no such leaf is differentiated, or f returns none.
       ValueError: for a position in `argnums` that does not exist.
       UnknownCost: as `count` does.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import cost
+      >>> cost.count_backward(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5))).flops  # two products
+      120
     """
     return count_jaxpr(backward_jaxpr(f, *args, kwargs=kwargs, argnums=argnums), unknown, _line(f))
 

@@ -1,8 +1,8 @@
-"""How many trips a `while` takes, where its program tells: two counters, or a counter and a constant, that meet.
+"""Trip counts of `while` loops whose program tells them: two counters, or a counter and a constant, that meet.
 
 Each side of the comparison starts at a known integer and moves by a known one (a constant by 0), so that their
 difference is one counter that is compared with 0. Known are literals, closed-over concrete integers, and what calls
-hand on of them; an argument of the program never is, whatever its value.
+hand on of them; an argument of the program is not, even if its value is known.
 """
 
 from typing import Any, NamedTuple
@@ -98,7 +98,7 @@ class _Inside:
         return integer(self._constants.of(v)) if _is_integer(v) else None
 
     def is_false(self) -> bool:
-        """Whether the (first) result is False before anything runs."""
+        """Return True if the (first) result is False before anything runs."""
         known = self._constants.of(self.result(0))
         return known is not None and known.value is False
 
@@ -123,7 +123,7 @@ class _Inside:
         return eqn.invars[inner.invars.index(result)] if result in inner.invars else None
 
     def step(self, carry: int) -> int | None:
-        """What one trip of the body adds to the carry: 0 where it is handed on, None where it is no known integer."""
+        """Return one trip's change of the carry: 0 where it is handed on, None where it is not a known integer."""
         before, after = self.carries[carry], self.origin(self.result(carry))
         if after is before:
             return 0
@@ -150,7 +150,7 @@ def _is_integer(v: Any) -> bool:
 
 
 def _widens(eqn: JaxprEqn) -> bool:
-    """Whether it hands on an integer, in a type that holds all of its values."""
+    """Return True if the equation hands on an integer, in a type that holds all of its values."""
     if eqn.primitive.name not in ("convert_element_type", "copy"):
         return False
     before, after = eqn.invars[0], eqn.outvars[0]

@@ -1,4 +1,4 @@
-"""From a program to the costs at its sites: which equations run, below which scope, how often."""
+"""Walk from a program to the costs at its sites: the equations that run, their scopes and trips."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,14 +25,14 @@ class UnknownCost(ValueError):
 
 
 class Costs(NamedTuple):
-    """The costs of a program, scopes and multipliers relative to it, and what is to be said of them."""
+    """The costs of a program, scopes and multipliers relative to it, and notes about them."""
 
     sites: dict[Site, Cost]
     notes: tuple[str, ...] = ()
 
 
 class Walker(Backward[bool, Costs]):
-    """Prices the equations that some results depend on, or that have effects. `unknown`: "raise" or "count"."""
+    """Walk that prices equations with effects or needed results. `unknown`: "raise" or "count"."""
 
     nothing, everything = False, True
 
@@ -210,5 +210,5 @@ def _merge(into: dict[Site, Cost], sites: Iterable[tuple[Site, Cost]]) -> None:
 
 
 def _has_effects(eqn: JaxprEqn) -> bool:
-    """Return True for an equation that must run though nobody needs its results; naming a mesh axis is no reason."""
+    """Return True for an equation that must run though nobody needs its results; naming a mesh axis does not count."""
     return any(type(effect).__name__ != "NamedAxisEffect" for effect in eqn.effects)

@@ -160,7 +160,7 @@ def has_own_derivative(eqn: JaxprEqn) -> bool:
 
 
 def is_shell(eqn: JaxprEqn) -> bool:
-    """Return True for a call that JAX cannot differentiate, though it can what is called."""
+    """Return True for a call that JAX cannot differentiate, though it can differentiate the callee."""
     row = row_of(eqn)
     return row is not None and row.is_shell
 

@@ -1,4 +1,4 @@
-"""A program's equations at any depth, where each stands in the user's code, and functions as programs."""
+"""A program's equations at any depth, their places in the user's code, and functions as programs."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""What every rule shares: accumulation in at least float32, and cotangents of their primal's type."""
+"""Parts shared by every rule: accumulation in at least float32, and cotangents of their primal's type."""
 
 import dataclasses
 import math
@@ -26,7 +26,7 @@ def product(subscripts: str, x: Array, y: Array, out_sharding=None) -> Array:
     return jnp.einsum(subscripts, x, y, preferred_element_type=wide_dtype(x.dtype), out_sharding=out_sharding)
 
 
-def outer(x: Array, dz: Array, out_sharding=None) -> Array:
+def weight_grad(x: Array, dz: Array, out_sharding=None) -> Array:
     """Σ_r x_r dz_rᵀ (i, o) of x (r, i) and dz (r, o): a weight's gradient, in the dtype of sums.
 
     XLA on CPU has no bf16 kernel for a product over the first axis of both and takes both to float32, at a fourth of
@@ -37,7 +37,7 @@ def outer(x: Array, dz: Array, out_sharding=None) -> Array:
         return product("ri,ro->io", x, dz, out_sharding)
 
     def turned(x: Array, dz: Array) -> Array:
-        return after(corner(dz), product("ir,ro->io", _turned(x), dz, out_sharding))  # see `_turned`
+        return depend_on(product("ir,ro->io", _turned(x), dz, out_sharding), first_entry(dz))  # see `_turned`
 
     if x.dtype != jnp.bfloat16:
         return as_it_stands(x, dz)
@@ -64,7 +64,7 @@ def vary_with(x: Array, *others: Array) -> Array:
     return jax.lax.pcast(x, tuple(sorted(missing)), to="varying") if missing else x
 
 
-def after(cotangent: Array, x: Array) -> Array:
+def depend_on(x: Array, cotangent: Array) -> Array:
     """`x`, but not before `cotangent`, of the same shape or of lengths one, exists: x + 0·cotangent.
 
     What a backward pass makes again depends on the forward's values alone, so that a compiler may make it early, or
@@ -75,7 +75,7 @@ def after(cotangent: Array, x: Array) -> Array:
     return x + 0.0 * cotangent.astype(x.dtype)
 
 
-def corner(x: Array) -> Array:
+def first_entry(x: Array) -> Array:
     """The first entry of each matrix of `x` (..., n, k), as (..., 1, 1): something to wait for."""
     return x[..., :1, :1]
 
@@ -86,13 +86,13 @@ def rows(x: Array) -> Array:
 
 
 def blocks(length: int, size: int) -> list[slice]:
-    """An axis of `length` in blocks of `size`, the last as long as what is left."""
+    """An axis of `length` in blocks of `size`, the last as long as the rest."""
     return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class Like:
+class PrimalType:
     """The type of a primal, without its values: a residual of zero bytes that its cotangent is cast to."""
 
     shape: tuple[int, ...]
@@ -101,7 +101,7 @@ class Like:
     sharding: jax.sharding.NamedSharding | None
 
     @classmethod
-    def of(cls, primal: Array) -> "Like":
+    def of(cls, primal: Array) -> "PrimalType":
         """The type of `primal`: shape, dtype, the manual axes it varies over, its explicit sharding or None."""
         return cls(primal.shape, primal.dtype, varying_axes(primal), explicit_sharding(primal))
 

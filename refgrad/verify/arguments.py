@@ -64,7 +64,7 @@ class Spec(jax.ShapeDtypeStruct):
 
     @property
     def range(self) -> tuple[float, float] | None:
-        """The open range of its entries; None for integers, and where there is no bound."""
+        """The open range of its entries; None for integers, and for entries without a bound."""
         if not jnp.issubdtype(self.dtype, jnp.floating) or (self.below, self.above) == (None, None):
             return None
         return (-np.inf if self.above is None else self.above), (np.inf if self.below is None else self.below)
@@ -122,7 +122,7 @@ def types(text: str) -> contextlib.AbstractContextManager:
 
 
 def needs_x64(given: Sequence[Any]) -> bool:
-    """Whether one of the arrays is of a 64-bit type, which JAX has only with `jax.enable_x64`."""
+    """Return True if one of the arrays is of a 64-bit type, which JAX has only with `jax.enable_x64`."""
     wide = {"float64", "int64", "uint64", "complex128"}
     return any(str(getattr(value, "dtype", "")) in wide for value in jax.tree.leaves(given))
 

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding
 from refgrad.jaxpr import methods
 from refgrad.jaxpr.programs import STOP_GRADIENT, equations, located
 from refgrad.jaxpr.rules import HI, RuleCall, rule_of
+from refgrad.jaxpr.scaffold import scaffold
 from refgrad.jaxpr.uncompiled import uncompiled
 from refgrad.verify import method_cases
 from refgrad.verify.allowance import C, allowance, reductions
@@ -33,12 +34,12 @@ from refgrad.verify.numbers import (
     jitter,
     largest,
     moved_by,
+    scaled,
     to_wide,
 )
 from refgrad.verify.oracle import Leaves, Wide, eagerly
 from refgrad.verify.points import Points, suspects
 from refgrad.verify.rules import Plain, described, remaining_rules
-from refgrad.verify.scaffold import scaffold
 from refgrad.verify.subject import Flat, Subject, pullback
 from refgrad.verify.widen import is_narrow
 
@@ -53,7 +54,7 @@ LARGEST = 0.25  # relative difference that is still put down to rounding, whatev
 class Gradients(NamedTuple):
     """The cotangents of the differentiated leaves for one draw: what was got, in truth, by autodiff.
 
-    Truth is NaN where it is not known. Autodiff is None where it is itself the truth, or there is none.
+    Truth is NaN where it is not known. Autodiff is None where it is itself the truth, or cannot be computed.
     """
 
     got: Leaves
@@ -153,7 +154,7 @@ class Case:
 
     @functools.cached_property
     def rules(self) -> list[RuleCall]:
-        """Those that truth leaves out, so that they are judged."""
+        """The rules that truth leaves out, so that they are judged."""
         stripped = Plain(jvp=True, library=self.subject.library)
         return [rule for rule in self.staged if stripped.drops(rule.eqn)]
 
@@ -173,7 +174,7 @@ class Case:
         return methods.lacked([rule.rule for rule in self.rules], error)
 
     def at_most(self, n: int) -> int:
-        """How many of `n` like variants to try: a quarter for a function of many rules, each to be checked by itself.
+        """Number of like variants to try, of `n`: a quarter for a function of many rules, each to be checked by itself.
 
         Every variant compiles the whole function again.
         """
@@ -219,7 +220,7 @@ class Case:
 
     @functools.cached_property
     def allowed_values(self) -> list[float]:
-        """How far `_fwd`'s outputs may be from the function's own, relatively."""
+        """Allowed relative distance of `_fwd`'s outputs from the function's own."""
         lengths = reductions(self.primal.trace(self.diff, self.rest).jaxpr)
         return [max(2 * allowance(y.dtype, n), self.tolerance) for y, n in zip(self.outputs, lengths, strict=True)]
 
@@ -323,7 +324,7 @@ class Case:
 
     @functools.cached_property
     def narrow(self) -> bool:
-        """Whether a differentiated leaf is narrower than float64, so that rounding and mathematics are told apart."""
+        """True if a differentiated leaf is narrower than float64, so that rounding and mathematics can be separated."""
         return any(to_wide(x).dtype != x.dtype for x in self.diff)
 
     def arguments(self, draw: int) -> list:
@@ -359,7 +360,7 @@ class Case:
 
     @functools.cached_property
     def first_wide(self) -> "Gradients":
-        """Those of the rule in float64."""
+        """The gradients of the rule in float64."""
         return self.mathematics(0) if self.narrow else self.first
 
     @functools.cached_property
@@ -420,17 +421,16 @@ class Case:
         return [size / (largest(x) or 1.0) for x in map(to_wide, self.diff)]
 
     def scale(self, i: int, truth: np.ndarray, dtype: Any = None) -> float:
-        """What errors of leaf `i` are relative to: its largest entry in truth.
+        """The scale of errors of leaf `i`: its largest entry in truth.
 
         It is the function's own scale where the gradient is so small beside that, in this dtype, that it has no digits.
         """
-        size, own = largest(truth), self.own_scale[i]
-        noise = float(jax.numpy.finfo(dtype or to_wide(self.diff[i]).dtype).eps) * own
-        return size if size > noise else own or 1.0
+        eps = float(jax.numpy.finfo(dtype or to_wide(self.diff[i]).dtype).eps)
+        return scaled(largest(truth), self.own_scale[i], eps)
 
     @functools.cached_property
     def spread(self) -> list[np.ndarray]:
-        """How far two evaluations of the same rule, fused differently, may be apart at each entry, relatively.
+        """Relative distance allowed at each entry between two evaluations of the same rule, fused differently.
 
         Each may err by its allowance, or, where the function is ill-conditioned, by a few times what autodiff does.
         """
@@ -440,19 +440,29 @@ class Case:
             spread.append(np.minimum(LARGEST, np.maximum(2 * allowed, C * self.rounding(i, got, truth))))
         return spread
 
-    def apart(self, i: int, got: np.ndarray, expected: np.ndarray) -> tuple[Difference, float]:
+    def apart(
+        self, i: int, got: np.ndarray, expected: np.ndarray, scale: float | None = None, skip: np.ndarray | None = None
+    ) -> tuple[Difference, float]:
         """Return the worst entry of two evaluations of leaf `i` by the rule, fused differently, and its allowance.
 
         The first draw may be a lucky one for autodiff: where they are further apart than that allows, the others count.
+        `scale` is that of `expected` where it is not given; entries in `skip` do not count.
         """
-        scale = self.scale(i, expected, self.diff[i].dtype)
-        found, allowed = compared(got, expected, self.spread[i], scale)
+        scale = self.scale(i, expected, self.diff[i].dtype) if scale is None else scale
+        found, allowed = compared(got, expected, self.spread[i], scale, skip)
         if found.error <= allowed:
             return found, allowed
+        return compared(got, expected, np.maximum(self.spread[i], self.spread_of_draws[i]), scale, skip)
+
+    @functools.cached_property
+    def spread_of_draws(self) -> list[np.ndarray]:
+        """A few times the largest error of autodiff at each entry in the draws after the first."""
         draws = [self.gradients(k) for k in range(1, self.draws)]
-        rounding = [self.rounding(i, (g.autodiff or g.truth)[i], g.truth[i]) for g in draws]
-        most = np.minimum(LARGEST, C * np.max([np.nan_to_num(r) for r in rounding], 0)) if rounding else 0.0
-        return compared(got, expected, np.maximum(self.spread[i], most), scale)
+        found = []
+        for i in range(len(self.diff)):
+            each = [np.nan_to_num(self.rounding(i, (g.autodiff or g.truth)[i], g.truth[i])) for g in draws]
+            found.append(np.minimum(LARGEST, C * np.max(each or [0.0], axis=0)))
+        return found
 
     def rounding(self, i: int, autodiff: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """The relative error of autodiff at each entry of leaf `i`, 0 where it is too large to be rounding.
@@ -488,7 +498,7 @@ class Case:
 
     @functools.cached_property
     def conditioning(self) -> Leaves:
-        """How far the truth moves at each entry when the arguments move to their neighbours in their own dtypes."""
+        """Movement of the truth at each entry when the arguments move to their neighbours in their own dtypes."""
         moved = [self.own.truth(self.arguments(-k), self.drawn(0)) for k in range(1, 1 + NEIGHBOURS)]
         return self._moved(self.points.truth, moved)
 
@@ -505,7 +515,7 @@ class Case:
 
     @functools.cached_property
     def limits(self) -> list[str]:
-        """Where truth, or the rule in float64, could not be evaluated in float64."""
+        """Places where truth, or the rule in float64, could not be evaluated in float64."""
         return [*dict.fromkeys((*self.lane.limits, *self.rule_wide.limits))]
 
     def _allowed(self, program: Any, dtypes: list) -> list[float]:

@@ -1,4 +1,4 @@
-"""What a check found: rows that a person reads as a table and a program as JSON."""
+"""Report of a check: rows that a person reads as a table and a program as JSON."""
 
 import builtins
 import dataclasses
@@ -13,7 +13,7 @@ OK, FAIL = "ok", "fail"
 WRONG, PARTIAL, NOTHING = "wrong", "partial", "nothing to check"  # of a whole report
 LOOSEST = 0.1  # the largest tolerance that a report proposes
 KINK = "kink"  # a tie or hinge: the rule takes one of the one-sided derivatives, or a value between them
-JUMP = "jump"  # the function is not continuous there: there is no derivative
+JUMP = "jump"  # the function is not continuous there, and has no derivative
 END = "end of the domain"  # the function exists on one side: the rule takes the slope from inside
 NOT_FINITE = "truth is not finite"  # nothing to compare with
 NOT_DECIDED = "not decided"  # neither exact arithmetic nor float64 autodiff says what is right
@@ -42,7 +42,7 @@ class Row:
 
     @builtins.property
     def failed(self) -> bool:
-        """Whether this row makes the report red: every other verdict is an answer, not a fault."""
+        """True if this row makes the report red: every other verdict is an answer, not a fault."""
         return self.verdict == FAIL
 
     @builtins.property
@@ -67,7 +67,7 @@ class Report:
     `facts` says under what conditions the rows hold: oracle, matmul precision, dtypes, draws, device, limits.
     `where` is `file:line` of each backward rule concerned. `left_out` names the properties that the budget of seconds
     did not reach. `replays` are the calls that repeat what failed at variants of the arguments. `nothing` is the reason
-    why there is no gradient to check, or none at these arguments.
+    why no gradient can be checked, or none at these arguments.
     """
 
     subject: str
@@ -176,7 +176,7 @@ def number(x: complex | None) -> str:
 
 
 def _glance(rows: Iterable[Row]) -> list[Row]:
-    """Accuracy row by row; of every other property whatever is not plainly ok, and the worst row for the rest."""
+    """Return every row of accuracy; of other properties, the rows that are not plainly ok and the worst of the rest."""
     shown: list[Row] = []
     plain: dict[str, list[Row]] = {}
     for row in rows:
@@ -203,7 +203,7 @@ def _excess(row: Row) -> float:
 
 
 def _sentence(row: Row) -> str:
-    """What one failing row says."""
+    """Describe one failing row."""
     of = f"{row.property} of {row.place}" if row.argument else row.property
     if row.note:
         return f"{of}: {row.note}"

@@ -24,7 +24,7 @@ try:
 except ImportError as error:
     raise ImportError(f"refgrad.verify.strategies needs Hypothesis: {install('hypothesis')}") from error
 
-SIZES = (2, 3, 1, 0, 17)  # of named dimensions, the simplest first
+SIZES = (2, 3, 1, 17)  # of named dimensions, the simplest first; at size 0 there is nothing to check
 FEW = 32  # entries that are drawn, and shrink, one by one
 SEEDS = 100
 VALUES = (*special.SIMPLE, 2.0**-10, -(2.0**-10), 2.0**7, -(2.0**7))

@@ -117,7 +117,7 @@ def test_a_loop_counts_with_its_trips():
         ("ROOT r = f32[8] all-reduce(p), replica_groups={{0,1,2},{3}}, to_apply=sum", "constant(7)", "along no axes"),
         ("ROOT r = f32[8] all-reduce(p), to_apply=sum", "constant(7)", "no groups of devices"),
         ("ROOT r = f32[8] all-reduce(p), replica_groups=mesh['x'=4] {'x':(1)2}", "constant(7)", "a part of an axis"),
-        ("ROOT r = f32[8] collective-broadcast(p), replica_groups={{0,1}}", "constant(7)", "knows no bytes"),
+        ("ROOT r = f32[8] collective-broadcast(p), replica_groups={{0,1}}", "constant(7)", "does not know"),
     ],
 )
 def test_what_cannot_be_read_is_named(entry, limit, message):

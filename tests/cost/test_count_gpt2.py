@@ -37,7 +37,7 @@ def test_124m_forward_and_backward_in_dots():
     assert forward.within("h.3").flops == forward.within("h.11").flops > 0
 
 
-@pytest.mark.parametrize("rules", ("document", "autodiff"))
+@pytest.mark.parametrize("rules", ("derived", "autodiff"))
 def test_scan_costs_what_the_loop_costs(rules):
     config = gpt2.SIZES["124M"]
     for backward in (count, count_backward):
@@ -49,7 +49,7 @@ def test_scan_costs_what_the_loop_costs(rules):
 
 @pytest.mark.parametrize("scan", (False, True))
 def test_remat_is_plain_and_the_recomputation(scan):
-    """What comes again is the blocks' forward pass, less what only their outputs need: each layer's last product."""
+    """The blocks' forward pass is recomputed, but for the part that only their outputs need: each last product."""
     c = gpt2.SIZES["124M"]
     plain, remat = (count_backward(*program(c, scan=scan, remat=remat)) for remat in (False, True))
     assert remat.flops == plain.flops + remat.recomputed.flops

@@ -230,7 +230,7 @@ def test_the_parser_reads_what_hlo_prints():
     ("text", "says"),
     [
         ("module @jit_f { func.func public @main() }", "no ENTRY"),
-        (module("this is no instruction"), "not an HLO instruction"),
+        (module("this is not an instruction"), "not an HLO instruction"),
         (module("r = f32[8"), "no shape"),
         (module("r = f32[8] add(p, p"), "never closed"),
     ],

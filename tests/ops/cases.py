@@ -1,4 +1,4 @@
-"""What the tests of every operation share: dimensions, none of them square, and differentiable calls of a row."""
+"""Parts shared by the tests of every operation: dimensions, none of them square, and differentiable calls of a row."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""`check` and `blame` where autodiff is no help: ties, overflow, saturation, kinks, jumps and the ends of domains."""
+"""`check` and `blame` where autodiff cannot help: ties, overflow, saturation, kinks, jumps and the ends of domains."""
 
 import jax
 import jax.numpy as jnp
@@ -402,8 +402,22 @@ def test_beyond_the_budget_entries_are_confirmed_one_by_one():
     assert [row.index for row in report.failures][:1] == [(3, 7)]
 
 
+def test_entries_cost_what_their_loops_turn_out_to_cost(monkeypatch):
+    """A program counts a loop of unknown length once: its trips are known when it has run."""
+    monkeypatch.setattr(exact_oracle, "BUDGET", budget := 10**7)
+
+    def f(diff, rest):
+        step = lambda c: (jnp.maximum(jnp.sin(c[0]), jnp.sin(c[0][::-1])), c[1] + 1)  # noqa: E731
+        return [lax.while_loop(lambda c: c[1] < 80, step, (diff[0], 0))[0]], rest
+
+    x = jnp.ones(8)
+    oracle = exact_oracle.ExactOracle(f, [x], [], ["x"], sweeps=1)
+    found = oracle.entries([jnp.ones(8)], [(0, (i,)) for i in range(8)])
+    assert oracle.truth is not None and 0 < len(found) < 8 and oracle.truth.spent <= oracle.spent < 2 * budget
+
+
 def test_truth_needs_no_compiler():
-    """Of a layer norm, 4×16: what is compiled is the rule and autodiff, nothing for the truth."""
+    """Only the rule and autodiff are compiled for a layer norm, 4×16, nothing for the truth."""
     from refgrad.verify.exact_oracle import ExactOracle
 
     def layer_norm(x, w, b):

@@ -172,12 +172,34 @@ def test_a_rule_that_counts_on_its_caller():
 
 
 def test_an_output_that_nothing_reads():
-    """Its tangent is dropped on purpose, as that of the residual of a solver."""
+    """The tangent is dropped on purpose, as that of the residual of a solver."""
     both = jax.custom_jvp(lambda x: (jnp.sin(x), x * x))
     both.defjvp(lambda p, t: (both(*p), (jnp.cos(p[0]) * t[0], 0 * t[0])))
     assert check(lambda x: both(x)[0], X, **FAST).ok
     assert not check(lambda x: both(x)[0] + 1e-3 * both(x)[1], X, **FAST).ok
     assert not check(both, X, **FAST).ok
+
+
+def own_backward(f):
+    """`f` with a backward of its own that differentiates it, so that it has no forward mode."""
+    op = jax.custom_vjp(f)
+    op.defvjp(lambda *args: jax.vjp(f, *args), lambda pull, ct: pull(ct))
+    return op
+
+
+@pytest.mark.parametrize("fault", ["", "the tangent that counts", "read"])
+def test_an_output_that_nothing_reads_inside_a_backward(fault):
+    """The logsumexp of a softmax, kept for another kernel: there the cotangents tell that nothing reads it."""
+    both = jax.custom_jvp(lambda x: (jax.nn.softmax(x), jax.nn.logsumexp(x)))
+    factor = 1.01 if fault == "the tangent that counts" else 1.0
+
+    def tangents(primals, moves):
+        y, total = both(*primals)
+        return (y, total), (factor * slope_of_softmax(y, moves[0]), 0 * total)
+
+    both.defjvp(tangents)
+    f = own_backward(lambda x, v: both(x)[0] @ v + (both(x)[1] if fault == "read" else 0))
+    assert check(f, X, Y, draws=2, order=1, properties=["structure", "jvp"]).ok == (not fault)
 
 
 def test_a_rule_of_integers_alone():

@@ -7,7 +7,7 @@ import pytest
 
 from refgrad.verify import check
 
-FAST = {"draws": 4, "order": 1, "properties": ["structure", "accuracy", "jacobian"]}
+FAST = {"draws": 4, "order": 1, "properties": ["structure", "accuracy", "jacobian", "linearity"]}
 
 
 def numbers(seed, shape, scale=1.0):
@@ -34,11 +34,19 @@ def distance_beyond(x):
     return jnp.log1p(jnp.exp(-jnp.abs(x))) + jnp.square(jnp.sqrt(2 + x * x) - 1.25)
 
 
+def normalised_pairs(x):
+    """Only the order of two entries is left of them, apart from 1e-6."""
+    y = x.reshape(2, 2, 2)
+    y = y - jnp.mean(y, -1, keepdims=True)
+    return (y / jnp.sqrt(jnp.mean(y * y, -1, keepdims=True) + 1e-6)).reshape(x.shape)
+
+
 CASES = {
     "a saturated softmax": (softmax, numbers(5, (3, 5), 30.0)),
     "a softmax of two": (softmax, jnp.array([[0.0, 16.5], [-17.25, 0.5]], jnp.float32)),
     "a difference": (difference_of_roots, numbers(2, (6,))),
     "a distance": (distance_beyond, numbers(3, (6,), 4.0)),
+    "normalised pairs": (normalised_pairs, numbers(0, (2, 4))),
 }
 
 
@@ -67,3 +75,26 @@ def test_another_order_of_operations_where_the_truth_moves():
 
     report = check(parabola, numbers(0, (4,)), order=1, properties=["vmap", "scan"])
     assert report.ok, str(report)
+
+
+SHIFTS = {
+    "softmax": lambda x, b: softmax(x + b[:, None]),
+    "differences": lambda x, b: jnp.sin(jnp.diff(x * x + b[:, None])),
+    "variance": lambda x, b: jnp.var(jnp.tanh(x) + b[:, None], -1),
+}
+
+
+@pytest.mark.parametrize("name", SHIFTS)
+@pytest.mark.parametrize("factor", [1.0, 1.001])
+def test_an_argument_that_cancels(name, factor):
+    """Its gradient is 0 in truth, and the last places of other numbers in every program."""
+    f = SHIFTS[name]
+    op = jax.custom_vjp(lambda x, b: f(x, b))
+
+    def backward(residuals, ct):
+        dx, db = jax.vjp(f, *residuals)[1](ct)
+        return dx, db + (factor - 1) * jnp.sum(dx * dx)
+
+    op.defvjp(lambda x, b: (f(x, b), (x, b)), backward)
+    args = numbers(1, (3, 4)), jnp.zeros(3)
+    assert check(op, *args, draws=4, order=1, properties=["structure", "vmap", "scan", "accuracy"]).ok == (factor == 1)

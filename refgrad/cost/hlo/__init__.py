@@ -1,4 +1,4 @@
-"""HLO text: what it says, and what XLA counts for it, in exact integers and in XLA's own float32."""
+"""HLO text, and XLA's costs for it in exact integers and in XLA's own float32."""
 
 from refgrad.cost.hlo.parse import Computation, HloSyntaxError, Instruction, Module, Shape, parse
 from refgrad.cost.hlo.rules import UnknownInstruction, Work, work

@@ -1,4 +1,4 @@
-"""What one HLO instruction costs by XLA's own convention: one row of data per opcode.
+"""Costs of one HLO instruction by XLA's own convention: one row of data per opcode.
 
 The convention (XLA's `HloCostAnalysis`, found by experiment and by reading): a product of matrices is 2·|out|·k, an
 element-wise operation one FLOP an element of its output, a transcendental one is counted apart, data movement is

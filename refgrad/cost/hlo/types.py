@@ -1,4 +1,4 @@
-"""What the walk over an HLO module yields: totals, rows, loops, conditionals."""
+"""Results of the walk over an HLO module: totals, rows, loops, conditionals."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -128,5 +128,5 @@ class HloCost:
 
 
 def _is_below(op_name: str, scope: str) -> bool:
-    """Whether an instruction's name is the scope, or a path that starts with it."""
+    """Return True if an instruction's name is the scope, or a path that starts with it."""
     return op_name == scope or op_name.startswith(scope + "/")

@@ -12,9 +12,9 @@ class Efficiency(NamedTuple):
     """The shares of a device's rates that regions of each kind reach: the only fitted numbers."""
 
     matmul: float = 1.0
-    """Of the sustained matrix rate, for regions about a product, and for kernels."""
+    """Share of the sustained matrix rate, for regions about a product, and for kernels."""
     memory: float = 1.0
-    """Of the bandwidth, for every other region."""
+    """Share of the bandwidth, for every other region."""
 
 
 class Device(NamedTuple):

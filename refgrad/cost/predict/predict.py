@@ -55,7 +55,7 @@ class Part(NamedTuple):
     bound: str
     """The larger time: matmul, vector, memory, link or launch."""
     hidden: float = 0.0
-    """Of a collective, the share of its time that is assumed to be hidden behind computation."""
+    """The share of a collective's time that is assumed to be hidden behind computation."""
 
 
 @dataclass(frozen=True)
@@ -207,10 +207,21 @@ def predict(
         donate_argnums: positions of `args` whose memory outputs may take; those of `jax.jit` are read off f.
         overlap: share of the collectives' time that is hidden behind computation, 0 … 1; by mesh axis where a mapping.
 
+    Returns:
+        A `Prediction`: it prints as a table.
+
     Raises:
         ValueError: for an unknown device, a mesh whose sizes are not positive or not those of f, a mesh without
             anything that is exchanged, or an overlap outside 0 … 1.
         UnknownCost: as `count` does.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from refgrad import cost
+        >>> x = jax.ShapeDtypeStruct((4096, 4096), jnp.bfloat16)
+        >>> cost.predict(jnp.matmul, x, x, device="H100").seconds < 1e-3
+        True
     """
     target, sizes = _device(device), dict(mesh or {})
     for share in overlap.values() if isinstance(overlap, Mapping) else [overlap]:
@@ -302,7 +313,7 @@ class _Clock:
         target, overlap = self.device, self.overlap
         if not target.link:
             raise ValueError(
-                f"{target.name} has no link in the table, over which {one.kind} could send {one.payload:,} bytes"
+                f"{target.name} has no link in the table: {one.kind} cannot send its {one.payload:,} bytes"
             )
         moved = float(sent(one.kind, one.devices, one.payload * one.times))
         shares = [overlap.get(axis, 0.0) for axis in one.axes] if isinstance(overlap, Mapping) else [overlap]

@@ -28,7 +28,7 @@ class Region:
     written: int = 0
     """Bytes written: of an update in place only what changes."""
     kernel: str = ""
-    """The scope of the hand-written kernel that it is; "" where it is none."""
+    """The scope of the hand-written kernel that it is; "" for a region of the compiler's."""
     widest: tuple[int, ...] = ()
     """The largest shape over which it runs."""
     floating: set[Value] = dataclasses.field(default_factory=set)
@@ -100,7 +100,7 @@ class Links:
         return step.primitive, operands, str(step.eqn.params), str(step.eqn.outvars[0].aval)
 
     def of(self, value: Value | None) -> Value | None:
-        """Return the array that a value is, under whatever shape."""
+        """Return the array that a value is, whichever its shape."""
         while value in self.alias:
             value = self.alias[value]
         return value

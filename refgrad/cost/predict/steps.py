@@ -166,7 +166,7 @@ def _value(v: Any, shards: int = 1) -> Value:
 
 
 class _Builder:
-    """Gives every array of a program a `Value`, through calls and into loops."""
+    """Interpreter that gives every array of a program a `Value`, through calls and into loops."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
@@ -244,7 +244,7 @@ class _Builder:
         return self.inline(body.jaxpr, tree, given)
 
     def _out(self, v: Any, result: Value | None, bodies: Bodies) -> Value | None:
-        """A result as the caller sees it: of `shard_map`, the whole of which each device has a share."""
+        """A result as the caller sees it: of `shard_map`, the whole array, shared between the devices."""
         if result is not None and bodies.form is Form.DEVICES:
             result.shards = max(nbytes(v) // max(result.bytes, 1), 1)
             result.whole_bytes, result.aval = nbytes(v), v.aval

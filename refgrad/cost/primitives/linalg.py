@@ -78,7 +78,7 @@ def eigh(eqn: JaxprEqn) -> Work:
 
 
 def svd(eqn: JaxprEqn) -> Work:
-    """By QR first (m ≥ n): values 2mn² + 2n³; thin vectors 6mn² + 20n³; full 4m²n + 22n³."""
+    """Cost by QR first (m ≥ n): values 2mn² + 2n³; thin vectors 6mn² + 20n³; full 4m²n + 22n³."""
     (a,) = eqn.invars
     m, n = sorted(shape_of(a)[-2:], reverse=True)
     if not eqn.params["compute_uv"]:

@@ -29,7 +29,7 @@ def cumulative(eqn: JaxprEqn) -> Work:
 
 
 def cumlogsumexp(eqn: JaxprEqn) -> Work:
-    """As `cumulative`, with log-add-exp as its operation: 8 FLOPs and 2 transcendentals; complex 113, 9."""
+    """Cost of a cumulative log-add-exp: 8 FLOPs and 2 transcendentals a step; complex 113 and 9."""
     (x,) = eqn.invars
     steps = size(x) * (shape_of(x)[eqn.params["axis"]] - 1)
     flops, transcendentals = (113, 9) if kind(x) == "complex" else (8, 2)

@@ -21,7 +21,7 @@ Pullback = Callable[[Array], tuple[Array, Array, Array]]
 def attend(q: Array, k: Array, v: Array) -> tuple[Array, Pullback]:
     """o (..., n_h, s, d) of q, k, v (..., n_h, s, d), and do → dq, dk, dv.
 
-    Raises ValueError where JAX's device is no GPU, and for a dtype or a number of axes that the kernel has not.
+    Raises ValueError where JAX's device is not a GPU, and for a dtype or a number of axes that the kernel lacks.
     """
     if jax.default_backend() != "gpu":
         raise ValueError(

@@ -1,4 +1,4 @@
-"""One entry judged on what it depends on: the outputs that it reaches, and what those need.
+"""One entry judged on its dependences: the outputs that it reaches, and their needs.
 
 Entries that stand still are evaluated once and kept for other slices; those that move, once for each direction.
 """
@@ -37,7 +37,7 @@ Entries = tuple[Places, np.ndarray]
 
 
 class Recorder(Evaluator):
-    """Evaluates a program on nodes of a graph: an equation whose rule reads values becomes one node for each result."""
+    """Interpreter on nodes of a graph: an equation whose rule reads values becomes one node for each result."""
 
     def __init__(self, graph: Graph, casts: Collection[str], stop_gradient: bool) -> None:
         super().__init__(casts, stop_gradient=stop_gradient)
@@ -96,7 +96,7 @@ class Sliced:
 
 
 class Slice:
-    """What one entry of an argument reaches, and what that needs; `cost` estimates its operations."""
+    """The part of a program that one entry of an argument reaches, and its needs; `cost` estimates its operations."""
 
     def __init__(self, program: Sliced, leaf: int, index: tuple[int, ...], wanted: Sequence[Places | None]) -> None:
         self.program, self.nodes = program, program.graph.nodes
@@ -175,14 +175,15 @@ class Slice:
 
 
 class Values:
-    """Entries that stand still, at one precision: what one slice evaluates, the next one finds."""
+    """Entries that do not move, at one precision: those that one slice evaluates, the next one finds."""
 
     def __init__(self, inputs: Callable[[int, np.ndarray], np.ndarray], most: float) -> None:
         self.inputs, self.most = inputs, most
+        self.spent = 0.0  # operations of the equations that were evaluated whole
         self.entries: dict[int, Entries] = {}
 
     def settle(self, part: Slice) -> None:
-        """Evaluate what a slice needs and is not there yet."""
+        """Evaluate the entries that a slice needs and that are not known yet."""
         for k in part.order:
             known, data = self.entries.get(k, (NOWHERE, full((0,))))
             at = part.still[k]
@@ -274,14 +275,17 @@ class Reading:
         return self.run.results[key][j][at]
 
     def _whole(self, eqn: JaxprEqn, values: Sequence[Any]) -> list[np.ndarray]:
-        program, most = self.run.part.program, self.run.values.most
+        program, shared = self.run.part.program, self.run.values
+        evaluator = Evaluator(program.casts, shared.most, program.stop_gradient)
         try:
             numbers = [_numbers(x, v) for x, v in zip(values, eqn.invars, strict=True)]
             with eqn.ctx.manager:
-                made = Evaluator(program.casts, most, program.stop_gradient).equation(eqn, numbers)
+                made = evaluator.equation(eqn, numbers)
             return [(x.data if isinstance(x, Array) else np.asarray(x).astype(object)).ravel() for x in made]
         except NotDecided as trouble:
             return [full((size(v),), Undecided(trouble.why)) for v in eqn.outvars]
+        finally:
+            shared.spent += evaluator.budget.spent
 
 
 def _numbers(value: Any, variable: Any) -> Any:

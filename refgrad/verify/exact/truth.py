@@ -46,7 +46,7 @@ TRIP = 2  # what an equation of a loop takes, as measured, over its estimate
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What exact arithmetic may spend: precision in bits and the order of series, doubled until all is decided."""
+    """Limits of exact arithmetic: precision in bits and the order of series, doubled until all is decided."""
 
     bits: int = 64
     """The accuracy that a result must reach, relative to it or to the function's own scale."""
@@ -67,13 +67,32 @@ def exact(
 ) -> "Truth":
     """Return the truth about `f` at `args`, found without autodiff, without a compiler and without a step size.
 
-    Every float and complex array among `args` is differentiated (with `argnums` those of these positions alone), none
-    in `kwargs`. The program is traced at their dtypes and evaluated in ℝ and ℂ, its constants at their exact values.
-    Casts to the dtypes named in `casts` ("bfloat16") round; all others do nothing. `lax.stop_gradient` does nothing
-    either, as it does not change the function; with `stop_gradient` its result does not move.
+    The program is traced at the arguments' dtypes and evaluated in ℝ and ℂ, its constants at their exact values.
 
-    Raises TypeError where nothing can be differentiated, ValueError where an argument is NaN, and NoMeaning (from the
-    methods of the result) where the program holds what has no meaning in exact arithmetic.
+    Args:
+      f: the function, from whose forward alone the truth follows.
+      *args: pytrees; every float and complex array among their leaves is differentiated.
+      kwargs: keyword arguments, held constant.
+      argnums: the positions of `args` to differentiate, as for `jax.grad`; everything else is held constant.
+      casts: dtypes, such as "bfloat16": casts to these round, all others do nothing.
+      limits: the most that may be spent, as `refgrad.verify.exact.Limits`.
+      stop_gradient: hold the result of `lax.stop_gradient` still; without it, `lax.stop_gradient` does nothing, as it
+        does not change the function.
+
+    Returns:
+      A `Truth`, which evaluates on demand: `.value()`, `.gradient()`, `.entries()`, `.hessian()`.
+
+    Raises:
+      TypeError: where nothing can be differentiated.
+      ValueError: where an argument is NaN.
+      NoMeaning: from the methods of the result, where the program holds what has no meaning in exact arithmetic.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import exact
+      >>> (slope,) = exact(lambda x: jnp.sqrt(x * x), jnp.array(-3.0)).gradient()
+      >>> slope.mid.item()
+      -1.0
     """
     names = [jnp.dtype(name).name for name in casts]
     f = functools.partial(f, **kwargs) if kwargs else f
@@ -91,7 +110,8 @@ class Truth:
         self._start(subject.diff)
         self.program, shapes = jax.make_jaxpr(subject.flat(), return_shape=True)(subject.diff, subject.rest)
         self.count = len(shapes[0])
-        self._loops = 1.0  # operations of an evaluation over their estimate
+        self._loops = self._slices = 1.0  # operations of an evaluation, and of judging an entry, over their estimates
+        self.spent = 0.0  # operations of the equations evaluated so far
         self._sliced: list[Sliced | None] = []
         self._part: tuple[Any, Slice] | None = None
 
@@ -267,12 +287,21 @@ class Truth:
             reached = [_lifted(c.ravel()[at]) for c, at in zip(numbers, part.reached, strict=True)]
             start = _lifted(self.diff[leaf][index])[()]
             base = functools.cache(lambda bits, part=part, start=start: part.run(self._entries(bits), start))
-            yield self._entry(leaf, index, imaginary, functools.partial(self._sliced_slope, part, start, base, reached))
+            before = self._spent_on_slices()
+            entry = self._entry(
+                leaf, index, imaginary, functools.partial(self._sliced_slope, part, start, base, reached)
+            )
+            spent = self._spent_on_slices() - before
+            self.spent, self._slices = self.spent + spent, max(self._slices, spent / max(part.cost, 1.0))
+            yield entry
 
     def cost(self, leaf: int, index: tuple[int, ...], cotangents: Sequence[Any] | None = None) -> float:
-        """Return an estimate of the scalar operations that judging one entry takes, without evaluating anything."""
+        """Return an estimate of the scalar operations that judging one entry takes, without evaluating anything.
+
+        It takes into account how far off the estimates of other entries were: loops run for how long they do.
+        """
         part = self._slice(leaf, index, self._numbers(cotangents))
-        return JUDGED * self.operations if part is None else part.cost * self._loops
+        return JUDGED * self.operations if part is None else part.cost * max(self._loops, self._slices)
 
     def _slice(self, leaf: int, index: tuple[int, ...], numbers: list[np.ndarray]) -> Slice | None:
         """Return what an entry reaches and needs; None where the program cannot be sliced."""
@@ -297,6 +326,9 @@ class Truth:
             self._still[bits] = Values(lambda i, at: _lifted(self.diff[i].ravel()[at]), self.limits.operations)
         return self._still[bits]
 
+    def _spent_on_slices(self) -> float:
+        return sum(values.spent for values in self._still.values())
+
     def _sliced_slope(
         self,
         part: Slice,
@@ -305,7 +337,7 @@ class Truth:
         cts: list[np.ndarray],
         step: complex,
     ) -> Any:
-        """Return the slope of ⟨cts, f⟩ along the entry of a slice, or what stands in its way."""
+        """Return the slope of ⟨cts, f⟩ along the entry of a slice, or the obstacle to it."""
         moving = start + Germ({(1, 0): _lifted(np.asarray(step))[()]}) if start.is_finite() else start
         values, still = base(ctx.prec), self._entries(ctx.prec)
         total = self._total(
@@ -328,7 +360,7 @@ class Truth:
         found: dict[tuple[int, int], Any] = {}
 
         def value() -> Any:
-            """Return the derivatives along v and −v at the point itself, or what stands in their way."""
+            """Return the derivatives along v and −v at the point itself, or the obstacle to them."""
             key = ctx.prec, ctx.cap
             if key not in found:
                 sides = tuple(self._derivative([(1, [s * v for v in vs])], cts) for s in (1, -1))
@@ -380,7 +412,7 @@ class Truth:
         return entry
 
     def _slope(self, leaf: int, index: tuple[int, ...], cts: list[np.ndarray], step: complex) -> Any:
-        """Return the slope of ⟨cts, f⟩ along one entry, or what stands in its way."""
+        """Return the slope of ⟨cts, f⟩ along one entry, or the obstacle to it."""
         values, germs = self._value(), self._germs([(1, self._unit(leaf, index, step))])
         total = self._total(cts, values, germs, lambda: self._depends(leaf, index))
         return total if isinstance(total, str) else self._certain(total, self._scale(cts))
@@ -392,7 +424,7 @@ class Truth:
         germs: list[np.ndarray],
         depends: Callable[[], bool],
     ) -> Any:
-        """Return the slope of ⟨cts, f⟩ given the outputs and their germs, or what stands in its way.
+        """Return the slope of ⟨cts, f⟩ given the outputs and their germs, or the obstacle to it.
 
         An output that is not finite counts only where it `depends` on the entry.
         """
@@ -416,7 +448,7 @@ class Truth:
         return slope if narrow(slope, scale, self.limits.bits) else PRECISION
 
     def _derivative(self, moving: list[tuple[Exponent, list[np.ndarray]]], cts: list[np.ndarray]) -> Any:
-        """Return the derivative of ⟨cts, f⟩ along a direction, or what stands in its way."""
+        """Return the derivative of ⟨cts, f⟩ along a direction, or the obstacle to it."""
         total = self._summed(moving, cts)
         found = slope(total) if not isinstance(total, str) else total
         return found.why if isinstance(found, Undecided) else found
@@ -466,7 +498,10 @@ class Truth:
     def _outputs(self, xs: list[Array]) -> list[Array]:
         rest = [lift(x) for x in self.subject.rest]
         evaluator = Evaluator(self.casts, self.limits.operations, self.stop_gradient)
-        outputs = evaluator.run(self.program, [*xs, *rest])[: self.count]
+        try:
+            outputs = evaluator.run(self.program, [*xs, *rest])[: self.count]
+        finally:
+            self.spent += evaluator.budget.spent
         if evaluator.budget.spent > self._estimate:
             self._loops = max(self._loops, TRIP * evaluator.budget.spent / self._estimate)
         return outputs

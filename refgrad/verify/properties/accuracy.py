@@ -56,7 +56,7 @@ class Worst(NamedTuple):
 
 
 class Errors:
-    """The error of every entry in every draw, relative to the leaf's scale; −1 where there is no truth."""
+    """The error of every entry in every draw, relative to the leaf's scale; −1 for an entry without truth."""
 
     def __init__(self, case: Case, i: int, got: list[np.ndarray], expected: list[np.ndarray], leaf: Leaf, dtype=None):
         """Compare leaf `i`; `dtype` is that of `got`, float64 where it is not given."""
@@ -185,8 +185,8 @@ def _accuracy(case: Case, leaf: Leaf, i: int, name: str, allowed: float, mathema
         return Row("accuracy", name, FAIL, **worst.found.cells(), allowed=allowed, note=note)
     moves = case.conditioning[i] / case.scale(i, leaf.truth[0], dtype)
     rounding = [case.rounding(i, a, t) for a, t in zip(leaf.autodiff or leaf.truth, leaf.truth, strict=True)]
-    slack = [C * np.maximum(moves, e) for e in rounding]
-    excess = [e - np.maximum(allowed, s) for e, s in zip(found.entries, slack, strict=True)]
+    slack = C * np.maximum(moves, np.fmax.reduce(rounding))  # one draw may be a lucky one for autodiff
+    excess = [e - np.maximum(allowed, slack) for e in found.entries]
     bad = any(np.any(x > 0) for x in excess)
     worst = found.worst(excess) if bad else worst
     note = f"the truth moves by {number(float(np.max(moves, initial=0.0)))} between neighbouring arguments"
@@ -277,5 +277,5 @@ def attributed(case: Case, leaf: Leaf, wide: Leaf | None, i: int, rows: list[Row
 
 
 def _off(row: Row) -> bool:
-    """Whether a row is red, or only excused because autodiff errs as much: a wrong compiler makes both err."""
+    """Return True for a red row, or one only excused because autodiff errs as much: a wrong compiler makes both err."""
     return row.failed or (row.property == "accuracy" and (row.error or 0.0) > (row.allowed or 0.0))

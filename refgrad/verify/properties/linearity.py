@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from refgrad.verify.case import Case
-from refgrad.verify.numbers import compared, difference, to_wide
+from refgrad.verify.numbers import difference, to_wide
 from refgrad.verify.oracle import Leaves
 from refgrad.verify.report import FAIL, OK, Row
 
@@ -38,11 +38,11 @@ def linearity(case: Case) -> Iterator[Row]:
         scale = max(case.scale(i, g, case.diff[i].dtype) for g in (first[i], second[i]))  # a sum may cancel
         found = {}
         for label, leaves in got.items():
-            # 0 times an infinite slope is NaN in any rule, and what overflows is no finding
+            # 0 times an infinite slope is NaN in any rule, and an overflow is not a finding
             skip = ~np.isfinite(first[i])
             if label != ZERO:
                 skip = ~(np.isfinite(leaves[i]) & np.isfinite(expected[label][i]))
-            found[label] = compared(leaves[i], expected[label][i], case.spread[i], scale, skip)
+            found[label] = case.apart(i, leaves[i], expected[label][i], scale, skip)
         broken = [label for label, (worst, allowed) in found.items() if not worst.error <= allowed]
         worst, allowed = max(found.values(), key=lambda pair: pair[0].error / (pair[1] or 1.0))
         note = f"{law}: not {', not '.join(broken)}" if broken else ""

@@ -16,7 +16,7 @@ from refgrad.jaxpr.rules import meets_rule
 from refgrad.verify.allowance import C, allowance, reductions
 from refgrad.verify.case import LARGEST, UNCERTAIN, Case
 from refgrad.verify.intents import Pull
-from refgrad.verify.numbers import compared, draws_like, errors, generator, largest, to_wide
+from refgrad.verify.numbers import compared, draws_like, errors, generator, largest, scaled, to_wide
 from refgrad.verify.oracle import Leaves, Wide, first_line
 from refgrad.verify.report import FAIL, KINK, OK, UNAVAILABLE, Row
 from refgrad.verify.subject import Flat, pullback
@@ -27,7 +27,7 @@ REVERSE, FORWARD = "reverse over reverse", "forward over reverse"
 class Expected(NamedTuple):
     """True products of the Hessian with directions, what is allowed, relatively, and to what."""
 
-    products: Leaves  # NaN where there is no second derivative
+    products: Leaves  # NaN where the second derivative does not exist
     allowed: list[float]
     scales: list[float]
     movement: Callable[[], Leaves]  # of the truth at each entry, relatively, where more than that is to be explained
@@ -90,14 +90,14 @@ def _expected(case: Case, program: Wide | None, given: tuple) -> Expected:
     own = [size * max(steps) for size in case.own_scale]
     own += [largest(to_wide(c)) * max(steps) for c in case.drawn(0)]
     eps = float(np.finfo(np.float64).eps)
-    scales = [s if (s := largest(p)) > eps * o else o or 1.0 for p, o in zip(products, own, strict=True)]
+    scales = [scaled(largest(p), o, eps) for p, o in zip(products, own, strict=True)]
     least = max(case.lane.tolerance, case.tolerance)
     allowed = [max(allowance(t, n), least) for t, n in zip(types, lengths, strict=True)]
     return Expected(products, allowed, scales, lambda: _movement(case, program, given, products, scales))
 
 
 def _movement(case: Case, program: Wide | None, given: tuple, products: Leaves, scales: list[float]) -> Leaves:
-    """How far the truth moves with its arguments' last places, and how far autodiff errs in float64.
+    """Distance that the truth moves with its arguments' last places, and that autodiff errs in float64.
 
     The first derivative is a difference of large terms more often than the function is.
     """
@@ -139,7 +139,7 @@ def _forward(flat: Flat) -> Callable:
 
 
 def _calls_rule(case: Case, directions: Leaves) -> bool:
-    """Whether forward mode meets a rule: JAX stages a call of one as `custom_lin`, and refuses to run it."""
+    """Return True if forward mode meets a rule: JAX stages a call of one as `custom_lin`, and refuses to run it."""
     own = (case.diff, case.rest, case.cotangent(0), directions)
     try:
         traced = jax.make_jaxpr(_forward(case.flat))(*own)
