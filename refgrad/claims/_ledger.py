@@ -30,6 +30,7 @@ from typing import Any, Literal, ParamSpec
 
 import numpy as np
 
+from refgrad.claims._documents import DOCUMENTS
 from refgrad.claims._formula import evaluate
 from refgrad.claims._results import Case, Figures, Result, figures
 
@@ -37,13 +38,6 @@ P = ParamSpec("P")
 Cases = Callable[[], Iterable[Case]]
 Kind = Literal["holds", "holds when", "is wrong", "undecided"]
 KINDS: tuple[Kind, ...] = ("holds", "holds when", "is wrong", "undecided")
-DOCUMENTS = {
-    "D0": "Backpropagation: From Intuition to FLOPs",
-    "D1": "Backpropagation",
-    "D2": "Backpropagating through GPT-2",
-    "D3": "Neural network and backpropagation",
-    "D4": "An Exercise in Backpropagation",
-}
 
 
 def deferred(make: Callable[P, Iterable[Case]]) -> Callable[P, Cases]:
@@ -200,7 +194,8 @@ class Outcome:
         return {
             "id": claim.id,
             "document": claim.document,
-            "title": DOCUMENTS[claim.document],
+            "title": DOCUMENTS[claim.document].title,
+            "citation": str(DOCUMENTS[claim.document]),
             "place": claim.place,
             "says": claim.says,
             "ran": claim.runs,

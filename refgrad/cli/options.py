@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
 
 def common(parser: Parser, config: str = "sections [model] and [input]; default: the tiny GPT-2") -> None:
     """Add `--config`, `--set` and `--json`; `config` says what the file of the first holds."""
-    parser.add_argument("--config", metavar="FILE.toml", help=config)
+    parser.add_argument("--config", metavar="FILE.toml", help=f"{config}; or a name, such as gpt2_124m")
     say = "change one key, such as model.n_layer=3"
     parser.add_argument("--set", metavar="section.key=value", action="append", default=[], help=say)
     _output(parser, "--json", "FILE", "write the results there as JSON too")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from refgrad._files import read_toml, toml_value
@@ -10,6 +11,7 @@ from refgrad._text import nearest
 from refgrad.models.gpt2 import Config
 
 INPUT = {"batch": 2, "sequence": 24}
+CONFIGS = Path(__file__).parents[1] / "configs"
 LAYERS, ENTRIES = 1_000, 2**63
 T = TypeVar("T")
 _WORD = re.compile(r"[A-Za-z/~][\w./~-]*")
@@ -93,7 +95,7 @@ def read(
     """
     values: dict[str, dict[str, Any]] = {section: {} for section in sections}
     if path is not None:
-        for section, content in read_toml(path).items():
+        for section, content in read_toml(_file(path)).items():
             if not isinstance(content, dict):
                 known = " or ".join(f"[{name}]" for name in values)
                 raise ValueError(f"{path}: {section} = {content!r} stands outside of a section: use {known}")
@@ -106,6 +108,16 @@ def read(
         plain = words and _WORD.fullmatch(text) and text not in ("true", "false", "inf", "nan")
         _section(values, section, f"--set {change}: ")[key] = text if plain else toml_value(text)
     return values
+
+
+def _file(path: str) -> Path:
+    """Return the file at `path`, or the config of that name within the package. Raises ValueError for neither."""
+    if Path(path).exists() or Path(path).suffix:
+        return Path(path)
+    if not (own := CONFIGS / f"{path}.toml").is_file():
+        names = [file.stem for file in CONFIGS.glob("*.toml")]
+        raise ValueError(f"--config {path} is neither a file nor a config of refgrad: {nearest(path, names)}")
+    return own
 
 
 def _section(values: dict[str, dict[str, Any]], name: str, where: str) -> dict[str, Any]:

@@ -20,7 +20,11 @@ from refgrad.cli import faults
 from refgrad.verify import arguments as described
 from refgrad.verify import intents
 
-NO_FUNCTION = {"an async function": inspect.iscoroutinefunction, "a generator": inspect.isgeneratorfunction}
+NO_FUNCTION = {
+    "an async function": inspect.iscoroutinefunction,
+    "a generator": inspect.isgeneratorfunction,
+    "a class": inspect.isclass,
+}
 
 
 def load(target: str) -> Callable[..., Any]:

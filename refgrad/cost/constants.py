@@ -137,7 +137,7 @@ def fold_reason(eqn: JaxprEqn, inputs: list[Known | None]) -> str:
 
 
 def results(eqn: JaxprEqn, inputs: list[Known | None]) -> list[Known]:
-    """What is known of the results of an equation whose operands are all constant."""
+    """Return the known values of the results of an equation whose operands are all constant."""
     known = _handed_on(eqn, inputs) or Known(_evaluate(eqn, inputs))
     if known.value is None:
         return _computed(eqn, inputs)

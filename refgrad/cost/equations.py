@@ -43,7 +43,7 @@ class Choice(NamedTuple):
     eqn: JaxprEqn
     form: Form
     runs: tuple[int, ...]
-    """How often each branch is taken, or the body of the `while` runs, in all; () where that is not known."""
+    """The total runs of each branch, or of the body of the `while`; () where they are not known."""
     each: frozenset[tuple[int, ...]]
     """The same for one run of the equation: several where trips or points of what holds it differ."""
 

@@ -20,7 +20,7 @@ class Memory:
     """Bytes of one compiled program on one device, and the residuals of the same function."""
 
     residuals: Residuals | None
-    """What the backward pass keeps; None for a forward pass alone."""
+    """Residuals of the backward pass; None for a forward pass alone."""
     arguments: int
     """Arguments, and cotangents where there is a backward pass."""
     outputs: int

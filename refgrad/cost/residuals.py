@@ -12,7 +12,7 @@ import jax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from refgrad._text import table
-from refgrad.cost.arguments import Argnums, arrays_of
+from refgrad.cost.arguments import Argnums
 from refgrad.cost.count import differentiable
 from refgrad.cost.primitives import price
 from refgrad.cost.primitives.rule import Programs
@@ -108,9 +108,8 @@ def residuals(
       32
     """
     leaves, pullback = differentiable(f, *args, kwargs=kwargs, argnums=argnums)
-    jaxpr = jax.make_jaxpr(pullback)(*leaves).jaxpr
-    program, arrays = arrays_of(f, args, kwargs)
-    outputs = len(jax.tree.leaves(jax.eval_shape(program, *arrays)))
+    traced, (out, _) = jax.make_jaxpr(pullback, return_shape=True)(*leaves)
+    jaxpr, outputs = traced.jaxpr, len(jax.tree.leaves(out))
     trace = _Trace()
     made: dict[Any, Kept] = {}
     given: dict[Any, Kept] = {}

@@ -37,7 +37,7 @@ class Variant(Body):
 
     @property
     def place(self) -> dict[str, Point] | None:
-        """What a kernel's equations read of the grid; None outside a kernel."""
+        """The place in the grid that a kernel's equations read; None outside a kernel."""
         return None if self.point is None else {"program_id": self.point, "num_programs": self.grid}
 
 

@@ -218,7 +218,7 @@ def read_answer(answer: Any) -> tuple[dict[str, int | None], list[Trap]]:
 
 def _traps(walked: hlo.HloCost) -> Iterator[Trap]:
     """Yield the traps in the program: custom calls, loops, conditionals, instructions that the walk does not know."""
-    if calls := [target for target, _ in walked.custom_calls()]:
+    if calls := [target for target, row in walked.custom_calls() if row.flops]:
         names = ", ".join(f"{target} ×{calls.count(target)}" for target in dict.fromkeys(calls))
         yield Trap("custom call −1", f"each counts −1 FLOP whatever it does: {names}")
     for loop in walked.loops:

@@ -6,3 +6,17 @@ a run can be told, `sampling` draws text from a model, `allocator` needs nothing
 `update_in_backward` is the backward pass that updates as it goes, `mesh` the same model over many devices, `text` turns
 files into batches, and `run` is the loop with its checkpoints, metrics and evaluation.
 """
+
+__all__ = [
+    "allocator",
+    "fields",
+    "mesh",
+    "optimiser",
+    "plan",
+    "run",
+    "sampling",
+    "settings",
+    "step",
+    "text",
+    "update_in_backward",
+]

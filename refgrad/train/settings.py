@@ -24,9 +24,9 @@ SMALL = Config(n_layer=4, n_head=4, n_embd=128, n_positions=128, vocab_size=256)
 
 @dataclasses.dataclass(frozen=True)
 class StepOptions:
-    """How a training step computes loss, gradients and update, checked when it is made.
+    """The computation of a training step: rules, memory, precision, clipping, parts of the batch.
 
-    Raises TypeError or ValueError for an option that a step cannot have, or cannot have beside another.
+    Raises TypeError or ValueError for an option that a step cannot have, alone or beside another.
     """
 
     rules: str = "derived"

@@ -73,7 +73,7 @@ def largest(x: np.ndarray) -> float:
 
 
 def scaled(size: float, own: float, eps: float) -> float:
-    """What errors are relative to: `size`, or `own` where that has no digits beside it in a precision of `eps`."""
+    """The scale of errors: `size`, or `own` where that has no digits beside it in a precision of `eps`."""
     return size if size > NOISE * eps * own else own or 1.0
 
 

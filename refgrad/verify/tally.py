@@ -45,7 +45,7 @@ def tally(f: Any, *args: Any, draws: int = 2, seed: int = 0) -> dict[str, str]:
     found = {}
     with jax.default_matmul_precision(PRECISION):
         if wrong := [row for row in accuracy(case) if row.failed]:
-            raise ValueError(f"the rule of {subject.title} itself fails ({wrong[0].cells()}): mend it first")
+            raise ValueError(f"the rule of {subject.title} itself fails ({wrong[0].cells()}): correct it first")
         for mutant in mutants(f, *args):
             if any(row.failed for row in PROPERTIES[mutant.property](case.variant(mutant.function))):
                 found[mutant.name] = CAUGHT

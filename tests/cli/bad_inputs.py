@@ -165,7 +165,7 @@ RAISES = {
 RESULTS = {
     "text": "type str",
     "bytes_": "type bytes",
-    "Model": "type Model",
+    "Model": "is a class",
     "coroutine": "is an async function",
     "generator": "is a generator",
     "function": "type function",

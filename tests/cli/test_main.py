@@ -1,4 +1,4 @@
-"""Parts of `main` that every sub-command has: help before JAX, hints, outputs tried first, colours, encodings."""
+"""Parts of `main` in every sub-command: help before JAX, hints, outputs tried first, colours, encodings, pipes."""
 
 import io
 import subprocess

@@ -313,7 +313,7 @@ class _Clock:
         target, overlap = self.device, self.overlap
         if not target.link:
             raise ValueError(
-                f"{target.name} has no link in the table, over which {one.kind} could send {one.payload:,} bytes"
+                f"{target.name} has no link in the table: {one.kind} cannot send its {one.payload:,} bytes"
             )
         moved = float(sent(one.kind, one.devices, one.payload * one.times))
         shares = [overlap.get(axis, 0.0) for axis in one.axes] if isinstance(overlap, Mapping) else [overlap]

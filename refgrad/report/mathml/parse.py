@@ -172,7 +172,7 @@ class Parser:
                 self.at += 1
                 fences = (f'<mo form="{form}" stretchy="false">{token.text}</mo>' for form in ("prefix", "postfix"))
                 return f"<mrow>{next(fences)}{inner}{next(fences)}</mrow>", ""
-        raise NotMathematics(f"{token.text or 'the end'} stands where a factor is wanted")
+        raise NotMathematics(f"{token.text or 'the end'} stands in the place of a factor")
 
     def _text(self) -> Item | None:
         """Words that name nothing: allowed between formulas, one item for a run of them."""

@@ -43,7 +43,7 @@ def card(row: OpSpec) -> dict[str, Any]:
         "title": sentence(" ".join(title.split())),
         "blocks": [head._replace(html=sentence(forward.partition("\n\n")[0].strip())), *rest],
         "file": module.__name__.replace(".", "/") + ".py",
-        "cited": [(document, DOCUMENTS[document], section) for document, section in cited],
+        "cited": [(document, str(DOCUMENTS[document]), section) for document, section in cited],
         "claims": [claim.id for claim in LEDGER.values() if bears_on(claim, row.name, cited)],
         "costs": {
             "forward": [mathematics(part) for part in row.forward],
@@ -78,7 +78,7 @@ def documents(cards: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], dict[str, Any]] = {}
 
     def at(document: str, section: str) -> dict[str, Any]:
-        entry = {"document": document, "title": DOCUMENTS[document], "section": section, "ops": [], "claims": []}
+        entry = {"document": document, "title": str(DOCUMENTS[document]), "section": section, "ops": [], "claims": []}
         return found.setdefault((document, section), entry)
 
     for claim in LEDGER.values():

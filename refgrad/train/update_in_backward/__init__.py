@@ -4,3 +4,5 @@
 `unrolled` is the step over a list of layers, `scanned` the step over stacked ones, for transformations that `layerwise`
 proves to treat each layer alone. `clip` and `measures` are norms of gradients, for plain steps too.
 """
+
+__all__ = ["clip", "layers", "layerwise", "measures", "per_leaf", "scanned", "unrolled"]
