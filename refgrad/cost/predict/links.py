@@ -57,7 +57,7 @@ class Links:
     """Who makes and who reads each array of a program, aliases resolved."""
 
     def __init__(self, schedule: Schedule, strided: bool = False) -> None:
-        self.schedule, self.strided = schedule, strided
+        self.strided = strided
         self.alias: dict[Value, Value | None] = {}
         self.maker: dict[Value, Step] = {}
         self.steps: list[Step] = []
