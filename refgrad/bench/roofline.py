@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from refgrad.bench.machine import peak_memory
 from refgrad.models import gpt2
-from refgrad.ops._numerics import weight_grad
+from refgrad.numerics import weight_grad
 
 CHUNK = 1 << 26  # elements of one array of the memory test: 256 MB, beyond any cache
 BLOCK = 128  # rows of queries that meet their causal prefix together

@@ -14,8 +14,8 @@ def run(options: argparse.Namespace) -> int:
     where writing fails. Imports here, since these need the `train` extra.
     """
     from refgrad import weights
-    from refgrad.train.run.checkpoints import CheckpointError
     from refgrad.train.run.folder import check_folder, load_model
+    from refgrad.train.run.restore import CheckpointError
     from refgrad.train.text.tokenizers import BPE_FILES, from_data
     from refgrad.weights.writing import check_target
 

@@ -78,8 +78,8 @@ def _writer(folder: Path) -> Writer:
 
 def _of_run(folder: Path) -> Writer:
     """The newest good checkpoint; `refgrad.train.run.folder` is imported here, since it needs the `train` extra."""
-    from refgrad.train.run.checkpoints import CheckpointError
     from refgrad.train.run.folder import load_model
+    from refgrad.train.run.restore import CheckpointError
 
     try:
         loaded = load_model(folder, _say)

@@ -29,9 +29,9 @@ def _run(options: argparse.Namespace) -> int:
     from refgrad.report import figures, training
     from refgrad.train.mesh import devices
     from refgrad.train.run import folder, metrics
-    from refgrad.train.run.checkpoints import CheckpointError
     from refgrad.train.run.evaluate import evaluate
     from refgrad.train.run.loop import train
+    from refgrad.train.run.restore import CheckpointError
     from refgrad.train.run.signals import Interrupted
     from refgrad.train.run.watch import Stopped
     from refgrad.train.settings import SECTIONS, Settings

@@ -26,7 +26,7 @@ class Memory:
     outputs: int
     """Values, and gradients where there is a backward pass."""
     temporaries: int
-    """Everything between: residuals, and short-lived arrays."""
+    """Everything between: residuals, and what is needed for a moment."""
     aliased: int
     """Bytes of the outputs that reuse donated arguments."""
     host: int

@@ -18,8 +18,8 @@ from jax.core import Tracer
 
 from refgrad.models.gpt2 import Config, Ids, Params, shapes, unstack
 from refgrad.models.inputs import check_ids, check_params
+from refgrad.numerics import lift, product
 from refgrad.ops import operations
-from refgrad.ops._numerics import lift, product
 from refgrad.ops.multi_head_attention import merge_heads, split_heads
 
 PLAIN = operations("autodiff")  # nothing is differentiated here

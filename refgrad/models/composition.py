@@ -10,10 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from refgrad.numerics import wide, wide_dtype
 from refgrad.ops import operations
-from refgrad.ops._numerics import wide, wide_dtype
-from refgrad.ops.fused import _cudnn
-from refgrad.ops.fused.attention import Block
+from refgrad.ops.fused.attention import KERNEL, Block
 from refgrad.ops.multi_head_attention import attend
 from refgrad.rule_sets import rule_set
 
@@ -72,7 +71,7 @@ def queries(sequence: int) -> int:
 
 def attention_by(rules: str, sequence: int) -> Block:
     """Attention's `block` under fused `rules`: rows, or the kernel's name."""
-    return _cudnn.KERNEL if rule_set(rules).kernel else queries(sequence)
+    return KERNEL if rule_set(rules).kernel else queries(sequence)
 
 
 def block_sizes(batch: int, sequence: int, vocabulary: int) -> dict[str, int]:

@@ -15,8 +15,8 @@ from jax import Array
 
 from refgrad.models._costs import priced, total
 from refgrad.models.inputs import check_widths
+from refgrad.numerics import product, wide
 from refgrad.ops import Cost, operations
-from refgrad.ops._numerics import product, wide
 from refgrad.ops.rnn import through_time
 from refgrad.symbols import B, a, b, h, i, o, s, w
 

@@ -19,8 +19,8 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
+from refgrad.numerics import lift
 from refgrad.ops._check import check_args
-from refgrad.ops._numerics import lift
 from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.ops.softmax import SPEC as SOFTMAX
 from refgrad.ops.softmax import Residuals, softmax

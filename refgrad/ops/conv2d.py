@@ -30,8 +30,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
+from refgrad.numerics import PrimalType, lift, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._numerics import PrimalType, lift, wide
 from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import H, W, b, i, k, l, o, w
 

@@ -15,8 +15,8 @@ import jax
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
+from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._numerics import PrimalType, wide
 from refgrad.ops._spec import Cost, OpSpec
 from refgrad.ops.log_softmax import SPEC as LOG_SOFTMAX
 from refgrad.ops.log_softmax import log_softmax

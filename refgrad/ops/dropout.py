@@ -23,8 +23,8 @@ from jax import Array
 
 from refgrad.jaxpr.avals import explicit_sharding
 from refgrad.jaxpr.versions import custom_vjp
+from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._numerics import PrimalType, wide
 from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, h, s
 

@@ -20,8 +20,8 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
+from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._numerics import PrimalType, wide
 from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
+from refgrad.numerics import PrimalType, product, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._numerics import PrimalType, product, wide
 from refgrad.ops._spec import Cost, OpSpec
 from refgrad.symbols import b, i, o, s, w
 

@@ -30,8 +30,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
+from refgrad.numerics import PrimalType, product, vary_with, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._numerics import PrimalType, product, vary_with, wide
 from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.ops.tanh import slope
 from refgrad.symbols import a, b, h, i, s, w

@@ -28,7 +28,7 @@ from refgrad._text import prefixed
 from refgrad.models import cached
 from refgrad.models.gpt2 import Config, Ids, Params, shapes
 from refgrad.models.inputs import check_ids, check_params
-from refgrad.ops._numerics import wide
+from refgrad.numerics import wide
 from refgrad.train.fields import Checked, check, number
 
 COLDEST = 1e-6

@@ -11,6 +11,7 @@ from refgrad._text import columns, counted, table, wrapped
 
 OK, FAIL = "ok", "fail"
 WRONG, PARTIAL, NOTHING = "wrong", "partial", "nothing to check"  # of a whole report
+PAGE = "docs/verdicts.md"  # has a heading for each verdict
 LOOSEST = 0.1  # the largest tolerance that a report proposes
 KINK = "kink"  # a tie or hinge: the rule takes one of the one-sided derivatives, or a value between them
 JUMP = "jump"  # the function is not continuous there, and has no derivative
@@ -151,6 +152,8 @@ class Report:
             lines.append(_table(_glance(shown)) if rows is self.rows else _table(shown))
         if folded:
             lines.append(wrapped(f"{len(folded)} rows that follow are folded: {', '.join(dict.fromkeys(folded))}"))
+        if found := list(dict.fromkeys(_anchor(row.verdict) for row in shown if row.verdict != OK)):
+            lines.append(wrapped(f"what it means: {PAGE}{', '.join(found)}"))
         return lines
 
     def data(self) -> dict[str, Any]:
@@ -210,6 +213,11 @@ def _sentence(row: Row) -> str:
     got, expected = number(row.got), number(row.expected)
     values = f"{got} where {expected} is right, " if got != expected else ""
     return f"{of}: {values}a relative error of {number(row.error)} where {number(row.allowed)} is allowed"
+
+
+def _anchor(verdict: str) -> str:
+    """Return the place of a verdict on its page."""
+    return "#" + verdict.replace(";", "").replace(" ", "-")
 
 
 def _needed(row: Row) -> float:

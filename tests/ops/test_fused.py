@@ -12,8 +12,8 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from refgrad import cost, ops, verify
+from refgrad.numerics import product, weight_grad
 from refgrad.ops import TABLE, fused
-from refgrad.ops._numerics import product, weight_grad
 from refgrad.ops.multi_head_attention import _plain, attend
 from refgrad.symbols import evaluate
 from tests.lanes import fast_if

@@ -26,8 +26,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from refgrad.numerics import PrimalType, wide, wide_dtype
 from refgrad.ops._check import check_args, check_size
-from refgrad.ops._numerics import PrimalType, wide, wide_dtype
 from refgrad.ops.token_embedding import token_embedding
 
 

@@ -40,10 +40,11 @@ import sympy
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
+from refgrad.numerics import PrimalType, blocks, depend_on, first_entry, lift, product, wide
 from refgrad.ops._check import check_args, check_size
-from refgrad.ops._numerics import PrimalType, blocks, depend_on, first_entry, lift, product, wide
 from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.ops.fused import _cudnn
+from refgrad.ops.fused._cudnn import KERNEL
 from refgrad.symbols import a, b, d, m, n_h, s, w
 
 
@@ -121,8 +122,8 @@ def _add_at(x: Array, at: Array, more: Array) -> Array:
 
 def check_block(op: str, block: Block) -> None:
     """Raise ValueError or TypeError, naming `op` and the value, where `block` is neither rows nor the kernel."""
-    if block != _cudnn.KERNEL:
-        check_size(op, "block", block, f"the rows of a block of queries, or {_cudnn.KERNEL!r}")
+    if block != KERNEL:
+        check_size(op, "block", block, f"the rows of a block of queries, or {KERNEL!r}")
 
 
 def _check_args(q: Array, k: Array, v: Array, block: Block) -> None:
@@ -141,13 +142,13 @@ def attention(q: Array, k: Array, v: Array, block: Block) -> Array:
     Raises ValueError or TypeError where they do not agree.
     """
     _check_args(q, k, v, block)
-    return (_cudnn.attend(q, k, v) if block == _cudnn.KERNEL else _attend(q, k, v, block))[0]
+    return (_cudnn.attend(q, k, v) if block == KERNEL else _attend(q, k, v, block))[0]
 
 
 @jax.named_scope("attention")
 def _fwd(q: Array, k: Array, v: Array, block: Block) -> tuple[Array, Residuals | _cudnn.Pullback]:
     _check_args(q, k, v, block)
-    if block == _cudnn.KERNEL:
+    if block == KERNEL:
         return _cudnn.attend(q, k, v)
     o, *statistics = _attend(q, k, v, block)
     return o, Residuals(q, k, v, o, *statistics)
@@ -155,7 +156,7 @@ def _fwd(q: Array, k: Array, v: Array, block: Block) -> tuple[Array, Residuals |
 
 @jax.named_scope("attention")
 def _bwd(block: Block, kept: Any, do: Array) -> tuple[Array, Array, Array]:
-    return kept(do) if block == _cudnn.KERNEL else _gradients(block, kept, do)
+    return kept(do) if block == KERNEL else _gradients(block, kept, do)
 
 
 def _gradients(block: int, kept: Residuals, do: Array) -> tuple[Array, Array, Array]:

@@ -28,8 +28,8 @@ import sympy
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
+from refgrad.numerics import PrimalType, depend_on
 from refgrad.ops._check import check_args
-from refgrad.ops._numerics import PrimalType, depend_on
 from refgrad.ops._spec import Cost, OpSpec, Special, summed
 from refgrad.ops.fused.attention import SPEC as ATTENTION
 from refgrad.ops.fused.attention import Block, attention, check_block

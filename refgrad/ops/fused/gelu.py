@@ -20,8 +20,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
+from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._numerics import PrimalType, wide
 from refgrad.ops._spec import Cost, OpSpec
 from refgrad.ops.gelu import SPEC as PLAIN
 from refgrad.ops.gelu import A, C

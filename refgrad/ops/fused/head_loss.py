@@ -32,8 +32,8 @@ import sympy
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
+from refgrad.numerics import PrimalType, blocks, depend_on, first_entry, lift, product, rows, weight_grad
 from refgrad.ops._check import check_size
-from refgrad.ops._numerics import PrimalType, blocks, depend_on, first_entry, lift, product, rows, weight_grad
 from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.ops.fused._xent_rows import (
     LossTerms,

@@ -24,7 +24,7 @@ import sympy
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._numerics import PrimalType, lift, product, rows, weight_grad, wide
+from refgrad.numerics import PrimalType, lift, product, rows, weight_grad, wide
 from refgrad.ops._spec import Cost, OpSpec
 from refgrad.ops.fused._xent_rows import (
     LossTerms,

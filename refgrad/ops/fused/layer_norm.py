@@ -25,8 +25,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
+from refgrad.numerics import PrimalType, depend_on, lift, rows, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._numerics import PrimalType, depend_on, lift, rows, wide
 from refgrad.ops._spec import Cost, OpSpec
 from refgrad.ops.layer_norm import SPEC as PLAIN
 from refgrad.ops.layer_norm import affine

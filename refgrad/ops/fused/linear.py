@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
+from refgrad.numerics import PrimalType, lift, product, rows, weight_grad, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._numerics import PrimalType, lift, product, rows, weight_grad, wide
 from refgrad.ops._spec import OpSpec
 from refgrad.ops.linear import SPEC as PLAIN
 

@@ -20,8 +20,8 @@ import sympy
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
+from refgrad.numerics import PrimalType, depend_on
 from refgrad.ops._check import check_args
-from refgrad.ops._numerics import PrimalType, depend_on
 from refgrad.ops._spec import Cost, OpSpec, summed
 from refgrad.ops.fused.gelu import SPEC as GELU
 from refgrad.ops.fused.gelu import gelu, value_and_slope

@@ -32,8 +32,8 @@ from refgrad.jaxpr.avals import varying_axes
 from refgrad.models import gpt2
 from refgrad.models.composition import attention_by, projections
 from refgrad.models.inputs import check_ids, check_params, path_name
+from refgrad.numerics import depend_on
 from refgrad.ops import operations
-from refgrad.ops._numerics import depend_on
 from refgrad.ops.multi_head_attention import attend, merge_heads, split_heads
 from refgrad.rule_sets import rule_set
 from refgrad.train.mesh.sharding import batch_spec, check, rule, specs

@@ -19,7 +19,8 @@ from refgrad._files import write_json
 from refgrad.models import gpt2
 from refgrad.models.inputs import named_leaves
 from refgrad.rule_sets import RENAMED
-from refgrad.train.run.checkpoints import newest, newest_about, seal
+from refgrad.train.run.restore import newest, newest_about
+from refgrad.train.run.storage import seal
 from refgrad.train.settings import Settings
 
 RUN, METRICS, CHECKPOINTS = "run.json", "metrics.jsonl", "checkpoints"

@@ -14,8 +14,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from refgrad.models import gpt2
 from refgrad.models.inputs import named_leaves
 from refgrad.train.optimiser import init_state
-from refgrad.train.run import checkpoints
-from refgrad.train.run.checkpoints import CheckpointError, Checkpoints
+from refgrad.train.run import checkpoints, restore
+from refgrad.train.run.checkpoints import Checkpoints
+from refgrad.train.run.restore import CheckpointError
 
 CONFIG = gpt2.Config(n_layer=1, n_head=2, n_embd=32, n_positions=8, vocab_size=256)
 
@@ -111,7 +112,7 @@ def test_a_damaged_one_is_named_and_the_one_before_taken(name, copy):
     (text,) = said
     assert str(copy / "3") in text and text.endswith("the one before is taken")
     with pytest.raises(CheckpointError, match=message):
-        checkpoints.read(copy / "3", named_leaves(shapes()))
+        restore.read(copy / "3", named_leaves(shapes()))
 
 
 def test_all_damaged(copy):
@@ -138,7 +139,7 @@ def test_a_damaged_one_is_written_anew(copy):
 def test_names_that_are_no_steps(copy):
     for name in ("²", "٣", "notes", "7.tmp"):
         (copy / name).mkdir()
-    assert checkpoints.complete(copy) == [2, 3]
+    assert restore.complete(copy) == [2, 3]
 
 
 def test_none_and_another_model(written, tmp_path):
@@ -176,7 +177,8 @@ def test_restored_on_a_mesh(written):
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from refgrad.train.run.checkpoints import CheckpointError, Checkpoints
+from refgrad.train.run.checkpoints import Checkpoints
+from refgrad.train.run.restore import CheckpointError
 from tests.train.run.test_checkpoints import shapes, state
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 saved = Checkpoints(Path(sys.argv[1]))

@@ -13,10 +13,12 @@ import pytest
 
 from refgrad import weights
 from refgrad.train.run import folder as run_folder
-from refgrad.train.run.checkpoints import ABOUT, CheckpointError, Checkpoints, seal
+from refgrad.train.run.checkpoints import Checkpoints
 from refgrad.train.run.folder import Run
 from refgrad.train.run.metrics import Metrics
+from refgrad.train.run.restore import CheckpointError
 from refgrad.train.run.resumed import EXACTLY, resumed
+from refgrad.train.run.storage import ABOUT, seal
 from refgrad.train.settings import Settings
 from refgrad.train.text.tokenizers import Bytes
 from refgrad.train.text.tokens import build

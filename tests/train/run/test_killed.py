@@ -15,8 +15,8 @@ import time
 import pytest
 
 from refgrad.train.mesh.devices import HEARTBEAT
-from refgrad.train.run import checkpoints
 from refgrad.train.run import folder as run_folder
+from refgrad.train.run import restore
 from tests.train.runs import lines, settings
 
 KILLS, TERMS = map(int, os.environ.get("REFGRAD_DISTURBED", "3,1").split(","))
@@ -71,7 +71,7 @@ def finish(folder, started, within=900):
 
 def digests(out, step):
     """The digest of every leaf of the checkpoint, and its step."""
-    about = checkpoints.read_about(out / run_folder.CHECKPOINTS / str(step))
+    about = restore.read_about(out / run_folder.CHECKPOINTS / str(step))
     return about["step"], {name: leaf["digest"] for name, leaf in about["leaves"].items()}
 
 
@@ -80,20 +80,20 @@ def disturbed(folder, out, processes, number, chance):
 
     Returns the step of the newest checkpoint.
     """
-    before, started = checkpoints.complete(out / run_folder.CHECKPOINTS), start(folder, out, processes)
+    before, started = restore.complete(out / run_folder.CHECKPOINTS), start(folder, out, processes)
     wrote, early = False, chance.random() < 0.2
     deadline = time.monotonic() + (8 * chance.random() if early else 120)
     while not wrote and time.monotonic() < deadline:
         assert all(process.poll() is None for process in started), (folder / "0.log").read_text()
         time.sleep(0.02)
-        wrote = checkpoints.complete(out / run_folder.CHECKPOINTS) != before
+        wrote = restore.complete(out / run_folder.CHECKPOINTS) != before
     time.sleep(chance.random() * 0.3)
     victim = chance.choice(started)
     victim.send_signal(number)
     if not wrote:  # the others may wait for it to start, as long as `devices.START`
         victim.wait(60)
     codes, text = finish(folder, started, HEARTBEAT + 60 if wrote else 0)
-    found = checkpoints.complete(out / run_folder.CHECKPOINTS)
+    found = restore.complete(out / run_folder.CHECKPOINTS)
     if before:
         assert found and found[-1] >= before[-1]  # never the last good one
     reached = lines(out / run_folder.METRICS)[-1]["step"] if (out / run_folder.METRICS).exists() and found else 0

@@ -12,8 +12,8 @@ import jax
 import pytest
 
 from refgrad.train.optimiser import State
-from refgrad.train.run import checkpoints
 from refgrad.train.run import folder as run_folder
+from refgrad.train.run import restore
 from refgrad.train.run.evaluate import evaluate
 from refgrad.train.run.program import Program
 from refgrad.train.run.signals import Interrupted, Signals
@@ -51,7 +51,7 @@ def test_what_a_run_leaves(finished):
     assert {"step", "loss", "grad_norm", "learning_rate"} == set(found[0])
     assert "memory of a step" in "\n".join(said)
     assert json.loads((out / run_folder.RUN).read_text())["model"] == dataclasses.asdict(chosen.model)
-    about = checkpoints.newest_about(out / run_folder.CHECKPOINTS)
+    about = restore.newest_about(out / run_folder.CHECKPOINTS)
     assert about["run"] == {key: json.loads((out / run_folder.RUN).read_text())[key] for key in about["run"]}
     assert about["metrics"] == hashlib.sha256((out / run_folder.METRICS).read_bytes()).hexdigest()
     newest = run_folder.load_model(out)
@@ -110,7 +110,7 @@ def test_a_signal_ends_it_with_a_checkpoint(number, finished, tmp_path, monkeypa
         ) as said:
             run(chosen, out)
     assert said.value.exit_code == 128 + number and signal.getsignal(number) is handler
-    reached = checkpoints.complete(out / run_folder.CHECKPOINTS)[-1]
+    reached = restore.complete(out / run_folder.CHECKPOINTS)[-1]
     assert 3 <= reached < 12 and lines(out / run_folder.METRICS)[-1]["step"] == reached
     _, told = run(chosen, out, resume=True)
     assert f"resumed at step {reached}: bit for bit as if it had never stopped" in told
