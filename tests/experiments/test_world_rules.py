@@ -173,6 +173,14 @@ def test_counts(tmp_path):
     assert page != (whole := (tmp_path / "page.md").read_text()) and "Everything holds." in whole
 
 
+def test_stored_results_are_shown_and_nothing_is_run(tmp_path):
+    settings = world_rules.Settings(["optax", "flax"], str(tmp_path), 0, 0, 60, again=False, stored=True, page="")
+    (tmp_path / "optax").mkdir()
+    append(tmp_path / "optax" / "results.jsonl", result(package="optax"))
+    shown = world_rules.run(settings)
+    assert shown.data.rows[0][0] == "optax" and shown.failures == ["flax: not surveyed"]
+
+
 def test_every_line_is_whole(tmp_path):
     path = tmp_path / "results.jsonl"
     append(path, result(use="ε"))
