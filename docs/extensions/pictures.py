@@ -29,7 +29,7 @@ def jacobians(spec: Any, folder: Path) -> str:
 
 
 def _draw(matrix: np.ndarray, name: str, file: Path) -> None:
-    figure = Figure(figsize=(2.6, 2.8), layout="constrained")
+    figure = Figure(figsize=(2.4, 2.6), layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.subplots()
     largest = np.max(np.abs(matrix)) or 1

@@ -26,7 +26,8 @@ from refgrad.ops import TABLE
 from refgrad.report import model, networks, operations, proofs
 from refgrad.report.text import standard_library_ids
 from refgrad.rule_sets import rule_set
-from refgrad.verify.arguments import is_text, needs_x64, sized, values
+from refgrad.verify.arguments import is_text, needs_x64, sized
+from refgrad.verify.draws import values
 from refgrad.verify.prove import Verdict
 
 QUICK = ("input.batch=1", "input.sequence=8")

@@ -170,8 +170,8 @@ def array_of(known: Known | None, aval: Any) -> Any:
 
 def is_small(aval: Any) -> bool:
     """Return True for a type of few integers or booleans, or of one real number."""
-    kind = getattr(getattr(aval, "dtype", None), "kind", None)
-    return math.prod(aval.shape) <= {"b": SMALL, "i": SMALL, "u": SMALL, "f": 1}.get(kind or "", 0)
+    limit = {"b": SMALL, "i": SMALL, "u": SMALL, "f": 1}.get(getattr(getattr(aval, "dtype", None), "kind", ""))
+    return limit is not None and math.prod(aval.shape) <= limit
 
 
 def _loops(eqn: JaxprEqn) -> bool:

@@ -8,7 +8,8 @@ import pytest
 from refgrad import cost, verify
 from refgrad.cli import main
 from refgrad.cli.target import arguments, bind, dimensions, load, sized_arguments
-from refgrad.verify.arguments import DTYPES, needs_x64, values
+from refgrad.verify.arguments import DTYPES, needs_x64
+from refgrad.verify.draws import values
 
 SOURCE = """
 import dataclasses

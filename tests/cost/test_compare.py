@@ -42,10 +42,13 @@ PAIRS = {
     "one exchange more": (pairs.one_exchange, pairs.two_exchanges, (X,), "line changed", "collectives"),
 }
 BACKWARD = {
-    "jax.checkpoint": (pairs.stacked, pairs.checkpointed, (X, W), "recomputed", "flops"),
-    "a rule that recomputes": (pairs.rule_keeps, pairs.rule_recomputes, (X,), "recomputed", "transcendentals"),
-    "a bias": (pairs.without_bias, pairs.with_bias, (X, W, BIAS), "bias", "flops"),
-    "fan-in": (pairs.no_fan_out, pairs.fan_out, (X, W), "fan-in", "flops"),
+    "jax.checkpoint": (pairs.stacked, pairs.checkpointed, (X, W), "recomputed", "flops", pairs.layer),
+    "a rule that recomputes": (
+        *(pairs.rule_keeps, pairs.rule_recomputes, (X,)),
+        *("recomputed", "transcendentals", pairs.rule_recomputes),
+    ),
+    "a bias": (pairs.without_bias, pairs.with_bias, (X, W, BIAS), "bias", "flops", pairs.with_bias),
+    "fan-in": (pairs.no_fan_out, pairs.fan_out, (X, W), "fan-in", "flops", pairs.fan_out),
 }
 
 
@@ -92,8 +95,8 @@ def test_a_planted_difference_is_named(name, monkeypatch):
 @pytest.mark.parametrize("name", BACKWARD)
 def test_a_planted_difference_of_backward_passes_is_named(name, monkeypatch):
     monkeypatch.chdir(ROOT)
-    before, after, args, cause, figure = BACKWARD[name]
-    check(compared(before, after, args, backward=True), cause, figure)
+    before, after, args, cause, figure, place = BACKWARD[name]
+    check(compared(before, after, args, backward=True), cause, figure, here(place))
 
 
 @pytest.mark.parametrize("name", ["one FLOP more", "a bias", "half precision", "the order of a product", "a line more"])

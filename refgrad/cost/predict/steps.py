@@ -53,14 +53,14 @@ class Step:
     cost: Cost
     eqn: JaxprEqn
     trips: int = 1
-    bodies: tuple["Program", ...] = ()
+    bodies: tuple["Schedule", ...] = ()
     recomputed: bool = False
     axes: dict[str, int] = dataclasses.field(default_factory=dict)
     """Sizes of the mesh axes that exist here."""
 
 
 @dataclasses.dataclass(eq=False)
-class Program:
+class Schedule:
     """Arguments, steps in program order, results (None for a literal)."""
 
     arguments: tuple[Value, ...]
@@ -153,7 +153,7 @@ def _work(parts: tuple[_Part, ...]) -> tuple[int, int]:
     return flops, moved
 
 
-def program_of(jaxpr: ClosedJaxpr, platform: str = "cpu") -> tuple[Program, tuple[str, ...]]:
+def schedule_of(jaxpr: ClosedJaxpr, platform: str = "cpu") -> tuple[Schedule, tuple[str, ...]]:
     """Return the steps of a program on a platform, and notes. Raises UnknownCost as `count` does."""
     parts = _Parts(platform)
     inner = opened(jaxpr)
@@ -180,11 +180,11 @@ class _Builder:
         program: ClosedJaxpr | Jaxpr,
         tree: tuple[_Part, ...],
         arguments: Sequence[Value],
-    ) -> Program:
+    ) -> Schedule:
         outer, self.steps = self.steps, []
         results = self.inline(program, tree, arguments)
         steps, self.steps = tuple(self.steps), outer
-        return Program(tuple(arguments), steps, tuple(results))
+        return Schedule(tuple(arguments), steps, tuple(results))
 
     def inline(
         self, program: ClosedJaxpr | Jaxpr, tree: tuple[_Part, ...], arguments: Sequence[Value | None]
@@ -226,7 +226,7 @@ class _Builder:
             step.bodies = self._within(eqn, bodies, lambda: self._loops(bodies, part.inner))
         self.steps.append(step)
 
-    def _loops(self, bodies: Bodies, trees: tuple[tuple[_Part, ...], ...]) -> tuple[Program, ...]:
+    def _loops(self, bodies: Bodies, trees: tuple[tuple[_Part, ...], ...]) -> tuple[Schedule, ...]:
         return tuple(
             self.build(body.jaxpr, tree, [_value(v) for v in opened(body.jaxpr).invars])
             for body, tree in zip(bodies.all, trees, strict=True)
