@@ -10,7 +10,8 @@ fail.
     python experiments/world_rules.py --set 'packages=["optax"]' --set mutants=6 --set envs=/tmp/envs
 
 A use keeps its result until its environment is deleted, or `again` is set, so that a survey that was interrupted
-continues, and mutants can be added to it. Seconds are CPU seconds of one process. The environments take 600 MB each.
+continues, and mutants can be added to it; with `stored`, nothing is run, and the results at hand are shown. Seconds are
+CPU seconds of one process. The environments take 600 MB each.
 """
 
 import dataclasses
@@ -25,6 +26,7 @@ from _common import Figure, Result, Table, main, track
 from world.environments import names, python_of, surveyed
 from world.packages import PACKAGES
 from world.page import write_page
+from world.run import lines as results_in
 
 from refgrad._text import nearest
 from refgrad.report.figures import BLUE, GREEN, ORANGE, PURPLE, VERMILLION
@@ -45,6 +47,7 @@ class Settings:
     uses: int
     patience: int
     again: bool
+    stored: bool
     page: str
 
     def __post_init__(self) -> None:
@@ -70,22 +73,27 @@ def run(settings: Settings) -> Result:
                 found += of_package(settings, package, Path(folder))
             except RuntimeError as error:
                 unavailable.append(str(error))
+    lacking = failures(found, unavailable)
     if settings.page:
-        write_page(Path(settings.page), found, summary(found))
+        write_page(Path(settings.page), found, summary(found), lacking)
     rows = [row(package, [r for r in found if r["package"] == package]) for package in settings.names]
     table = Table(
         ["package", "version", "JAX", "uses", *OUTCOMES, "not as expected", "median s", "mutants caught"],
         [cells for cells in rows if cells is not None],
     )
-    return Result(summary(found), table, [figure(found)], data=data(found), failures=failures(found, unavailable))
+    return Result(summary(found), table, [figure(found)], data=data(found), failures=lacking)
 
 
 def of_package(settings: Settings, package: str, scratch: Path) -> list[dict[str, Any]]:
     """Return the results of one package; those of an environment lie in it."""
     here = settings.envs == HERE
     envs = Path(settings.envs).expanduser()
-    python = sys.executable if here else python_of(package, envs)
     path = (scratch if here else envs / package) / "results.jsonl"
+    if settings.stored:
+        if not path.exists():
+            raise RuntimeError(f"{package}: not surveyed")
+        return results_in(path)
+    python = sys.executable if here else python_of(package, envs)
     if settings.again:
         path.unlink(missing_ok=True)
     uses = names(package, python)[: settings.uses or None]
@@ -114,6 +122,7 @@ def summary(found: list[dict[str, Any]]) -> list[str]:
     false = sum(r["outcome"] == "wrong" and r["expected"] != "wrong" for r in found)
     missed = sum(r["outcome"] in ("right", "meant to differ") and r["expected"] == "wrong" for r in found)
     faults = sum(r["outcome"] == r["expected"] == "wrong" for r in found)
+    right = [r for r in found if r["outcome"] == "right"]
     seconds = [r["seconds"] for r in found if "seconds" in r]
     verdicts = Counter(v.split(":")[0] for r in found for v in r.get("mutants", {}).values())
     lines = [
@@ -121,6 +130,7 @@ def summary(found: list[dict[str, Any]]) -> list[str]:
         + ", ".join(f"{outcomes[name]} {name}" for name in OUTCOMES)
         + ".",
         f"{false} false alarms, {missed} misses, {outcomes['crashed']} crashes; {faults} expected failures shown.",
+        f"{sum(r['confirmed'] == 'yes' for r in right)} of the right ones confirmed by an independent reference.",
     ]
     if seconds:
         lines.append(f"CPU seconds of a use: median {statistics.median(seconds):.1f}, most {max(seconds):.1f}.")

@@ -10,7 +10,7 @@ from typing import Any
 def outside() -> int:
     """Return the `stacklevel` at which a warning of the caller names the first line outside of refgrad and JAX."""
     frame, level = sys._getframe(1), 1
-    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] in ("refgrad", "jax"):
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("refgrad", "jax"):
         frame, level = frame.f_back, level + 1
     return level
 

@@ -7,6 +7,7 @@ import pytest
 from refgrad.cli import main
 from refgrad.models import gpt2
 from refgrad.ops import TABLE, operations
+from refgrad.ops.fused import _cudnn
 from refgrad.rule_sets import RENAMED, RULE_SETS, current, rule_set
 from refgrad.train.settings import DTYPES, Settings
 
@@ -20,6 +21,7 @@ def test_a_set_is_what_it_declares(name):
     assert any(hasattr(op, "defvjp") for op in vars(o).values()) != chosen.by_autodiff
     packages = {spec.package for spec in TABLE.values() if any(op in (spec.op, spec.op.fun) for op in vars(o).values())}
     assert packages == set(chosen.packages)
+    assert chosen.kernel in (None, _cudnn.KERNEL) and (chosen.kernel is None) != (chosen.dtypes == _cudnn.NARROW)
     for dtype in DTYPES:
         if dtype not in chosen.dtypes:
             with pytest.raises(ValueError, match="for 16 bits"):

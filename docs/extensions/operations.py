@@ -74,8 +74,8 @@ def costs(spec: Any) -> str:
         ("forward, transcendentals", spec.forward.transcendentals),
         ("backward, FLOPs", spec.backward.flops),
         ("backward, transcendentals", spec.backward.transcendentals),
-        ("backward, FLOPs as published", spec.document),
-        *((f"difference: {cause}", term) for cause, term in spec.causes.items()),
+        ("backward, FLOPs as published", spec.published_flops),
+        *((f"difference: {cause}", term) for cause, term in spec.adjustments.items()),
         ("bytes kept", spec.residuals),
     ]
     table = "\n".join(f"| {escaped(name)} | `{_polynomial(value)}` |" for name, value in rows)

@@ -16,7 +16,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "ott": ("ott-jax",),
     "ejkernel": ("ejkernel",),
     "tokamax": ("tokamax",),
-    "mjx": ("mujoco-mjx",),
+    "mjx": ("mujoco-mjx", "warp-lang"),
     "numpyro": ("numpyro",),
     "rlax": ("rlax", "tfp-nightly"),
     "e3nn": ("e3nn-jax",),

@@ -13,16 +13,28 @@ HEAD = """# The rules of public packages
 
 `verify.check` on the hand-written rules of public packages, each in its released version. A use is one function at
 one set of arguments. "Wrong" counts the faults that are shown below, and rules that differ on purpose where no intent
-is stated.
+is stated. Texts for the maintainers are in [found](found/README.md).
 
     python experiments/world_rules.py
+
+Seconds are CPU seconds of one process. A use keeps its result until it is run again, so that the rows may be of several
+runs.
 
 """
 
 
-def write_page(path: Path, found: Sequence[dict[str, Any]], summary: Sequence[str]) -> None:
-    """Write the page as Markdown."""
-    write_text(path, HEAD + "\n".join([*summary, "", *packages(found), "", *faults(found), "", *unlike(found), ""]))
+def write_page(
+    path: Path, found: Sequence[dict[str, Any]], summary: Sequence[str], failures: Sequence[str] = ()
+) -> None:
+    """Write the page as Markdown; `failures` are the lines about what does not hold."""
+    sections = [
+        summary,
+        packages(found),
+        ["## Wrong, as expected", "", *reasons(found, "wrong")],
+        ["## Meant to differ", "", *reasons(found, "meant to differ")],
+        ["## What does not hold", "", *[f"- {line}" for line in failures]] if failures else ["Everything holds."],
+    ]
+    write_text(path, HEAD + "\n\n".join("\n".join(lines) for lines in sections) + "\n")
 
 
 def packages(found: Sequence[dict[str, Any]]) -> list[str]:
@@ -39,23 +51,10 @@ def packages(found: Sequence[dict[str, Any]]) -> list[str]:
     return table(["package", "version", "JAX", "uses", *COLUMNS, "median s", "mutants caught"], rows)
 
 
-def faults(found: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the uses that fail as expected, with the reason."""
-    rows = [[r["package"], r["use"], r["why"]] for r in found if r["outcome"] == r["expected"] == "wrong"]
-    return ["## Failures, as expected", "", *table(["package", "use", "reason"], rows)]
-
-
-def unlike(found: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the uses whose verdict is not the expected one."""
-    rows = [
-        [r["package"], r["use"], r["expected"], r["outcome"], r.get("seconds", ""), r["found"]]
-        for r in found
-        if r["outcome"] != r["expected"]
-    ]
-    if not rows:
-        return ["Every other use has the verdict that is expected of it."]
-    header = ["package", "use", "expected", "outcome", "s", "what was said"]
-    return ["## Not as expected", "", *table(header, rows)]
+def reasons(found: Sequence[dict[str, Any]], outcome: str) -> list[str]:
+    """Return the uses of which an outcome is expected, and found, with the reason."""
+    rows = [[r["package"], r["use"], r["why"]] for r in found if r["outcome"] == r["expected"] == outcome]
+    return table(["package", "use", "reason"], rows)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:

@@ -51,7 +51,7 @@ def bits(dtype: Any) -> int:
 
 def is_float(x: Any) -> bool:
     """Return True for an array (concrete or abstract) or Python number that can be differentiated."""
-    if isinstance(x, bool | int | str | bytes):
+    if isinstance(x, bool | int | str | bytes | type):  # jnp.float32 has a dtype
         return False
     dtype = getattr(x, "dtype", None)
     if dtype is None:
@@ -61,7 +61,7 @@ def is_float(x: Any) -> bool:
 
 def is_array(x: Any) -> bool:
     """Return True for an array, concrete or abstract: what a traced program can take as an argument."""
-    return hasattr(x, "dtype") and hasattr(x, "shape")
+    return hasattr(x, "dtype") and hasattr(x, "shape") and not isinstance(x, type)
 
 
 def canonical(x: Any) -> Any:

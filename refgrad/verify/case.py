@@ -47,6 +47,7 @@ PRECISION = "highest"  # of every matmul, in the rule and in the oracle alike
 SAME = 1e-12  # relative difference of a rule in float64 from truth, below which their traces are the same function
 UNCERTAIN = 1e-4  # relative: a truth that moves by more between neighbours in float64 does not move by rounding
 MANY = 8  # calls of rules: above that a function is a model
+LONG = 800  # equations of a rule: above that compiling it takes seconds
 SHARED = ("rules", "outputs", "rule", "primal", "autodiff", "rule_wide", "allowed", "allowed_wide", "allowed_values")
 LARGEST = 0.25  # relative difference that is still put down to rounding, whatever the dtype and length
 
@@ -176,9 +177,19 @@ class Case:
     def at_most(self, n: int) -> int:
         """Number of like variants to try, of `n`: a quarter for a function of many rules, each to be checked by itself.
 
-        Every variant compiles the whole function again.
+        Every variant compiles the whole function again: two of a long one.
         """
+        if self.long:
+            return min(n, 2)
         return n if len(self.rules) <= MANY else max(2, n // 4)
+
+    @functools.cached_property
+    def long(self) -> bool:
+        """True for a rule that takes seconds to compile."""
+        if not self.jitted:
+            return False
+        program = self.rule.trace(self.diff, self.rest, self.cotangent(0)).jaxpr
+        return sum(1 for _ in equations(program)) > LONG
 
     @functools.cached_property
     def outputs(self) -> list[jax.ShapeDtypeStruct]:

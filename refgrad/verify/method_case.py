@@ -269,6 +269,14 @@ class MethodCase:
         """Return the outputs of the compiled program; where it raises, None and a row that says so."""
         return self.run_each(methods, [Job(program, args, note)])[0]
 
+    def run_at(self, methods: Methods, program: Callable, given: Sequence[tuple]) -> Outcome:
+        """Return the outputs of one program, compiled once, at several arguments; None and a row where it raises."""
+        compiled = scaffold(program)
+        try:
+            return [compiled(*args) for args in given], []
+        except Exception as error:  # whatever a user's method, or JAX on its behalf, raises
+            return None, [self._raised(methods, "", error)]
+
     def run_each(self, methods: Methods, jobs: Sequence["Job"]) -> list[Outcome]:
         """Do the same for several programs, which are compiled as one unless one of them fails in that."""
         errors: dict[int, Exception] = {}

@@ -159,14 +159,26 @@ def test_counts(tmp_path):
     assert world_rules.summary(found) == [
         "3 uses in 1 packages: 1 right, 2 wrong, 0 meant to differ, 0 not decided, 0 crashed.",
         "1 false alarms, 0 misses, 0 crashes; 1 expected failures shown.",
+        "1 of the right ones confirmed by an independent reference.",
         "CPU seconds of a use: median 3.0, most 5.0.",
         "Mutants: 1 of 2 caught, 1 equivalent.",
     ]
     assert world_rules.row("fake", found) == ["fake", "1", "2", 3, 1, 2, 0, 0, 0, 1, 3.0, "1 of 2"]
     assert len(world_rules.data(found).rows) == 3
-    write_page(tmp_path / "page.md", found, ["An answer."])
+    write_page(tmp_path / "page.md", found, ["An answer."], world_rules.failures(found, ["gone cannot be installed:"]))
     page = (tmp_path / "page.md").read_text()
-    assert "| fake | 1 | 2 | 3 | 1 | 2 |" in page and "it is wrong" in page and "## Not as expected" in page
+    assert "| fake | 1 | 2 | 3 | 1 | 2 |" in page and "it is wrong" in page
+    assert "- fake, v: wrong, expected right." in page and "- gone cannot be installed:" in page
+    write_page(tmp_path / "page.md", found[:1], ["An answer."])
+    assert page != (whole := (tmp_path / "page.md").read_text()) and "Everything holds." in whole
+
+
+def test_stored_results_are_shown_and_nothing_is_run(tmp_path):
+    settings = world_rules.Settings(["optax", "flax"], str(tmp_path), 0, 0, 60, again=False, stored=True, page="")
+    (tmp_path / "optax").mkdir()
+    append(tmp_path / "optax" / "results.jsonl", result(package="optax"))
+    shown = world_rules.run(settings)
+    assert shown.data.rows[0][0] == "optax" and shown.failures == ["flax: not surveyed"]
 
 
 def test_every_line_is_whole(tmp_path):

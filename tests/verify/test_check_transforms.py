@@ -8,6 +8,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from refgrad.ops import TABLE
+from refgrad.verify import case as cases
 from refgrad.verify import check
 from refgrad.verify.case import Case
 from refgrad.verify.properties import PROPERTIES
@@ -162,3 +163,10 @@ def test_a_wrong_rule_is_not_excused_by_the_compiler():
     rows = list(PROPERTIES["accuracy"](case_of(sine(lambda x, g: (-g * jnp.cos(x),)), normal(5))))
     assert COMPILER not in {row.verdict for row in rows}
     assert any(row.failed for row in rows)
+
+
+def test_a_long_rule_is_compiled_in_two_placements_of_an_axis(monkeypatch):
+    assert case_of(right_sine, normal(4)).at_most(5) == 5
+    monkeypatch.setattr(cases, "LONG", 1)
+    (row,) = check(right_sine, normal(2, 3, 4), draws=1, properties=["vmap"]).of("vmap")
+    assert row.note.startswith("2 of 4 placements")

@@ -13,6 +13,7 @@ from jax import lax
 from jax.experimental import hijax
 from jax.extend.core import jaxpr_as_fun
 
+from refgrad import verify
 from refgrad.jaxpr.programs import equations
 from refgrad.verify import record
 from refgrad.verify.record import recorder
@@ -34,6 +35,17 @@ AROUND = {
     "jit of grad": lambda f: jax.jit(jax.grad(total(f))),
     "grad of grad": lambda f: jax.grad(total(jax.grad(total(f)))),
 }
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, np.float32, np.dtype("float32")], ids=repr)
+def test_a_dtype_is_no_argument_to_differentiate(dtype):
+    cast = jax.custom_jvp(lambda dtype, x: jnp.sin(x.astype(dtype)), nondiff_argnums=(0,))
+    cast.defjvp(lambda dtype, primals, tangents: (cast(dtype, *primals), jnp.cos(primals[0]) * tangents[0]))
+    with record() as seen:
+        jax.jit(jax.grad(lambda x: cast(dtype, x).sum()))(X)
+    (call,) = seen
+    assert not seen.errors and call.args is not None and call.args[0] is dtype
+    assert verify.check(cast, dtype, X, draws=1, **QUICKLY).ok
 
 
 @pytest.mark.parametrize("around", AROUND)

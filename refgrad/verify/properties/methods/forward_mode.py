@@ -42,19 +42,24 @@ def _forward(case: MethodCase, primal: str, tangent: str, push: Push) -> Iterato
         return
     alone = sample(range(len(case.diff)), PARTS) if len(case.diff) > 1 and case.alone else ()
 
-    def program(diff, rest, ts, others):
-        whole = push(lambda *d: case.ruled(d, rest)[0], diff, ts)
-        single = [
-            push(lambda x, i=i: case.ruled([*diff[:i], x, *diff[i + 1 :]], rest)[0], [diff[i]], [ts[i]]) for i in alone
-        ]
-        more = [push(lambda *d: case.ruled(d, rest)[0], diff, other)[1] for other in others]
-        return whole, [tangents for _, tangents in single], more
+    def together(diff, rest, ts):
+        return push(lambda *d: case.ruled(d, rest)[0], diff, ts)
 
-    found, failed = case.run((tangent,), program, case.diff, case.rest, case.tangents, _others(case.tangents))
+    def apart(diff, rest, ts):
+        return [
+            push(lambda x, i=i: case.ruled([*diff[:i], x, *diff[i + 1 :]], rest)[0], [diff[i]], [ts[i]])[1]
+            for i in alone
+        ]
+
+    moves = [case.tangents, *_others(case.tangents)]
+    found, failed = case.run_at((tangent,), together, [(case.diff, case.rest, ts) for ts in moves])
+    if not failed:
+        single, failed = case.run((tangent,), apart, case.diff, case.rest, case.tangents) if alone else ([], [])
     yield from failed
     if failed:
         return
-    (outputs, tangents), single, more = found
+    (outputs, tangents), *more = found
+    more = [pushed for _, pushed in more]
     if case.kind == HI:
         expected = case.values(case.diff, case.rest)[: len(outputs)]
         yield from case.compare_values(primal, outputs, expected, "value")
