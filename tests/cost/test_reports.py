@@ -346,3 +346,14 @@ squared.defvjp(lambda x: (x * x, x), lambda x, g: (2 * g * x,))
 def test_a_rule_that_is_applied_as_it_is_has_a_line_of_its_own(f):
     backward = count_backward(f, S)
     assert backward.flops == 2 * N and {site.source.rpartition(":")[0] for site in backward.sites} == {__file__}
+
+
+@pytest.mark.parametrize(
+    ("left", "right"), [("float8_e4m3fn", "int4"), ("float8_e5m2", "float8_e4m3fn"), ("uint4", "int2")]
+)
+def test_small_types(left, right):
+    """Bytes as they are packed, conversions as operations."""
+    f = lambda x, w: x.astype(jnp.bfloat16) @ w.astype(jnp.bfloat16)  # noqa: E731
+    cost = count(f, spec(8, 64, dtype=left), spec(64, 32, dtype=right))
+    assert cost.matmul == 2 * 8 * 64 * 32
+    assert reconcile(f, spec(8, 64, dtype=left), spec(64, 32, dtype=right)).ok
