@@ -39,13 +39,13 @@ import shlex
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 
 from refgrad._files import read_toml, toml_value, writable, write_csv, write_json
+from refgrad._machine import versions
 from refgrad._progress import track
 from refgrad._text import nearest, table
 from refgrad.report import figures
@@ -53,7 +53,6 @@ from refgrad.report import figures
 __all__ = ["Figure", "Result", "Table", "interleaved", "main", "temporaries", "track"]
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "experiments"
-PACKAGES = ("refgrad", "jax", "jaxlib", "numpy", "matplotlib")
 S = TypeVar("S")
 
 
@@ -90,19 +89,19 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What an experiment found."""
+    """The result of an experiment."""
 
     answer: Sequence[str]
     """Sentences with the run's own numbers."""
     table: Table
-    """What is printed."""
+    """The table that is printed."""
     figures: Sequence[Figure]
     claims: Sequence[str] = ()
     """Ids of the ledger's rows."""
     data: Table | None = None
-    """What the CSV holds, where that is more than the table."""
+    """The CSV's table, where it holds more than the printed one."""
     failures: Sequence[str] = ()
-    """What the experiment checks and did not find; empty where all holds."""
+    """The checks that failed; empty where all hold."""
 
 
 def main(
@@ -161,7 +160,7 @@ def load(kind: type[S], default: Path, path: str | None, changes: Sequence[str],
     for source, mapping in steps:
         for key, value in mapping.items():
             if key not in types:
-                raise ValueError(f"{source}: {key} = {value!r} is no setting: {nearest(key, types)}")
+                raise ValueError(f"{source}: {key} = {value!r} is not a setting: {nearest(key, types)}")
             values[key] = typed(f"{source}: {key}", value, types[key])
     return kind(**values)
 
@@ -213,7 +212,7 @@ def write(result: Result, out: Path, name: str, about: str, facts: Mapping[str, 
             "figures": drawn,
             "data": f"{name}.csv",
             **facts,
-            "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in PACKAGES}},
+            "versions": versions("numpy", "matplotlib"),
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, {jax.default_backend()}",
         },
     )
@@ -234,7 +233,7 @@ def shown(value: Any) -> str:
 def interleaved(work: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Median seconds of each call until its result is ready: rounds of all of them, every other one backwards.
 
-    A round before them compiles, and each call in a round runs twice, of which the second counts: the first brings its
+    A round before them compiles, and each call in a round runs twice, and the second counts: the first brings its
     own data back into the caches.
 
     Raises ValueError for less than one round.

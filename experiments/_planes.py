@@ -22,7 +22,7 @@ def fit(
 
     Returns the parameters and the loss before each step.
     """
-    ops, optimizer = operations("document"), optax.adam(rate)
+    ops, optimizer = operations("derived"), optax.adam(rate)
     params = mlp.init(jax.random.key(seed), (x.shape[1], *hidden, 2))
     inputs, targets = jnp.asarray(x, jnp.float32), jnp.asarray(labels, jnp.int32)
 

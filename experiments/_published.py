@@ -17,7 +17,7 @@ KERNELS = ("attention", "classifier")  # cuDNN's or Pallas' attention; llm.c's l
 
 
 class Run(NamedTuple):
-    """A published run: what is predicted, and the seconds a step of it took (or the share of its peak it reached)."""
+    """A published run: its program, and the seconds that a step of it took (or the share of its peak it reached)."""
 
     name: str
     device: str

@@ -1,4 +1,4 @@
-"""How many times the forward pass's FLOPs does GPT-2's backward pass take, and does that depend on s/h or on the size?
+"""Does GPT-2's backward pass take twice its forward pass's FLOPs, and does the ratio depend on s/h or on the size?
 
 Each product of matrices has two of the same cost in the backward pass, so that products alone give 2 exactly (D0.7).
 All else, counted with it, moves the ratio: exact integers from shapes alone, of the whole model at sequences of
@@ -17,7 +17,7 @@ from _classes import CLASSES, COLORS
 from _common import Figure, Result, Table, main, track
 
 from refgrad import cost
-from refgrad.models import gpt2, tally
+from refgrad.models import gpt2, gpt2_costs
 from refgrad.report.figures import INK, legend_below, series
 from refgrad.symbols import evaluate
 
@@ -59,13 +59,13 @@ class Point:
 
 
 def count(size: str, batch: int, s: int) -> Point:
-    """Counts both passes of the loss, and evaluates the sums of the operations' polynomials beside."""
+    """Count both passes of the loss, and evaluate the sums of the operations' polynomials."""
     config = dataclasses.replace(SIZES[size], n_positions=s)
     ids = jax.ShapeDtypeStruct((batch, s), jnp.int32)
     loss, params = partial(gpt2.loss, config=config, scan=True), gpt2.shapes(config)
     flops = cost.count(loss, params, ids, ids).flops, cost.count_backward(loss, params, ids, ids).flops
     dims = config.dims(batch, s)
-    derived = evaluate(tally.forward().flops, dims), evaluate(tally.backward().flops, dims)
+    derived = evaluate(gpt2_costs.forward().flops, dims), evaluate(gpt2_costs.backward().flops, dims)
     return Point(size, s, config.n_embd, *flops, derived)
 
 
@@ -73,7 +73,7 @@ def by_operation(size: str) -> dict[str, float]:
     """Operation → backward over forward FLOPs of all its uses in one sequence of 1024 tokens."""
     dims = SIZES[size].dims(1, 1024)
     found: dict[str, list[int]] = {}
-    for use in (*tally.LAYER, *tally.ENDS):
+    for use in (*gpt2_costs.LAYER, *gpt2_costs.ENDS):
         if CLASSES[use.op] != "lookups":
             both = found.setdefault(use.op, [0, 0])
             both[0] += evaluate(use.cost(lambda row: row.forward.flops), dims)
@@ -114,7 +114,7 @@ def run(settings: Settings) -> Result:
 
 
 def farther(settings: Settings, far: list[Point]) -> str:
-    """The sequence lengths by size; "none" where there is none."""
+    """The sequence lengths by size; "none" for none."""
     lengths = {size: ", ".join(f"{p.s:,}" for p in far if p.size == size) for size in settings.sizes}
     return "; ".join(f"{size} at s = {of}" for size, of in lengths.items() if of) or "none"
 

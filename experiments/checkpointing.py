@@ -1,4 +1,4 @@
-"""What does checkpointing trade: every layer, every k-th layer, or by operation?
+"""Does it pay to checkpoint every layer, every k-th layer, or by operation?
 
 Gradient of a stack of GPT-2 blocks (derived rules, layers scanned). Kept: bytes between forward and backward, counted
 from shapes. Live: those, and what the recomputed group of k blocks holds for a moment, derived: (L/k)·A + k·B, with A a
@@ -19,7 +19,7 @@ from _common import Figure, Result, Table, interleaved, main, temporaries, track
 
 from refgrad import cost, ops
 from refgrad.models import gpt2
-from refgrad.models.tally import BLOCK_RESIDUALS
+from refgrad.models.gpt2_costs import BLOCK_RESIDUALS
 from refgrad.report.figures import INK, legend_below, series
 from refgrad.symbols import evaluate
 
@@ -62,7 +62,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """How a stack is walked: blocks between two checkpoints (None: no checkpoint), and what a checkpoint saves."""
+    """A placement of checkpoints: the blocks between two of them (None: no checkpoint), and what one saves."""
 
     name: str
     every: int | None
@@ -126,7 +126,7 @@ def measure(settings: Settings) -> dict[Way, Measured]:
 
 
 def live(way: Way, kept: int, settings: Settings) -> int:
-    """Bytes at the backward pass's fullest moment: what is kept, and what a group under way makes again."""
+    """Bytes at the backward pass's fullest moment: those kept, and those that a group under way makes again."""
     every = evaluate(BLOCK_RESIDUALS["rules"], settings.dims)
     if way.every is None:
         return kept

@@ -1,4 +1,4 @@
-"""How long does counting a backward pass take as layers are added, and does it allocate anything?
+"""Does the time of counting a backward pass grow with its layers, and does counting allocate anything?
 
 Counts GPT-2's backward pass at the width of 1.5B (1600, 25 heads, 1024 tokens), unrolled and scanned, from shapes
 alone. Unrolled grows linearly with the layers, scanned stays nearly flat; both must find the same FLOPs.

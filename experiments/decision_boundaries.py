@@ -1,4 +1,4 @@
-"""What do more hidden units, and a stronger L2 penalty, do to a network's decision boundary?
+"""Do more hidden units, and a stronger L2 penalty, change a network's decision boundary?
 
 D3 shows networks of one hidden layer with 3, 6 and 20 units on points of two classes, and one network under penalties
 of several strengths, in pictures that are lost. Here two interleaved, noisy half-moons are learned by the derived rules

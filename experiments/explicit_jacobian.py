@@ -1,4 +1,4 @@
-"""What does a matrix product's explicit Jacobian cost beside its rule, in bytes and time, until it no longer fits?
+"""A matrix product's explicit Jacobian: what does it cost beside its rule, in bytes and time, until it no longer fits?
 
 Y = X W, with X of N × D and W of D × M. The Jacobian of Y by X has (N·M)·(N·D) elements, Wᵀ in each of N diagonal
 blocks and zeros else; its product with Ȳ gives X̄ = Ȳ Wᵀ, which the rule computes without it. Made explicitly while it
@@ -61,11 +61,11 @@ class Point:
 
     @property
     def fits(self) -> bool:
-        """Whether the Jacobian was made."""
+        """True if the Jacobian was made."""
         return self.temporaries > 0
 
     def row(self) -> list[int | float | None]:
-        """Its line of the table, seconds in milliseconds."""
+        """The point's line of the table, seconds in milliseconds."""
         made = [self.temporaries, 1e3 * self.explicit_s, 1e3 * self.rule_s, self.error]
         return [self.n, self.explicit_bytes, self.rule_bytes, *(made if self.fits else [None] * len(made))]
 

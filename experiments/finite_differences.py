@@ -1,7 +1,7 @@
-"""What does a gradient by finite differences cost beside one backward pass, as parameters grow?
+"""A gradient by finite differences: what does it cost beside one backward pass, as parameters grow?
 
 One parameter at a time: (L(θ + εe_i) − L(θ))/ε takes a forward pass for each of P parameters and one more; the rule
-takes one forward and one backward pass, whatever P. The two cost the same where P forward passes cost as much as one
+takes one forward and one backward pass at any P. The two cost the same where P forward passes cost as much as one
 backward pass, at P = backward/forward. FLOPs are counted exactly, times measured, of D1's network
 o = w₂·tanh(W₁x + b₁) + b₂ with a squared error.
 

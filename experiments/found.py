@@ -44,7 +44,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """A reproduction and what it printed."""
+    """A reproduction and its output."""
 
     title: str
     code: str
@@ -53,7 +53,7 @@ class Fault:
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-    """What a page says to install, and its faults."""
+    """A page of docs/found: the packages that it says to install, and its faults."""
 
     package: str
     requirements: list[str]
@@ -99,7 +99,7 @@ def versions(python: str, requirements: list[str]) -> str:
 
 
 def verdict(python: str, fault: Fault, settings: Settings) -> str:
-    """Run a reproduction and compare what it prints."""
+    """Run a reproduction and compare its output."""
     try:
         done = subprocess.run(
             [python, "-c", fault.code], capture_output=True, text=True, timeout=settings.seconds, check=True

@@ -1,4 +1,4 @@
-"""What becomes of D1's four common mistakes where a network is a pure function?
+"""Can D1's four common mistakes be made where a network is a pure function?
 
 D1 warns of gradients that pile up because nobody cleared them, of a loss turned into a plain number before its gradient
 is asked for, of an input overwritten between the two passes, and of a detached tensor. Each is committed here as far as
@@ -39,7 +39,7 @@ class Settings:
 
 
 class Finding(NamedTuple):
-    """What a mistake became, and what was seen."""
+    """The outcome of a mistake, and the evidence."""
 
     claim: str
     mistake: str
@@ -71,7 +71,7 @@ def descend(settings: Settings, pile_up: bool) -> list[float]:
 
 
 def accumulated(settings: Settings) -> Finding:
-    """D1.15: there is no `.grad` to forget; two calls give the same gradients, bit for bit."""
+    """D1.15: JAX has no `.grad` to forget; two calls give the same gradients, bit for bit."""
     params, x, t = problem(settings)
     grad = jax.jit(jax.grad(mlp.loss))
     first, second = (jax.tree.leaves(grad(params, x, t)) for _ in range(2))
@@ -122,7 +122,7 @@ def detached(settings: Settings) -> Finding:
 
 
 def _error(mistake: Callable[[], Any]) -> tuple[str, bool]:
-    """What JAX says to a mistake, and whether it says anything."""
+    """Return JAX's words for a mistake, and True if it raised."""
     try:
         mistake()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""How do gradients fare on their way down a deep network, and which of D1's six remedies help them?
+"""Do gradients survive their way down a deep network, and which of D1's six remedies help them?
 
 A chain of equal layers, h ← σ(h W), with W normal of 1/√n: the norm of ∂L/∂h is measured before every layer, by the
 derived rules, for a random direction of the last layer's output, and told as a factor a layer (the geometric mean).
@@ -27,7 +27,7 @@ from refgrad.ops import operations
 from refgrad.ops.multi_head_attention import attend
 from refgrad.report.figures import INK, legend_below, series
 
-OPS = operations("document")
+OPS = operations("derived")
 Layer = Callable[[jax.Array, jax.Array], jax.Array]
 
 

@@ -1,4 +1,4 @@
-"""What do mixed precision, checkpointing, offloading and smaller batches save in memory, and what do they cost?
+"""Mixed precision, checkpointing, offloading and smaller batches: what do they save in memory, and what do they cost?
 
 Each takes the same gradient of a GPT-2 (layers scanned, derived rules). Kept: the bytes that lie between forward and
 backward, counted from shapes. Temporaries: XLA's plan of the whole step. FLOPs: of the whole step. Gradient's error:
@@ -22,7 +22,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from refgrad import cost
 from refgrad.models import gpt2
-from refgrad.models.tally import BLOCK_RESIDUALS
+from refgrad.models.gpt2_costs import BLOCK_RESIDUALS
 from refgrad.report.figures import BLUE, GREEN, HATCHES, INK, ORANGE, VERMILLION, legend_below
 from refgrad.report.text import standard_library_ids
 from refgrad.symbols import evaluate
@@ -116,7 +116,7 @@ def step(way: str, settings: Settings) -> Callable[..., Any]:
 
 
 def one_memory() -> bool:
-    """Whether the host reads an array of the default device at the address where it lies."""
+    """Return True if the host reads an array of the default device at the address where it lies."""
     x = jnp.arange(1024.0)
     return x.unsafe_buffer_pointer() == np.asarray(x).ctypes.data
 
@@ -150,7 +150,7 @@ def apart(tree: Any, other: Any) -> float:
 
 
 def run(settings: Settings) -> Result:
-    """Measure each way, and say what it saves."""
+    """Measure each way, and state its savings."""
     found = measure(settings)
     failures = [
         f"{way}: the gradient's error is {one.error:.1e}, but may be {ALLOWED.get(way, ALLOWED_FLOAT32):.0e}"

@@ -20,7 +20,7 @@ from _common import Figure, Result, Table, main, track
 
 from refgrad import verify
 from refgrad._text import nearest
-from refgrad.ops import TABLE, Row
+from refgrad.ops import TABLE, OpSpec
 from refgrad.report.figures import BLUE, ORANGE, VERMILLION
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
@@ -30,7 +30,7 @@ LARGE = {"b": 16, "s": 64, "h": 1024, "n_h": 16, "d": 64, "V": 1024, "i": 1024, 
 FEW_ROWS = {"b": 2, "s": 8}  # where the weights alone have a million elements
 
 
-def dimensions(row: Row, size: str) -> dict[str, int]:
+def dimensions(row: OpSpec, size: str) -> dict[str, int]:
     """The size's dimensions; few rows of activations where a weight is large without them.
 
     Raises ValueError where no argument of the large size has a million elements.
@@ -43,7 +43,7 @@ def dimensions(row: Row, size: str) -> dict[str, int]:
     raise ValueError(f"{row.name} has no argument of 10⁶ elements at {LARGE}")
 
 
-def verdicts(row: Row, dims: dict[str, int], dtype: str) -> dict[str, str]:
+def verdicts(row: OpSpec, dims: dict[str, int], dtype: str) -> dict[str, str]:
     """Each mutant of the operation at `dims` in `dtype`: caught, equivalent or survived."""
     return verify.tally(row.op, *row.sample(0, dims, jnp.dtype(dtype)), *row.static_values(dims))
 

@@ -1,4 +1,4 @@
-"""How far are predicted step times from published ones, when each run is predicted from the others alone?
+"""Do predicted step times agree with published ones, when each run is predicted from the others alone?
 
 Every published run whose inputs are complete (`_published.py`) is counted as the program of one of its devices, formed
 into regions, and timed by `cost.predict`. Three numbers are fitted, the efficiencies of matrix regions on GPUs and on

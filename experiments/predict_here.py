@@ -1,4 +1,4 @@
-"""How far are predicted times and memory from those measured on this machine, without compiling anything?
+"""Do predicted times and memory agree with those measured on this machine, without compiling anything?
 
 The CPU is measured first: products by size, bandwidth, arithmetic and tanh. Each program is then predicted from its
 jaxpr, compiled and run. Times are the best of several rounds that take every program in turn, since neighbours on the
@@ -86,7 +86,7 @@ def programs(rows: int) -> dict[str, Program]:
         "Adam": (adam, (shape(rows * 768),) * 4),
         "attention": (attention, heads),
     }
-    for rules in ("autodiff", "document", "fused"):
+    for rules in ("autodiff", "derived", "fused"):
         loss, *args = gpt2.abstract_loss(config, max(rows // 128, 1), 128, rules=rules)
         found[f"GPT-2, {rules}"] = (jax.value_and_grad(loss), tuple(args))
     return found

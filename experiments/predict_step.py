@@ -1,4 +1,4 @@
-"""How long would a GPT-2 step take on eight H100, does it fit, and what limits it?
+"""Does a GPT-2 step fit on eight H100, how long would it take, and what limits it?
 
 Four sizes, 64 × 1024 tokens on each device, in bfloat16: plain data parallelism and ZeRO-1, with and without blocks
 recomputed. Predicted from the counted program by `cost.predict`; nothing is compiled, run or allocated.

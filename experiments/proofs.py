@@ -1,4 +1,4 @@
-"""Which backward rules are proven for all real arguments, and does a proof refute every wrong one?
+"""Can every backward rule be proven for all real arguments, and does a proof refute every wrong one?
 
 Each rule is compared with the derivative of its forward, both as elements of one field of functions: on the branch of
 the arguments and on branches that drawn points find. A block and the tiny GPT-2 are tested at points, in exact
@@ -79,7 +79,7 @@ def run(settings: Settings) -> Result:
 
 
 def result(results: list[proofs.ProofResult], mutants: dict[str, Mutants]) -> Result:
-    """The verdicts as a table, sums, and what is not as it should be."""
+    """The verdicts as a table, their sums, and the failures."""
     rows = []
     for found in results:
         own = mutants.get(found.name)

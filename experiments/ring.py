@@ -57,7 +57,7 @@ def polar(x: np.ndarray) -> np.ndarray:
 
 
 def inside(x: np.ndarray, labels: np.ndarray) -> bool:
-    """Whether some point of class 0 lies in a triangle of points of class 1: then no line parts the classes."""
+    """Return True if a point of class 0 lies in a triangle of points of class 1: then no line parts the classes."""
     corners = x[labels == 1][:: max(1, int(np.sum(labels == 1)) // 12)]
 
     def cross(a: np.ndarray, b: np.ndarray, p: np.ndarray) -> float:

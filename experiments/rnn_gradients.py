@@ -71,7 +71,7 @@ class Run:
 
     @property
     def bounded(self) -> bool:
-        """Whether every step lies within its bounds."""
+        """True if every step lies within its bounds."""
         return bool(np.all((self.least <= self.factors * (1 + 1e-9)) & (self.factors <= self.most * (1 + 1e-9))))
 
 
@@ -165,7 +165,7 @@ def run(settings: Settings) -> Result:
 
 
 def said(settings: Settings, runs: list[Run]) -> str:
-    """Where the gradient vanishes and where it explodes at one amplitude."""
+    """Say at which radii the gradient vanishes and at which it explodes, at one amplitude."""
     shrinking = [one.radius for one in runs if mean(one.factors) < 1]
     growing = [one.radius for one in runs if mean(one.factors) >= 1]
     low, high = (key(runs, key=lambda one: mean(one.factors)) for key in (min, max))
@@ -190,7 +190,7 @@ def data(runs: list[Run]) -> Table:
 
 
 def described(quiet: list[Run], loud: list[Run]) -> str:
-    """What one sees."""
+    """Describe the figure for those who cannot see it."""
     growth = "; ".join(
         f"at inputs of {some[0].amplitude:g} from {mean(some[0].factors):.3f} at radius {some[0].radius:g} to "
         f"{mean(some[-1].factors):.3f} at {some[-1].radius:g}"

@@ -1,4 +1,4 @@
-"""How much memory does a token file of 1 GB of text take, and does a training step ever wait for its batch?
+"""Does a token file of 1 GB of text take little memory, and does a training step ever wait for its batch?
 
 Builds token files by bytes and by GPT-2's byte-pair encoding, each in a process of its own that holds nothing else,
 from one file of the standard library's source over and over, every copy with 1% of its letters changed. Then a small
@@ -96,7 +96,7 @@ def write_text(path: Path, size: int) -> None:
 
 
 def build(text: Path, folder: Path, kind: str, files: list[str]) -> dict[str, float]:
-    """What the build took: bytes of memory before and at the peak, seconds, processor seconds, seconds to reuse it."""
+    """Costs of a build: bytes of memory before and at the peak, seconds, processor seconds, seconds to reuse it."""
     command = [sys.executable, "-c", BUILD, str(text), str(folder), kind, *files]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 

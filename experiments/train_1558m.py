@@ -1,6 +1,6 @@
 """Does a step of GPT-2 1.5B, in float32 with AdamW, fit into 24 GB of memory?
 
-Parameters and both moments alone take 18.7 GB. What is left holds the step because each layer's gradients die as soon
+Parameters and both moments alone take 18.7 GB. The rest holds the step because each layer's gradients die as soon
 as its parameters are updated, blocks are recomputed, and the head takes the vocabulary in chunks; autodiff keeps all
 gradients and residuals at once. Checks for enough memory before it allocates, makes one array of the state after the
 other, takes its steps on one and the same text, and compares the plan with the process's own peak.
@@ -86,7 +86,7 @@ def gb(size: float) -> str:
 
 
 def autodiff_needs(settings: Settings, state: State, recompute: bool) -> Needs:
-    """What `jax.value_and_grad` of the plain model needs: every gradient, and every residual, from shapes alone."""
+    """Memory for `jax.value_and_grad` of the plain model: every gradient and every residual, from shapes alone."""
     ids = jax.ShapeDtypeStruct((settings.batch, settings.sequence), jnp.int32)
     loss = partial(gpt2.loss, config=settings.config, rules="autodiff", scan=True, remat=recompute)
     params = jax.eval_shape(gpt2.stack, state.params)
@@ -103,7 +103,7 @@ def available() -> float:
 
 
 def check_memory(what: str, needed: float, there: float) -> None:
-    """Raises MemoryError, saying what is missing, before anything is allocated."""
+    """Raise MemoryError, saying what is missing, before anything is allocated."""
     if there < needed:
         raise MemoryError(
             f"{what} {gb(needed)}, but {gb(there)} are available: {gb(needed - there)} "
@@ -160,7 +160,7 @@ def floor(settings: Settings) -> float:
 
 
 def run(settings: Settings) -> Result:
-    """Train, and hold what it took against what autodiff would."""
+    """Train, and compare the time and memory with autodiff's."""
     found = train(settings)
     tx = optax.adamw(settings.learning_rate)
     shapes = jax.eval_shape(partial(init_state, tx=tx), gpt2.shapes(settings.config))

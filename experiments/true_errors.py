@@ -1,4 +1,4 @@
-"""How far are float64 autodiff and the derived rules from the exact gradient of a whole GPT-2?
+"""Beside the exact gradient of a whole GPT-2, how far off are float64 autodiff and the derived rules?
 
 Truth is `refgrad.verify.exact`: the gradient of the loss for every entry of every leaf, in exact arithmetic, with a
 bound of its own error. Against it stand autodiff, the derived rules and the fused ones, in float64 and float32. The
@@ -26,7 +26,6 @@ from refgrad.report.figures import COLORS, HATCHES
 from refgrad.verify.exact import Balls
 
 RULES = ("autodiff", "derived", "fused")
-NAMES = {"derived": "document"}  # what the model calls them
 DTYPES = ("float64", "float32")
 
 
@@ -69,7 +68,7 @@ def truth(settings: Settings, config: gpt2.Config, dtype: str) -> tuple[list[Bal
 def errors(settings: Settings, config: gpt2.Config, balls: list, rules: str, dtype: str) -> list[float]:
     """The error of every leaf by one set of rules in one dtype, in ulps."""
     params, (tokens, targets) = model(settings, config, jnp.dtype(dtype))
-    loss = lambda p: gpt2.loss(p, tokens, targets, config, rules=NAMES.get(rules, rules))  # noqa: E731
+    loss = lambda p: gpt2.loss(p, tokens, targets, config, rules=rules)  # noqa: E731
     with jax.default_matmul_precision("highest"):
         leaves = jax.tree.leaves(jax.jit(jax.grad(loss))(params))
     return [

@@ -81,7 +81,7 @@ def by_numpy(settings: Settings) -> list[float]:
 def run(settings: Settings) -> Result:
     """Train three times and compare the losses step by step."""
     ways: dict[str, Callable[[Settings], list[float]]] = {
-        "derived rules": partial(by_jax, rules="document"),
+        "derived rules": partial(by_jax, rules="derived"),
         "autodiff": partial(by_jax, rules="autodiff"),
         "NumPy, float64": by_numpy,
     }

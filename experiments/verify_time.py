@@ -1,9 +1,9 @@
-"""Where does the time of a check go, and how long is one beside `jax.test_util.check_grads`?
+"""In a check, where does the time go, and how long does it take beside `jax.test_util.check_grads`?
 
 Each operation's check is profiled in this process: the seconds that JAX spends in tracing, lowering and compiling, and
 how many programs it compiles (`jax.monitoring` counts them). The rest is the check itself, exact truth included. Then a
 full `check` of layer norm and gelu stands against `check_grads(order=2, modes=["rev"])` on the same rule, each in
-processes of their own that compile everything anew, taking turns.
+processes of their own that compile everything again, taking turns.
 
     python experiments/verify_time.py
     python experiments/verify_time.py --set rounds=5

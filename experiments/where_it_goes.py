@@ -1,4 +1,4 @@
-"""Where do GPT-2's FLOPs, bytes and time go: to contractions, normalisations or element-wise operations?
+"""Do GPT-2's FLOPs, bytes and time go to contractions, normalisations or element-wise operations?
 
 FLOPs and bytes of a forward and backward pass are counted by scope from shapes alone (bytes: what each equation reads
 and writes, nothing fused). Time is measured operation by operation, forward and backward compiled together, at the
@@ -19,7 +19,7 @@ from _classes import CLASSES, COLORS
 from _common import Figure, Result, Table, interleaved, main
 
 from refgrad import cost
-from refgrad.models import gpt2, tally
+from refgrad.models import gpt2, gpt2_costs
 from refgrad.ops import TABLE
 from refgrad.report.figures import BLUE, INK, SKY, VERMILLION, legend_below
 from refgrad.symbols import evaluate
@@ -68,8 +68,8 @@ def counted(settings: Settings) -> dict[str, cost.Count]:
 def unlike(settings: Settings, parts: dict[str, cost.Count]) -> list[str]:
     """Operations whose counted FLOPs are not those of their own polynomials over all their uses."""
     dims = settings.config.dims(settings.batch, settings.sequence)
-    derived = {BETWEEN: evaluate(sum(tally.fan_in(tied=True).values()), dims)}
-    for uses, times in ((tally.LAYER, settings.n_layer), (tally.ENDS, 1)):
+    derived = {BETWEEN: evaluate(sum(gpt2_costs.fan_in(tied=True).values()), dims)}
+    for uses, times in ((gpt2_costs.LAYER, settings.n_layer), (gpt2_costs.ENDS, 1)):
         for use in uses:
             flops = times * evaluate(use.cost(lambda row: row.forward.flops + row.backward.flops), dims)
             derived[use.op] = derived.get(use.op, 0) + flops
@@ -103,7 +103,7 @@ def timed(settings: Settings) -> tuple[dict[str, float], float]:
     dims = settings.config.dims(settings.batch, settings.sequence)
     work: dict[str, Callable[[], Any]] = {}
     uses: list[tuple[str, str, int]] = []  # operation, which of its calls is timed, how often it stands in the model
-    for where, repeats in ((tally.LAYER, settings.n_layer), (tally.ENDS, 1)):
+    for where, repeats in ((gpt2_costs.LAYER, settings.n_layer), (gpt2_costs.ENDS, 1)):
         for use in where:
             widths = {symbol.name: evaluate(width, dims) for symbol, width in use.widths.items()}
             row, sizes, call = TABLE[use.op], dims | widths, f"{use.op} {widths}"

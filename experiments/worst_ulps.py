@@ -1,4 +1,4 @@
-"""How many ulps does a derived rule err at the arguments where it errs most, and how many does autodiff?
+"""Does a derived rule err by more ulps than autodiff, at the arguments where each errs most?
 
 `refgrad.verify.worst` searches for these arguments in every operation and dtype, from one seed, and measures both
 against exact truth over the same points. An error is |got − truth| / ulp(max(|truth|, scale)) of the argument's dtype.
@@ -77,7 +77,7 @@ def run(settings: Settings) -> Result:
 
 
 def counted(settings: Settings, dtype: str, found: dict, worse: dict) -> str:
-    """How the rules of one dtype stand to autodiff."""
+    """Say how the rules of one dtype compare with autodiff."""
     pairs = [extremes(found[name, dtype]) for name in settings.names]
     better = sum(rule < autodiff / 2 for rule, autodiff in pairs)
     return (

@@ -7,7 +7,8 @@ from threading import Timer, main_thread
 from types import FrameType
 from typing import Any
 
-INTERRUPTED = 130  # 128 and SIGINT's number, as shells count
+from refgrad._exit_codes import INTERRUPTED
+
 AGAIN = 0.05  # seconds until an interruption is raised again
 
 

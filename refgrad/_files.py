@@ -16,12 +16,12 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def read_toml(path: str | Path) -> dict[str, Any]:
     """The file's tables and keys.
 
-    Raises ValueError where it is no TOML, OSError where it cannot be read.
+    Raises ValueError where it is not TOML, OSError where it cannot be read.
     """
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no TOML that can be read: {error}") from error
+        raise ValueError(f"{path} is not TOML that can be read: {error}") from error
 
 
 def toml_value(text: str) -> Any:
@@ -32,7 +32,7 @@ def toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"x = {text}")["x"]
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"--set …={text}: {text!r} is no TOML value ({error})") from error
+        raise ValueError(f"--set …={text}: {text!r} is not a TOML value ({error})") from error
 
 
 def writable(path: str) -> str:

@@ -1,14 +1,11 @@
-"""What this runs on: the processor, its vector extensions, the cores that this process may use, versions."""
+"""The machine: its processor, vector extensions, the cores that this process may use, and versions."""
 
 import contextlib
 import os
 import platform
 import sys
-from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
-
-LITTLE = "--xla_backend_optimization_level=0"  # numbers are the same to rounding
 
 
 def processor() -> str:
@@ -32,25 +29,30 @@ def cores() -> int | None:
 
 
 def memory() -> int:
-    """Bytes of memory that this machine has; where it does not say, what a 64-bit address reaches."""
+    """Bytes of this machine's memory; where it does not say, those that a 64-bit address reaches."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows
         return 2**63
 
 
-def versions(packages: Iterable[str]) -> dict[str, str]:
-    """The versions of Python and of those of the packages that are installed."""
+def available() -> int:
+    """Return the bytes of memory of one accelerator, or of this machine where JAX computes on its CPU."""
+    import jax  # `compile_little` comes before JAX starts
+
+    device = jax.local_devices()[0]
+    if device.platform != "cpu" and (stats := device.memory_stats()):
+        return stats["bytes_limit"]
+    return memory()
+
+
+def versions(*others: str) -> dict[str, str]:
+    """Return the versions of Python, refgrad and JAX, and of the other packages that are installed."""
     found = {"python": platform.python_version()}
-    for package in packages:
+    for package in ("refgrad", "jax", "jaxlib", *others):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found
-
-
-def compile_little() -> None:
-    """Make XLA compile faster and optimise less, for programs that run once: before JAX starts its devices."""
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {LITTLE}".strip()
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from refgrad._text import counted
 
 T = TypeVar("T", covariant=True)
-PAUSE = 10.0  # seconds between two lines where there is no terminal
+PAUSE = 10.0  # seconds between two lines without a terminal
 
 
 class Steps(Sized, Iterable[T], Protocol[T]):

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-WIDTH = 100  # columns of a report where there is no terminal
+WIDTH = 100  # columns of a report without a terminal
 NARROWEST = 12  # columns of a cell that is wrapped
 NUMBER = 24  # letters that a number may take, its unit included, or a word that is not broken
 GAPS = ("  ", " ")  # between columns; the narrow one before a table is divided
@@ -83,6 +83,14 @@ def is_integer(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
+def prefixed(number: float, unit: str = "B") -> str:
+    """Return the number to three digits with an SI prefix and the unit: "1.23 GB"."""
+    for prefix, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+        if number >= size:
+            return f"{number / size:.3g} {prefix}{unit}"
+    return f"{number:,.0f} {unit}"
+
+
 def _least(column: Sequence[str], number: bool) -> int:
     """The columns that a column needs at least: a number whole, text by its words, a sentence some columns."""
     words = max((_width(word) for cell in column[: 1 if number else None] for word in cell.split()), default=0)
@@ -146,13 +154,13 @@ def _wrapped(cell: str, width: int) -> list[str]:
 
 
 class _Wrapper(textwrap.TextWrapper):
-    """Breaks lines between words, and paths between folders."""
+    """Wrapper that breaks lines between words, and paths between folders."""
 
     wordsep_simple_re = re.compile(r"(\s+|(?<=/))")
 
 
 def numeric(cells: Sequence[object]) -> bool:
-    """Whether a column holds numbers, and no sentences that begin with one; gaps do not matter."""
+    """Return True for a column of numbers; gaps are ignored, and a sentence that begins with a number is not one."""
     return bool(cells) and all(_NUMBER.match(str(c)) and len(str(c)) <= NUMBER for c in cells)
 
 

@@ -33,6 +33,7 @@ CLAIMS = "refgrad_claims"  # key of the folder that the controller makes for its
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of `--refgrad`."""
     group = parser.getgroup("refgrad", "check of the custom derivative rules that the tests call")
     group.addoption("--refgrad", action="store_true", help="record the rules that run, and check them at the end")
     group.addoption(
@@ -48,6 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker, and the session's part where `--refgrad` is given."""
     config.addinivalue_line("markers", MARKER)
     only, seconds, path = (config.getoption(f"--refgrad-{name}") for name in ("only", "seconds", "json"))
     if not config.getoption("--refgrad"):
@@ -86,6 +88,7 @@ class RuleChecks:
     # --- the tests
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Read the markers of the collected tests."""
         try:
             self._read_markers(items)
         except pytest.UsageError as error:
@@ -111,6 +114,7 @@ class RuleChecks:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Iterator[Any]:
+        """Record the rules that the tests call, then check and report them."""
         controls = self.config.pluginmanager.hasplugin("dsession")
         if self.config.option.collectonly or controls:
             result = yield
@@ -129,6 +133,7 @@ class RuleChecks:
         return result
 
     def pytest_runtest_logfinish(self) -> None:
+        """Settle the calls that the test left pending."""
         if self.recorder is not None:
             self.recorder.settle()
 
@@ -189,12 +194,14 @@ class RuleChecks:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
+        """Give a worker the folder in which workers claim rules."""
         if self.claims is None:
             self.claims = tempfile.mkdtemp(prefix="refgrad-")
         node.workerinput[CLAIMS] = self.claims
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
+        """Collect the verdicts of a worker that ends."""
         if text := getattr(node, "workeroutput", {}).get(OUTPUT):
             self.outputs.append(json.loads(text))
 
@@ -233,6 +240,7 @@ class RuleChecks:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
+        """Name the status of a rule's check; None for a test's own report."""
         if not hasattr(report, "refgrad"):
             return None
         if not report.failed:
@@ -240,6 +248,7 @@ class RuleChecks:
         return "failed", "", "FAILED" if self.reported else ""  # a word for the summary, none for the progress line
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Print the section of verdicts."""
         if self.outcome is None:
             return
         terminalreporter.section("refgrad")
@@ -253,6 +262,7 @@ class Failure(str):
 
     @property
     def reprcrash(self) -> Any:
+        """The crash whose message pytest shows."""
         return SimpleNamespace(message=self.partition("\n")[0])
 
 

@@ -32,7 +32,7 @@ def parse(text: str) -> sympy.Expr:
 def evaluate(expression: sympy.Expr | int, dims: Mapping[str, int]) -> int:
     """`expression` at `dims` (symbol name → value) as an exact Python integer.
 
-    Raises ValueError where a symbol has no value or the result is no integer.
+    Raises ValueError where a symbol has no value or the result is not an integer.
     """
     value = sympy.sympify(expression).subs({SYMBOLS[name]: value for name, value in dims.items() if name in SYMBOLS})
     if not value.is_Integer:

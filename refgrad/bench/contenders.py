@@ -17,7 +17,7 @@ import numpy as np
 from refgrad._extras import install
 from refgrad.bench import machine
 from refgrad.models import gpt2
-from refgrad.models._inputs import named_leaves
+from refgrad.models.inputs import named_leaves
 
 BASELINE = "autodiff"
 ADAMW = {"lr": 1e-4, "weight_decay": 0.1}
@@ -33,11 +33,11 @@ class Work:
 
     @classmethod
     def of(cls, work: Mapping[str, Any]) -> "Work":
-        """From the plain data that a worker is sent."""
+        """Return the work from the plain data that a worker is sent."""
         return cls(gpt2.Config(**work["config"]), work["batch"], work["sequence"])
 
     def data(self) -> dict[str, Any]:
-        """As plain data, which `of` reads again."""
+        """Return the work as plain data, which `of` reads."""
         return {"config": dataclasses.asdict(self.config), "batch": self.batch, "sequence": self.sequence}
 
     def ids(self) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +59,7 @@ class Contender:
 
     @property
     def missing(self) -> str:
-        """What it needs and this machine has not, in words; "" where it can run."""
+        """Return the reason why this machine cannot run the contender; "" if it can."""
         modules = [module for module in self.needs if importlib.util.find_spec(module) is None]
         if modules:
             return f"{', '.join(modules)} is not installed: {install('peers')}"
@@ -118,7 +118,7 @@ def _library(kernel: Literal["xla", "cudnn"] | None = None, compute_dtype: Any =
         import optax
 
         from refgrad.bench import library
-        from refgrad.train.walk import cast
+        from refgrad.train.update_in_backward.layers import cast
 
         tx = optax.adamw(ADAMW["lr"], weight_decay=ADAMW["weight_decay"])
         params = gpt2.init(jax.random.key(0), work.config)
@@ -173,7 +173,7 @@ CONTENDERS: dict[str, Contender] = {
     "autodiff-scan": Contender("autodiff, scanned", _step(rules="autodiff", scan=True)),
     "autodiff-checkpoint": Contender("autodiff, jax.checkpoint", _step(rules="autodiff", remat=True)),
     "library": Contender("jax.nn + optax", _library()),
-    "document": Contender("document rules", _step(rules="document")),
+    "derived": Contender("derived rules", _step(rules="derived")),
     "fused": Contender("fused rules", _step(rules="fused")),
     "fused-scan": Contender("fused rules, scanned", _step(rules="fused", scan=True)),
     "fast": Contender("fused, update inside", _step(rules="fused", memory="fast")),

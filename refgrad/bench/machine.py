@@ -1,4 +1,4 @@
-"""What a measurement was made on: processor, memory, versions. Times are worth nothing without them."""
+"""Facts of the machine behind a measurement: processor, memory, versions."""
 
 import resource
 import sys
@@ -8,19 +8,18 @@ from typing import Any
 from refgrad._extras import install
 from refgrad._machine import cores, processor, vector, versions
 
-PACKAGES = ("jax", "jaxlib", "numpy", "optax", "torch", "transformers")
+OTHERS = ("numpy", "optax", "torch", "transformers")
 
 
 def facts() -> dict[str, Any]:
-    """Processor, accelerator (None without one), logical cores, bytes of memory, and the versions of what is installed
-    of `PACKAGES`."""
+    """Processor, accelerator (None without one), logical cores, bytes of memory, and the versions of packages."""
     return {
         "processor": processor(),
         "vector": vector(),
         "accelerator": device.device_kind if (device := accelerator()) else None,
         "cores": cores(),
         "memory": memory()[0],
-        "versions": versions(PACKAGES),
+        "versions": versions(*OTHERS),
     }
 
 

@@ -31,7 +31,7 @@ class Side:
     faults: int
     """Page faults of the last call."""
     loss: Any
-    """Of the first call, before any update; None for the roofline."""
+    """The loss of the first call, before any update; None for the roofline."""
     built: Mapping[str, Any]
     peak: int
 

@@ -18,8 +18,9 @@ from refgrad.bench.contenders import BASELINE, Work
 from refgrad.bench.machine import memory
 from refgrad.bench.process import Process
 from refgrad.models import gpt2
-from refgrad.models._composition import composition, queries
+from refgrad.models.composition import composition, queries
 from refgrad.ops import fused, operations
+from refgrad.rule_sets import RULE_SETS, rule_set
 
 Arrays = tuple[Any, ...]
 # Today's, which the document's model does not have: by their rule, and their own forward differentiated by JAX.
@@ -54,28 +55,31 @@ def parts_of(work: Work) -> list[str]:
 
 def rules_of(name: str) -> tuple[str, ...]:
     """The sets of rules that have the part."""
-    return tuple(rules for rules in ("document", "fused", "autodiff") if not (name in LATER and rules == "document"))
+    later = name in LATER
+    return tuple(
+        one.name for one in RULE_SETS.values() if one.kernel is None and (one.fused or one.by_autodiff or not later)
+    )
 
 
 def part(name: str, work: Work, rules: str) -> tuple[Callable[..., jax.Array], Arrays]:
     """The part as a function of its arrays, and their shapes: the stream is (batch, sequence, n_embd).
 
-    Raises ValueError for a part that there is none of, or not under these rules.
+    Raises ValueError for an unknown part, or one that these rules lack.
     """
     if name not in PARTS or rules not in rules_of(name):
         raise ValueError(f"part is {name!r} under rules {rules!r}, but must be one of {', '.join(map(repr, PARTS))}")
-    config, o = work.config, operations(rules)
+    config, o, is_fused = work.config, operations(rules), rule_set(rules).fused
     h, V, eps = config.n_embd, config.vocab_size, config.layer_norm_epsilon
     x, wide = (_shape(work.batch, work.sequence, columns) for columns in (h, 4 * h))
     heads = _shape(work.batch, config.n_head, work.sequence, h // config.n_head)
     if name in LATER:
         op = getattr(fused, name)
-        op = op.fun if rules == "autodiff" else op
+        op = op.fun if rule_set(rules).by_autodiff else op
         by_name = {"rms_norm": (x, _shape(h)), "swiglu": (wide, wide), "rotary": (heads,)}
         return (lambda x, g: op(x, g, eps)) if name == "rms_norm" else op, by_name[name]
     if name.startswith("head and loss"):
         targets = jnp.zeros((work.batch, work.sequence), jnp.int32)
-        chunks = {"chunks": "vocabulary"} if rules == "fused" and name != "head and loss" else {}
+        chunks = {"chunks": "vocabulary"} if is_fused and name != "head and loss" else {}
         return lambda x, E: composition(rules).loss(x, E, targets, **chunks), (x, _shape(V, h))
     up, down = (_shape(h, 4 * h), _shape(4 * h)), (_shape(4 * h, h), _shape(h))
     layer = gpt2.shapes(dataclasses.replace(config, n_layer=1))["h"][0]
@@ -83,8 +87,8 @@ def part(name: str, work: Work, rules: str) -> tuple[Callable[..., jax.Array], A
         "layer_norm": (lambda x, g, b: o.layer_norm(x, g, b, eps), (x, _shape(h), _shape(h))),
         "linear": (o.linear, (x, *up)),
         "gelu": (o.gelu, (wide,)),
-        "mlp": (_mlp(o), (x, *up, *down)),
-        "attention": (_attention(o), (heads,) * 3),
+        "mlp": (_mlp(o, is_fused), (x, *up, *down)),
+        "attention": (_attention(o, is_fused), (heads,) * 3),
         "block": (lambda layer, x: gpt2.block(layer, x, config, rules), (layer, x)),
     }[name]
 
@@ -93,14 +97,14 @@ def _shape(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _mlp(o: Any) -> Callable[..., jax.Array]:
+def _mlp(o: Any, is_fused: bool) -> Callable[..., jax.Array]:
     """Two linear layers with a GELU between them: fused, or as the document composes it."""
-    return o.mlp if hasattr(o, "mlp") else lambda x, w, b, v, c: o.linear(o.gelu(o.linear(x, w, b)), v, c)
+    return o.mlp if is_fused else lambda x, w, b, v, c: o.linear(o.gelu(o.linear(x, w, b)), v, c)
 
 
-def _attention(o: Any) -> Callable[..., jax.Array]:
+def _attention(o: Any, is_fused: bool) -> Callable[..., jax.Array]:
     """q, k, v → o under the causal mask: fused, or as the document composes it."""
-    if hasattr(o, "attention"):
+    if is_fused:
         return lambda q, k, v: o.attention(q, k, v, queries(q.shape[-2]))
     return lambda q, k, v: o.attn_value(o.causal_softmax(o.attention_scaling(o.query_key(q, k), q.shape[-1])), v)
 

@@ -16,7 +16,7 @@ Weights = Mapping[str, np.ndarray]
 
 
 def device() -> str:
-    """Where torch runs: on the GPU, if it sees one, its float32 products in TF32 as JAX's there."""
+    """Return torch's device: the GPU, if it sees one, with float32 products in TF32 as JAX's are there."""
     import torch
 
     if not torch.cuda.is_available():

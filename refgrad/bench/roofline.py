@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from refgrad.bench.machine import peak_memory
 from refgrad.models import gpt2
-from refgrad.ops._numerics import outer
+from refgrad.numerics import weight_grad
 
 CHUNK = 1 << 26  # elements of one array of the memory test: 256 MB, beyond any cache
 BLOCK = 128  # rows of queries that meet their causal prefix together
@@ -71,7 +71,7 @@ def products(config: gpt2.Config, batch: int, sequence: int, block: int = BLOCK)
 
 
 class Runner:
-    """Runs the floor: one call is every product of a step, and the optimiser's traffic."""
+    """Run the floor: one call is every product of a step, and the optimiser's traffic."""
 
     def __init__(self, config: gpt2.Config, batch: int, sequence: int, dtype: Any) -> None:
         start = time.perf_counter()
@@ -106,7 +106,7 @@ def _compiled(product: Product, dtype: Any) -> tuple[Any, tuple[jax.Array, ...]]
 
     def dot(x: jax.Array, y: jax.Array) -> jax.Array:
         if product.left_transposed and product.batch == 1:  # in bf16 there is a faster way than as it stands
-            return outer(x, y).astype(dtype)
+            return weight_grad(x, y).astype(dtype)
         return jax.lax.dot_general(x, y, dims, preferred_element_type=jnp.float32).astype(dtype)
 
     operands = tuple(
@@ -116,7 +116,7 @@ def _compiled(product: Product, dtype: Any) -> tuple[Any, tuple[jax.Array, ...]]
 
 
 def _memory_test(parameters: int) -> tuple[tuple[int, Any], tuple[jax.Array, ...]]:
-    """How often, and what, to run for AdamW's traffic over so many parameters: an update of 4 arrays, 3 written."""
+    """Return AdamW's memory traffic as ((runs, program), arrays): one run updates 4 arrays and writes 3."""
     size = min(parameters, CHUNK)
     arrays = tuple(jnp.full(size, 0.5, jnp.float32) for _ in range(4))
 

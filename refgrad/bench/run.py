@@ -15,7 +15,7 @@ STATE_BYTES = 16  # a parameter, its gradient and AdamW's two moments, in float3
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What one contender came to. Times in seconds, memory in bytes; None where it has no such figure."""
+    """One contender's figures. Times are in seconds, memory in bytes; None marks a figure that it lacks."""
 
     name: str
     label: str

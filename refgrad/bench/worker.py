@@ -1,7 +1,7 @@
 """The process of one contender: builds it, steps it when asked, and answers in lines of JSON.
 
 Requests on standard input: `{"build": work}` once, then `{"steps": n}`; or `{"measure": part}` for a part of the model.
-Whatever the libraries print goes to standard error, so that standard output holds the answers alone.
+Everything that the libraries print goes to standard error, so that standard output holds the answers alone.
 """
 
 import json

@@ -10,8 +10,9 @@ import re
 
 import jax
 
+from refgrad.claims._documents import DOCUMENTS, Document
 from refgrad.claims._formula import evaluate
-from refgrad.claims._ledger import DOCUMENTS, KINDS, Case, Check, Claim, Finding, Outcome
+from refgrad.claims._ledger import KINDS, Case, Check, Claim, Finding, Outcome
 
 LEDGER: dict[str, Claim] = {}
 
@@ -24,7 +25,7 @@ def _order(id: str) -> list[tuple[int, str]]:
 def _collect() -> None:
     """Fill the ledger from the `CLAIMS` of every module without a leading underscore.
 
-    Raises ValueError for an id that stands twice.
+    Raises ValueError for an id that occurs twice.
     """
     found = {}
     for module in pkgutil.iter_modules(__path__):
@@ -32,7 +33,7 @@ def _collect() -> None:
             for claim in importlib.import_module(f"{__name__}.{module.name}").CLAIMS:
                 other = found.setdefault(claim.id, claim)
                 if other is not claim:
-                    raise ValueError(f"{claim.id} stands twice in the ledger: at {other.place} and {claim.place}")
+                    raise ValueError(f"{claim.id} occurs twice in the ledger: at {other.place} and {claim.place}")
     LEDGER.update(sorted(found.items(), key=lambda item: _order(item[0])))
 
 
@@ -45,4 +46,16 @@ def run_claim(claim: Claim) -> Outcome:
         return claim.run()
 
 
-__all__ = ["DOCUMENTS", "KINDS", "LEDGER", "Case", "Check", "Claim", "Finding", "Outcome", "evaluate", "run_claim"]
+__all__ = [
+    "DOCUMENTS",
+    "KINDS",
+    "LEDGER",
+    "Case",
+    "Check",
+    "Claim",
+    "Document",
+    "Finding",
+    "Outcome",
+    "evaluate",
+    "run_claim",
+]

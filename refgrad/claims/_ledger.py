@@ -30,6 +30,7 @@ from typing import Any, Literal, ParamSpec
 
 import numpy as np
 
+from refgrad.claims._documents import DOCUMENTS
 from refgrad.claims._formula import evaluate
 from refgrad.claims._results import Case, Figures, Result, figures
 
@@ -37,13 +38,6 @@ P = ParamSpec("P")
 Cases = Callable[[], Iterable[Case]]
 Kind = Literal["holds", "holds when", "is wrong", "undecided"]
 KINDS: tuple[Kind, ...] = ("holds", "holds when", "is wrong", "undecided")
-DOCUMENTS = {
-    "D0": "Backpropagation: From Intuition to FLOPs",
-    "D1": "Backpropagation",
-    "D2": "Backpropagating through GPT-2",
-    "D3": "Neural network and backpropagation",
-    "D4": "An Exercise in Backpropagation",
-}
 
 
 def deferred(make: Callable[P, Iterable[Case]]) -> Callable[P, Cases]:
@@ -68,7 +62,7 @@ class Check:
         shown = figures(self.printed, self.corrected, results)
         if results and all(result.holds for result in results):
             return Finding(self, "holds", shown)
-        counter = next((str(result) for result in results if not result.holds), "there are no cases")
+        counter = next((str(result) for result in results if not result.holds), "the claim has no cases")
         if self.when and self._separates(results):
             return Finding(self, "holds when", shown, f"{self.condition}; otherwise not: {counter}")
         if self.corrected and all(Result.of(self.corrected, case).holds for case in cases):
@@ -80,7 +74,7 @@ class Check:
         return Finding(self, "undecided", shown, counter)
 
     def _separates(self, results: Sequence["Result"]) -> bool:
-        """Whether the condition is true exactly where the formula holds, and there is such a case."""
+        """Return True if the condition holds in exactly the cases where the formula does, and in one at least."""
         marks = [bool(np.all(evaluate(self.when, result.case.values))) for result in results]
         return any(marks) and marks == [result.holds for result in results]
 
@@ -99,7 +93,7 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A row of the ledger: what a document says, and the checks that decide it."""
+    """A row of the ledger: a document's statement, and the checks that decide it."""
 
     id: str
     place: str
@@ -126,7 +120,7 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What came out of one check: the verdict, its figures, and the reason where it does not simply hold."""
+    """The result of one check: its verdict, its figures, and the reason where it does not simply hold."""
 
     check: Check
     kind: Kind
@@ -147,7 +141,7 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came out of a row."""
+    """The result of a row: a finding for each of its checks."""
 
     claim: Claim
     findings: tuple[Finding, ...]
@@ -163,7 +157,7 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether there is a verdict."""
+        """True if the row has a verdict."""
         return self.kind != "undecided"
 
     @property
@@ -191,7 +185,7 @@ class Outcome:
 
     @property
     def corrected(self) -> str:
-        """The corrected formulas of what is wrong."""
+        """The corrected formulas of the wrong ones."""
         return "; ".join(f.check.corrected for f in self.findings if f.kind == "is wrong")
 
     def data(self) -> dict[str, Any]:
@@ -200,7 +194,8 @@ class Outcome:
         return {
             "id": claim.id,
             "document": claim.document,
-            "title": DOCUMENTS[claim.document],
+            "title": DOCUMENTS[claim.document].title,
+            "citation": str(DOCUMENTS[claim.document]),
             "place": claim.place,
             "says": claim.says,
             "ran": claim.runs,

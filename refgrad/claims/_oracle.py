@@ -1,4 +1,4 @@
-"""Where the ledger's truths come from: the project's derived rule and autodiff of the plain forward, which must agree.
+"""Truths of the ledger: the project's derived rule and autodiff of the plain forward, which must agree.
 
 All in float64: the ledger runs with 64-bit types on.
 """
@@ -12,18 +12,13 @@ import numpy as np
 
 from refgrad import verify
 from refgrad.claims._ledger import Case, Cases, deferred
+from refgrad.jaxpr.scaffold import scaffold
 
 AGREE = 1e-12  # of the largest entry
-QUICK = {"xla_backend_optimization_level": 0}  # each program runs once, on small arrays: compiling is all it costs
 
 
 class Disagreement(AssertionError):
     """A derived rule of the project and autodiff of its plain forward differ: neither can be the truth."""
-
-
-def once(f: Callable[..., Any]) -> Any:
-    """f compiled as one program, with little optimisation."""
-    return jax.jit(f, compiler_options=QUICK)
 
 
 def gradients(f: Callable[..., Any], *args: Any) -> Any:
@@ -35,7 +30,7 @@ def gradients(f: Callable[..., Any], *args: Any) -> Any:
     every = tuple(range(len(args)))
     both = jax.grad(f, every), jax.grad(verify.without_rules(f), every)
     with jax.default_matmul_precision("highest"):
-        rule, truth = once(lambda *args: tuple(gradient(*args) for gradient in both))(*args)
+        rule, truth = scaffold(lambda *args: tuple(gradient(*args) for gradient in both))(*args)
     for got, want in zip(jax.tree.leaves(rule), jax.tree.leaves(truth), strict=True):
         gap = np.max(np.abs(got - want), initial=0.0)
         if not gap <= AGREE * (np.max(np.abs(want), initial=0.0) or 1.0):
@@ -45,7 +40,7 @@ def gradients(f: Callable[..., Any], *args: Any) -> Any:
 
 def value(f: Callable[..., Any], *args: Any) -> Any:
     """f(*args) as NumPy arrays, compiled as one program: operation by operation, each would be compiled alone."""
-    return jax.tree.map(np.asarray, once(f)(*args))
+    return jax.tree.map(np.asarray, scaffold(f)(*args))
 
 
 @cache
@@ -89,7 +84,7 @@ def at_sizes(sizes: Sequence[Mapping[str, int]]) -> Callable[[Callable[..., Any]
 
 @cache
 def _pullbacks(f: Callable[..., Any], shapes: tuple[tuple[int, ...], ...], arguments: int, scale: float) -> list[Any]:
-    """At each shape: f's arguments and its cotangent, and the gradients of the arguments."""
+    """Yield, at each shape, f's arguments and cotangent, and the gradients of the arguments."""
     found = []
     for shape in shapes:
         *args, ct = (normal(seed, *shape) for seed in range(arguments + 1))

@@ -54,11 +54,11 @@ class Result:
 
     @property
     def holds(self) -> bool:
-        """Whether the formula gives the truth."""
+        """True if the formula gives the truth."""
         return self.error <= TOLERANCE
 
     def __str__(self) -> str:
-        """The counter-example: the case, the entry, what the formula gives and what is right."""
+        """The counter-example: the case, the entry, the formula's value and the right one."""
         where = _at(self.case)
         if self.problem:
             return f"{where}{self.problem}"
@@ -75,7 +75,7 @@ class Result:
 
 
 def _relation(value: np.ndarray, truth: np.ndarray) -> str:
-    """How a wrong array is related to the right one, where it is simply: transposed, negated, a factor off."""
+    """Name a simple relation of a wrong array to the right one: transposed, negated or a factor off; else ""."""
 
     def same(x: np.ndarray) -> bool:
         return x.shape == truth.shape and bool(np.max(np.abs(x - truth)) <= TOLERANCE * np.max(np.abs(truth)))
@@ -92,7 +92,7 @@ def _relation(value: np.ndarray, truth: np.ndarray) -> str:
 
 
 class Figures(NamedTuple):
-    """What came out of a check as text: `full`, case by case, and `brief`, for a cell of a table.
+    """A check's figures as text: `full`, case by case, and `brief`, for a cell of a table.
 
     `distance` is that of the printed formula from the truth, where that is an array.
     """

@@ -14,7 +14,7 @@ from refgrad.claims._oracle import at, at_sizes, gradients, normal
 from refgrad.models import linear_network
 from refgrad.ops import operations
 
-OPS = operations("document")
+OPS = operations("derived")
 SIZES = ({"B": 4, "D": 6, "C": 3}, {"B": 7, "D": 5, "C": 2}, {"B": 2, "D": 9, "C": 8})
 NETWORK = ("matmul", "mean_square")
 RAN = "autodiff and the derived rules of matmul and mean_square; the products of the traced backward pass"

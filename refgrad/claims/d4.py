@@ -10,7 +10,7 @@ from refgrad.claims._ledger import Case, Check, Claim
 from refgrad.claims._oracle import at_sizes, gradients, normal, value, weighted
 from refgrad.ops import operations
 
-OPS = operations("document")
+OPS = operations("derived")
 # D4's own network has 2 inputs and 3 hidden units; the others make sure that nothing rests on that.
 SIZES = ({"N": 5, "D": 2, "H": 3}, {"N": 4, "D": 6, "H": 7}, {"N": 9, "D": 3, "H": 4})
 PRODUCTS = ({"N": 5, "Dx": 3, "Dy": 4}, {"N": 2, "Dx": 6, "Dy": 3}, {"N": 7, "Dx": 4, "Dy": 2})

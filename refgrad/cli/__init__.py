@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from refgrad._exit_codes import BY_SIGNAL, INTERRUPTED
 from refgrad._machine import versions
 from refgrad._text import nearest, one_line
 from refgrad.cli import options, terminal
@@ -18,8 +19,9 @@ COMMANDS = {
     "sample": "write text by a model",
     "export": "write a run of refgrad train as a GPT-2 folder",
 }
-INTERRUPTED, PIPE_CLOSED = 130, 141  # 128 and the signal's number, as shells count
-PACKAGES = ("refgrad", "jax", "jaxlib")
+PIPE_CLOSED = BY_SIGNAL + 13  # SIGPIPE, which Windows does not have
+
+__all__ = ["COMMANDS", "main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,10 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return PIPE_CLOSED
         print(f"{_title(name)}: {one_line(_words(error))}", file=sys.stderr)
         return 2
-    except RuntimeError as error:
-        if "nable to initialize backend" not in str(error):
+    except (RuntimeError, MemoryError) as error:
+        cause = _machine(error)
+        if not cause:
             raise
-        print(f"{_title(name)}: JAX_PLATFORMS or --device: {one_line(str(error))}", file=sys.stderr)
+        print(f"{_title(name)}: {cause}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{_title(name)}: interrupted", file=sys.stderr)
@@ -65,7 +68,7 @@ def _about(words: Sequence[str]) -> int:
     """Print help or versions. Raises ValueError for a command that does not exist."""
     first = words[0] if words else "--help"
     if first in ("--version", "-V"):
-        print(", ".join(f"{package} {version}" for package, version in versions(PACKAGES).items()))
+        print(", ".join(f"{package} {version}" for package, version in versions().items()))
         return 0
     if first not in ("--help", "-h"):
         if ".py" in first:
@@ -77,8 +80,18 @@ def _about(words: Sequence[str]) -> int:
     return 0 if words else 2
 
 
+def _machine(error: Exception) -> str:
+    """Return the sentence for an error that this machine causes, with the way out; empty for any other."""
+    text = one_line(str(error))
+    if "nable to initialize backend" in text:
+        return f"JAX_PLATFORMS or --device: {text}"
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        return f"out of memory: take a smaller batch, sequence or model: {text}"
+    return ""
+
+
 def _words(error: Exception) -> str:
-    """What an error says; of the system's, the file first, and no number."""
+    """Return an error's message; for one of the operating system, the file first and without its number."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
     return str(error)

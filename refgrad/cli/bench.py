@@ -19,7 +19,7 @@ from refgrad.report import bench as report
 from refgrad.report import figures
 
 QUICK = ("model.n_layer=2", "model.n_embd=128", "model.n_positions=128", "model.vocab_size=4096")
-QUICK_NAMES = ("document", "fused", "fast", "small", "roofline")
+QUICK_NAMES = ("derived", "fused", "fast", "small", "roofline")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -108,7 +108,7 @@ def _parts(options: argparse.Namespace, work: Work, facts: dict[str, Any]) -> di
 
 
 def _names(options: argparse.Namespace) -> list[str]:
-    """The contenders to run: those asked for, or all that can run here; what is left out is said.
+    """The contenders to run: those asked for, or all that can run here, naming those left out.
 
     Raises ValueError where one that was asked for needs a module that is not installed.
     """
@@ -126,7 +126,7 @@ def _names(options: argparse.Namespace) -> list[str]:
 
 
 def _heading(work: Work, facts: dict[str, Any]) -> str:
-    """What is measured, and on what."""
+    """Return the heading: the work that is measured, and the machine."""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     device = f"{facts['accelerator']}, float32 products in TF32; " if facts["accelerator"] else ""
     return (
@@ -138,7 +138,7 @@ def _heading(work: Work, facts: dict[str, Any]) -> str:
 
 @contextmanager
 def _status() -> Iterator[Callable[[str], None]]:
-    """A line on standard error that says what is under way: a spinner on a terminal, one line each elsewhere."""
+    """A line on standard error about the contender under way: a spinner on a terminal, one line each elsewhere."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda text: console.print(text, highlight=False)

@@ -43,5 +43,5 @@ def _chosen(ids: Sequence[str], documents: Sequence[str] | None) -> list[str]:
     """Return the ids of the rows named, or of all, of the documents named, or of all."""
     for name in ids:
         if name not in LEDGER:
-            raise ValueError(f"{name} is no row of the ledger: {nearest(name, LEDGER)}")
+            raise ValueError(f"{name} is not a row of the ledger: {nearest(name, LEDGER)}")
     return [id for id in ids or LEDGER if not documents or LEDGER[id].document in documents]

@@ -10,14 +10,14 @@ from refgrad._files import write_json
 from refgrad._progress import track
 from refgrad.cli import settings
 from refgrad.cli.options import STAGES
-from refgrad.cli.target import arguments, bind, keywords, load, only_for_functions, positions, running
+from refgrad.cli.target import bind, keywords, load, only_for_functions, positions, running, sized_arguments
 from refgrad.cost import speedscope
 from refgrad.cost.comparison import allowances
 from refgrad.models import gpt2
-from refgrad.ops import operations
 from refgrad.report import comparison
+from refgrad.rule_sets import current
 
-LOSS = {"rules": "document", "scan": False, "remat": False}
+LOSS = {"rules": "derived", "scan": False, "remat": False}
 _AGAINST = ("against", "against_set", "against_args", "against_stage")
 _OPTIONS = (*_AGAINST, "stage", "backward", "allow", "save", "figure", "speedscope")
 _OTHERS = ("csv", "mesh", "device")
@@ -36,7 +36,7 @@ class Named(NamedTuple):
 
     def program(self, backward: bool) -> cost.Program:
         """Return the program, with 64-bit types where its arguments have them."""
-        with running(self.target, self.f, (*self.args, *self.kwargs.values())):
+        with running(self.target, self.f, (self.args, self.kwargs)):
             made = cost.program(
                 self.f,
                 *self.args,
@@ -98,7 +98,7 @@ def _first(options: argparse.Namespace) -> Named | cost.Program:
 
 
 def _second(options: argparse.Namespace) -> Named | cost.Program:
-    """The program that --against names, or the first one with what the other options change."""
+    """The program that --against names, or the first one under the other options."""
     target = options.against or options.target
     if options.against_set and (options.against or options.target):
         raise ValueError(f"--against-set is GPT-2's, but the program compared with is {target}: use --against-args")
@@ -116,20 +116,20 @@ def _named(
         return cost.load(target)
     if options.config or options.set:
         raise ValueError(f"--config and --set are GPT-2's, but {target} is counted: use --args")
-    specs, keyed = arguments(args or ""), keywords(options.kwargs)
+    specs, keyed = sized_arguments(args or "", options.sizes), keywords(options.kwargs)
     f, arrays, argnums = bind(load(target), specs, positions(options.argnums))
     return Named(target, target.rpartition("/")[2], f, arrays, keyed, argnums, stage or STAGES[0])
 
 
 def _gpt2(options: argparse.Namespace, changes: Sequence[str], stage: str) -> Named:
     """GPT-2's loss, with the settings of [loss] beside those of the model and the input."""
-    only_for_functions(options, ("args", "kwargs", "argnums", "against_args"))
+    only_for_functions(options, ("args", "sizes", "kwargs", "argnums", "against_args"))
     own = [change for change in changes if change.startswith("loss.")]
     loss = {**LOSS, **settings.read(None, own, ("loss",), words=True)["loss"]}
     for key, value in loss.items():
         if key not in LOSS or type(value) is not type(LOSS[key]):
             raise ValueError(f"loss.{key} = {value!r}: known are loss.rules=NAME, loss.scan=true and loss.remat=true")
-    operations(str(loss["rules"]))
+    current(str(loss["rules"]), "loss.rules")
     rest = [change for change in changes if change not in own]
     config, sizes = settings.load(options.config, rest, whole_sequence=options.config is not None)
     f, *args = gpt2.abstract_loss(config, sizes["batch"], sizes["sequence"], **loss)

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from refgrad import cost
@@ -12,18 +13,18 @@ from refgrad._progress import track
 from refgrad._text import fitted, one_line, wrapped
 from refgrad.cli import compare
 from refgrad.cli.settings import load
-from refgrad.cli.target import arguments, bind, keywords, only_for_functions, positions, running
+from refgrad.cli.target import bind, keywords, only_for_functions, positions, running, sized_arguments
 from refgrad.cli.target import load as load_function
 from refgrad.cost.predict import device
 from refgrad.jaxpr.versions import JAX
-from refgrad.models import gpt2, tally
+from refgrad.models import gpt2, gpt2_costs
 from refgrad.report import conventions, memory, mesh, model, prediction, shares, uses
 from refgrad.report.cost import Pass, csv_text, price, trap_text, tree_table
 from refgrad.symbols import evaluate
-from refgrad.train import devices
+from refgrad.train.mesh import devices
 
 DEPTH = {"model": 3, "function": 5}  # levels of scopes that the trees show
-OWN = ("args", "kwargs", "argnums")  # the options that say how a function of the user's is called
+OWN = ("args", "sizes", "kwargs", "argnums")  # the options that say how a function of the user's is called
 COMPILED_BELOW = 10**9  # FLOPs of a backward pass that XLA compiles in seconds on any machine
 
 
@@ -53,14 +54,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _function(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
     """A user's function: both passes by scope, by source line, and against XLA."""
-    target, given = options.target, " ".join(filter(None, (options.args, options.kwargs)))
+    target, given = options.target, " ".join(filter(None, (options.args, options.sizes, options.kwargs)))
     function, keyed = load_function(target), keywords(options.kwargs)
-    specs = arguments(options.args or "")
+    specs = sized_arguments(options.args or "", options.sizes)
     f, arrays, argnums = bind(function, specs, positions(options.argnums))
     passes: list[Pass] = []
     problem = ""
-    every = (*arrays, *keyed.values())
-    with running(target, function, every):
+    every = jax.tree.leaves((arrays, keyed))
+    with running(target, function, (arrays, keyed)):
         for name in track(["forward", "backward"], "counting"):
             if name == "forward":
                 passes.append(price(name, f, *arrays, kwargs=keyed))
@@ -88,7 +89,7 @@ def _function(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
 def _backward(
     passes: list[Pass], f: Any, arrays: tuple[Any, ...], keyed: dict[str, Any], argnums: tuple[int, ...] | None
 ) -> tuple[list[Pass], str]:
-    """`passes` and the backward pass, or what JAX says where it has none."""
+    """`passes` and the backward pass, or JAX's message for a function without one."""
     try:
         return [*passes, price("backward", f, *arrays, kwargs=keyed, argnums=argnums)], ""
     except cost.UnknownCost:
@@ -103,7 +104,7 @@ def _model(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
     batch, sequence = sizes["batch"], sizes["sequence"]
     dims = config.dims(batch, sequence)
     print(fitted(f"refgrad cost of {config}\ninput: {batch} × {sequence} ids, float32, from shapes alone; jax {JAX}"))
-    used = [uses.price_use(use, dims) for use in track([*tally.LAYER, *tally.ENDS], "operations")]
+    used = [uses.price_use(use, dims) for use in track([*gpt2_costs.LAYER, *gpt2_costs.ENDS], "operations")]
     _show("Operations: backward FLOPs and bytes of each use; × is how often the model has it; unexplained: both passes")
     print(uses.use_table(used))
     passes = [model.model_pass(name, config, batch, sequence) for name in track(["forward", "backward"], "model")]
@@ -150,7 +151,7 @@ def _mesh(options: argparse.Namespace) -> dict[str, Any]:
     (result,) = [mesh.moved(config, axes, batch, sequence) for _ in track([options.mesh], "compiling")]
     head = (
         f"refgrad cost of {config}\non {options.mesh}: {batch} × {sequence} ids of all devices, float32, forward and "
-        f"backward, document rules, layers scanned, compiled for virtual CPU devices; jax {JAX}"
+        f"backward, derived rules, layers scanned, compiled for virtual CPU devices; jax {JAX}"
     )
     print(fitted(head))
     _show("What is moved: payloads, the array that a collective is about, for one device")
@@ -172,8 +173,8 @@ def _predict(options: argparse.Namespace) -> int:
         if options.argnums is not None:
             raise ValueError("--device predicts the function itself: leave --argnums out")
         function, keyed = load_function(options.target), keywords(options.kwargs)
-        f, arrays, _ = bind(function, arguments(options.args or ""))
-        with running(options.target, function, (*arrays, *keyed.values())):
+        f, arrays, _ = bind(function, sized_arguments(options.args or "", options.sizes))
+        with running(options.target, function, (arrays, keyed)):
             found = cost.predict(f, *arrays, kwargs=keyed, device=target)
         print(f"refgrad cost of {options.target} on {target.name}, predicted, nothing compiled; jax {JAX}\n")
     else:
@@ -220,7 +221,7 @@ def _bytes(config: gpt2.Config, batch: int, sequence: int, dims: Mapping[str, in
     blocks = [memory.block_residuals(way, config, batch, sequence) for way in track(list(memory.WAYS), "bytes kept")]
     _show("Bytes kept from forward to backward, float32, beyond parameters and ids")
     print(memory.block_table(blocks))
-    if evaluate(tally.backward(config.tie_word_embeddings).flops, dims) < COMPILED_BELOW:
+    if evaluate(gpt2_costs.backward(config.tie_word_embeddings).flops, dims) < COMPILED_BELOW:
         print(f"\n{fitted(str(memory.plan(config, batch, sequence)))}")
     else:
         print(

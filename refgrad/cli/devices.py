@@ -10,7 +10,7 @@ from refgrad._text import is_integer
 def device(name: str | None) -> Any:
     """The device called `platform` or `platform:index`; JAX's own choice for None.
 
-    Raises ValueError where there is none of that name, naming those present.
+    Raises ValueError for a device that is not present, naming those that are.
     """
     if name is None:
         return jax.devices()[0]

@@ -14,8 +14,8 @@ def run(options: argparse.Namespace) -> int:
     where writing fails. Imports here, since these need the `train` extra.
     """
     from refgrad import weights
-    from refgrad.train.checkpoints import CheckpointError
-    from refgrad.train.runs import check_folder, trained
+    from refgrad.train.run.folder import check_folder, load_model
+    from refgrad.train.run.restore import CheckpointError
     from refgrad.train.text.tokenizers import BPE_FILES, from_data
     from refgrad.weights.writing import check_target
 
@@ -23,13 +23,13 @@ def run(options: argparse.Namespace) -> int:
     check_folder(folder)
     check_target(folder)
     try:
-        found = trained(Path(options.run), lambda text: print(text, file=sys.stderr))
+        loaded = load_model(Path(options.run), lambda text: print(text, file=sys.stderr))
     except CheckpointError as error:
         raise ValueError(str(error)) from error
-    from_data(found.tokenizer)  # its files are still those of the run
-    weights.save(folder, found.params, found.config)
+    from_data(loaded.tokenizer)  # its files are still those of the run
+    weights.save(folder, loaded.params, loaded.config)
     for key, name in BPE_FILES.items():
-        if key in found.tokenizer:
-            write_bytes(folder / name, Path(found.tokenizer[key]).read_bytes())
-    print(f"{options.run}, step {found.step:,}: {found.config.parameters:,} parameters written to {folder}")
+        if key in loaded.tokenizer:
+            write_bytes(folder / name, Path(loaded.tokenizer[key]).read_bytes())
+    print(f"{options.run}, step {loaded.step:,}: {loaded.config.parameters:,} parameters written to {folder}")
     return 0

@@ -1,4 +1,4 @@
-"""Whatever goes wrong inside a function of the user's, as one line: `file.py:3 in helper: ValueError: …`."""
+"""Errors inside a function of the user's, each as one line: `file.py:3 in helper: ValueError: …`."""
 
 import contextlib
 import os
@@ -39,7 +39,7 @@ MEMORY = (MemoryError, OverflowError)
 
 @contextlib.contextmanager
 def named(file: str, function: Callable | None = None) -> Iterator[None]:
-    """Turn what the code in `file`, or whatever it calls, raises into a ValueError with its place.
+    """Turn an error raised by the code in `file`, or by its callees, into a ValueError with its place.
 
     Errors of refgrad's own about bad input pass as they are.
     """
@@ -61,7 +61,7 @@ def named(file: str, function: Callable | None = None) -> Iterator[None]:
 
 
 def _place(error: BaseException, file: str) -> str:
-    """`file:line in function` of the innermost line of the user's own; empty where there is none."""
+    """`file:line in function` of the innermost line of the user's own; "" if none is."""
     if isinstance(error, SyntaxError):
         return f"{short_path(error.filename or file)}:{error.lineno}"
     target = os.path.realpath(file)

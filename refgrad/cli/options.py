@@ -8,14 +8,15 @@ from typing import Any, NoReturn
 
 from refgrad._files import writable
 from refgrad._text import is_integer, nearest
+from refgrad.rule_sets import RENAMED, RULE_SETS
 
 TARGET = "path/to/module.py:function"
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-RULES = ("document", "fused")
+RULES = tuple(one.name for one in RULE_SETS.values() if one.verified)
 DOCUMENTS = ("D0", "D1", "D2", "D3", "D4")
 VERDICTS = ("holds", "when", "wrong", "undecided")
 CONTENDERS = (
-    *("autodiff-scan", "autodiff-checkpoint", "library", "document", "fused", "fused-scan", "fast", "fast-scan"),
+    *("autodiff-scan", "autodiff-checkpoint", "library", "derived", "fused", "fused-scan", "fast", "fast-scan"),
     *("small", "torch", "torch-compile", "transformers", "roofline", "autodiff-bf16", "library-bf16", "cudnn-bf16"),
     *("fused-bf16", "fused-cudnn-bf16", "fast-bf16", "torch-bf16", "torch-compile-bf16", "roofline-bf16"),
 )
@@ -48,7 +49,7 @@ class Parser(argparse.ArgumentParser):
 
 def common(parser: Parser, config: str = "sections [model] and [input]; default: the tiny GPT-2") -> None:
     """Add `--config`, `--set` and `--json`; `config` says what the file of the first holds."""
-    parser.add_argument("--config", metavar="FILE.toml", help=config)
+    parser.add_argument("--config", metavar="FILE.toml", help=f"{config}; or a name, such as gpt2_124m")
     say = "change one key, such as model.n_layer=3"
     parser.add_argument("--set", metavar="section.key=value", action="append", default=[], help=say)
     _output(parser, "--json", "FILE", "write the results there as JSON too")
@@ -72,7 +73,7 @@ def verify(parser: Parser) -> None:
     add("--reference-vjp", metavar=TARGET, help="one that returns the meant cotangents")
     add("--seconds", type=float, metavar="S", help="budget: the most telling properties run first")
     add("--seed", type=_seed, default=0, metavar="S", help="of the arguments and cotangents that are drawn (default 0)")
-    add("--rules", choices=RULES, default="document", help="check these rules and the model under them")
+    add("--rules", type=_renamed, choices=RULES, default="derived", help="check these rules and the model under them")
     add("--op", action="append", metavar="NAME", help="check this operation alone (may be repeated)")
     add("--dtype", action="append", choices=DTYPES, help="check in this dtype alone (may be repeated)")
     say = "a first look: float32, two cotangents, 1 × 8 tokens of the tiny model, compiled with little optimisation"
@@ -85,7 +86,8 @@ def cost(parser: Parser) -> None:
     """Add the options of `refgrad cost`."""
     add = parser.add_argument
     add("target", nargs="?", metavar=TARGET, help="default: GPT-2's loss")
-    add("--args", metavar='"f32[4,8] i32[3]"', help="the function's arguments, by dtype and shape")
+    add("--args", metavar='"f32[b,8] i32[b]"', help="the function's arguments, by dtype and shape")
+    add("--sizes", metavar="b=4,s=8", help="the sizes of the dimensions that have a name there")
     add("--kwargs", metavar='"train=True …"', help="its keyword arguments: arrays or literals")
     add("--argnums", metavar="I,J", help="the positions to differentiate, instead of all")
     _output(parser, "--csv", "FILE", "write the cost of each scope there as CSV")
@@ -124,7 +126,7 @@ def bench(parser: Parser) -> None:
     """Add the options of `refgrad bench`."""
     common(parser)
     add = parser.add_argument
-    add("--contender", action="append", choices=CONTENDERS, help="this one alone (may be repeated)")
+    add("--contender", type=_renamed, action="append", choices=CONTENDERS, help="this one alone (may be repeated)")
     add("--parts", action="store_true", help="measure the model's parts, each under every set of rules")
     add("--sweep", choices=SWEEPS, help="vary this, and draw it with --figure")
     add("--points", type=int, nargs="+", metavar="N", help="the values that --sweep takes")
@@ -189,6 +191,13 @@ def _output(
         return _told(writable, text)
 
     parser.add_argument(name, metavar=metavar, type=path, default=default, help=say)
+
+
+def _renamed(text: str) -> str:
+    """The name of a set of rules, or of a contender that is called after one, unless it is an old one."""
+    if text in RENAMED:
+        raise argparse.ArgumentTypeError(f"{text!r} is now called {RENAMED[text]!r}: give that")
+    return text
 
 
 def _seed(text: str) -> int:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from refgrad import _machine
 from refgrad._extras import install
 from refgrad._files import write_text
 from refgrad._workers import start
+from refgrad.jaxpr.scaffold import scaffold_everything
 
 if TYPE_CHECKING:
     from refgrad.report.sections import Section, Task
@@ -52,7 +52,7 @@ def gather_all(wanted: "list[Task]", quick: bool) -> "list[Section]":
     from refgrad.report.sections import failed, gather
 
     context = multiprocessing.get_context("spawn")
-    prepare = _machine.compile_little if quick else None
+    prepare = scaffold_everything if quick else None
     with _progress(len(wanted)) as progress, ProcessPoolExecutor(WORKERS, context, start, (prepare,)) as pool:
         futures: dict[Future, Task] = {pool.submit(gather, task): task for task in wanted}
         found: dict[str, Section] = {}

@@ -32,7 +32,7 @@ class Writer(NamedTuple):
 def run(options: argparse.Namespace) -> int:
     """Read the model, write its text on standard output as it comes; returns 0.
 
-    Raises ValueError or TypeError for bad options before anything is read, and for a folder that is no model.
+    Raises ValueError or TypeError for bad options before anything is read, and for a folder that is not a model.
     """
     how = Sampling(options.temperature, options.top_k, options.top_p)
     for name, bounds in COUNTS.items():
@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _writer(folder: Path) -> Writer:
-    """The model in a folder and its tokenizer. Raises ValueError where there is none, or no tokenizer for it."""
+    """The model in a folder and its tokenizer. Raises ValueError for a folder that lacks one of them."""
     if (folder / RUN).is_file():
         writer = _of_run(folder)
     elif (folder / CONFIG).is_file():
@@ -77,15 +77,15 @@ def _writer(folder: Path) -> Writer:
 
 
 def _of_run(folder: Path) -> Writer:
-    """The newest good checkpoint; `refgrad.train.runs` is imported here, since it needs the `train` extra."""
-    from refgrad.train.checkpoints import CheckpointError
-    from refgrad.train.runs import trained
+    """The newest good checkpoint; `refgrad.train.run.folder` is imported here, since it needs the `train` extra."""
+    from refgrad.train.run.folder import load_model
+    from refgrad.train.run.restore import CheckpointError
 
     try:
-        found = trained(folder, _say)
+        loaded = load_model(folder, _say)
     except CheckpointError as error:
         raise ValueError(str(error)) from error
-    return Writer(found.params, found.config, from_data(found.tokenizer), f"{folder}, step {found.step}")
+    return Writer(loaded.params, loaded.config, from_data(loaded.tokenizer), f"{folder}, step {loaded.step}")
 
 
 def _of_gpt2(folder: Path) -> Writer:

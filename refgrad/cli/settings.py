@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 from refgrad._files import read_toml, toml_value
@@ -10,6 +11,7 @@ from refgrad._text import nearest
 from refgrad.models.gpt2 import Config
 
 INPUT = {"batch": 2, "sequence": 24}
+CONFIGS = Path(__file__).parents[1] / "configs"
 LAYERS, ENTRIES = 1_000, 2**63
 T = TypeVar("T")
 _WORD = re.compile(r"[A-Za-z/~][\w./~-]*")
@@ -20,7 +22,7 @@ def load(path: str | None, changes: Sequence[str], whole_sequence: bool = False)
 
     Sizes that neither gives are those of `INPUT`, or with `whole_sequence` one sequence of n_positions.
 
-    Raises ValueError for a file that is no TOML, an unknown section or key, and values that no model can have.
+    Raises ValueError for a file that is not TOML, an unknown section or key, and values that no model can have.
     """
     return build(path, changes, ("model", "input"), partial(_config_and_sizes, whole_sequence=whole_sequence))
 
@@ -34,7 +36,7 @@ def _config_and_sizes(values: dict[str, dict[str, Any]], whole_sequence: bool) -
     sizes = {**default, "sequence": min(default["sequence"], config.n_positions)}
     for key, value in values["input"].items():
         if key not in INPUT:
-            raise ValueError(f"input.{key} = {value!r} is no key: known are {', '.join(INPUT)}")
+            raise ValueError(f"input.{key} = {value!r} is not a key: known are {', '.join(INPUT)}")
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"input.{key} is {value!r}, but must be an integer of at least 1")
         sizes[key] = value
@@ -88,12 +90,12 @@ def read(
 ) -> dict[str, dict[str, Any]]:
     """Every one of these sections with the keys that the TOML file and then the `section.key=value` changes give it.
 
-    With `words`, a value that is a plain word needs no quotes in a change. Raises ValueError for a file that is no
+    With `words`, a value that is a plain word needs no quotes in a change. Raises ValueError for a file that is not
     TOML, a section that is not among them, naming the nearest, and a change of another form.
     """
     values: dict[str, dict[str, Any]] = {section: {} for section in sections}
     if path is not None:
-        for section, content in read_toml(path).items():
+        for section, content in read_toml(_file(path)).items():
             if not isinstance(content, dict):
                 known = " or ".join(f"[{name}]" for name in values)
                 raise ValueError(f"{path}: {section} = {content!r} stands outside of a section: use {known}")
@@ -108,7 +110,17 @@ def read(
     return values
 
 
+def _file(path: str) -> Path:
+    """Return the file at `path`, or the config of that name within the package. Raises ValueError for neither."""
+    if Path(path).exists() or Path(path).suffix:
+        return Path(path)
+    if not (own := CONFIGS / f"{path}.toml").is_file():
+        names = [file.stem for file in CONFIGS.glob("*.toml")]
+        raise ValueError(f"--config {path} is neither a file nor a config of refgrad: {nearest(path, names)}")
+    return own
+
+
 def _section(values: dict[str, dict[str, Any]], name: str, where: str) -> dict[str, Any]:
     if name not in values:
-        raise ValueError(f"{where}{name} is no section of a config: {nearest(name, values)}")
+        raise ValueError(f"{where}{name} is not a section of a config: {nearest(name, values)}")
     return values[name]

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,18 +15,23 @@ from typing import Any
 import jax
 
 from refgrad._given import positions as positions_of
+from refgrad._text import is_integer
 from refgrad.cli import faults
 from refgrad.verify import arguments as described
 from refgrad.verify import intents
 
-NO_FUNCTION = {"an async function": inspect.iscoroutinefunction, "a generator": inspect.isgeneratorfunction}
+NO_FUNCTION = {
+    "an async function": inspect.iscoroutinefunction,
+    "a generator": inspect.isgeneratorfunction,
+    "a class": inspect.isclass,
+}
 
 
 def load(target: str) -> Callable[..., Any]:
-    """The function that `path/to/module.py:function` names (or `:Class.method`); imports look beside the file too.
+    """Return the function that `path/to/module.py:function` or `:Class.method` names; imports look beside the file too.
 
-    Raises ValueError where there is no such name, it is no function, or the file itself raises; FileNotFoundError
-    where there is no such file.
+    Raises ValueError for a missing name, for one that is not a function, and where the file itself raises;
+    FileNotFoundError for a missing file.
     """
     file, colon, name = target.rpartition(":")
     if not (colon and file and name):
@@ -111,7 +117,7 @@ def _module(path: Path) -> Any:
         raise FileNotFoundError(f"{path}: no such file (a target is path/to/module.py:function)")
     spec = importlib.util.spec_from_file_location(f"_target_{path.stem}", path)
     if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is no Python file: its name must end in .py")
+        raise ValueError(f"{path} is not a Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module  # dataclasses look their module up
     sys.path.insert(0, str(path.parent.resolve()))
@@ -134,6 +140,32 @@ def arguments(text: str) -> tuple[Any, ...]:
     return _named(described.arguments, text)
 
 
+def sized_arguments(text: str, sizes: str | None) -> tuple[Any, ...]:
+    """The same, with named dimensions as the option `--sizes` has them, such as `b=2,s=8`.
+
+    Raises ValueError also for a size that is missing, not positive, or of no dimension.
+    """
+    names = dimensions(text)
+    given = _sizes(sizes or "", names)
+    if missing := [name for name in names if name not in given]:
+        example = ",".join(f"{name}={n}" for n, name in enumerate(names, 2))
+        raise ValueError(f"--args {text!r}: the size of {', '.join(missing)} is not given: add --sizes {example}")
+    return arguments(described.sized(text, given))
+
+
+def _sizes(text: str, names: Sequence[str]) -> dict[str, int]:
+    """The sizes of named dimensions."""
+    sizes: dict[str, int] = {}
+    for piece in filter(None, re.split(r"[,\s]+", text)):
+        name, _, size = piece.partition("=")
+        if not (is_integer(size) and int(size)):
+            raise ValueError(f"--sizes: {piece!r} must be name=size, a positive integer, such as b=2")
+        if name not in names:
+            raise ValueError(f"--sizes: --args have no dimension {name!r}, only {', '.join(names) or 'numbers'}")
+        sizes[name] = int(size)
+    return sizes
+
+
 def dimensions(text: str) -> tuple[str, ...]:
     """`refgrad.verify.arguments.dimensions` of the same."""
     return _named(described.dimensions, text)
@@ -154,7 +186,7 @@ def bind(
     Without literals the function itself comes back, so that its rule stays visible.
     Raises ValueError for a chosen position that does not exist.
     """
-    arrays = [n for n, value in enumerate(given) if hasattr(value, "dtype")]
+    arrays = [n for n, value in enumerate(given) if any(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(value))]
     moving = positions_of(chosen, len(given))
     argnums = None if moving is None else tuple(i for i, n in enumerate(arrays) if n in moving)
     if len(arrays) == len(given):

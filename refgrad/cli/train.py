@@ -11,12 +11,13 @@ from refgrad.cli.settings import build
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train and show what was learnt; returns 0, 1 where training stopped because something went wrong, or 128 and the
+    """Train and show the result; returns 0, 1 where training stopped because something went wrong, or 128 and the
     number of the signal that ended it.
 
     Raises ValueError, TypeError or OSError for bad settings, texts and folders, and ImportError without the extra.
     """
-    from refgrad.train import allocator, devices
+    from refgrad.train import allocator
+    from refgrad.train.mesh import devices
 
     allocator.keep_temporaries()
     devices.connect(options.coordinator, options.processes, options.process)
@@ -26,18 +27,19 @@ def run(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from refgrad.report import figures, training
-    from refgrad.train import devices, metrics, runs
-    from refgrad.train.checkpoints import CheckpointError
-    from refgrad.train.final import learnt
-    from refgrad.train.loop import train
+    from refgrad.train.mesh import devices
+    from refgrad.train.run import folder, metrics
+    from refgrad.train.run.evaluate import evaluate
+    from refgrad.train.run.loop import train
+    from refgrad.train.run.restore import CheckpointError
+    from refgrad.train.run.signals import Interrupted
+    from refgrad.train.run.watch import Stopped
     from refgrad.train.settings import SECTIONS, Settings
-    from refgrad.train.signals import Interrupted
-    from refgrad.train.watch import Stopped
 
     figures.require()
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs the errors that it raises, too
     out = Path(options.out)
-    before = runs.record(out).run.settings if options.resume else Settings()
+    before = folder.record(out).run.settings if options.resume else Settings()
     settings = build(options.config, options.set, SECTIONS, before.updated, words=True)
     start = time.perf_counter()
     try:
@@ -51,19 +53,19 @@ def _run(options: argparse.Namespace) -> int:
             raise
         print(f"refgrad train: {error}", file=sys.stderr)
         return 1
-    found = learnt(trained)
+    evaluation = evaluate(trained)
     if not devices.first():
         return 0
-    training.draw(metrics.read(out / runs.METRICS), found, out / "loss.svg")
-    write_text(out / "samples.txt", "\n\n".join(found.samples))
+    training.draw(metrics.read(out / folder.METRICS), evaluation, out / "loss.svg")
+    write_text(out / "samples.txt", "\n\n".join(evaluation.samples))
     for path in (out / "result.json", options.json):
         if path:
-            write_json(path, training.data(found))
-    print(f"\n{training.table(found)}\n\n{training.legend(found)}\n\n{training.sample(found)}\n")
+            write_json(path, training.data(evaluation))
+    print(f"\n{training.table(evaluation)}\n\n{training.legend(evaluation)}\n\n{training.sample(evaluation)}\n")
     print(f"{time.perf_counter() - start:.0f} s; checkpoints, metrics, curve and samples in {out}")
     return 0
 
 
 def say(text: str) -> None:
-    """What happens on the way."""
+    """Print progress on standard error."""
     print(text, file=sys.stderr)

@@ -18,13 +18,16 @@ from refgrad.cli import faults, target
 from refgrad.cli.devices import device
 from refgrad.cli.options import DTYPES
 from refgrad.cli.settings import load
+from refgrad.jaxpr.scaffold import scaffold_everything
 from refgrad.jaxpr.versions import JAX
 from refgrad.models import gpt2
 from refgrad.models.networks import NETWORKS
 from refgrad.ops import TABLE
 from refgrad.report import model, networks, operations, proofs
 from refgrad.report.text import standard_library_ids
-from refgrad.verify.arguments import is_text, needs_x64, sized, values
+from refgrad.rule_sets import rule_set
+from refgrad.verify.arguments import is_text, needs_x64, sized
+from refgrad.verify.draws import values
 from refgrad.verify.prove import Verdict
 
 QUICK = ("input.batch=1", "input.sequence=8")
@@ -55,7 +58,8 @@ def run(options: argparse.Namespace) -> int:
     if where.platform == "tpu" and "float64" in dtypes:
         print("float64 is left out: a TPU has none; truth is computed on the CPU")
         dtypes.remove("float64")
-    names = options.op or [name for name in TABLE if name.startswith("fused.") == (options.rules == "fused")]
+    rules = rule_set(options.rules)
+    names = options.op or [name for name, spec in TABLE.items() if spec.package == rules.packages[-1]]
     compared = [dtype for dtype in dtypes if dtype in model.BOUNDS]
     whole = options.op is None
     dims = operations.dimensions(config, sizes["batch"], sizes["sequence"])
@@ -65,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
         drawn = {"seed": options.seed, "draws": QUICK_DRAWS if options.quick else DRAWS}
         check = partial(operations.verify_operation, dims=dims, dtypes=dtypes, **drawn)
         checked = each(check, names, "operations")
-        small = list(NETWORKS) if whole and options.rules == "document" else []
+        small = list(NETWORKS) if whole and not rules.fused else []
         trained = each(partial(_network, dtypes=compared), small, "networks")
         gradients = partial(model.gradient_errors, config, *ids, rules=options.rules)
         errors = each(gradients, compared if whole else [], "model")
@@ -88,7 +92,7 @@ def _dtypes(options: argparse.Namespace) -> list[str]:
     for name in ("config", "set", "dtype"):
         if getattr(options, name):
             raise ValueError(f"--quick is the tiny model in float32: leave --{name} out, or --quick")
-    _machine.compile_little()
+    scaffold_everything()
     return ["float32"]
 
 

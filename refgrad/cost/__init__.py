@@ -1,4 +1,4 @@
-"""What does this computation cost, forward and backward, with no FLOP unexplained?"""
+"""Costs of any JAX function, forward and backward: FLOPs, bytes and memory, with every difference explained."""
 
 from refgrad.cost.comparison.budgets import assert_cost, assert_unchanged
 from refgrad.cost.comparison.comparison import Comparison, compare

@@ -1,4 +1,4 @@
-"""What a user's arguments are: arrays and numbers, which are traced, and everything else, which is held fixed."""
+"""Arguments of a user's function: arrays and numbers are traced, everything else is held fixed."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence

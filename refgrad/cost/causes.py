@@ -1,18 +1,22 @@
-"""Why the count of a jaxpr and XLA's count of its lowering differ: each reason found in the two programs themselves.
+"""Causes of the difference between a jaxpr's count and XLA's count of its lowering, each found in the two programs.
 
 A cause is named here only where both texts bear it out: an equation that may be folded *and* is missing from the HLO,
-a loop's own counter, a custom call, a loop whose trips are known. What is left over is never given a name.
+a loop's own counter, a custom call, a loop whose trips are known. A remainder is never given a name.
 """
 
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from refgrad.cost.equations import Equation, equations
+from refgrad.cost import hlo
+from refgrad.cost.equations import Choice, Equation, equations
 from refgrad.cost.folding import folded
 from refgrad.cost.hlo import HloCost, Row
 from refgrad.cost.programs import is_sharding_mark, own_programs
 from refgrad.cost.types import Count
+from refgrad.cost.walk import Walker
 from refgrad.cost.xla import XlaCost
+from refgrad.jaxpr.calls import Form
+from refgrad.jaxpr.versions import opened
 
 
 class Cause(NamedTuple):
@@ -25,7 +29,8 @@ class Cause(NamedTuple):
 
 def lowering_causes(jaxpr: Any, count: Count, answer: XlaCost) -> list[Cause]:
     """Named causes of (XLA's lowered count − the jaxpr's count), in the order of the way down."""
-    walked, expected = answer.hlo, equations(jaxpr)
+    expected, choices = equations(jaxpr)
+    walked = _as_chosen(answer.hlo, choices)
     causes = [
         *map(Cause._make, folded(expected, walked.program_rows)),
         *_devices(count),
@@ -41,7 +46,7 @@ def lowering_causes(jaxpr: Any, count: Count, answer: XlaCost) -> list[Cause]:
 
 
 def compiling_causes(lowered: XlaCost, compiled: XlaCost) -> list[Cause]:
-    """Named causes of (XLA's compiled count − its lowered one): what the compiler did, by opcode."""
+    """Named causes of (XLA's compiled count − its lowered one): the compiler's changes, by opcode."""
     before, after = lowered.hlo.by("opcode"), compiled.hlo.by("opcode")
     causes = []
     for opcode in dict.fromkeys((*before, *after)):
@@ -80,15 +85,54 @@ def _sharding_marks(walked: HloCost) -> Iterator[Cause]:
             yield Cause(f"{target} only marks a sharding, −1 each", row.flops * row.times, 0)
 
 
+def _as_chosen(walked: HloCost, choices: list[Choice]) -> HloCost:
+    """The walk with the branches and the trips that the program is known to take, where HLO alone does not tell."""
+    ordered = choices[::-1]
+    branches = _taken(walked, [one for one in ordered if one.form is Form.BRANCHES])
+    loops = [place for place, loop in enumerate(walked.loops) if loop.trips is None]
+    untold = [one for one in ordered if one.form is Form.WHILE and (not one.runs or len(one.each) > 1)]
+    trips = {place: one.runs[0] for place, one in zip(loops, untold, strict=False) if one.runs}
+    if len(loops) != len(untold):  # which is which is not known
+        trips = {}
+    return hlo.with_runs(walked, branches, trips) if branches or trips else walked
+
+
+def _taken(walked: HloCost, choices: list[Choice]) -> dict[int, tuple[int, ...]]:
+    """Return for each conditional in HLO, by its place, how often its branches are taken, where that is known."""
+    waiting = [(one, _flops(one)) for one in choices] if any(one.runs for one in choices) else []
+    runs: dict[int, tuple[int, ...]] = {}
+    for place, conditional in enumerate(walked.conditionals):
+        n = len(conditional.branches)
+        alike = [one for one in waiting if len(one[1]) == n]
+        some_folded = len(alike) > sum(len(later.branches) == n for later in walked.conditionals[place:])
+        flops = [branch.flops for branch in conditional.branches]
+        # Only a conditional whose branch is known can be folded, so that one that is not known comes first.
+        alike.sort(key=lambda one: (one[1] != flops, some_folded and bool(one[0].runs)))
+        if alike:
+            waiting.remove(alike[0])
+            runs[place] = alike[0][0].runs
+    return {place: n for place, n in runs.items() if n}
+
+
+def _flops(choice: Choice) -> list[int]:
+    """FLOPs of each branch, as the jaxpr has them."""
+    branches = choice.eqn.params["branches"]
+    walked = (Walker("count").walk(branch, (True,) * len(opened(branch).outvars))[0] for branch in branches)
+    return [sum(cost.matmul + cost.elementwise for cost in costs.sites.values()) for costs in walked]
+
+
 def _branches(walked: HloCost) -> Iterator[Cause]:
-    """The jaxpr's count takes one branch, the dearest in all; XLA takes the dearest for each figure."""
+    """The jaxpr's count takes one branch, the dearest in all, or those that are known to run; XLA the dearest."""
     for conditional in walked.conditionals:
-        chosen = max(conditional.branches, key=sum)
-        yield Cause(
-            f"each figure from its own dearest branch: {conditional.scope}",
-            (max(b.flops for b in conditional.branches) - chosen.flops) * conditional.times,
-            (max(b.transcendentals for b in conditional.branches) - chosen.transcendentals) * conditional.times,
-        )
+        branches, dearest = conditional.branches, [max(figures) for figures in zip(*conditional.branches, strict=True)]
+        if conditional.runs:
+            name, once = f"counted as its dearest branch, though others are known to run: {conditional.scope}", 1
+            counted = [branch for branch, n in zip(branches, conditional.runs, strict=True) if n]
+        else:
+            name, once = f"each figure from its own dearest branch: {conditional.scope}", conditional.times
+            counted = [max(branches, key=sum)]
+        more = [n - sum(figures) for n, figures in zip(dearest, zip(*counted, strict=True), strict=True)]
+        yield Cause(name, *(n * once * bool(conditional.times) for n in more))
 
 
 def _once(rows: Iterable[Row]) -> Iterator[Cause]:
@@ -109,14 +153,14 @@ def _rounding(answer: XlaCost) -> Iterator[Cause]:
 
 
 def _round_off(answer: XlaCost) -> tuple[int, int]:
-    """What XLA's float32 additions add to the exact sums, by the walk's own replay."""
+    """Return the error of XLA's float32 sums (FLOPs, transcendentals), by the walk's own replay."""
     walked = answer.hlo
     flops, transcendentals = map(round, walked.replayed)
     return flops - walked.flops, transcendentals - walked.transcendentals
 
 
 def _merged(causes: Iterable[Cause]) -> list[Cause]:
-    """Causes of one name added up; those that come to nothing dropped."""
+    """Return causes with those of one name added up, without those that are 0."""
     totals: dict[str, Cause] = {}
     for name, flops, transcendentals in causes:
         before = totals.get(name, Cause(name, 0, 0))

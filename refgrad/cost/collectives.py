@@ -7,7 +7,9 @@ permutation, what each gets for an all-gather. Around a ring of n devices each s
     all-reduce 2 (n − 1)/n      all-gather, reduce-scatter, all-to-all (n − 1)/n      collective-permute 1
 
 XLA merges collectives of one kind and group into one with several operands, and names a group by its devices: the
-groups are given back as the axes of the mesh that they run along. Loops count with their trips.
+groups are given back as the axes of the mesh that they run along. Loops count with their trips. XLA:TPU does a small
+reduce-scatter as an all-reduce of which each device keeps its own part: it moves twice the bytes, and stands for what
+the program asks.
 """
 
 import itertools
@@ -46,6 +48,8 @@ class Collective(NamedTuple):
     payload: int
     times: int
     scope: str
+    stands_for: str = ""
+    """The kind that the program asks for, where XLA does it as another; "" where it does that itself."""
 
 
 def sent(kind: str, devices: int, payload: int) -> Fraction:
@@ -79,10 +83,10 @@ def _once_a_chain(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def totals(found: Iterable[Collective]) -> dict[tuple[str, tuple[str, ...]], int]:
-    """Payload by kind and axes, every execution counted."""
+    """Payload by the kind that the program asks for, and axes, every execution counted."""
     sums: dict[tuple[str, tuple[str, ...]], int] = {}
     for one in found:
-        key = one.kind, one.axes
+        key = one.stands_for or one.kind, one.axes
         sums[key] = sums.get(key, 0) + one.payload * one.times
     return sums
 
@@ -91,7 +95,7 @@ def _read(module: hlo.Module, row: Row, mesh: Mapping[str, int], unknown: set[st
     instruction = row.instruction
     kind = instruction.opcode.removesuffix("-start")
     if kind in _OTHERS:
-        raise ValueError(f"{instruction.name} is a {instruction.opcode}, of which this reader knows no bytes")
+        raise ValueError(f"{instruction.name} is a {instruction.opcode}, whose bytes this reader does not know")
     if kind not in KINDS or not row.taken:
         return
     if row.computation in unknown:
@@ -106,7 +110,31 @@ def _read(module: hlo.Module, row: Row, mesh: Mapping[str, int], unknown: set[st
     if kind == "all-gather":
         payload *= devices
     if devices > 1:
-        yield Collective(kind, axes, devices, payload, row.times, row.scope)
+        scatters = kind == "all-reduce" and _is_scattered(module, row, devices)
+        yield Collective(kind, axes, devices, payload, row.times, row.scope, "reduce-scatter" if scatters else "")
+
+
+def _is_scattered(module: hlo.Module, row: Row, devices: int) -> bool:
+    """Return True where of every result of an all-reduce each device keeps a slice, its share, and nothing else."""
+    within = module.computations[row.computation]
+    if row.instruction.name == within.root or row.instruction.opcode != "all-reduce":
+        return False
+    readers = _readers(within, row.instruction.name)
+    if row.instruction.shape.parts is not None:
+        readers = [slicing for part in readers for slicing in _readers(within, part.name)]
+    shares = [leaf.elements // devices for leaf in row.instruction.shape.leaves()]
+    kept = [reader.shape.elements for reader in readers if _slices(module, reader)]
+    return len(kept) == len(readers) and sorted(kept) == sorted(shares)
+
+
+def _readers(within: hlo.Computation, name: str) -> list[hlo.Instruction]:
+    return [i for i in within.instructions.values() if name in i.operands]
+
+
+def _slices(module: hlo.Module, instruction: hlo.Instruction) -> bool:
+    """Return True for a dynamic slice, and for a fusion of one."""
+    fused = (i for name in instruction.computations("calls") for i in module.computations[name].instructions.values())
+    return any(i.opcode == "dynamic-slice" for i in (instruction, *fused))
 
 
 def _bytes(shape: hlo.Shape) -> int:
@@ -192,7 +220,7 @@ def table(found: Iterable[Collective]) -> Table:
     """Kind, axes, devices, how often, payload, bytes that each device sends, by instruction."""
     rows = [
         [
-            one.kind,
+            f"{one.kind}, for a {one.stands_for}" if one.stands_for else one.kind,
             " × ".join(one.axes),
             str(one.devices),
             f"{one.times:,}",

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from refgrad._text import table
+from refgrad.cost.decoder import Decoder, visible_pairs
+
+__all__ = ["CONVENTIONS", "DECODERS", "Convention", "Decoder", "Dimensions", "compare", "matmul_flops", "visible_pairs"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Dimensions:
 
 
 class Convention(NamedTuple):
-    """One way to count: its formula, the count for some dimensions, where it is published, what it leaves out."""
+    """One way to count: its formula, the count for some dimensions, its publication, and its omissions."""
 
     name: str
     formula: str
@@ -179,11 +182,53 @@ CONVENTIONS: tuple[Convention, ...] = (
 )
 
 
-def compare(d: Dimensions) -> str:
+class DecoderConvention(NamedTuple):
+    """A way to count for any decoder: its formula, the count for some sizes, what it leaves out."""
+
+    name: str
+    formula: str
+    flops: Callable[[Decoder], int]
+    leaves_out: str
+
+
+DECODERS: tuple[DecoderConvention, ...] = (
+    DecoderConvention(
+        "6·N_active",
+        "6·N_active·B·T",
+        lambda d: 6 * d.active_weights * d.tokens,
+        "attention's two products, adapters, everything element-wise; counts frozen matrices as trained",
+    ),
+    DecoderConvention(
+        "PaLM, with active parameters",
+        "(6·N_active + 12·L·n_h·d·T)·B·T",
+        lambda d: 6 * d.active_weights * d.tokens + 3 * d.dense_attention,
+        "adapters, everything element-wise; attention is dense; counts frozen matrices as trained",
+    ),
+    DecoderConvention(
+        "matmuls, exact",
+        "every product of the traced program",
+        lambda d: d.step_flops(),
+        "everything element-wise; attention is dense, what is hidden by the mask is counted",
+    ),
+    DecoderConvention(
+        "matmuls, effective",
+        "the same over visible pairs",
+        lambda d: d.step_flops(effective=True),
+        "everything element-wise; the pairs hidden by the mask, which a dense kernel computes",
+    ),
+)
+
+
+def compare(d: Dimensions | Decoder) -> str:
     """All conventions for the same dimensions as a table: FLOPs of a step, and the ratio to the exact products.
 
-    Raises TypeError where d is no `Dimensions`.
+    Raises TypeError where d is neither `Dimensions` nor a `Decoder`.
     """
+    if isinstance(d, Decoder):
+        whole = d.step_flops()
+        counted = [(c, c.flops(d)) for c in DECODERS]
+        lines = [[c.name, f"{n:,}", f"{n / whole:.4f}", c.formula, c.leaves_out] for c, n in counted]
+        return table(["convention", "FLOPs of a step", "/ exact", "formula", "leaves out"], lines)
     if not isinstance(d, Dimensions):
         raise TypeError(f"d={d!r}: give Dimensions(n_layer, n_embd, n_head, vocab_size, seq_len, ...)")
     exact = matmul_flops(d)

@@ -8,6 +8,7 @@ from refgrad.cost.constants import EQUALS, Constants, Known
 from refgrad.cost.primitives import price
 from refgrad.cost.primitives.rule import Programs
 from refgrad.cost.trips import trips_of
+from refgrad.cost.variants import known_of, variants
 from refgrad.cost.walk import Walker
 from refgrad.jaxpr.analysis import Backward
 from refgrad.jaxpr.calls import Bodies, Body, Form, is_kernel
@@ -24,6 +25,10 @@ class Equation(NamedTuple):
     times: int
     wanted: tuple[bool, ...]
 
+    def repeated(self, n: int) -> "Equation":
+        """Return the same in a program that runs n times."""
+        return self._replace(times=n * self.times)
+
 
 class Need(NamedTuple):
     """Need of a variable: in the program as it stands, and with everything folded that may be."""
@@ -32,15 +37,40 @@ class Need(NamedTuple):
     folded: bool
 
 
-def equations(program: ClosedJaxpr) -> list[Equation]:
+class Choice(NamedTuple):
+    """A live equation with branches, or a `while`, and what is known of its runs."""
+
+    eqn: JaxprEqn
+    form: Form
+    runs: tuple[int, ...]
+    """The total runs of each branch, or of the body of the `while`; () where they are not known."""
+    each: frozenset[tuple[int, ...]]
+    """The same for one run of the equation: several where trips or points of what holds it differ."""
+
+    def repeated(self, n: int) -> "Choice":
+        """Return the same in a program that runs n times."""
+        return self._replace(runs=tuple(n * runs for runs in self.runs))
+
+    def plus(self, other: "Choice") -> "Choice":
+        """Return the runs of the same equation in two variants of the program that holds it."""
+        known = self.runs and other.runs
+        runs = tuple(map(int.__add__, self.runs, other.runs)) if known else ()
+        return self._replace(runs=runs, each=self.each | other.each)
+
+
+Found = list[Equation | Choice]
+
+
+def equations(program: ClosedJaxpr) -> tuple[list[Equation], list[Choice]]:
     """Return every live equation of a program, at any depth, that runs no other program, the last first.
 
-    Loops of unknown length are taken once.
+    Loops of unknown length are taken once. The second list holds those that choose what runs, in the same order.
     """
-    return _Live().walk(program, (Need(True, True),) * len(opened(program).outvars))[0]
+    found = _Live().walk(program, (Need(True, True),) * len(opened(program).outvars))[0]
+    return [x for x in found if isinstance(x, Equation)], [x for x in found if isinstance(x, Choice)]
 
 
-class _Live(Backward[Need, list[Equation]]):
+class _Live(Backward[Need, Found]):
     nothing, everything = Need(False, False), Need(True, True)
 
     def join(self, one: Need, other: Need) -> Need:
@@ -53,12 +83,12 @@ class _Live(Backward[Need, list[Equation]]):
         return Constants(program, known)
 
     def known(self, eqn: JaxprEqn, body: Body, facts: Constants) -> tuple[Known | None, ...]:
-        return tuple(None if i is None else facts.of(eqn.invars[i]) for i in body.fixed_inputs())
+        return known_of(eqn, body, facts)
 
-    def gather(self, payloads: list[list[Equation]]) -> list[Equation]:
+    def gather(self, payloads: list[Found]) -> Found:
         return [equation for found in reversed(payloads) for equation in found]
 
-    def equation(self, eqn: JaxprEqn, results: tuple[Need, ...], facts: Constants) -> tuple[list[Equation], list[Need]]:
+    def equation(self, eqn: JaxprEqn, results: tuple[Need, ...], facts: Constants) -> tuple[Found, list[Need]]:
         programs = price(eqn)
         if isinstance(programs, Programs) and not is_kernel(eqn):
             return self._programs(eqn, programs.bodies, results, facts)
@@ -68,17 +98,39 @@ class _Live(Backward[Need, list[Equation]]):
 
     def _programs(
         self, eqn: JaxprEqn, bodies: Bodies, results: tuple[Need, ...], facts: Constants
-    ) -> tuple[list[Equation], list[Need]]:
+    ) -> tuple[Found, list[Need]]:
+        every = bodies.all
+        bodies, _ = variants(eqn, bodies, facts)
         inner, operands = self.bodies(eqn, bodies, results, facts)
         pairs = list(zip(bodies.all, inner, strict=True))
+        found: Found = []
         if bodies.form is Form.BRANCHES:
+            if len(every) > 1:
+                known = len(bodies.all) == 1
+                found.append(_choice(eqn, bodies, tuple(int(body is bodies.all[0]) for body in every) if known else ()))
             pairs = [pairs[_dearest(bodies, results)]]
-        found = []
+        elif bodies.form is Form.WHILE:
+            tests = trips_of(eqn, bodies, bodies.all[0], facts)
+            found.append(_choice(eqn, bodies, () if tests is None else (tests - 1,)))
         for body, equations in pairs:
-            trips = trips_of(eqn, bodies, body, facts.of)
+            trips = trips_of(eqn, bodies, body, facts)
             times = 1 if trips is None else trips
-            found += [equation._replace(times=times * equation.times) for equation in equations]
-        return found, operands
+            found += [x.repeated(times) for x in equations]
+        return (_together(found) if len(bodies.all) > 1 else found), operands
+
+
+def _together(found: Found) -> Found:
+    """Add up what one equation chooses in the variants of the program that holds it."""
+    choices: dict[int, Choice] = {}
+    for one in found:
+        if isinstance(one, Choice):
+            key = id(one.eqn)
+            choices[key] = choices[key].plus(one) if key in choices else one
+    return [*(x for x in found if isinstance(x, Equation)), *choices.values()]
+
+
+def _choice(eqn: JaxprEqn, bodies: Bodies, runs: tuple[int, ...]) -> Choice:
+    return Choice(eqn, bodies.form, runs, frozenset([runs]))
 
 
 def _keeps(eqn: JaxprEqn, facts: Constants) -> list[bool]:

@@ -1,4 +1,4 @@
-"""Which equations the lowering has folded away: those that may be (`constants`) and that the HLO does not hold.
+"""Equations that the lowering has folded away: those that may be folded (`constants`) and are missing from the HLO.
 
 JAX's lowering folds them before XLA sees the program, so they are in the jaxpr's count and not in XLA's.
 """
@@ -159,7 +159,7 @@ def _gone(equation: Equation, runs: int) -> Folded:
 
 
 def _instructions(eqn: JaxprEqn) -> dict[Kind, int]:
-    """How many instructions of each kind an equation becomes; none where that is not known."""
+    """Return the number of instructions of each kind that an equation becomes; empty where that is unknown."""
     name = eqn.primitive.name
     if name in _EXPANDED:
         dims = shape_of(eqn.outvars[0])
@@ -178,7 +178,7 @@ def _shape(eqn: JaxprEqn) -> str:
 
 
 def _is_one_instruction(eqn: JaxprEqn) -> bool:
-    """Whether it lowers to one instruction; a conversion to its own dtype lowers to none."""
+    """Return True if it lowers to one instruction; a conversion to its own dtype lowers to none."""
     if eqn.primitive.name == "convert_element_type":
         before, after = (x.aval for x in (eqn.invars[0], eqn.outvars[0]))
         return getattr(before, "dtype", None) != getattr(after, "dtype", None)

@@ -146,12 +146,12 @@ def _keeps_numbers(eqn: JaxprEqn) -> bool:
 
 
 def types_of(eqn: JaxprEqn) -> tuple[str, str]:
-    """The types of what an equation reads, and of what it makes."""
+    """The types of an equation's operands and results."""
     return " ".join(map(_type, eqn.invars)), " ".join(map(_type, eqn.outvars))
 
 
 def _type(v: Any) -> str:
-    """`f32[8,16]`, and the type's own text for what is not an array."""
+    """`f32[8,16]`, and the type's own text for other types."""
     aval = getattr(v.aval, "inner_aval", v.aval)
     if not (hasattr(aval, "shape") and hasattr(aval, "dtype")):
         return type(aval).__name__

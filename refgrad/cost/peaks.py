@@ -42,7 +42,7 @@ PEAKS: tuple[Peak, ...] = (
 def peak(device: str, dtype: str = "bfloat16") -> Peak:
     """The table's entry for a device and precision.
 
-    Raises ValueError with the known ones where there is none: pass the rate itself to `mfu` then.
+    Raises ValueError, naming the known ones, for any other: pass the rate itself to `mfu` then.
     """
     for entry in PEAKS:
         if (entry.device.lower(), entry.dtype) == (str(device).lower(), dtype):
@@ -60,11 +60,25 @@ _HELP = {
 
 
 def mfu(seconds: float, flops: float, peak: "float | Peak", devices: int = 1) -> float:
-    """Share of the peak rate that `flops` of useful work in `seconds` reach: flops / (seconds · peak · devices).
+    """Return the share of the peak rate that useful work reaches: flops / (seconds · peak · devices).
 
-    `peak` in FLOP/s, or an entry of the table (`peak("A100")`). Raises ValueError where seconds, flops, peak or devices
-    are not positive and finite, TypeError where one is no number. A result above 1 is returned as it is: it says that
-    one of the three figures is wrong.
+    Args:
+      seconds: the time of one step.
+      flops: useful FLOPs of one step, such as `count(…).matmul`.
+      peak: FLOP/s of one device, or an entry of the table (`refgrad.cost.peaks.peak("A100")`).
+      devices: the number of devices that work together.
+
+    Returns:
+      A share. One above 1 is returned as it is: it says that one of the three figures is wrong.
+
+    Raises:
+      ValueError: where seconds, flops, peak or devices are not positive and finite.
+      TypeError: where one is not a number.
+
+    Example:
+      >>> from refgrad import cost
+      >>> cost.mfu(seconds=0.5, flops=1e12, peak=4e12)
+      0.5
     """
     rate = peak.flops_per_second if isinstance(peak, Peak) else peak
     for name, value in {"seconds": seconds, "flops": flops, "peak": rate, "devices": devices}.items():

@@ -37,7 +37,7 @@ class OwnProgram(NamedTuple):
 
 
 def is_sharding_mark(target: str) -> bool:
-    """Whether a custom call does nothing but note a sharding."""
+    """Return True for a custom call that only notes a sharding."""
     return target.startswith("xla.sdy.") or target in ("Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape")
 
 
@@ -66,7 +66,7 @@ def own_programs(expected: list[Equation], whole: hlo.HloCost, platform: str) ->
 
 
 def _operand(v: Any) -> str:
-    """What an operand's lowering depends on: its type, and a literal's value."""
+    """Return the part of an operand that its lowering depends on: its type, and a literal's value."""
     return f"{v.aval}={v.val}" if isinstance(v, Literal) else str(v.aval)
 
 
@@ -83,7 +83,7 @@ def _marks(row: hlo.Row) -> bool:
 
 
 def _can_stand_alone(eqn: JaxprEqn) -> bool:
-    """Whether an equation could be a program of its own, and can be lowered outside the program that holds it."""
+    """Return True for an equation that could be a program of its own, lowered outside the program that holds it."""
     name = eqn.primitive.name
     if name in _PLAIN and name not in _EXPANDED:
         return False

@@ -1,8 +1,8 @@
-"""From a document's FLOPs to XLA's: document → derived → counted → lowered (→ compiled), no FLOP unexplained.
+"""Reconciliation of a document's FLOPs with XLA's: document → derived → counted → lowered (→ compiled).
 
 Every step is an equation in integers: after = before + Σ named causes. The causes between document and derivation are
-the caller's to name; those between the count of the jaxpr and XLA's are found in the two programs. What is left over
-is an error, `Unexplained`, that carries the whole reconciliation.
+the caller's to name; those between the count of the jaxpr and XLA's are found in the two programs. A remainder is an
+error, `Unexplained`, that carries the whole reconciliation.
 """
 
 from collections.abc import Callable, Mapping
@@ -49,7 +49,7 @@ class Reconciliation:
 
     @property
     def ok(self) -> bool:
-        """Whether every asserted step is explained to the last FLOP."""
+        """True if every asserted step is explained to the last FLOP."""
         return all(step.unexplained == 0 for step in self.steps if step.asserted)
 
     def json(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Reconciliation:
         return {"ok": self.ok, "steps": steps, "traps": traps, "parting": self.parting}
 
     def table(self) -> Table:
-        """Each step's start, its causes one by one, what is left over, and its end."""
+        """Each step's start, its causes one by one, its remainder, and its end."""
         rows = []
         for step in self.steps:
             rows.append([step.figure, step.start, f"{step.before:,}"])
@@ -120,8 +120,14 @@ def reconcile(
 
     Raises:
       Unexplained: where an asserted step leaves a remainder.
-      ValueError: where a figure given is none, or causes or argnums have nothing to say.
+      ValueError: for a figure that is not an integer, and for causes or argnums without effect.
       UnknownCost, TypeError: as `count` and `count_backward` do.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import cost
+      >>> cost.reconcile(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5)), derived=(60, 0)).ok
+      True
     """
     _check_given(derived, document, causes or {})
     if argnums is not None and not backward:

@@ -33,7 +33,7 @@ class Scoped(NamedTuple):
 
     @property
     def agrees(self) -> bool:
-        """Whether both sides have the same cost here."""
+        """True if both sides have the same cost here."""
         return (self.flops, self.transcendentals) == (self.hlo_flops, self.hlo_transcendentals)
 
 

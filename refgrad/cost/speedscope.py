@@ -13,7 +13,7 @@ _COUNTED = ("flops", "transcendentals")
 
 
 class Sample(NamedTuple):
-    """So much of a profile at one place."""
+    """A weight of a profile at one place."""
 
     scope: str
     source: str
@@ -23,7 +23,7 @@ class Sample(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """One flame graph: its name, its unit ("none", "bytes" or "seconds"), and what it is made of."""
+    """One flame graph: its name, its unit ("none", "bytes" or "seconds"), and its samples."""
 
     name: str
     unit: str
@@ -53,7 +53,7 @@ def write(path: str | Path, given: Iterable[Profile]) -> None:
     """
     target = Path(path)
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"{target}: there is no folder {target.parent}: create it, or write elsewhere")
+        raise FileNotFoundError(f"{target}: no folder {target.parent}: create it, or write elsewhere")
     frames: dict[tuple[str, str], int] = {}
     made = [_profile(one, frames) for one in given]
     write_json(target, {"$schema": SCHEMA, "shared": {"frames": list(map(_frame, frames))}, "profiles": made})

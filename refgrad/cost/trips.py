@@ -1,19 +1,20 @@
-"""How many trips a `while` takes, where its program tells: two counters, or a counter and a constant, that meet.
+"""Trip counts of `while` loops whose program tells them: two counters, or a counter and a constant, that meet.
 
 Each side of the comparison starts at a known integer and moves by a known one (a constant by 0), so that their
 difference is one counter that is compared with 0. Known are literals, closed-over concrete integers, and what calls
-hand on of them; an argument of the program never is, whatever its value.
+hand on of them; an argument of the program is not, even if its value is known.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn, Literal
 
-from refgrad.cost.constants import Constants, Known
+from refgrad.cost.constants import NEUTRAL, Constants, Known
 from refgrad.cost.hlo.trips import trips_until
+from refgrad.cost.primitives import price
+from refgrad.cost.primitives.rule import Programs
 from refgrad.jaxpr.avals import dtype_of, shape_of
 from refgrad.jaxpr.calls import Bodies, Body, Form
 from refgrad.jaxpr.programs import makers
@@ -29,24 +30,27 @@ class _Counter(NamedTuple):
     step: int
 
 
-def trips_of(eqn: JaxprEqn, bodies: Bodies, body: Body, of: Callable[[Any], Known | None]) -> int | None:
+def trips_of(eqn: JaxprEqn, bodies: Bodies, body: Body, facts: Constants) -> int | None:
     """Return how often an equation runs one of its bodies; None where that is unknown.
 
-    The condition of a `while` runs once more than its body. `of` says what is known of the equation's operands.
+    The condition of a `while` runs once more than its body. `facts` are those of the program that holds it.
     """
     if bodies.form is not Form.WHILE:
         return body.trips
-    test, step = bodies.all
-    n = _while_trips(test, step, [of(v) for v in eqn.invars])
+    test, *steps = bodies.all
+    if steps[0].trips is None:
+        n = _while_trips(test, steps[0], [facts.of(v) for v in eqn.invars], facts)
+    else:  # variants of its body, each at some of its trips
+        n = sum(step.trips or 0 for step in steps) if body is test else body.trips
     return n + 1 if n is not None and body is test else n
 
 
-def _while_trips(test: Body, body: Body, known: list[Known | None]) -> int | None:
-    condition, step = _Inside(test, known), _Inside(body, known)
+def _while_trips(test: Body, body: Body, known: list[Known | None], facts: Constants) -> int | None:
+    condition, step = _Inside(test, known, facts), _Inside(body, known, facts)
     first = [None if i is None else known[i] for i in body.inputs[body.carry_start :]]
     if condition.is_false():
         return 0
-    compared = condition.maker(condition.result(0))
+    compared = condition.maker(condition.origin(condition.result(0)))
     if compared is None or compared.primitive.name not in _COMPARISONS:
         return None
     left, right = (_counter(condition, step, first, v) for v in compared.invars)
@@ -74,12 +78,12 @@ def _counter(condition: "_Inside", body: "_Inside", first: list[Known | None], v
 class _Inside:
     """The condition or the body of a `while`: its constants, and which of its variables are carried."""
 
-    def __init__(self, body: Body, known: list[Known | None]):
+    def __init__(self, body: Body, known: list[Known | None], facts: Constants):
         self._jaxpr = opened(body.jaxpr)
         self.carries = self._jaxpr.invars[body.carry_start :]
         self._makers = makers(self._jaxpr)
         fixed = [None if i is None else known[i] for i in body.inputs[: body.carry_start]]
-        self._constants = Constants(body.jaxpr, [*fixed, *(None for _ in self.carries)])
+        self._constants = Constants(body.jaxpr, [*fixed, *(None for _ in self.carries)], facts.place)
 
     def result(self, i: int) -> Any:
         """The variable or literal that is the i-th result."""
@@ -94,18 +98,32 @@ class _Inside:
         return integer(self._constants.of(v)) if _is_integer(v) else None
 
     def is_false(self) -> bool:
-        """Whether the (first) result is False before anything runs."""
+        """Return True if the (first) result is False before anything runs."""
         known = self._constants.of(self.result(0))
         return known is not None and known.value is False
 
     def origin(self, v: Any) -> Any:
         """The variable of which this one is a copy, perhaps in a wider integer type."""
-        while (eqn := self.maker(v)) is not None and _widens(eqn):
-            v = eqn.invars[0]
+        while (eqn := self.maker(v)) is not None and (same := self._copied(eqn, v)) is not None:
+            v = same
         return v
 
+    def _copied(self, eqn: JaxprEqn, v: Any) -> Any:
+        """The operand that an equation hands on as its result v; None where it makes something of it."""
+        if _widens(eqn):
+            return eqn.invars[0]
+        if eqn.primitive.name in NEUTRAL and self._constants.reasons.get(eqn):  # x ∧ True, x + 0, x · 1
+            return next((x for x in eqn.invars if self._constants.of(x) is None), None)
+        programs = price(eqn)
+        if not isinstance(programs, Programs) or programs.bodies.form is not Form.CALL:
+            return None
+        (called,) = programs.bodies.all
+        inner = opened(called.jaxpr)
+        result = inner.outvars[eqn.outvars.index(v)]
+        return eqn.invars[inner.invars.index(result)] if result in inner.invars else None
+
     def step(self, carry: int) -> int | None:
-        """What one trip of the body adds to the carry: 0 where it is handed on, None where it is no known integer."""
+        """Return one trip's change of the carry: 0 where it is handed on, None where it is not a known integer."""
         before, after = self.carries[carry], self.origin(self.result(carry))
         if after is before:
             return 0
@@ -128,11 +146,11 @@ def integer(known: Known | None) -> int | None:
 
 
 def _is_integer(v: Any) -> bool:
-    return shape_of(v) == () and getattr(dtype_of(v), "kind", "") in ("i", "u")
+    return shape_of(v) == () and getattr(dtype_of(v), "kind", "") in ("b", "i", "u")
 
 
 def _widens(eqn: JaxprEqn) -> bool:
-    """Whether it hands on an integer, in a type that holds all of its values."""
+    """Return True if the equation hands on an integer, in a type that holds all of its values."""
     if eqn.primitive.name not in ("convert_element_type", "copy"):
         return False
     before, after = eqn.invars[0], eqn.outvars[0]

@@ -38,13 +38,13 @@ class Operation(NamedTuple):
     """One run of an equation, in words that do not depend on the program around it."""
 
     operands: str = ""
-    """The types of what it reads, such as "f32[8,16] f32[16]"."""
+    """The types of its operands, such as "f32[8,16] f32[16]"."""
     results: str = ""
-    """The types of what it makes."""
+    """The types of its results."""
     part: str = ""
     """The part that it has in the program: "bias", "fan-in", or "" for none in particular."""
     product: str = ""
-    """For a product: the whole one that it is a step of, as its factors and its result."""
+    """The whole product that a product is a step of, as its factors and its result."""
     backward: bool = False
     """True in the transpose of a program that was differentiated."""
     each: Cost = Cost()
@@ -52,7 +52,7 @@ class Operation(NamedTuple):
 
 
 class Site(NamedTuple):
-    """Where work is done. `Cost` at a site is the total over all its trips and devices."""
+    """A place where work is done. `Cost` at a site is the total over all its trips and devices."""
 
     scope: str
     """`jax.named_scope` path, such as "block/attn"; "" outside every scope."""
@@ -61,15 +61,15 @@ class Site(NamedTuple):
     source: str
     """file:line:column (function) of the caller's code."""
     trips: int = 1
-    """How many times the enclosing loops run it."""
+    """The number of times that the enclosing loops run it."""
     devices: int = 1
-    """How many devices run it: more than one inside `shard_map`."""
+    """The number of devices that run it: more than one inside `shard_map`."""
     recomputed: bool = False
-    """Whether `jax.checkpoint` computes here, in the backward pass, what the forward pass had computed."""
+    """True where `jax.checkpoint` computes again, in the backward pass, what the forward pass had computed."""
     loop: str = ""
-    """The enclosing loops of unknown trip count (of which one trip is counted), from the outermost."""
+    """The enclosing loops of unknown trip count (one trip is counted), from the outermost."""
     unknown: bool = False
-    """Whether the primitive's cost is not known (and was counted as 0 on request)."""
+    """True where the primitive's cost is not known (and was counted as 0 on request)."""
     operation: Operation = Operation()
     """The operation that is done there."""
 
@@ -81,7 +81,7 @@ class Count:
 
     sites: Mapping[Site, Cost]
     notes: tuple[str, ...] = ()
-    """What the number rests on: branches chosen, loops of unknown length, primitives of unknown cost."""
+    """The assumptions behind the number: branches chosen, loops of unknown length, primitives of unknown cost."""
 
     @property
     def total(self) -> Cost:
@@ -103,7 +103,7 @@ class Count:
 
     @property
     def transcendental(self) -> int:
-        """Transcendental operations, which are no part of `flops`."""
+        """Transcendental operations, which `flops` does not include."""
         return self.total.transcendental
 
     @property
@@ -148,7 +148,7 @@ class Count:
 
     @property
     def unknown(self) -> "Parts":
-        """Primitive of unknown cost → where it stands (bytes are known, FLOPs read 0)."""
+        """Primitive of unknown cost → its place (bytes are known, FLOPs read 0)."""
         return self.where(lambda site: site.unknown).partition(lambda site: site.primitive)
 
     @property
@@ -162,7 +162,7 @@ class Count:
 
     @property
     def per_device(self) -> "Count":
-        """What one device does: inside `shard_map` its own share, outside the whole (XLA alone splits that)."""
+        """One device's costs: its own share inside `shard_map`, the whole outside (XLA alone splits that)."""
         sites: dict[Site, Cost] = {}
         for site, cost in self.sites.items():
             _add(sites, site._replace(devices=1), Cost(*(x // site.devices for x in cost)))
@@ -280,7 +280,7 @@ def _cells(cost: Cost, whole: int) -> list[str]:
 
 
 def _reading_order(tree: Mapping[str, Any], prefix: str, paths: list[str]) -> None:
-    """Appends every path of the tree, each before what is nested below it."""
+    """Append every path of the tree, each before the paths nested below it."""
     for name, below in tree.items():
         path = f"{prefix}/{name}" if prefix else name
         paths.append(path)

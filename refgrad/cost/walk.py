@@ -1,6 +1,7 @@
-"""From a program to the costs at its sites: which equations run, below which scope, how often."""
+"""Walk from a program to the costs at its sites: the equations that run, their scopes and trips."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
@@ -8,8 +9,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from refgrad.cost.constants import Constants, Known
 from refgrad.cost.primitives import price
 from refgrad.cost.primitives.rule import Programs, Work
-from refgrad.cost.trips import integer, trips_of
+from refgrad.cost.trips import trips_of
 from refgrad.cost.types import Cost, Site
+from refgrad.cost.variants import Variant, known_of, variants
 from refgrad.jaxpr.analysis import Backward
 from refgrad.jaxpr.avals import nbytes
 from refgrad.jaxpr.calls import Bodies, Body, Form
@@ -23,21 +25,24 @@ class UnknownCost(ValueError):
 
 
 class Costs(NamedTuple):
-    """The costs of a program, scopes and multipliers relative to it, and what is to be said of them."""
+    """The costs of a program, scopes and multipliers relative to it, and notes about them."""
 
     sites: dict[Site, Cost]
     notes: tuple[str, ...] = ()
 
 
 class Walker(Backward[bool, Costs]):
-    """Prices the equations that some results depend on, or that have effects. `unknown`: "raise" or "count"."""
+    """Walk that prices equations with effects or needed results. `unknown`: "raise" or "count"."""
 
     nothing, everything = False, True
 
-    def __init__(self, unknown: str) -> None:
+    def __init__(
+        self, unknown: str, place: Mapping[str, Sequence[int]] | None = None, callers: Sequence[str] = (NOWHERE,)
+    ) -> None:
         super().__init__()
         self.unknown = unknown
-        self._callers = [NOWHERE]
+        self._place = place  # the point of the grid, inside a kernel
+        self._callers = list(callers)
 
     def join(self, one: bool, other: bool) -> bool:
         """A variable is needed where one reader needs it."""
@@ -49,12 +54,19 @@ class Walker(Backward[bool, Costs]):
 
     def facts(self, program: ClosedJaxpr | Jaxpr, known: tuple[Known | None, ...]) -> Constants:
         """Return the constants of a program."""
-        return Constants(program, known)
+        return Constants(program, known, self._place)
 
     def known(self, eqn: JaxprEqn, body: Body, facts: Constants) -> tuple[Known | None, ...]:
-        """Return the integers that are known of a body's arguments: nothing else changes a cost."""
-        known = tuple(None if i is None else _whole(facts.of(eqn.invars[i])) for i in body.fixed_inputs())
+        """Return the integers and flags that are known of a body's arguments: nothing else changes a cost."""
+        known = tuple(_whole(one) for one in known_of(eqn, body, facts))
         return known if any(known) else ()
+
+    def _settle(self, body: Body, results: tuple[bool, ...], known: tuple) -> tuple[Costs, tuple[bool, ...]]:
+        """Walk a body; at a point of a grid by a walker of its own, which knows the point."""
+        if not isinstance(body, Variant) or body.place is None:
+            return super()._settle(body, results, known)
+        there = Walker(self.unknown, body.place, self._callers)
+        return Backward._settle(there, body, results, known)
 
     def gather(self, payloads: list[Costs]) -> Costs:
         """Return the costs of a program, those of one site added up."""
@@ -73,7 +85,8 @@ class Walker(Backward[bool, Costs]):
         cost = _cost(eqn, work)
         site = _site(eqn, cost, facts)
         if not work.per_trip:
-            return Costs({site: cost}), every
+            notes = (f"{eqn.primitive.name} at {self._source(eqn)}: {work.about}",) if work.about else ()
+            return Costs({site: cost}, notes), every
         site = site._replace(loop=self._source(eqn))
         return Costs({site: cost}, (_one_trip(eqn, site.loop),)), every
 
@@ -95,24 +108,28 @@ class Walker(Backward[bool, Costs]):
     def _programs(
         self, eqn: JaxprEqn, programs: Programs, results: tuple[bool, ...], facts: Constants
     ) -> tuple[Costs, list[bool]]:
-        bodies = programs.bodies
+        bodies, untold = variants(eqn, programs.bodies, facts)
         self._callers.append(source_of(eqn))
         inner, operands = self.bodies(eqn, bodies, results, facts)
         self._callers.pop()
         placed = [self._placed(eqn, bodies, *pair, facts) for pair in zip(bodies.all, inner, strict=True)]
         notes = [note for costs in placed for note in costs.notes]
+        notes += [f"{eqn.primitive.name} at {self._source(eqn)}: {untold}"] if untold else []
         if bodies.form is Form.BRANCHES and len(placed) > 1:
             dearest = max(placed, key=_price)
             if any(costs.sites != dearest.sites for costs in placed):
                 chosen = placed.index(dearest)
                 notes.append(f"cond at {self._source(eqn)}: counts branch {chosen} of {len(placed)}, the dearest")
             placed = [dearest]
+        elif isinstance(bodies.all[-1], Variant):
+            first = next(i for i, body in enumerate(bodies.all) if isinstance(body, Variant))
+            placed = [*placed[:first], _together(placed[first:])]
         own = [] if programs.work is None else [_own(eqn, programs.work, facts)]
         return self.gather([*placed, *own])._replace(notes=tuple(dict.fromkeys(notes))), operands
 
     def _placed(self, eqn: JaxprEqn, bodies: Bodies, body: Body, inner: Costs, facts: Constants) -> Costs:
         """Return the costs of one body at its place below the equation, times its trips and devices."""
-        trips, loop, notes = trips_of(eqn, bodies, body, facts.of), "", inner.notes
+        trips, loop, notes = trips_of(eqn, bodies, body, facts), "", inner.notes
         if trips is None:
             trips, loop = 1, self._source(eqn)
             notes = (*notes, _one_trip(eqn, loop))
@@ -132,6 +149,23 @@ class Walker(Backward[bool, Costs]):
                 cost = cost if body.moves else cost._replace(read=0, written=0)
                 _merge(sites, [(placed, cost.times(trips * body.devices * body.repeats))])
         return Costs(sites, notes)
+
+
+def _together(variants: list[Costs]) -> Costs:
+    """Return the costs of a body from those of its variants: a site that several of them have runs in all of them."""
+    trips: Counter[tuple[Site, int]] = Counter()
+    totals: dict[tuple[Site, int], Cost] = {}
+    for costs in variants:
+        before: Counter[Site] = Counter()  # sites of this variant that differ in their trips alone
+        for site, cost in costs.sites.items():
+            once = site._replace(trips=1)
+            key = once, before[once]
+            before[once] += 1
+            trips[key] += site.trips
+            totals[key] = totals.get(key, Cost()).plus(cost)
+    sites: dict[Site, Cost] = {}
+    _merge(sites, ((key[0]._replace(trips=trips[key]), cost) for key, cost in totals.items()))
+    return Costs(sites)
 
 
 def _own(eqn: JaxprEqn, work: Work, facts: Constants) -> Costs:
@@ -156,8 +190,10 @@ def _cost(eqn: JaxprEqn, work: Work) -> Cost:
 
 
 def _whole(known: Known | None) -> Known | None:
-    """Return what is known where it is an integer."""
-    return known if integer(known) is not None else None
+    """Return what is known where it is integers or flags."""
+    if known is None:
+        return None
+    return known if isinstance(known.value, int) or known.entries is not None else None
 
 
 def _price(costs: Costs) -> tuple[int, int]:
@@ -174,5 +210,5 @@ def _merge(into: dict[Site, Cost], sites: Iterable[tuple[Site, Cost]]) -> None:
 
 
 def _has_effects(eqn: JaxprEqn) -> bool:
-    """Return True for an equation that must run though nobody needs its results; naming a mesh axis is no reason."""
+    """Return True for an equation that must run though nobody needs its results; naming a mesh axis does not count."""
     return any(type(effect).__name__ != "NamedAxisEffect" for effect in eqn.effects)

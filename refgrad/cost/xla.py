@@ -1,4 +1,4 @@
-"""What XLA itself says a program costs, with every trap in that answer named.
+"""XLA's own figures for a program, with every trap in them named.
 
 `Lowered.cost_analysis()` and `Compiled.cost_analysis()` look like measurements and are not: keys whose value is zero
 are missing, a loop counts once, a custom call counts −1, sums are rounded to float32, compiled figures belong to one
@@ -60,13 +60,31 @@ def xla(
     flags: Mapping[str, Any] | None = None,
     topology: str | None = None,
 ) -> XlaCost:
-    """Ask XLA what `f(*args, **kwargs)` costs. Arguments are as for `count`, concrete or abstract; nothing is run.
+    """Ask XLA what `f(*args, **kwargs)` costs; nothing is run.
 
-    stage "lowered" is the program as JAX wrote it, for any of the platforms cpu, cuda, rocm, tpu, present or not;
-    stage "compiled" is the optimised one, for the default platform, with `flags` as the compiler's options, or ahead of
-    time for one device of a TPU `topology` such as "v5e:2x2" (the `tpu` extra).
-    Raises ValueError for another stage, platform or topology or an unknown flag, TypeError where f is no function,
-    ImportError for a topology without libtpu.
+    Args:
+      f: the function.
+      *args: its arguments, concrete or abstract, as for `count`.
+      kwargs: its keyword arguments, as for `count`.
+      stage: "lowered" for the program as JAX wrote it, "compiled" for the optimised one.
+      platform: of a lowered program: cpu, cuda, rocm or tpu, present or not; by default that of the default device. A
+        compiled one is for the default platform.
+      flags: options of XLA's compiler, for stage "compiled".
+      topology: that of XLA:TPU, such as "v5e:2x2", to compile for one of its devices ahead of time (the `tpu` extra).
+
+    Returns:
+      An `XlaCost`: XLA's figures, with the traps in them named.
+
+    Raises:
+      ValueError: for another stage, platform or topology, and for an unknown flag.
+      TypeError: where f is not a function.
+      ImportError: for a topology without libtpu.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import cost
+      >>> cost.xla(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5))).flops
+      60
     """
     if topology is not None:
         return _ahead_of_time(f, args, kwargs, stage, topology)
@@ -123,7 +141,28 @@ def xla_backward(
     stage: Stage = "lowered",
     platform: str | None = None,
 ) -> XlaCost:
-    """Ask XLA what the backward pass of `f` alone costs (see `backward_program`); otherwise as `xla`."""
+    """Ask XLA what the backward pass of `f` alone costs: from its residuals and a cotangent to its gradients.
+
+    Args:
+      f: the function.
+      *args: its arguments, as for `xla`.
+      kwargs: its keyword arguments, as for `count_backward`.
+      argnums: the positions to differentiate, as for `count_backward`.
+      stage: as for `xla`.
+      platform: as for `xla`.
+
+    Returns:
+      An `XlaCost`.
+
+    Raises:
+      ValueError, TypeError: as `xla` and `count_backward` do.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import cost
+      >>> cost.xla_backward(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5))).flops
+      120
+    """
     program, abstract = backward_program(f, *args, kwargs=kwargs, argnums=argnums)
     return xla(program, *abstract, stage=stage, platform=platform)
 
@@ -155,7 +194,7 @@ def _read(text: str, answer: Any, stage: Stage, platform: str) -> XlaCost:
 
 
 def read_answer(answer: Any) -> tuple[dict[str, int | None], list[Trap]]:
-    """(figures, traps) from whatever `cost_analysis()` returned: a dict, a list of them, or None.
+    """(figures, traps) from the result of `cost_analysis()`: a dict, a list of them, or None.
 
     Raises TypeError for anything else.
     """
@@ -178,8 +217,8 @@ def read_answer(answer: Any) -> tuple[dict[str, int | None], list[Trap]]:
 
 
 def _traps(walked: hlo.HloCost) -> Iterator[Trap]:
-    """What is in the program: custom calls, loops, conditionals, instructions that the walk does not know."""
-    if calls := [target for target, _ in walked.custom_calls()]:
+    """Yield the traps in the program: custom calls, loops, conditionals, instructions that the walk does not know."""
+    if calls := [target for target, row in walked.custom_calls() if row.flops]:
         names = ", ".join(f"{target} ×{calls.count(target)}" for target in dict.fromkeys(calls))
         yield Trap("custom call −1", f"each counts −1 FLOP whatever it does: {names}")
     for loop in walked.loops:
@@ -195,7 +234,7 @@ def _traps(walked: hlo.HloCost) -> Iterator[Trap]:
 
 
 def _sum_traps(walked: hlo.HloCost, figures: Mapping[str, int | None]) -> Iterator[Trap]:
-    """Where float32 sums leave the integers, and where the walk's replay of them is not XLA's figure."""
+    """Yield the float32 sums that leave the integers, and those that the walk's replay does not reproduce."""
     exact = {"flops": walked.flops, "transcendentals": walked.transcendentals}
     for (name, true), replayed in zip(exact.items(), map(round, walked.replayed), strict=True):
         answered = figures[name]

@@ -12,3 +12,22 @@
 
 Other rooms supply a function per equation; only this one descends into the programs that an equation runs.
 """
+
+__all__ = [
+    "alike",
+    "analysis",
+    "authors",
+    "avals",
+    "calls",
+    "dependence",
+    "hiprim",
+    "interpret",
+    "methods",
+    "programs",
+    "rebuild",
+    "rules",
+    "uncompiled",
+    "unroll",
+    "values",
+    "versions",
+]

@@ -142,7 +142,7 @@ class Backward(Generic[N, P]):
         return any(need != self.nothing for need in results)
 
     def facts(self, program: Program, known: tuple) -> Any:
-        """Return what is known about a program before it runs, given what is `known` of its arguments."""
+        """Return the known values of a program before it runs, given those of its arguments."""
         del program, known
 
     def equation(self, eqn: JaxprEqn, results: tuple[N, ...], facts: Any) -> tuple[P, Sequence[N]]:
@@ -154,7 +154,7 @@ class Backward(Generic[N, P]):
         raise NotImplementedError
 
     def known(self, eqn: JaxprEqn, body: Body, facts: Any) -> tuple:
-        """Return what is known of the arguments of a program that the equation runs; () for nothing."""
+        """Return the known arguments of a program that the equation runs; () for nothing."""
         del eqn, body, facts
         return ()
 

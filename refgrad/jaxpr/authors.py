@@ -48,9 +48,9 @@ def is_jax(file: str) -> bool:
 
 
 def author(*made: Any) -> types.CodeType | None:
-    """Return the code nearest to `made`, functions that JAX keeps of a rule, that is not machinery.
+    """Return the code nearest to `made`, functions that JAX keeps of a rule, other than machinery.
 
-    Where all of it is, that of the innermost function; None where there is no Python code.
+    Where all of it is, return that of the innermost function; None where none of it is Python code.
     """
     code = None
     for root in made:

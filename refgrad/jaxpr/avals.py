@@ -34,6 +34,11 @@ def nbytes(value: Any) -> int:
     return (math.prod(aval.shape) * bits(dtype) + 7) // 8
 
 
+def is_on_host(value: Any) -> bool:
+    """Return True for a variable in the host's memory, to which a device's program has offloaded it."""
+    return "host" in str(getattr(value.aval, "memory_space", "")).lower()
+
+
 @cache
 def bits(dtype: Any) -> int:
     """Return the bits of one element, packed ones (int4, float4, ...) as they are stored."""

@@ -15,6 +15,8 @@ import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from refgrad.jaxpr import hiprim, rebuild
+from refgrad.jaxpr.authors import author, is_jax
+from refgrad.jaxpr.avals import shape_of
 from refgrad.jaxpr.programs import equations
 from refgrad.jaxpr.versions import called, opened, scan_operands
 
@@ -102,6 +104,26 @@ def bodies_of(eqn: JaxprEqn) -> Bodies | None:
     return None if row is None else row.runs(eqn)
 
 
+def implementation(eqn: JaxprEqn) -> Bodies | None:
+    """Return the program that another library's primitive is implemented by; None where none can be traced.
+
+    Such a primitive is a Python function of arrays with rules of its own. JAX's implementations only dispatch.
+    """
+    implement: Any = getattr(eqn.primitive, "impl", None)
+    code = author(implement)
+    if code is None or is_jax(code.co_filename):
+        return None
+    avals: list[Any] = [v.aval for v in eqn.invars]
+    params = eqn.primitive.get_bind_params(eqn.params)
+    try:
+        program = jax.make_jaxpr(lambda *arrays: implement(*arrays, **params))(*avals)
+    except Exception:  # written for values, such as a callback
+        return None
+    if list(map(shape_of, opened(program).outvars)) != list(map(shape_of, eqn.outvars)):
+        return None
+    return call(lambda _: program)(eqn)
+
+
 def callee(eqn: JaxprEqn) -> Jaxpr | ClosedJaxpr | None:
     """Return the program that the equation merely calls; None where it does something of its own."""
     bodies = bodies_of(eqn)
@@ -138,7 +160,7 @@ def has_own_derivative(eqn: JaxprEqn) -> bool:
 
 
 def is_shell(eqn: JaxprEqn) -> bool:
-    """Return True for a call that JAX cannot differentiate, though it can what is called."""
+    """Return True for a call that JAX cannot differentiate, though it can differentiate the callee."""
     row = row_of(eqn)
     return row is not None and row.is_shell
 
@@ -255,6 +277,7 @@ TABLE: dict[str, Structured] = {
     "call": Structured(_CALLED, rebuild.inline),
     "closed_call": Structured(_CALLED, rebuild.inline),
     "eval_jaxpr": Structured(_CALLED, rebuild.inline),
+    "cudnn_fusion": Structured(_CALLED, retypes=False),
     "composite": Structured(_CALLED, rebuild.shell, is_shell=True),
     "custom_jvp_call": Structured(_CALLED, rebuild.custom_jvp, own_derivative=True),
     "custom_vjp_call": Structured(_CALLED, rebuild.inline, own_derivative=True),

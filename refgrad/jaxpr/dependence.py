@@ -39,6 +39,11 @@ def dependence(program: Program, inputs: Sequence[int]) -> list[int]:
     return _Dependence().run(program, inputs)
 
 
+def reaching(program: Program, inputs: Sequence[int]) -> dict[Any, int]:
+    """Return for each variable the union of the sets that stand for the `inputs` from which it is made."""
+    return _Dependence().flow(program, inputs)
+
+
 def mixing(program: Program, inputs: Sequence[int]) -> str:
     """Return where a value first depends on two of the inputs, of sets of one each.
 

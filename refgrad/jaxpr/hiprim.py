@@ -1,4 +1,4 @@
-"""Objects that JAX writes as a `call_hi_primitive` equation, and what each of them stands for.
+"""Objects that JAX writes as a `call_hi_primitive` equation, and the rule behind each of them.
 
 It is a rule that a user wrote as a `HiPrim`, or one of JAX's own classes: a `custom_vjp` or `custom_jvp` function or a
 checkpoint, under `jax_custom_vjp3`, `jax_custom_jvp3` and `jax_remat3`, or a function of its library.

@@ -5,7 +5,7 @@ that made it (`lax.scan`, `lax.while_loop`, `jax.checkpoint`, `jax.shard_map`, .
 and differentiated as any JAX function is. A subclass says what becomes of one equation: `verify` drops rules,
 evaluates in float64, and records what flows through a call.
 
-Inner programs are traced anew on the values that reach them, never on shapes and dtypes alone: only so do varying
+Inner programs are traced again on the values that reach them, never on shapes and dtypes alone: only so do varying
 axes, explicit shardings and weak types survive.
 """
 
@@ -22,7 +22,7 @@ from refgrad.jaxpr.versions import closed, opened
 
 
 class Interpreter:
-    """Evaluates programs as they are. Subclasses override `equation`, and `constant` where values change."""
+    """Interpreter of programs as they are. Subclasses override `equation`, and `constant` where values change."""
 
     def __init__(self) -> None:
         self.x64 = (
@@ -39,7 +39,7 @@ class Interpreter:
         return self.bind(eqn, values)
 
     def type(self, aval: Any) -> Any:
-        """Return the type that stands for `aval` when an inner program is traced without values at hand."""
+        """Return the type that stands for `aval` when an inner program is traced without values."""
         return aval
 
     def call(self, program: ClosedJaxpr | Jaxpr) -> Callable[..., list]:

@@ -85,7 +85,7 @@ def locations(prim: Any, method: str) -> Places:
 
 @contextlib.contextmanager
 def flag(name: str, value: bool) -> Iterator[None]:
-    """Set one of JAX's options for a while: there is no other way to reach a method that is called under it alone."""
+    """Set one of JAX's options for a while: a method that is called under it alone cannot be reached otherwise."""
     before = getattr(jax.config, name)
     jax.config.update(name, value)
     try:
@@ -105,6 +105,6 @@ def value_accum(aval: Any) -> Any:
 
 
 def frozen(accum: Any) -> Any:
-    """Return what has been added to an accumulator; None where that is nothing."""
+    """Return the sum added to an accumulator; None if nothing was."""
     value = accum.freeze()
     return None if is_symbolic(value) else value

@@ -1,4 +1,4 @@
-"""A program's equations at any depth, where each stands in the user's code, and functions as programs."""
+"""A program's equations at any depth, their places in the user's code, and functions as programs."""
 
 import os
 import re
@@ -17,7 +17,8 @@ from refgrad.jaxpr.versions import opened
 
 ARRAYS = (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct)
 ROOMS = os.path.dirname(os.path.dirname(__file__))
-INSTRUMENTS = tuple(os.path.join(ROOMS, room) + os.sep for room in ("jaxpr", "verify", "cost"))
+INSTRUMENTS = tuple(os.path.join(ROOMS, room) + os.sep for room in ("jaxpr", "verify", "cost", "report"))
+SHELL = os.path.join(ROOMS, "cli") + os.sep
 STOP_GRADIENT = "stop_gradient"
 REMAT = "rematted_computation"  # the scope that JAX puts around what `jax.checkpoint` computes again
 
@@ -92,10 +93,12 @@ def line(eqn: JaxprEqn) -> str:
     found = source_info_util.summarize(eqn.source_info)
     file = found.rpartition(" (")[0].rstrip(":0123456789")
     traceback = eqn.source_info.traceback
-    if traceback is None or not (is_machinery(file) or file.startswith(INSTRUMENTS)):
+    if traceback is None or not (is_machinery(file) or file.startswith((*INSTRUMENTS, SHELL))):
         return found
     for frame in traceback.frames:
         file = frame.file_name
+        if file.startswith(SHELL):  # what runs the command is not the user's code
+            return ""
         if not (is_jax(file) or is_machinery(file) or file.startswith(INSTRUMENTS)):
             return f"{file}:{frame.line_num} ({frame.function_name})"
     return ""

@@ -1,8 +1,8 @@
 """Structured primitives built again around an interpreter: one short function for each kind.
 
 Every function takes `(interpreter, eqn, values)` and returns the equation's outputs as a list. It goes through the
-public function that makes such an equation; where there is none, through the primitive itself with its programs traced
-anew. The table in `calls` says which function serves which primitive; `anew` serves the rest.
+public function that makes such an equation; otherwise through the primitive itself, with its programs traced
+again. The table in `calls` says which function serves which primitive; `anew` serves the rest.
 """
 
 from collections.abc import Callable, Sequence
@@ -213,7 +213,7 @@ def zero(aval, symbolic: bool):
 
 
 def anew(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
-    """Any other primitive (scatter, reduce, ...): itself, with the programs it holds traced anew."""
+    """Any other primitive (scatter, reduce, ...): itself, with the programs it holds traced again."""
 
     def trace(program: ClosedJaxpr | Jaxpr) -> ClosedJaxpr | Jaxpr:
         if isinstance(program, ClosedJaxpr):

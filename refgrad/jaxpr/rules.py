@@ -1,4 +1,4 @@
-"""Equations that call a custom derivative rule: whose it is, what it is called, and where its backward stands."""
+"""Equations that call a custom derivative rule: its owner, its name, and the place of its backward."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -64,7 +64,7 @@ class RuleCall:
     def location(self) -> str:
         """`file:line (name)` of the backward, or of the jvp rule; empty where Python does not know one.
 
-        Of the whole function where the backward is made anew at each call, as `jax.custom_gradient` has it.
+        Of the whole function where the backward is made again at each call, as `jax.custom_gradient` has it.
         """
         if self.kind == HI:
             return next(iter(locations(self.rule, backward(self.rule))), "")

@@ -10,7 +10,10 @@ from refgrad.jaxpr.interpret import Interpreter
 
 
 class OneByOne(Interpreter):
-    """Binds each primitive by itself. Inner `jit`s dissolve; a loop's body is compiled, since JAX has no other way."""
+    """Interpreter that binds each primitive by itself.
+
+    Inner `jit`s dissolve; a loop's body is compiled, since JAX has no other way.
+    """
 
     def equation(self, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
         """Return the outputs of one equation."""

@@ -1,6 +1,6 @@
 """Programs run in place: calls dissolved, loops trip by trip, the branch that is taken, without jit.
 
-The values are JAX's arrays, or whatever a subclass can index, stack and read a condition from.
+The values are JAX's arrays, or others that a subclass can index, stack and read a condition from.
 """
 
 import contextlib
@@ -18,7 +18,10 @@ from refgrad.jaxpr.interpret import Interpreter
 
 
 class Unrolled(Interpreter):
-    """Runs structured equations in place, on real values. `trips` are the loop trips around the current equation."""
+    """Interpreter that runs structured equations in place, on real values.
+
+    `trips` are the loop trips around the current equation.
+    """
 
     trips: tuple[str, ...] = ()
 

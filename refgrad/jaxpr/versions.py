@@ -6,12 +6,13 @@ Other rooms hold data with a version beside it, such as `{(0, 10): 2, (0, 12): 1
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar, overload
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 T = TypeVar("T")
+P = ParamSpec("P")
 Version = tuple[int, ...]
 
 JAX: str = jax.__version__
@@ -40,6 +41,23 @@ SCAN_BODIES = ("closed_call", "eval_jaxpr")
 """Names of a scan's body in HLO: a computation in JAX 0.10, a scope in the loop's body since 0.11."""
 
 
+class Differentiable(Protocol[P, T]):
+    """A `jax.custom_vjp` function with the signature of its forward, which JAX's class leaves out, and its parts."""
+
+    __name__: str
+    fun: Callable[P, T]
+    fwd: Callable[..., Any]
+    bwd: Callable[..., Any]
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    def defvjp(self, fwd: Any, bwd: Any, **settings: bool) -> None:
+        """Set the rule: `fwd` returns the output and the residuals, `bwd` the cotangents."""
+
+
+@overload
+def custom_vjp(function: Callable[P, T], *, nondiff_argnums: tuple[int, ...] = ()) -> Differentiable[P, T]: ...
+@overload
+def custom_vjp(*, nondiff_argnums: tuple[int, ...]) -> Callable[[Callable[P, T]], Differentiable[P, T]]: ...
 def custom_vjp(function: Callable | None = None, *, nondiff_argnums: tuple[int, ...] = ()) -> Any:
     """`jax.custom_vjp`, whose result has its parts as attributes in every version: `.fun`, `.fwd` and `.bwd`."""
     if function is None:
@@ -50,12 +68,12 @@ def custom_vjp(function: Callable | None = None, *, nondiff_argnums: tuple[int, 
 
 
 def is_rule(f: Any) -> bool:
-    """Return True for a `custom_vjp` or `custom_jvp` function, of whichever class JAX made it under its flags."""
+    """Return True for a `custom_vjp` or `custom_jvp` function, of any class that JAX gives it under its flags."""
     return callable(f) and (hasattr(f, "defvjp") or hasattr(f, "defjvp"))
 
 
 class RuleParts(NamedTuple):
-    """What a `custom_vjp` function was made of, with its settings."""
+    """Functions and settings that a `custom_vjp` function was made of."""
 
     fun: Callable
     fwd: Callable | None

@@ -1,4 +1,4 @@
-"""What a small network costs: the rows of its operations at the network's widths, added up."""
+"""Costs of a small network: the rows of its operations at the network's widths, added up."""
 
 from collections.abc import Iterable, Mapping
 
@@ -12,11 +12,11 @@ Width = sympy.Expr | int
 
 def priced(name: str, **widths: Width) -> tuple[Cost, Cost]:
     """(forward, backward) of an operation over B examples (unless `b` says otherwise), its row taken at `widths`."""
-    row = TABLE[name]
+    spec = TABLE[name]
     sizes = {b: B, s: 1, **{SYMBOLS[symbol]: width for symbol, width in widths.items()}}
     forward, backward = (
         Cost(*(sympy.sympify(part).subs(sizes, simultaneous=True) for part in cost))
-        for cost in (row.forward, row.backward)
+        for cost in (spec.forward, spec.backward)
     )
     return forward, backward
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.models._costs import priced, total
-from refgrad.models._inputs import check_widths
+from refgrad.models.inputs import check_widths
 from refgrad.ops import Cost, operations
 from refgrad.symbols import B, D, h
 
@@ -34,22 +34,22 @@ def init(key: Array, inputs: int = 2, hidden: int = 3) -> Params:
     }
 
 
-def logits(params: Params, x: Array, rules: str = "document") -> Array:
+def logits(params: Params, x: Array, rules: str = "derived") -> Array:
     """x (..., D) → z (...), by the derived rules or by "autodiff". Raises ValueError where widths do not agree."""
     ops = operations(rules)
     hidden = ops.relu(ops.matmul(x, params["w1"]))
     return jnp.squeeze(ops.linear(hidden, params["w2"], params["b"]), axis=-1)
 
 
-def apply(params: Params, x: Array, rules: str = "document") -> Array:
+def apply(params: Params, x: Array, rules: str = "derived") -> Array:
     """x (..., D) → the probability (...) of class 1. Arguments and errors as in `logits`."""
     return operations(rules).sigmoid(logits(params, x, rules))
 
 
-def loss(params: Params, x: Array, y: Array, rules: str = "document") -> Array:
+def loss(params: Params, x: Array, y: Array, rules: str = "derived") -> Array:
     """Mean binary cross-entropy against integer labels y (...), 0 or 1: a scalar, infinite where p is surely wrong.
 
-    Raises ValueError where shapes do not agree, and TypeError for labels that are no integers.
+    Raises ValueError where shapes do not agree, and TypeError for labels that are not integers.
     """
     return operations(rules).binary_cross_entropy(apply(params, x, rules), y)
 

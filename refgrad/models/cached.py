@@ -16,17 +16,17 @@ import jax.numpy as jnp
 from jax import Array
 from jax.core import Tracer
 
-from refgrad.models._inputs import check_ids, check_params
 from refgrad.models.gpt2 import Config, Ids, Params, shapes, unstack
+from refgrad.models.inputs import check_ids, check_params
+from refgrad.numerics import lift, product
 from refgrad.ops import operations
-from refgrad.ops._numerics import lift, product
 from refgrad.ops.multi_head_attention import merge_heads, split_heads
 
 PLAIN = operations("autodiff")  # nothing is differentiated here
 
 
 class Cache(NamedTuple):
-    """How many tokens were read, a scalar int32, and each layer's keys and values, (batch, n_head, capacity, d)."""
+    """The number of tokens read, a scalar int32, and each layer's keys and values, (batch, n_head, capacity, d)."""
 
     length: Array
     keys: tuple[Array, ...]
@@ -64,7 +64,7 @@ def extend(params: Params, cache: Cache, tokens: Ids, config: Config) -> tuple[A
     if not isinstance(end, Tracer) and end > capacity:
         raise ValueError(
             f"tokens end at position {end}, but the cache has a capacity of {capacity}: make an `empty` one with more, "
-            "or read the last part of the text anew"
+            "or read the last part of the text again"
         )
     with jax.named_scope("wte"):
         x = PLAIN.token_embedding(params["wte"]["weight"], tokens)  # (batch, s, h)

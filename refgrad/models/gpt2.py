@@ -17,8 +17,8 @@ import numpy as np
 from jax import Array
 
 from refgrad._text import nearest
-from refgrad.models._composition import block_sizes, composition
-from refgrad.models._inputs import check_ids, check_params
+from refgrad.models.composition import block_sizes, composition
+from refgrad.models.inputs import check_ids, check_params
 from refgrad.ops import operations
 
 Params = dict[str, Any]
@@ -67,7 +67,7 @@ class Config:
         known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
-                raise ValueError(f"{key} = {values[key]!r} is no key of the model's config: {nearest(key, known)}")
+                raise ValueError(f"{key} = {values[key]!r} is not a key of the model's config: {nearest(key, known)}")
         return cls(**values)
 
     def dims(self, batch: int, sequence: int) -> dict[str, int]:
@@ -77,7 +77,7 @@ class Config:
 
     @property
     def parameters(self) -> int:
-        """How many parameters there are; by formula, so that it takes no time at any size."""
+        """Number of parameters, by formula, so that it takes no time at any size."""
         h, tables = self.n_embd, self.vocab_size * (1 if self.tie_word_embeddings else 2) + self.n_positions
         return tables * h + self.n_layer * (12 * h * h + 13 * h) + 2 * h
 
@@ -99,8 +99,24 @@ SIZES: dict[str, Config] = {
 
 
 def init(key: Array, config: Config) -> Params:
-    """Random parameters in float32, layers as a list: weights normal of 0.02, the two projections onto the residual
-    stream of 0.02/√(2 n_layer), biases 0, gains 1."""
+    """Return random parameters in float32, layers as a list.
+
+    Weights are normal of 0.02, the two projections onto the residual stream of 0.02/√(2 n_layer), biases 0, gains 1.
+
+    Args:
+      key: a key from `jax.random.key`.
+      config: the sizes.
+
+    Returns:
+      A tree of arrays by the checkpoint's names.
+
+    Example:
+      >>> import jax
+      >>> from refgrad.models import gpt2
+      >>> config = gpt2.Config(n_layer=1, n_embd=4, n_head=2, n_positions=4, vocab_size=8)
+      >>> gpt2.init(jax.random.key(0), config)["wte"]["weight"].shape
+      (8, 4)
+    """
     h = config.n_embd
     keys = iter(jax.random.split(key, 3 + 4 * config.n_layer))
 
@@ -134,7 +150,7 @@ def init(key: Array, config: Config) -> Params:
 
 
 def shapes(config: Config) -> Params:
-    """What `init` makes, as `jax.ShapeDtypeStruct`s: nothing is allocated."""
+    """The shapes of `init`'s parameters, as `jax.ShapeDtypeStruct`s: nothing is allocated."""
     return jax.eval_shape(partial(init, config=config), jax.random.key(0))
 
 
@@ -167,18 +183,36 @@ def logits(
     params: Params,
     tokens: Ids,
     config: Config,
-    rules: str = "document",
+    rules: str = "derived",
     scan: bool = False,
     remat: bool = False,
 ) -> Array:
-    """Token ids (..., s) → logits (..., s, vocab_size), in the parameters' dtype.
+    """Return logits (..., s, vocab_size) for token ids (..., s), in the parameters' dtype.
 
-    `rules` is "document" (the rules as the document derives them), "fused" (the same gradients in less time and
-    memory), "fused-cudnn" (these, with cuDNN's attention: for 16 bits on NVIDIA's GPUs, no second derivatives) or
-    "autodiff" (the document's forward, differentiated by JAX); `scan` walks the layers by `lax.scan`, `remat`
-    recomputes each block in the backward pass. An id outside [0, vocab_size) raises ValueError where the ids are
-    concrete, and gives NaN where they are traced. Raises ValueError or TypeError, naming the argument and the bound,
-    for parameters that are not this config's and for a sequence longer than n_positions.
+    Args:
+      params: those of `init`, layers as a list or stacked.
+      tokens: integer ids (..., s).
+      config: the parameters' config.
+      rules: "derived" (the rules as the document derives them), "fused" (the same gradients in less time and memory),
+        "fused-cudnn" (these, with cuDNN's attention: for 16 bits on NVIDIA's GPUs, no second derivatives) or "autodiff"
+        (the document's forward, differentiated by JAX).
+      scan: walk the layers by `lax.scan`.
+      remat: recompute each block in the backward pass.
+
+    Returns:
+      The logits. They are NaN for a traced id outside [0, vocab_size).
+
+    Raises:
+      ValueError, TypeError: for parameters that are not this config's, for a sequence longer than n_positions, for
+        other rules, and for a concrete id outside [0, vocab_size). The message names the argument and the bound.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.models import gpt2
+      >>> config = gpt2.Config(n_layer=1, n_embd=4, n_head=2, n_positions=4, vocab_size=8)
+      >>> gpt2.logits(gpt2.init(jax.random.key(0), config), jnp.array([[1, 2, 3]]), config).shape
+      (1, 3, 8)
     """
     x = _final_norm(params, _hidden(params, tokens, config, rules, scan, remat), config, rules)
     with jax.named_scope("lm_head"):
@@ -190,14 +224,38 @@ def loss(
     tokens: Ids,
     targets: Ids,
     config: Config,
-    rules: str = "document",
+    rules: str = "derived",
     scan: bool = False,
     remat: bool = False,
 ) -> Array:
-    """Mean cross-entropy of `targets` (..., s) under the logits at `tokens` (..., s): a scalar in float32 at least.
+    """Return the mean cross-entropy of `targets` under the logits at `tokens`, a scalar in float32 at least.
 
-    Arguments and errors as in `logits`; the targets are ids below vocab_size too. Fused rules never hold the logits of
-    the whole batch.
+    Fused rules never hold the logits of the whole batch.
+
+    Args:
+      params: as in `logits`.
+      tokens: as in `logits`.
+      targets: ids of the shape of `tokens`, below vocab_size too.
+      config: as in `logits`.
+      rules: as in `logits`.
+      scan: as in `logits`.
+      remat: as in `logits`.
+
+    Returns:
+      A scalar.
+
+    Raises:
+      ValueError, TypeError: as `logits` does, and for targets of another shape than the tokens'.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.models import gpt2
+      >>> config = gpt2.Config(n_layer=1, n_embd=4, n_head=2, n_positions=4, vocab_size=8)
+      >>> ids = jnp.array([1, 2, 3, 4])
+      >>> gradient = jax.grad(gpt2.loss)(gpt2.init(jax.random.key(0), config), ids[:-1], ids[1:], config)
+      >>> gradient["wte"]["weight"].shape
+      (8, 4)
     """
     check_ids("targets", targets, config.vocab_size, config.n_positions)
     if jnp.shape(targets) != jnp.shape(tokens):
@@ -224,7 +282,7 @@ def _hidden(params: Params, tokens: Ids, config: Config, rules: str, scan: bool,
     return x
 
 
-def embed(params: Params, tokens: Ids, config: Config, rules: str = "document") -> Array:
+def embed(params: Params, tokens: Ids, config: Config, rules: str = "derived") -> Array:
     """Token ids (..., s) → the stream that the first layer reads, (..., s, n_embd)."""
     o = operations(rules)
     with jax.named_scope("wte"):
@@ -233,13 +291,13 @@ def embed(params: Params, tokens: Ids, config: Config, rules: str = "document") 
         return o.position_embedding(x, params["wpe"]["weight"])
 
 
-def block(layer: Params, x: Array, config: Config, rules: str = "document", recompute: bool = False) -> Array:
+def block(layer: Params, x: Array, config: Config, rules: str = "derived", recompute: bool = False) -> Array:
     """One layer of the stream, (..., s, n_embd) → the same; with `recompute` only x is kept for the backward pass."""
     return composition(rules).block(x, layer, config.n_head, config.layer_norm_epsilon, recompute)
 
 
 def head_loss(
-    params: Params, x: Array, targets: Array, config: Config, rules: str = "document", chunks: str = "positions"
+    params: Params, x: Array, targets: Array, config: Config, rules: str = "derived", chunks: str = "positions"
 ) -> Array:
     """The stream after the last layer (..., s, n_embd), ids (..., s) → the mean loss, a scalar.
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.models._costs import priced, total
-from refgrad.models._inputs import check_widths
+from refgrad.models.inputs import check_widths
 from refgrad.ops import Cost, operations
 from refgrad.symbols import B, C, D
 
@@ -32,7 +32,7 @@ def init(key: Array, width: int, classes: int) -> Params:
     }
 
 
-def apply(params: Params, x: Array, rules: str = "document") -> Array:
+def apply(params: Params, x: Array, rules: str = "derived") -> Array:
     """x (..., D) → scores (..., C), by the derived rules or by "autodiff"; without b in `params` x W alone.
 
     Raises ValueError where widths do not agree.
@@ -42,11 +42,11 @@ def apply(params: Params, x: Array, rules: str = "document") -> Array:
 
 
 def loss(
-    params: Params, x: Array, targets: Array, strength: float, margin: float = 1.0, rules: str = "document"
+    params: Params, x: Array, targets: Array, strength: float, margin: float = 1.0, rules: str = "derived"
 ) -> Array:
     """The mean hinge loss of the scores against ids (...) in [0, C), plus the penalty of strength λ on W: a scalar.
 
-    Raises ValueError where widths do not agree and for a strength below 0, and TypeError for targets that are no ids.
+    Raises ValueError where widths do not agree and for a strength below 0, and TypeError for targets that are not ids.
     """
     ops = operations(rules)
     to_scores, to_penalty = ops.copy(params["W"])

@@ -13,7 +13,7 @@ import sympy
 from jax import Array
 
 from refgrad.models._costs import priced, total
-from refgrad.models._inputs import check_widths
+from refgrad.models.inputs import check_widths
 from refgrad.ops import Cost, operations
 from refgrad.symbols import B, C, D
 
@@ -38,13 +38,13 @@ def init(key: Array, width: int, classes: int) -> Params:
     }
 
 
-def apply(params: Params, x: Array, rules: str = "document") -> Array:
+def apply(params: Params, x: Array, rules: str = "derived") -> Array:
     """X (B, D) → H₂ (B, C), by the derived rules or by "autodiff". Raises ValueError where widths do not agree."""
     matmul = operations(rules).matmul
     return matmul(matmul(x, params["W1"]), params["W2"])
 
 
-def loss(params: Params, x: Array, rules: str = "document") -> Array:
+def loss(params: Params, x: Array, rules: str = "derived") -> Array:
     """Mean of H₂'s squares, a scalar. Arguments and errors as in `apply`."""
     return operations(rules).mean_square(apply(params, x, rules))
 

@@ -14,7 +14,7 @@ from jax import Array
 
 from refgrad.models._activations import activation as activation_of
 from refgrad.models._costs import priced, total
-from refgrad.models._inputs import check_widths
+from refgrad.models.inputs import check_widths
 from refgrad.ops import Cost, operations
 from refgrad.symbols import B
 
@@ -38,7 +38,7 @@ def init(key: Array, sizes: Sequence[int], bias: bool = True) -> Params:
     return params
 
 
-def apply(params: Params, x: Array, activation: str = "relu", rules: str = "document") -> Array:
+def apply(params: Params, x: Array, activation: str = "relu", rules: str = "derived") -> Array:
     """x (..., sizes[0]) → (..., sizes[-1]), by the derived rules or by "autodiff"; a layer's bias may be absent.
 
     Raises ValueError where widths do not agree, for a missing layer, and for an activation or rules that there are
@@ -55,7 +55,7 @@ def apply(params: Params, x: Array, activation: str = "relu", rules: str = "docu
     return x
 
 
-def loss(params: Params, x: Array, t: Array, activation: str = "relu", rules: str = "document") -> Array:
+def loss(params: Params, x: Array, t: Array, activation: str = "relu", rules: str = "derived") -> Array:
     """Summed squared error against targets t (..., sizes[-1]), a scalar. Errors as in `apply`."""
     return operations(rules).squared_error_sum(apply(params, x, activation, rules), t)
 

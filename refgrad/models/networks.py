@@ -65,7 +65,7 @@ def _absorbed(key: Array) -> dict[str, Array]:
     return linear_classifier.absorb_bias(linear_classifier.init(key, width=4, classes=3))
 
 
-def _absorbed_loss(params: dict[str, Array], x: Array, targets: Array, rules: str = "document") -> Array:
+def _absorbed_loss(params: dict[str, Array], x: Array, targets: Array, rules: str = "derived") -> Array:
     """The loss of x (B, 4) and a constant input 1."""
     return linear_classifier.loss(params, linear_classifier.append_one(x), targets, 0.1, rules=rules)
 

@@ -1,4 +1,4 @@
-"""What the document's tally leaves out (D2.23): each omission as a polynomial, ready for its share of the exact total.
+"""Omissions of the document's tally (D2.23): each one as a polynomial, ready for its share of the exact total.
 
 Two kinds. `counted` are in the exact count: they lead from the printed total (D2.22) to XLA's, with nothing over.
 `uncounted` are in neither, because both count a product as 2mnp and every entry under the causal mask.
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import sympy
 
-from refgrad.models import tally
+from refgrad.models import gpt2_costs
 from refgrad.ops import TABLE
 from refgrad.symbols import V, b, d, h, i, n_h, n_L, o, s
 
@@ -25,13 +25,13 @@ PER_SCORE = 8 * d + 4 + 1
 
 def counted(tied: bool) -> Mapping[str, sympy.Expr]:
     """Omission → FLOPs that the exact backward count has beyond the document's total; negative where it has fewer."""
-    return {name: term for name, term in tally.differences(tied).items() if term != 0}
+    return {name: term for name, term in gpt2_costs.differences(tied).items() if term != 0}
 
 
 def uncounted() -> Mapping[str, sympy.Expr]:
     """Omission → FLOPs by which another way of counting, or of computing, would differ from the exact count."""
     fused, composed = (TABLE[name].backward.flops for name in ("softmax_cross_entropy", "cross_entropy"))
-    norms = sum(use.op == "layer_norm" for use in tally.LAYER) * n_L + 1
+    norms = sum(use.op == "layer_norm" for use in gpt2_costs.LAYER) * n_L + 1
     return {
         "n−1 additions of a product: mp(2n−1)": -_produced(),
         "x̂ recomputed, not kept: 2bsh a norm": sympy.expand(norms * 2 * b * s * h),
@@ -42,11 +42,11 @@ def uncounted() -> Mapping[str, sympy.Expr]:
 
 def transcendentals() -> sympy.Expr:
     """The exact backward pass's transcendentals, which XLA counts apart and the document among its FLOPs."""
-    return sympy.expand(sympy.sympify(tally.backward().transcendentals))
+    return sympy.expand(sympy.sympify(gpt2_costs.backward().transcendentals))
 
 
 def _produced() -> sympy.Expr:
     """Elements made by all products of the backward pass."""
-    uses = [*((use, n_L) for use in tally.LAYER), *((use, 1) for use in tally.ENDS)]
+    uses = [*((use, n_L) for use in gpt2_costs.LAYER), *((use, 1) for use in gpt2_costs.ENDS)]
     made = (times * sympy.sympify(PRODUCED.get(use.op, 0)).subs(use.widths.items()) for use, times in uses)
     return sympy.expand(sympy.Add(*made))

@@ -12,7 +12,7 @@ from jax import Array
 
 from refgrad.models._activations import activation as activation_of
 from refgrad.models._costs import priced, total
-from refgrad.models._inputs import check_widths
+from refgrad.models.inputs import check_widths
 from refgrad.ops import Cost, operations
 from refgrad.symbols import B, C, D, h
 
@@ -34,16 +34,16 @@ def init(key: Array, inputs: int, hidden: int, outputs: int) -> Params:
     }
 
 
-def apply(params: Params, x: Array, activation: str = "sigmoid", rules: str = "document") -> Array:
+def apply(params: Params, x: Array, activation: str = "sigmoid", rules: str = "derived") -> Array:
     """x (..., D) → o (..., C), by the derived rules or by "autodiff".
 
-    Raises ValueError where widths do not agree, and for an activation or rules that there are none of.
+    Raises ValueError where widths do not agree, and for an unknown activation or rule set.
     """
     dense, sigma = operations(rules).dense, activation_of(activation, rules)
     return dense(sigma(dense(x, params["W1"], params["b1"])), params["W2"], params["b2"])
 
 
-def loss(params: Params, x: Array, t: Array, activation: str = "sigmoid", rules: str = "document") -> Array:
+def loss(params: Params, x: Array, t: Array, activation: str = "sigmoid", rules: str = "derived") -> Array:
     """Mean squared error against targets t (..., C), a scalar. Errors as in `apply`."""
     return operations(rules).squared_error_mean(apply(params, x, activation, rules), t)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import sympy
 
-from refgrad.models import tally
+from refgrad.models import gpt2_costs
 from refgrad.symbols import b, d, h, n_h, n_L, s
 
 r = sympy.Symbol("r", positive=True)  # s/h
@@ -19,11 +19,9 @@ FIRST_INPUT_GRADIENT = 6 * b * s * h**2
 
 def ratios() -> Mapping[str, Any]:
     """Name → ratio to the forward pass; FLOPs in XLA's convention, or products of matrices alone."""
-    products, forward, backward = tally.products(), tally.forward(), tally.backward()
-    again = tally.recomputation()
-    again_products = n_L * sum(
-        use.cost(lambda row: row.document) / 2 for use in tally.LAYER[:-2] if use.op in tally.PRODUCTS
-    )
+    products, forward, backward = gpt2_costs.products(), gpt2_costs.forward(), gpt2_costs.backward()
+    again = gpt2_costs.recomputation()
+    again_products = n_L * sum(_product(use) for use in gpt2_costs.LAYER[:-2] if use.op in gpt2_costs.PRODUCTS)
     return {
         "backward, products (D0.7)": sympy.Integer(2),
         "… embeddings frozen": sympy.Integer(2),
@@ -39,8 +37,8 @@ def ratios() -> Mapping[str, Any]:
 def of_one_block() -> Mapping[str, Any]:
     """Name → ratio of a single block's products in r = s/h, with nothing else in the model."""
     blocks = {b: 1, n_L: 1, d: h / n_h, s: r * h}
-    block = sympy.Add(*(use.cost(lambda row: row.document) / 2 for use in tally.LAYER if use.op in tally.PRODUCTS))
-    last = tally.LAYER[-2].cost(lambda row: row.document) / 2
+    block = sympy.Add(*(_product(use) for use in gpt2_costs.LAYER if use.op in gpt2_costs.PRODUCTS))
+    last = _product(gpt2_costs.LAYER[-2])
     forms = {
         "backward / forward": (2 * block) / block,
         "… without its input's gradient": (2 * block - FIRST_INPUT_GRADIENT) / block,
@@ -60,3 +58,8 @@ def sweep(dims: Mapping[str, int], lengths: tuple[int, ...]) -> list[tuple[int, 
 
 
 _ARGUMENTS = tuple(sympy.symbols("b s h n_h d V n_L", integer=True, positive=True))
+
+
+def _product(use: gpt2_costs.Use) -> sympy.Expr:
+    """The forward FLOPs of a product of matrices, which has two of the same cost in the backward pass."""
+    return use.cost(lambda spec: spec.published_flops) / 2

@@ -14,9 +14,9 @@ import sympy
 from jax import Array
 
 from refgrad.models._costs import priced, total
-from refgrad.models._inputs import check_widths
+from refgrad.models.inputs import check_widths
+from refgrad.numerics import product, wide
 from refgrad.ops import Cost, operations
-from refgrad.ops._numerics import product, wide
 from refgrad.ops.rnn import through_time
 from refgrad.symbols import B, a, b, h, i, o, s, w
 
@@ -46,20 +46,20 @@ def init(key: Array, inputs: int, hidden: int, outputs: int, radius: float) -> P
     }
 
 
-def states(params: Params, x: Array, rules: str = "document") -> Array:
+def states(params: Params, x: Array, rules: str = "derived") -> Array:
     """Sequences x (..., s, i) → every state h_1 … h_s (..., s, h).
 
-    Raises ValueError where there is no step in time or widths do not agree.
+    Raises ValueError for a sequence without steps, and where widths do not agree.
     """
     return operations(rules).rnn(*_given(params, x))
 
 
-def apply(params: Params, x: Array, rules: str = "document") -> Array:
+def apply(params: Params, x: Array, rules: str = "derived") -> Array:
     """Sequences x (..., s, i) → answers (..., o), by the derived rules or by "autodiff". Raises as `states`."""
     return _answer(params, states(params, x, rules)[..., -1, :], rules)
 
 
-def loss(params: Params, x: Array, targets: Array, rules: str = "document") -> Array:
+def loss(params: Params, x: Array, targets: Array, rules: str = "derived") -> Array:
     """Mean squared error of the answers against targets (..., o), a scalar. Raises as `states`."""
     return operations(rules).squared_error_mean(apply(params, x, rules), targets)
 
@@ -75,9 +75,9 @@ def exact(input_gradient: bool = True) -> Mapping[str, Cost]:
 
 def gradient_norms(params: Params, x: Array, targets: Array) -> Array:
     """‖∂L/∂h_t‖ for t = 1 … s, over the whole batch: (s,), by the derived recurrence. Raises as `states`."""
-    ops = operations("document")
+    ops = operations("derived")
     h, kept = ops.rnn.fwd(*_given(params, x))
-    dh_s = jax.grad(lambda last: ops.squared_error_mean(_answer(params, last, "document"), targets))(h[..., -1, :])
+    dh_s = jax.grad(lambda last: ops.squared_error_mean(_answer(params, last, "derived"), targets))(h[..., -1, :])
     dh_s = jnp.expand_dims(dh_s, -2)
     dh = jnp.concatenate([jnp.zeros_like(h[..., :-1, :]), dh_s], axis=-2)
     delta, _ = through_time(kept.z, kept.w_h, dh)
@@ -87,7 +87,7 @@ def gradient_norms(params: Params, x: Array, targets: Array) -> Array:
 
 
 def _given(params: Params, x: Array) -> tuple[Array, Array, Array, Array, Array]:
-    """The recurrence's arguments, with h_0 = 0 of x's sharding. Raises ValueError where there is no step in time."""
+    """The recurrence's arguments, with h_0 = 0 of x's sharding. Raises ValueError for a sequence without steps."""
     if x.ndim < 2 or not x.shape[-2]:
         raise ValueError(f"x has shape {x.shape}, but needs a time axis with a step at least: (..., s, i)")
     h_0 = jnp.broadcast_to(jnp.zeros_like(x[..., 0, :1]), (*x.shape[:-2], params["W_h"].shape[0]))

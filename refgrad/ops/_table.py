@@ -4,13 +4,13 @@ import importlib
 import pkgutil
 from collections.abc import Iterable
 
-from refgrad.ops._row import Row
+from refgrad.ops._spec import OpSpec
 
 
-def rows(package: str, path: Iterable[str]) -> dict[str, Row]:
+def specs(package: str, path: Iterable[str]) -> dict[str, OpSpec]:
     """File name → row, for every operation of one package (its name and its `__path__`), subpackages left out."""
     return {
-        module.name: importlib.import_module(f"{package}.{module.name}").ROW
+        module.name: importlib.import_module(f"{package}.{module.name}").SPEC
         for module in pkgutil.iter_modules(path)
         if not module.name.startswith("_") and not module.ispkg
     }

@@ -14,30 +14,30 @@ import jax
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec
 from refgrad.symbols import b, i, s
 
 
 class Residuals(NamedTuple):
     """The types of x and y."""
 
-    x: Like
-    y: Like
+    x: PrimalType
+    y: PrimalType
 
 
 @custom_vjp
 @jax.named_scope("add")
 def add(x: Array, y: Array) -> Array:
     """x and y of one shape → x + y. Raises ValueError or TypeError where they do not agree."""
-    agree("add", x=(x, "..."), y=(y, "..."))
+    check_args("add", x=(x, "..."), y=(y, "..."))
     return (wide(x) + wide(y)).astype(x.dtype)
 
 
 @jax.named_scope("add")
 def _fwd(x: Array, y: Array) -> tuple[Array, Residuals]:
-    return add.fun(x, y), Residuals(Like.of(x), Like.of(y))
+    return add.fun(x, y), Residuals(PrimalType.of(x), PrimalType.of(y))
 
 
 @jax.named_scope("add")
@@ -47,13 +47,13 @@ def _bwd(kept: Residuals, dz: Array) -> tuple[Array, Array]:
 
 add.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=add,
     source="D3, Backpropagation in practice",
     arguments={"x": "b s i", "y": "b s i"},
     forward=Cost(b * s * i),
     backward=Cost(0),
-    document=0,
-    causes={},
+    published_flops=0,
+    adjustments={},
     residuals=0,
 )

@@ -14,9 +14,9 @@ import jax
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import wide
-from refgrad.ops._row import Cost, Row
+from refgrad.numerics import wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec
 from refgrad.symbols import b, d, n_h, s
 
 
@@ -24,7 +24,7 @@ from refgrad.symbols import b, d, n_h, s
 @jax.named_scope("attention_scaling")
 def attention_scaling(x: Array, d: int) -> Array:
     """x of any shape, d a positive number → x / √d. Raises ValueError for d ≤ 0, TypeError for x not floating."""
-    agree("attention_scaling", x=(x, "..."))
+    check_args("attention_scaling", x=(x, "..."))
     if not d > 0:
         raise ValueError(f"attention_scaling: d is {d}, but the head's width is at least 1: pass q.shape[-1]")
     return (wide(x) * d**-0.5).astype(x.dtype)
@@ -42,14 +42,14 @@ def _bwd(d: int, _: None, dy: Array) -> tuple[Array]:
 
 attention_scaling.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=attention_scaling,
     source="D2, Attention Scaling",
     arguments={"x": "b n_h s s"},
     statics={"d": d},
     forward=Cost(b * n_h * s**2),
     backward=Cost(b * n_h * s**2),
-    document=b * n_h * s**2,
-    causes={},
+    published_flops=b * n_h * s**2,
+    adjustments={},
     residuals=0,
 )

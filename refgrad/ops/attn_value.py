@@ -16,9 +16,9 @@ import jax
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, product
-from refgrad.ops._row import Cost, Row
+from refgrad.numerics import PrimalType, product
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec
 from refgrad.symbols import b, d, n_h, s, w
 
 
@@ -33,7 +33,7 @@ class Residuals(NamedTuple):
 @jax.named_scope("attn_value")
 def attn_value(p: Array, v: Array) -> Array:
     """p (..., s, s), v (..., s, d) → (..., s, d). Raises ValueError or TypeError where they do not agree."""
-    agree("attn_value", v=(v, "... s d"), p=(p, "... s s"))
+    check_args("attn_value", v=(v, "... s d"), p=(p, "... s s"))
     return product("...ij,...jd->...id", p, v).astype(v.dtype)
 
 
@@ -44,7 +44,7 @@ def _fwd(p: Array, v: Array) -> tuple[Array, Residuals]:
 
 @jax.named_scope("attn_value")
 def _bwd(kept: Residuals, dy: Array) -> tuple[Array, Array]:
-    like_p, like_v = Like.of(kept.p), Like.of(kept.v)
+    like_p, like_v = PrimalType.of(kept.p), PrimalType.of(kept.v)
     dp = product("...id,...jd->...ij", dy, kept.v, like_p.sharding)
     dv = product("...ij,...id->...jd", kept.p, dy, like_v.sharding)
     return like_p(dp), like_v(dv)
@@ -52,13 +52,13 @@ def _bwd(kept: Residuals, dy: Array) -> tuple[Array, Array]:
 
 attn_value.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=attn_value,
     source="D2, Activation-to-Activation Multiplications",
     arguments={"p": "b n_h s s", "v": "b n_h s d"},
     forward=Cost(2 * b * n_h * s**2 * d),
     backward=Cost(4 * b * n_h * s**2 * d),
-    document=4 * b * n_h * s**2 * d,
-    causes={},
+    published_flops=4 * b * n_h * s**2 * d,
+    adjustments={},
     residuals=w * (b * n_h * s**2 + b * n_h * s * d),
 )

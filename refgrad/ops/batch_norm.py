@@ -32,9 +32,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, lift, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, lift, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.ops.layer_norm import affine
 from refgrad.symbols import a, b, h, s, w
 
@@ -45,8 +45,8 @@ class Residuals(NamedTuple):
     centred: Array
     m: Array
     gamma: Array
-    x: Like
-    beta: Like
+    x: PrimalType
+    beta: PrimalType
 
 
 def _rows(x: Array) -> tuple[int, ...]:
@@ -67,14 +67,14 @@ def _run(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array,
 def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> Array:
     """x (..., h) with a row at least, γ and β (h,), ε > 0 → (..., h).
 
-    Raises ValueError or TypeError where they do not agree, and ValueError where there is no row.
+    Raises ValueError or TypeError where they do not agree, and ValueError for x without rows.
     """
-    _agree(x, gamma, beta, eps)
+    _check_args(x, gamma, beta, eps)
     return _run(x, gamma, beta, eps)[0]
 
 
-def _agree(x: Array, gamma: Array, beta: Array, eps: float) -> None:
-    agree("batch_norm", gamma=(gamma, "h"), beta=(beta, "h"), x=(x, "... h"))
+def _check_args(x: Array, gamma: Array, beta: Array, eps: float) -> None:
+    check_args("batch_norm", gamma=(gamma, "h"), beta=(beta, "h"), x=(x, "... h"))
     if x.ndim < 2 or not x.size:
         raise ValueError(f"batch_norm: x has shape {x.shape}, but the statistics need a batch axis with a row at least")
     if not eps > 0:
@@ -83,9 +83,9 @@ def _agree(x: Array, gamma: Array, beta: Array, eps: float) -> None:
 
 @jax.named_scope("batch_norm")
 def _fwd(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Residuals]:
-    _agree(x, gamma, beta, eps)
+    _check_args(x, gamma, beta, eps)
     y, centred, m = _run(x, gamma, beta, eps)
-    return y, Residuals(centred, m, gamma, Like.of(x), Like.of(beta))
+    return y, Residuals(centred, m, gamma, PrimalType.of(x), PrimalType.of(beta))
 
 
 @jax.named_scope("batch_norm")
@@ -96,12 +96,12 @@ def _bwd(eps: float, kept: Residuals, dy: Array) -> tuple[Array, Array, Array]:
     u = dy - lift(dbeta / n, dy.ndim)
     p = jnp.sum(u * centred, axis=_rows(dy))
     dx = lift(wide(gamma) * rstd, dy.ndim) * (u - centred * lift(p / n / m, dy.ndim))
-    return kept.x(dx), Like.of(gamma)(rstd * p), kept.beta(dbeta)
+    return kept.x(dx), PrimalType.of(gamma)(rstd * p), kept.beta(dbeta)
 
 
 batch_norm.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=batch_norm,
     source="D1, Gradient Flow",
     arguments={"x": "b s h", "gamma": "h", "beta": "h"},
@@ -109,8 +109,8 @@ ROW = Row(
     # two means (n each), centring, square, x̂, γ x̂, + β; + ε and rsqrt once a column
     forward=Cost(7 * b * s * h + h, h),
     backward=Cost(7 * b * s * h + 3 * h, h),
-    document=0,
-    causes={"the rule, not counted": 7 * b * s * h + 3 * h},
+    published_flops=0,
+    adjustments={"the rule, not counted": 7 * b * s * h + 3 * h},
     residuals=a * (b * s * h + h) + w * h,
     special={
         "constant columns": Special(values={"x": lambda x: np.full_like(x, 3)}),

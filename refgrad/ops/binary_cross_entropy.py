@@ -24,9 +24,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 
@@ -44,7 +44,7 @@ def binary_cross_entropy(p: Array, y: Array) -> Array:
 
     Raises ValueError or TypeError where they do not agree, and ValueError for an empty batch.
     """
-    agree("binary_cross_entropy", p=(p, "..."), y=(y, "... < 2"))
+    check_args("binary_cross_entropy", p=(p, "..."), y=(y, "... < 2"))
     if not p.size:
         raise ValueError(f"binary_cross_entropy: p has shape {p.shape}, but a mean needs one entry")
     p, one, zero = wide(p), y == 1, y == 0
@@ -62,12 +62,12 @@ def _fwd(p: Array, y: Array) -> tuple[Array, Residuals]:
 def _bwd(kept: Residuals, dL: Array) -> tuple[Array, None]:
     p = wide(kept.p)
     q = jnp.where(kept.y == 1, -p, jnp.where(kept.y == 0, 1 - p, jnp.nan))
-    return Like.of(kept.p)(dL / kept.p.size / q), None
+    return PrimalType.of(kept.p)(dL / kept.p.size / q), None
 
 
 binary_cross_entropy.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=binary_cross_entropy,
     source="D4, Gradient Calculations",
     arguments={"p": "b s i", "y": "b s i < 2"},
@@ -75,8 +75,8 @@ ROW = Row(
     # two comparisons, three selections, a negation, the sum of the logarithms, its mean; the mean's negation
     forward=Cost(8 * b * s * i + 1, 2 * b * s * i),
     backward=Cost(7 * b * s * i + 1),
-    document=0,
-    causes={"(dL/N) / q, not counted": 7 * b * s * i + 1},
+    published_flops=0,
+    adjustments={"(dL/N) / q, not counted": 7 * b * s * i + 1},
     residuals=w * b * s * i + 4 * b * s * i,
     special={
         "surely right": Special(values={"p": np.zeros_like, "y": np.zeros_like}),

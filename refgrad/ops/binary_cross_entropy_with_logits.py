@@ -23,9 +23,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide, wide_dtype
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, wide, wide_dtype
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 
@@ -54,7 +54,7 @@ def binary_cross_entropy_with_logits(z: Array, y: Array) -> Array:
 
     Raises ValueError or TypeError where they do not agree, and ValueError for an empty batch.
     """
-    agree("binary_cross_entropy_with_logits", z=(z, "..."), y=(y, "... < 2"))
+    check_args("binary_cross_entropy_with_logits", z=(z, "..."), y=(y, "... < 2"))
     if not z.size:
         raise ValueError(f"binary_cross_entropy_with_logits: z has shape {z.shape}, but a mean needs one entry")
     z = wide(z)
@@ -70,20 +70,20 @@ def _fwd(z: Array, y: Array) -> tuple[Array, Residuals]:
 def _bwd(kept: Residuals, dL: Array) -> tuple[Array, None]:
     c = _sign(kept.y, wide_dtype(kept.z.dtype))
     dz = dL / kept.z.size * (c * jax.lax.logistic(c * wide(kept.z)))
-    return Like.of(kept.z)(dz), None
+    return PrimalType.of(kept.z)(dz), None
 
 
 binary_cross_entropy_with_logits.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=binary_cross_entropy_with_logits,
     source="D4, Gradient Calculations",
     arguments={"z": "b s i", "y": "b s i < 2"},
     # two comparisons and two selections for c, c z, softplus (five and two), the mean
     forward=Cost(11 * b * s * i, 2 * b * s * i),
     backward=Cost(10 * b * s * i + 1, b * s * i),
-    document=0,
-    causes={"(dL/N) c σ(c z), not counted": 10 * b * s * i + 1},
+    published_flops=0,
+    adjustments={"(dL/N) c σ(c z), not counted": 10 * b * s * i + 1},
     residuals=w * b * s * i + 4 * b * s * i,
     special={
         "large logits": Special(values={"z": lambda z: np.where(z > 0, 800, -800)}),

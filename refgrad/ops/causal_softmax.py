@@ -7,7 +7,7 @@ Derivation. The mask is a constant, and where it closes z is 0; the softmax's ow
 
     dx_ij = z_ij (dz_ij − Σ_k dz_ik z_ik)        which is exactly 0 for j > i
 
-so the backward pass needs no mask. Whatever stands under the mask, −∞ and NaN included, does not reach z or dx.
+so the backward pass needs no mask. A value under the mask, −∞ and NaN included, does not reach z or dx.
 
 Kept: z, as in `softmax`. Cost: the softmax's; the document knows no mask, and the closed half is computed and counted.
 Source: GPT-2 itself; D2, "Softmax" (its figures for the attention matrix b × n_h × s × s).
@@ -19,10 +19,10 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import lift
-from refgrad.ops._row import Cost, Row, Special
-from refgrad.ops.softmax import ROW as SOFTMAX
+from refgrad.numerics import lift
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops.softmax import SPEC as SOFTMAX
 from refgrad.ops.softmax import Residuals, softmax
 from refgrad.symbols import b, n_h, s
 
@@ -38,13 +38,13 @@ def _masked(x: Array) -> Array:
 @jax.named_scope("causal_softmax")
 def causal_softmax(x: Array) -> Array:
     """x (..., s, s), queries × keys → probabilities (..., s, s). Raises ValueError or TypeError for other arrays."""
-    agree("causal_softmax", x=(x, "... s s"))
+    check_args("causal_softmax", x=(x, "... s s"))
     return softmax.fun(_masked(x))
 
 
 @jax.named_scope("causal_softmax")
 def _fwd(x: Array) -> tuple[Array, Residuals]:
-    agree("causal_softmax", x=(x, "... s s"))
+    check_args("causal_softmax", x=(x, "... s s"))
     return softmax.fwd(_masked(x))
 
 
@@ -60,15 +60,15 @@ def _under_mask(value: float):
     return lambda x: np.where(np.triu(np.ones(x.shape, bool), 1), value, x)
 
 
-ROW = Row(
+SPEC = OpSpec(
     op=causal_softmax,
     source="D2, Softmax; the mask is GPT-2's",
     arguments={"x": "b n_h s s"},
     # the softmax, one comparison of the s × s mask and one selection an element
     forward=Cost(SOFTMAX.forward.flops + b * n_h * s**2 + s**2, SOFTMAX.forward.transcendentals),
     backward=SOFTMAX.backward,
-    document=SOFTMAX.document,
-    causes=SOFTMAX.causes,
+    published_flops=SOFTMAX.published_flops,
+    adjustments=SOFTMAX.adjustments,
     residuals=SOFTMAX.residuals,
     special={
         **SOFTMAX.special,

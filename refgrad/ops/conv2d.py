@@ -30,9 +30,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, lift, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, lift, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import H, W, b, i, k, l, o, w
 
 PADDINGS = ("SAME", "VALID")
@@ -44,7 +44,7 @@ class Residuals(NamedTuple):
 
     x: Array
     kernel: Array
-    bias: Like
+    bias: PrimalType
 
 
 def _around(kernel: Array, padding: str) -> Padding:
@@ -61,8 +61,8 @@ def _correlate(x: Array, kernel: Array, padding: Padding, layout: tuple[str, str
     )
 
 
-def _agree(x: Array, kernel: Array, bias: Array, padding: str) -> None:
-    agree("conv2d", x=(x, "b H W i"), kernel=(kernel, "k l i o"), bias=(bias, "o"))
+def _check_args(x: Array, kernel: Array, bias: Array, padding: str) -> None:
+    check_args("conv2d", x=(x, "b H W i"), kernel=(kernel, "k l i o"), bias=(bias, "o"))
     if padding not in PADDINGS:
         raise ValueError(f"conv2d: padding is {padding!r}, but must be one of {', '.join(map(repr, PADDINGS))}")
     image, taps = x.shape[1:3], kernel.shape[:2]
@@ -79,20 +79,20 @@ def conv2d(x: Array, kernel: Array, bias: Array, padding: str) -> Array:
 
     Raises ValueError or TypeError where they do not agree, and ValueError where no window fits.
     """
-    _agree(x, kernel, bias, padding)
+    _check_args(x, kernel, bias, padding)
     y = _correlate(x, kernel, _around(kernel, padding), ("NHWC", "HWIO", "NHWC"))
     return (y + lift(wide(bias), 4)).astype(x.dtype)
 
 
 @jax.named_scope("conv2d")
 def _fwd(x: Array, kernel: Array, bias: Array, padding: str) -> tuple[Array, Residuals]:
-    return conv2d.fun(x, kernel, bias, padding), Residuals(x, kernel, Like.of(bias))
+    return conv2d.fun(x, kernel, bias, padding), Residuals(x, kernel, PrimalType.of(bias))
 
 
 @jax.named_scope("conv2d")
 def _bwd(padding: str, kept: Residuals, dy: Array) -> tuple[Array, Array, Array]:
     x, kernel = kept.x, kept.kernel
-    like_x, like_kernel = Like.of(x), Like.of(kernel)
+    like_x, like_kernel = PrimalType.of(x), PrimalType.of(kernel)
     around = _around(kernel, padding)
     less = [(n - 1 - before, n - 1 - after) for n, (before, after) in zip(kernel.shape[:2], around, strict=True)]
     turned = jnp.flip(kernel, (0, 1))
@@ -105,15 +105,15 @@ def _bwd(padding: str, kept: Residuals, dy: Array) -> tuple[Array, Array, Array]
 conv2d.defvjp(_fwd, _bwd)
 
 PAIRS = (H * k - k**2 // 4) * (W * l - l**2 // 4)  # of a pixel and a tap, off the padding
-ROW = Row(
+SPEC = OpSpec(
     op=conv2d,
     source="D1, Computational Complexity",
     arguments={"x": "b H W i", "kernel": "k l i o", "bias": "o"},
     statics={"padding": "SAME"},
     forward=Cost(2 * b * i * o * PAIRS + b * H * W * o),
     backward=Cost(4 * b * i * o * PAIRS + (b * H * W - 1) * o),
-    document=0,
-    causes={
+    published_flops=0,
+    adjustments={
         "products with the padding, not counted": 4 * b * i * o * H * W * k * l,
         "taps on the padding": 4 * b * i * o * (PAIRS - H * W * k * l),
         "bias": (b * H * W - 1) * o,

@@ -14,9 +14,9 @@ import jax
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec
 from refgrad.symbols import b, i, s
 
 
@@ -24,30 +24,30 @@ from refgrad.symbols import b, i, s
 @jax.named_scope("copy")
 def copy(x: Array) -> tuple[Array, Array]:
     """x of any shape → (x, x). Raises TypeError where x is not floating."""
-    agree("copy", x=(x, "..."))
+    check_args("copy", x=(x, "..."))
     return x, x
 
 
 @jax.named_scope("copy")
-def _fwd(x: Array) -> tuple[tuple[Array, Array], Like]:
-    return copy.fun(x), Like.of(x)
+def _fwd(x: Array) -> tuple[tuple[Array, Array], PrimalType]:
+    return copy.fun(x), PrimalType.of(x)
 
 
 @jax.named_scope("copy")
-def _bwd(kept: Like, dz: tuple[Array, Array]) -> tuple[Array]:
+def _bwd(kept: PrimalType, dz: tuple[Array, Array]) -> tuple[Array]:
     first, second = dz
     return (kept(wide(first) + wide(second)),)
 
 
 copy.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=copy,
     source="D3, Backpropagation in practice",
     arguments={"x": "b s i"},
     forward=Cost(0),
     backward=Cost(b * s * i),
-    document=0,
-    causes={"fan-in": b * s * i},
+    published_flops=0,
+    adjustments={"fan-in": b * s * i},
     residuals=0,
 )

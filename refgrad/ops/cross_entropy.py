@@ -15,21 +15,21 @@ import jax
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row
-from refgrad.ops.log_softmax import ROW as LOG_SOFTMAX
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops.log_softmax import SPEC as LOG_SOFTMAX
 from refgrad.ops.log_softmax import log_softmax
-from refgrad.ops.nll import ROW as NLL
+from refgrad.ops.nll import SPEC as NLL
 from refgrad.ops.nll import nll
 
 
 class Residuals(NamedTuple):
-    """What `log_softmax` and `nll` keep, and the type of x."""
+    """Residuals of `log_softmax` and `nll`, and the type of x."""
 
     log_softmax: tuple
     nll: tuple
-    x: Like
+    x: PrimalType
 
 
 @custom_vjp
@@ -39,16 +39,16 @@ def cross_entropy(x: Array, targets: Array) -> Array:
 
     Raises ValueError or TypeError where they do not agree, and ValueError for an empty batch.
     """
-    agree("cross_entropy", targets=(targets, "... < V"), x=(x, "... V"))
+    check_args("cross_entropy", targets=(targets, "... < V"), x=(x, "... V"))
     return nll.fun(log_softmax.fun(wide(x)), targets)
 
 
 @jax.named_scope("cross_entropy")
 def _fwd(x: Array, targets: Array) -> tuple[Array, Residuals]:
-    agree("cross_entropy", targets=(targets, "... < V"), x=(x, "... V"))
+    check_args("cross_entropy", targets=(targets, "... < V"), x=(x, "... V"))
     p, kept_log_softmax = log_softmax.fwd(wide(x))
     loss, kept_nll = nll.fwd(p, targets)
-    return loss, Residuals(kept_log_softmax, kept_nll, Like.of(x))
+    return loss, Residuals(kept_log_softmax, kept_nll, PrimalType.of(x))
 
 
 @jax.named_scope("cross_entropy")
@@ -60,14 +60,14 @@ def _bwd(kept: Residuals, dL: Array) -> tuple[Array, None]:
 
 cross_entropy.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=cross_entropy,
     source="D2, Negative Log Likelihood Loss",
     arguments={"x": "b s V", "targets": "b s < V"},
     forward=Cost(LOG_SOFTMAX.forward.flops + NLL.forward.flops, LOG_SOFTMAX.forward.transcendentals),
     backward=Cost(LOG_SOFTMAX.backward.flops + NLL.backward.flops, LOG_SOFTMAX.backward.transcendentals),
-    document=LOG_SOFTMAX.document + NLL.document,
-    causes={**LOG_SOFTMAX.causes, **NLL.causes},
+    published_flops=LOG_SOFTMAX.published_flops + NLL.published_flops,
+    adjustments={**LOG_SOFTMAX.adjustments, **NLL.adjustments},
     residuals=LOG_SOFTMAX.residuals + NLL.residuals,
     special={**LOG_SOFTMAX.special, **NLL.special},
 )

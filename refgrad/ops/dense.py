@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, product, wide
-from refgrad.ops._row import Cost, Row
+from refgrad.numerics import PrimalType, product, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec
 from refgrad.symbols import b, i, o, s, w
 
 
@@ -30,26 +30,26 @@ class Residuals(NamedTuple):
 
     x: Array
     w: Array
-    bias: Like
+    bias: PrimalType
 
 
 @custom_vjp
 @jax.named_scope("dense")
 def dense(x: Array, w: Array, bias: Array) -> Array:
     """x (..., i), w (o, i), bias (o,) → (..., o). Raises ValueError or TypeError where they do not agree."""
-    agree("dense", x=(x, "... i"), w=(w, "o i"), bias=(bias, "o"))
+    check_args("dense", x=(x, "... i"), w=(w, "o i"), bias=(bias, "o"))
     y = product("...i,oi->...o", x, w)
     return (y + jnp.broadcast_to(wide(bias), y.shape)).astype(x.dtype)
 
 
 @jax.named_scope("dense")
 def _fwd(x: Array, w: Array, bias: Array) -> tuple[Array, Residuals]:
-    return dense.fun(x, w, bias), Residuals(x, w, Like.of(bias))
+    return dense.fun(x, w, bias), Residuals(x, w, PrimalType.of(bias))
 
 
 @jax.named_scope("dense")
 def _bwd(kept: Residuals, dy: Array) -> tuple[Array, Array, Array]:
-    like_x, like_w = Like.of(kept.x), Like.of(kept.w)
+    like_x, like_w = PrimalType.of(kept.x), PrimalType.of(kept.w)
     dx = product("...o,oi->...i", dy, kept.w, like_x.sharding)
     dw = product("...o,...i->oi", dy, kept.x, like_w.sharding)
     dbias = jnp.sum(wide(dy), axis=tuple(range(dy.ndim - 1)))
@@ -58,13 +58,13 @@ def _bwd(kept: Residuals, dy: Array) -> tuple[Array, Array, Array]:
 
 dense.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=dense,
     source="D1, Matrix Backpropagation",
     arguments={"x": "b s i", "w": "o i", "bias": "o"},
     forward=Cost(2 * b * s * i * o + b * s * o),
     backward=Cost(4 * b * s * i * o + (b * s - 1) * o),
-    document=0,
-    causes={"two products, not counted": 4 * b * s * i * o, "bias": (b * s - 1) * o},
+    published_flops=0,
+    adjustments={"two products, not counted": 4 * b * s * i * o, "bias": (b * s - 1) * o},
     residuals=w * (b * s * i + i * o),
 )

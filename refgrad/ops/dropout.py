@@ -8,7 +8,7 @@ Derivation. r does not depend on x, and y_j on no other x than x_j, through the 
     dx = dy r / (1 − p)
 
 The same line as the forward pass, with dy for x: the mask is drawn again from the key that drew it.
-Kept: the key and x's type, 8 bytes whatever x's size; a kept mask would take a byte or more an element.
+Kept: the key and x's type, 8 bytes at any size of x; a kept mask would take a byte or more an element.
 Cost: an element's bits (117 operations of Threefry for a pair of words, 3 to number it, 1 to join the words), a
 comparison, a product and a selection, forward and backward alike; the document prints no count. That is the price of
 keeping nothing: most of it are integer operations in registers, where the mask would come from memory.
@@ -23,9 +23,9 @@ from jax import Array
 
 from refgrad.jaxpr.avals import explicit_sharding
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, h, s
 
 
@@ -33,11 +33,11 @@ class Residuals(NamedTuple):
     """The key that draws the mask, and x's type."""
 
     key: Array
-    x: Like
+    x: PrimalType
 
 
 def mask(key: Array, rate: float, like: Array) -> Array:
-    """Where `like`'s elements are kept, booleans of its shape: the same for the same key and shape."""
+    """Booleans of `like`'s shape, True where an element is kept: the same for the same key and shape."""
     bits = jax.random.bits(key, (like.size,), "uint32").reshape(like.shape)
     keep = bits >= jnp.uint32(int(rate * 2**32))
     sharding = explicit_sharding(like)
@@ -45,7 +45,7 @@ def mask(key: Array, rate: float, like: Array) -> Array:
 
 
 def _drop(x: Array, key: Array, rate: float) -> Array:
-    """x r / (1 − p), in the dtype of sums; what is dropped is 0 even where x is not finite."""
+    """x r / (1 − p), in the dtype of sums; dropped elements are 0 even where x is not finite."""
     return jnp.where(mask(key, rate, x), wide(x) * (1 / (1 - rate)), 0.0)
 
 
@@ -54,14 +54,14 @@ def _drop(x: Array, key: Array, rate: float) -> Array:
 def dropout(x: Array, key: Array, rate: float) -> Array:
     """x of any shape, a key from `jax.random.key`, the probability 0 ≤ rate < 1 that an element is dropped → as x.
 
-    Raises TypeError where x is not floating or the key is no key, and ValueError for a batch of keys or another rate.
+    Raises TypeError where x is not floating or `key` is not a key, ValueError for a batch of keys or another rate.
     """
-    _agree(x, key, rate)
+    _check_args(x, key, rate)
     return _drop(x, key, rate).astype(x.dtype)
 
 
-def _agree(x: Array, key: Array, rate: float) -> None:
-    agree("dropout", x=(x, "..."))
+def _check_args(x: Array, key: Array, rate: float) -> None:
+    check_args("dropout", x=(x, "..."))
     if not jnp.issubdtype(jnp.result_type(key), jax.dtypes.prng_key):
         raise TypeError(
             f"dropout: key is {jnp.result_type(key)}{list(jnp.shape(key))}, but must come from jax.random.key "
@@ -75,7 +75,7 @@ def _agree(x: Array, key: Array, rate: float) -> None:
 
 @jax.named_scope("dropout")
 def _fwd(x: Array, key: Array, rate: float) -> tuple[Array, Residuals]:
-    return dropout.fun(x, key, rate), Residuals(key, Like.of(x))
+    return dropout.fun(x, key, rate), Residuals(key, PrimalType.of(x))
 
 
 @jax.named_scope("dropout")
@@ -85,7 +85,7 @@ def _bwd(rate: float, kept: Residuals, dy: Array) -> tuple[Array, None]:
 
 dropout.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=dropout,
     source="D1, Gradient Checkpointing",
     arguments={"x": "b s h", "key": "key"},
@@ -93,8 +93,8 @@ ROW = Row(
     # Threefry's 117, numbering 3, joining 1; comparison, product, selection; the key's own 2
     forward=Cost(124 * b * s * h + 2),
     backward=Cost(124 * b * s * h + 2),
-    document=0,
-    causes={"the mask drawn again": 122 * b * s * h + 2, "product and selection, not counted": 2 * b * s * h},
+    published_flops=0,
+    adjustments={"the mask drawn again": 122 * b * s * h + 2, "product and selection, not counted": 2 * b * s * h},
     residuals=8,
     special={"large values": Special(values={"x": lambda x: x * 1e4})},
 )

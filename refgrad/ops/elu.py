@@ -17,9 +17,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 
@@ -27,7 +27,7 @@ from refgrad.symbols import b, i, s, w
 @jax.named_scope("elu")
 def elu(x: Array, alpha: float) -> Array:
     """x of any shape, −α the limit below → element by element. Raises TypeError where x is not floating."""
-    agree("elu", x=(x, "..."))
+    check_args("elu", x=(x, "..."))
     above, y = x > 0, wide(x)
     return jnp.where(above, y, alpha * jnp.expm1(jnp.where(above, 0.0, y))).astype(x.dtype)
 
@@ -40,20 +40,20 @@ def _fwd(x: Array, alpha: float) -> tuple[Array, Array]:
 @jax.named_scope("elu")
 def _bwd(alpha: float, kept: Array, dy: Array) -> tuple[Array]:
     above, x, dy = kept > 0, wide(kept), wide(dy)
-    return (Like.of(kept)(jnp.where(above, dy, alpha * jnp.exp(jnp.where(above, 0.0, x)) * dy)),)
+    return (PrimalType.of(kept)(jnp.where(above, dy, alpha * jnp.exp(jnp.where(above, 0.0, x)) * dy)),)
 
 
 elu.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=elu,
     source="D3, Activation functions",
     arguments={"x": "b s i"},
     statics={"alpha": 0.5},
     forward=Cost(4 * b * s * i, b * s * i),
     backward=Cost(5 * b * s * i, b * s * i),
-    document=0,
-    causes={"α e^x dy and selections, not counted": 5 * b * s * i},
+    published_flops=0,
+    adjustments={"α e^x dy and selections, not counted": 5 * b * s * i},
     residuals=w * b * s * i,
     special={
         "zero": Special(values={"x": np.zeros_like}),

@@ -20,9 +20,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 A = math.sqrt(2 / math.pi)
@@ -33,7 +33,7 @@ C = 0.044715
 @jax.named_scope("gelu")
 def gelu(x: Array) -> Array:
     """x of any shape → GELU(x), element by element. Raises TypeError where x is not floating."""
-    agree("gelu", x=(x, "..."))
+    check_args("gelu", x=(x, "..."))
     y = wide(x)
     return (0.5 * y * (1 + jnp.tanh(A * y * (1 + C * (y * y))))).astype(x.dtype)
 
@@ -51,19 +51,19 @@ def _bwd(kept: Array, dy: Array) -> tuple[Array]:
     dz_dx = 2 * A + (6 * A * C) * x2
     p = jax.lax.logistic(z)
     dx = wide(dy) * (p + x * (p * jax.lax.logistic(-z)) * dz_dx)
-    return (Like.of(kept)(dx),)
+    return (PrimalType.of(kept)(dx),)
 
 
 gelu.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=gelu,
     source="D2, GELU",
     arguments={"x": "b s i"},
     forward=Cost(8 * b * s * i, b * s * i),
     backward=Cost(18 * b * s * i, 2 * b * s * i),
-    document=19 * b * s * i,
-    causes={"transcendental split": -2 * b * s * i, "σ(z) σ(−z) for 1 − t²": b * s * i},
+    published_flops=19 * b * s * i,
+    adjustments={"transcendental split": -2 * b * s * i, "σ(z) σ(−z) for 1 − t²": b * s * i},
     residuals=w * b * s * i,
     special={
         "large inputs": Special(values={"x": lambda x: np.where(x > 0, 30, -30)}),

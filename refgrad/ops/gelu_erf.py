@@ -19,9 +19,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 
@@ -34,7 +34,7 @@ def _normal(x: Array) -> Array:
 @jax.named_scope("gelu_erf")
 def gelu_erf(x: Array) -> Array:
     """x of any shape → x Φ(x), element by element. Raises TypeError where x is not floating."""
-    agree("gelu_erf", x=(x, "..."))
+    check_args("gelu_erf", x=(x, "..."))
     y = wide(x)
     return (y * _normal(y)).astype(x.dtype)
 
@@ -48,19 +48,19 @@ def _fwd(x: Array) -> tuple[Array, Array]:
 def _bwd(kept: Array, dy: Array) -> tuple[Array]:
     x = wide(kept)
     density = jnp.exp(-0.5 * (x * x)) * (1 / math.sqrt(2 * math.pi))
-    return (Like.of(kept)(wide(dy) * (_normal(x) + x * density)),)
+    return (PrimalType.of(kept)(wide(dy) * (_normal(x) + x * density)),)
 
 
 gelu_erf.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=gelu_erf,
     source="D3, Activation functions",
     arguments={"x": "b s i"},
     forward=Cost(65 * b * s * i, b * s * i),
     backward=Cost(70 * b * s * i, 2 * b * s * i),
-    document=0,
-    causes={"erfc spelt out": 62 * b * s * i, "(Φ(x) + x φ(x)) dy, not counted": 8 * b * s * i},
+    published_flops=0,
+    adjustments={"erfc spelt out": 62 * b * s * i, "(Φ(x) + x φ(x)) dy, not counted": 8 * b * s * i},
     residuals=w * b * s * i,
     special={
         "large inputs": Special(values={"x": lambda x: np.where(x > 0, 30, -30)}),

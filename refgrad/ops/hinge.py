@@ -5,7 +5,7 @@ own term with +1 where v is not the target, and the target's score every term of
 
     dx_rv = (dL/n) m_rv  for v ≠ t_r        dx_r,t_r = −(dL/n) Σ_v m_rv
 
-Where a score stands at the margin exactly, there is no derivative; here it is 0 by contract, as in `relu`, and the
+A score that stands at the margin exactly has no derivative; here it is 0 by contract, as in `relu`, and the
 forward selects likewise. Kept: m, one byte a score, and the targets. A target outside [0, V) gives a NaN loss.
 Cost: per score, m as a number, the sum over V (n − 1 additions for n terms), the comparison with the target, a
 selection and a product; per row a negation; dL/n once. The document prints no count.
@@ -20,9 +20,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.ops.nll import pick
 from refgrad.symbols import V, b, s
 
@@ -32,7 +32,7 @@ class Residuals(NamedTuple):
 
     active: Array
     targets: Array
-    x: Like
+    x: PrimalType
 
 
 def _is_target(targets: Array, classes: int) -> Array:
@@ -46,8 +46,8 @@ def _excess(x: Array, targets: Array, margin: float) -> Array:
     return jnp.where(_is_target(targets, x.shape[-1]), 0.0, above)
 
 
-def _agree(x: Array, targets: Array) -> None:
-    agree("hinge", targets=(targets, "... < V"), x=(x, "... V"))
+def _check_args(x: Array, targets: Array) -> None:
+    check_args("hinge", targets=(targets, "... < V"), x=(x, "... V"))
     if not targets.size:
         raise ValueError(f"hinge: targets has shape {targets.shape}, but a mean needs one target at least")
 
@@ -64,15 +64,15 @@ def hinge(x: Array, targets: Array, margin: float) -> Array:
 
     Raises ValueError or TypeError where they do not agree, and ValueError for an empty batch.
     """
-    _agree(x, targets)
+    _check_args(x, targets)
     return _loss(_excess(x, targets, margin))
 
 
 @jax.named_scope("hinge")
 def _fwd(x: Array, targets: Array, margin: float) -> tuple[Array, Residuals]:
-    _agree(x, targets)
+    _check_args(x, targets)
     excess = _excess(x, targets, margin)
-    return _loss(excess), Residuals(excess > 0, targets, Like.of(x))
+    return _loss(excess), Residuals(excess > 0, targets, PrimalType.of(x))
 
 
 @jax.named_scope("hinge")
@@ -84,7 +84,7 @@ def _bwd(margin: float, kept: Residuals, dL: Array) -> tuple[Array, None]:
 
 hinge.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=hinge,
     source="D3, How to compute gradients?",
     arguments={"x": "b s V", "targets": "b s < V"},
@@ -92,8 +92,8 @@ ROW = Row(
     # the target's score (4 a row); its subtraction, + Δ, is-target, selection; max(0, ·) in two; the sum and the mean
     forward=Cost(7 * b * s * V + 4 * b * s),
     backward=Cost(5 * b * s * V + 1),
-    document=0,
-    causes={"dL/n at what is not flat, not counted": 5 * b * s * V + 1},
+    published_flops=0,
+    adjustments={"dL/n at what is not flat, not counted": 5 * b * s * V + 1},
     residuals=b * s * V + 4 * b * s,
     special={
         "at the margin": Special(values={"x": np.round}),

@@ -15,9 +15,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import i, o, w
 
 
@@ -28,7 +28,7 @@ def l2_penalty(W: Array, strength: float) -> Array:
 
     Raises TypeError where W is not floating, and ValueError for a strength below 0.
     """
-    agree("l2_penalty", W=(W, "..."))
+    check_args("l2_penalty", W=(W, "..."))
     if not strength >= 0:
         raise ValueError(f"l2_penalty: strength is {strength}, but must be 0 at least, or large weights are rewarded")
     y = wide(W)
@@ -42,20 +42,20 @@ def _fwd(W: Array, strength: float) -> tuple[Array, Array]:
 
 @jax.named_scope("l2_penalty")
 def _bwd(strength: float, kept: Array, dR: Array) -> tuple[Array]:
-    return (Like.of(kept)(dR * (2 * strength) * wide(kept)),)
+    return (PrimalType.of(kept)(dR * (2 * strength) * wide(kept)),)
 
 
 l2_penalty.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=l2_penalty,
     source="D3, How to compute gradients?",
     arguments={"W": "i o"},
     statics={"strength": 0.1},
     forward=Cost(2 * i * o),
     backward=Cost(i * o + 1),
-    document=0,
-    causes={"dR (2λ) W, not counted": i * o + 1},
+    published_flops=0,
+    adjustments={"dR (2λ) W, not counted": i * o + 1},
     residuals=w * i * o,
     special={"zero": Special(values={"W": np.zeros_like})},
 )

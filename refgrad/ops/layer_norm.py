@@ -30,9 +30,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, lift, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, lift, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import a, b, h, s, w
 
 
@@ -42,8 +42,8 @@ class Residuals(NamedTuple):
     x_hat: Array
     rstd: Array
     gamma: Array
-    x: Like
-    beta: Like
+    x: PrimalType
+    beta: PrimalType
 
 
 def _normalise(x: Array, eps: float) -> tuple[Array, Array]:
@@ -63,21 +63,22 @@ def affine(x_hat: Array, gamma: Array, beta: Array) -> Array:
 @jax.named_scope("layer_norm")
 def layer_norm(x: Array, gamma: Array, beta: Array, eps: float) -> Array:
     """x (..., h), γ and β (h,), ε > 0 → (..., h). Raises ValueError or TypeError where they do not agree."""
-    _agree(x, gamma, beta, eps)
+    _check_args(x, gamma, beta, eps)
     return affine(_normalise(x, eps)[0], gamma, beta).astype(x.dtype)
 
 
-def _agree(x: Array, gamma: Array, beta: Array, eps: float) -> None:
-    agree("layer_norm", x=(x, "... h"), gamma=(gamma, "h"), beta=(beta, "h"))
+def _check_args(x: Array, gamma: Array, beta: Array, eps: float) -> None:
+    check_args("layer_norm", x=(x, "... h"), gamma=(gamma, "h"), beta=(beta, "h"))
     if not eps > 0:
         raise ValueError(f"layer_norm: eps is {eps}, but must be above 0, or a constant row divides by 0")
 
 
 @jax.named_scope("layer_norm")
 def _fwd(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Residuals]:
-    _agree(x, gamma, beta, eps)
+    _check_args(x, gamma, beta, eps)
     x_hat, rstd = _normalise(x, eps)
-    return affine(x_hat, gamma, beta).astype(x.dtype), Residuals(x_hat, rstd, gamma, Like.of(x), Like.of(beta))
+    y = affine(x_hat, gamma, beta).astype(x.dtype)
+    return y, Residuals(x_hat, rstd, gamma, PrimalType.of(x), PrimalType.of(beta))
 
 
 @jax.named_scope("layer_norm")
@@ -87,12 +88,12 @@ def _bwd(eps: float, kept: Residuals, dy: Array) -> tuple[Array, Array, Array]:
     v = dy * lift(wide(gamma), dy.ndim)
     u = v - jnp.mean(v, axis=-1, keepdims=True)
     dx = rstd * (u - x_hat * jnp.mean(u * x_hat, axis=-1, keepdims=True))
-    return kept.x(dx), Like.of(gamma)(jnp.sum(dy * x_hat, axis=rows)), kept.beta(jnp.sum(dy, axis=rows))
+    return kept.x(dx), PrimalType.of(gamma)(jnp.sum(dy * x_hat, axis=rows)), kept.beta(jnp.sum(dy, axis=rows))
 
 
 layer_norm.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=layer_norm,
     source="D2, Layer Normalization",
     arguments={"x": "b s h", "gamma": "h", "beta": "h"},
@@ -100,8 +101,8 @@ ROW = Row(
     # two means (n each), centring, square, x̂, γ x̂, + β; + ε and rsqrt once a row
     forward=Cost(7 * b * s * h + b * s, b * s),
     backward=Cost(11 * b * s * h - 2 * h),
-    document=11 * b * s * h,
-    causes={"n−1 additions": -2 * h},
+    published_flops=11 * b * s * h,
+    adjustments={"n−1 additions": -2 * h},
     residuals=a * (b * s * h + b * s) + w * h,
     special={
         "constant rows": Special(values={"x": lambda x: np.full_like(x, 3)}),

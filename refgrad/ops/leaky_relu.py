@@ -1,6 +1,6 @@
 """Leaky rectified linear unit: y = x above zero, y = αx below, the slope α a constant.
 
-Derivation. dy/dx is 1 above zero and α below. At x = 0 there is no derivative unless α = 1; here it is α, by contract,
+Derivation. dy/dx is 1 above zero and α below. At x = 0 y has no derivative unless α = 1; here it is α, by contract,
 as it is 0 for `relu`, which is α = 0:
 
     dx = α dy where x ≤ 0, else dy
@@ -18,9 +18,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, i, s
 
 
@@ -28,20 +28,20 @@ class Residuals(NamedTuple):
     """x ≤ 0 element by element, and the type of x."""
 
     below: Array
-    x: Like
+    x: PrimalType
 
 
 @custom_vjp(nondiff_argnums=(1,))
 @jax.named_scope("leaky_relu")
 def leaky_relu(x: Array, slope: float) -> Array:
     """x of any shape, the slope below zero → element by element. Raises TypeError where x is not floating."""
-    agree("leaky_relu", x=(x, "..."))
+    check_args("leaky_relu", x=(x, "..."))
     return jnp.where(x <= 0, slope * wide(x), wide(x)).astype(x.dtype)
 
 
 @jax.named_scope("leaky_relu")
 def _fwd(x: Array, slope: float) -> tuple[Array, Residuals]:
-    return leaky_relu.fun(x, slope), Residuals(x <= 0, Like.of(x))
+    return leaky_relu.fun(x, slope), Residuals(x <= 0, PrimalType.of(x))
 
 
 @jax.named_scope("leaky_relu")
@@ -52,15 +52,15 @@ def _bwd(slope: float, kept: Residuals, dy: Array) -> tuple[Array]:
 
 leaky_relu.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=leaky_relu,
     source="D3, Activation functions",
     arguments={"x": "b s i"},
     statics={"slope": 0.01},
     forward=Cost(3 * b * s * i),
     backward=Cost(2 * b * s * i),
-    document=0,
-    causes={"product and selection, not counted": 2 * b * s * i},
+    published_flops=0,
+    adjustments={"product and selection, not counted": 2 * b * s * i},
     residuals=b * s * i,
     special={"at the kink": Special(values={"x": np.round})},
 )

@@ -22,9 +22,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, product, wide
-from refgrad.ops._row import Cost, Row
+from refgrad.numerics import PrimalType, product, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec
 from refgrad.symbols import b, i, o, s, w
 
 
@@ -33,26 +33,26 @@ class Residuals(NamedTuple):
 
     x: Array
     w: Array
-    bias: Like
+    bias: PrimalType
 
 
 @custom_vjp
 @jax.named_scope("linear")
 def linear(x: Array, w: Array, bias: Array) -> Array:
     """x (..., i), w (i, o), bias (o,) → (..., o). Raises ValueError or TypeError where they do not agree."""
-    agree("linear", x=(x, "... i"), w=(w, "i o"), bias=(bias, "o"))
+    check_args("linear", x=(x, "... i"), w=(w, "i o"), bias=(bias, "o"))
     z = product("...i,io->...o", x, w)
     return (z + jnp.broadcast_to(wide(bias), z.shape)).astype(x.dtype)
 
 
 @jax.named_scope("linear")
 def _fwd(x: Array, w: Array, bias: Array) -> tuple[Array, Residuals]:
-    return linear.fun(x, w, bias), Residuals(x, w, Like.of(bias))
+    return linear.fun(x, w, bias), Residuals(x, w, PrimalType.of(bias))
 
 
 @jax.named_scope("linear")
 def _bwd(kept: Residuals, dz: Array) -> tuple[Array, Array, Array]:
-    like_x, like_w = Like.of(kept.x), Like.of(kept.w)
+    like_x, like_w = PrimalType.of(kept.x), PrimalType.of(kept.w)
     rows = range(dz.ndim - 1)
     dx = product("...o,io->...i", dz, kept.w, like_x.sharding)
     dw = product("...i,...o->io", kept.x, dz, like_w.sharding)
@@ -62,13 +62,13 @@ def _bwd(kept: Residuals, dz: Array) -> tuple[Array, Array, Array]:
 
 linear.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=linear,
     source="D2, Tensor Contractions",
     arguments={"x": "b s i", "w": "i o", "bias": "o"},
     forward=Cost(2 * b * s * i * o + b * s * o),
     backward=Cost(4 * b * s * i * o + (b * s - 1) * o),
-    document=4 * b * s * i * o,
-    causes={"bias": (b * s - 1) * o},
+    published_flops=4 * b * s * i * o,
+    adjustments={"bias": (b * s - 1) * o},
     residuals=w * (b * s * i + i * o),
 )

@@ -17,9 +17,9 @@ import jax
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, product
-from refgrad.ops._row import Cost, Row
+from refgrad.numerics import PrimalType, product
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec
 from refgrad.symbols import V, b, h, s, w
 
 
@@ -34,7 +34,7 @@ class Residuals(NamedTuple):
 @jax.named_scope("lm_head")
 def lm_head(x: Array, E: Array) -> Array:
     """x (..., h), E (V, h) → logits (..., V). Raises ValueError or TypeError where they do not agree."""
-    agree("lm_head", x=(x, "... h"), E=(E, "V h"))
+    check_args("lm_head", x=(x, "... h"), E=(E, "V h"))
     return product("...h,vh->...v", x, E).astype(x.dtype)
 
 
@@ -45,7 +45,7 @@ def _fwd(x: Array, E: Array) -> tuple[Array, Residuals]:
 
 @jax.named_scope("lm_head")
 def _bwd(kept: Residuals, dz: Array) -> tuple[Array, Array]:
-    like_x, like_E = Like.of(kept.x), Like.of(kept.E)
+    like_x, like_E = PrimalType.of(kept.x), PrimalType.of(kept.E)
     dx = product("...v,vh->...h", dz, kept.E, like_x.sharding)
     dE = product("...v,...h->vh", dz, kept.x, like_E.sharding)
     return like_x(dx), like_E(dE)
@@ -53,13 +53,13 @@ def _bwd(kept: Residuals, dz: Array) -> tuple[Array, Array]:
 
 lm_head.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=lm_head,
     source="D2, Tensor Contractions",
     arguments={"x": "b s h", "E": "V h"},
     forward=Cost(2 * b * s * h * V),
     backward=Cost(4 * b * s * h * V),
-    document=4 * b * s * h * V,
-    causes={},
+    published_flops=4 * b * s * h * V,
+    adjustments={},
     residuals=w * (b * s * h + V * h),
 )

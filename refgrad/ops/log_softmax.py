@@ -7,8 +7,8 @@ e^(p_i). Summed over both paths:
 
     dx_i = dp_i − e^(p_i) Σ_j dp_j
 
-Kept: p, in the dtype of sums. Cost: the document's four operations an element, of which XLA counts the exponential
-apart as a transcendental, and n − 1 additions for n terms.
+Kept: p, in the dtype of sums. Cost: the document's four operations an element (XLA counts the exponential apart as
+a transcendental), and n − 1 additions for n terms.
 Source: D2, "Log-softmax Gradients".
 """
 
@@ -20,9 +20,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import V, a, b, s
 
 
@@ -30,7 +30,7 @@ class Residuals(NamedTuple):
     """p (..., n) before it is cast, and the type of x."""
 
     p: Array
-    x: Like
+    x: PrimalType
 
 
 def _log_softmax(x: Array) -> Array:
@@ -44,15 +44,15 @@ def _log_softmax(x: Array) -> Array:
 @jax.named_scope("log_softmax")
 def log_softmax(x: Array) -> Array:
     """x (..., n) → log-probabilities (..., n). Raises TypeError where x is not floating."""
-    agree("log_softmax", x=(x, "... n"))
+    check_args("log_softmax", x=(x, "... n"))
     return _log_softmax(x).astype(x.dtype)
 
 
 @jax.named_scope("log_softmax")
 def _fwd(x: Array) -> tuple[Array, Residuals]:
-    agree("log_softmax", x=(x, "... n"))
+    check_args("log_softmax", x=(x, "... n"))
     p = _log_softmax(x)
-    return p.astype(x.dtype), Residuals(p, Like.of(x))
+    return p.astype(x.dtype), Residuals(p, PrimalType.of(x))
 
 
 @jax.named_scope("log_softmax")
@@ -64,15 +64,15 @@ def _bwd(kept: Residuals, dp: Array) -> tuple[Array]:
 
 log_softmax.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=log_softmax,
     source="D2, Log-softmax Gradients",
     arguments={"x": "b s V"},
     # maximum and sum with n − 1 each, the shift and the subtraction; exp per element and one logarithm a row
     forward=Cost(4 * b * s * V - 2 * b * s, b * s * V + b * s),
     backward=Cost(3 * b * s * V - b * s, b * s * V),
-    document=4 * b * s * V,
-    causes={"transcendental split": -b * s * V, "n−1 additions": -b * s},
+    published_flops=4 * b * s * V,
+    adjustments={"transcendental split": -b * s * V, "n−1 additions": -b * s},
     residuals=a * b * s * V,
     special={
         "logits of ±1e4": Special(values={"x": lambda x: np.where(x > 0, 1e4, -1e4)}),

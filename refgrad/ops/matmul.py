@@ -20,9 +20,9 @@ import jax
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, product
-from refgrad.ops._row import Cost, Row
+from refgrad.numerics import PrimalType, product
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec
 from refgrad.symbols import b, i, o, s, w
 
 
@@ -37,7 +37,7 @@ class Residuals(NamedTuple):
 @jax.named_scope("matmul")
 def matmul(x: Array, w: Array) -> Array:
     """x (..., i), w (i, o) → (..., o). Raises ValueError or TypeError where they do not agree."""
-    agree("matmul", x=(x, "... i"), w=(w, "i o"))
+    check_args("matmul", x=(x, "... i"), w=(w, "i o"))
     return product("...i,io->...o", x, w).astype(x.dtype)
 
 
@@ -48,7 +48,7 @@ def _fwd(x: Array, w: Array) -> tuple[Array, Residuals]:
 
 @jax.named_scope("matmul")
 def _bwd(kept: Residuals, dz: Array) -> tuple[Array, Array]:
-    like_x, like_w = Like.of(kept.x), Like.of(kept.w)
+    like_x, like_w = PrimalType.of(kept.x), PrimalType.of(kept.w)
     dx = product("...o,io->...i", dz, kept.w, like_x.sharding)
     dw = product("...i,...o->io", kept.x, dz, like_w.sharding)
     return like_x(dx), like_w(dw)
@@ -56,13 +56,13 @@ def _bwd(kept: Residuals, dz: Array) -> tuple[Array, Array]:
 
 matmul.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=matmul,
     source="D0, Gradient with respect to W₂ … X",
     arguments={"x": "b s i", "w": "i o"},
     forward=Cost(2 * b * s * i * o),
     backward=Cost(4 * b * s * i * o),
-    document=4 * b * s * i * o,
-    causes={},
+    published_flops=4 * b * s * i * o,
+    adjustments={},
     residuals=w * (b * s * i + i * o),
 )

@@ -1,7 +1,7 @@
 """The max gate: z = max(x, y), element by element.
 
 Derivation. z is the larger input, with derivative 1 by it and 0 by the other: the gate routes the upstream gradient to
-the input that won. Where x = y there is no derivative; here each input gets half, by contract, as in JAX, so that
+the input that won. Where x = y, z has no derivative; here each input gets half, by contract, as in JAX, so that
 max(x, x) has the gradient of x:
 
     dx = dz where x > y, ½ dz where x = y, else 0        dy = dz − dx
@@ -19,9 +19,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, i, s
 
 
@@ -30,21 +30,21 @@ class Residuals(NamedTuple):
 
     wins: Array
     ties: Array
-    x: Like
-    y: Like
+    x: PrimalType
+    y: PrimalType
 
 
 @custom_vjp
 @jax.named_scope("maximum")
 def maximum(x: Array, y: Array) -> Array:
     """x and y of one shape → the larger of them. Raises ValueError or TypeError where they do not agree."""
-    agree("maximum", x=(x, "..."), y=(y, "..."))
+    check_args("maximum", x=(x, "..."), y=(y, "..."))
     return jnp.maximum(x, y)
 
 
 @jax.named_scope("maximum")
 def _fwd(x: Array, y: Array) -> tuple[Array, Residuals]:
-    return maximum.fun(x, y), Residuals(x > y, x == y, Like.of(x), Like.of(y))
+    return maximum.fun(x, y), Residuals(x > y, x == y, PrimalType.of(x), PrimalType.of(y))
 
 
 @jax.named_scope("maximum")
@@ -56,14 +56,14 @@ def _bwd(kept: Residuals, dz: Array) -> tuple[Array, Array]:
 
 maximum.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=maximum,
     source="D3, Backpropagation in practice",
     arguments={"x": "b s i", "y": "b s i"},
     forward=Cost(b * s * i),
     backward=Cost(4 * b * s * i),
-    document=0,
-    causes={"½ dz, selections, dz − dx, not counted": 4 * b * s * i},
+    published_flops=0,
+    adjustments={"½ dz, selections, dz − dx, not counted": 4 * b * s * i},
     residuals=2 * b * s * i,
     special={
         "ties": Special(values={"x": np.sign, "y": np.sign}),

@@ -15,9 +15,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 
@@ -28,7 +28,7 @@ def mean_square(y: Array) -> Array:
 
     Raises TypeError where y is not floating, and ValueError where it is empty.
     """
-    agree("mean_square", y=(y, "..."))
+    check_args("mean_square", y=(y, "..."))
     if not y.size:
         raise ValueError(f"mean_square: y has shape {y.shape}, but a mean needs one entry at least")
     y = wide(y)
@@ -42,19 +42,19 @@ def _fwd(y: Array) -> tuple[Array, Array]:
 
 @jax.named_scope("mean_square")
 def _bwd(kept: Array, dL: Array) -> tuple[Array]:
-    return (Like.of(kept)(dL * (2.0 / kept.size) * wide(kept)),)
+    return (PrimalType.of(kept)(dL * (2.0 / kept.size) * wide(kept)),)
 
 
 mean_square.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=mean_square,
     source="D0, Gradient with respect to H₂",
     arguments={"y": "b s i"},
     forward=Cost(2 * b * s * i),
     backward=Cost(b * s * i + 1),
-    document=0,
-    causes={"the loss, left out": b * s * i + 1},
+    published_flops=0,
+    adjustments={"the loss, left out": b * s * i + 1},
     residuals=w * b * s * i,
     special={"zero": Special(values={"y": np.zeros_like})},
 )

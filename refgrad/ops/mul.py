@@ -14,9 +14,9 @@ import jax
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec
 from refgrad.symbols import b, i, s, w
 
 
@@ -31,7 +31,7 @@ class Residuals(NamedTuple):
 @jax.named_scope("mul")
 def mul(x: Array, y: Array) -> Array:
     """x and y of one shape → x y. Raises ValueError or TypeError where they do not agree."""
-    agree("mul", x=(x, "..."), y=(y, "..."))
+    check_args("mul", x=(x, "..."), y=(y, "..."))
     return (wide(x) * wide(y)).astype(x.dtype)
 
 
@@ -43,18 +43,18 @@ def _fwd(x: Array, y: Array) -> tuple[Array, Residuals]:
 @jax.named_scope("mul")
 def _bwd(kept: Residuals, dz: Array) -> tuple[Array, Array]:
     dz = wide(dz)
-    return Like.of(kept.x)(dz * wide(kept.y)), Like.of(kept.y)(dz * wide(kept.x))
+    return PrimalType.of(kept.x)(dz * wide(kept.y)), PrimalType.of(kept.y)(dz * wide(kept.x))
 
 
 mul.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=mul,
     source="D3, Backpropagation in practice",
     arguments={"x": "b s i", "y": "b s i"},
     forward=Cost(b * s * i),
     backward=Cost(2 * b * s * i),
-    document=0,
-    causes={"dz y and dz x, not counted": 2 * b * s * i},
+    published_flops=0,
+    adjustments={"dz y and dz x, not counted": 2 * b * s * i},
     residuals=2 * w * b * s * i,
 )

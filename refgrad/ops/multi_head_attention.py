@@ -24,23 +24,23 @@ import sympy
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._row import Cost, Row, Special, summed
-from refgrad.ops.attention_scaling import ROW as SCALING
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special, summed
+from refgrad.ops.attention_scaling import SPEC as SCALING
 from refgrad.ops.attention_scaling import attention_scaling
-from refgrad.ops.attn_value import ROW as ATTN_VALUE
+from refgrad.ops.attn_value import SPEC as ATTN_VALUE
 from refgrad.ops.attn_value import attn_value
-from refgrad.ops.causal_softmax import ROW as SOFTMAX
+from refgrad.ops.causal_softmax import SPEC as SOFTMAX
 from refgrad.ops.causal_softmax import causal_softmax
-from refgrad.ops.linear import ROW as LINEAR
+from refgrad.ops.linear import SPEC as LINEAR
 from refgrad.ops.linear import linear
-from refgrad.ops.query_key import ROW as QUERY_KEY
+from refgrad.ops.query_key import SPEC as QUERY_KEY
 from refgrad.ops.query_key import query_key
 from refgrad.symbols import a, b, h, i, n_h, o, s, w
 
 
 class Residuals(NamedTuple):
-    """What each part keeps, in the order of the forward pass."""
+    """Residuals of each part, in the order of the forward pass."""
 
     qkv: tuple
     scores: tuple
@@ -92,8 +92,8 @@ def _keeping(tape: list[Any]) -> SimpleNamespace:
     return SimpleNamespace(**{part.__name__: keep(part) for part in PARTS})
 
 
-def _agree(x: Array, w_qkv: Array, b_qkv: Array, w_out: Array, b_out: Array, n_head: int) -> None:
-    agree(
+def _check_args(x: Array, w_qkv: Array, b_qkv: Array, w_out: Array, b_out: Array, n_head: int) -> None:
+    check_args(
         "multi_head_attention",
         x=(x, "... s h"),
         w_out=(w_out, "h h"),
@@ -115,13 +115,13 @@ def multi_head_attention(x: Array, w_qkv: Array, b_qkv: Array, w_out: Array, b_o
 
     Raises ValueError or TypeError where they do not agree.
     """
-    _agree(x, w_qkv, b_qkv, w_out, b_out, n_head)
+    _check_args(x, w_qkv, b_qkv, w_out, b_out, n_head)
     return attend(_plain(), x, w_qkv, b_qkv, w_out, b_out, n_head)
 
 
 @jax.named_scope("multi_head_attention")
 def _fwd(x: Array, w_qkv: Array, b_qkv: Array, w_out: Array, b_out: Array, n_head: int) -> tuple[Array, Residuals]:
-    _agree(x, w_qkv, b_qkv, w_out, b_out, n_head)
+    _check_args(x, w_qkv, b_qkv, w_out, b_out, n_head)
     tape: list[Any] = []
     y = attend(_keeping(tape), x, w_qkv, b_qkv, w_out, b_out, n_head)
     return y, Residuals(*tape)
@@ -152,18 +152,20 @@ USES = (
 )
 _sum = partial(summed, USES)
 
-ROW = Row(
+SPEC = OpSpec(
     op=multi_head_attention,
     source="D2, Final Tally (qkv_proj to attn_out)",
     arguments={"x": "b s h", "w_qkv": "h 3*h", "b_qkv": "3*h", "w_out": "h h", "b_out": "h"},
     statics={"n_head": n_h},
     scale={"w_qkv": 1 / sympy.sqrt(h), "w_out": 1 / sympy.sqrt(h)},  # scores of the order of 1
-    forward=Cost(_sum(lambda row: row.forward.flops), _sum(lambda row: row.forward.transcendentals)),
-    backward=Cost(_sum(lambda row: row.backward.flops), _sum(lambda row: row.backward.transcendentals)),
-    document=_sum(lambda row: row.document),
-    causes={cause: _sum(lambda row, cause=cause: row.causes.get(cause, 0)) for cause in ("bias", "n−1 additions")},
+    forward=Cost(_sum(lambda spec: spec.forward.flops), _sum(lambda spec: spec.forward.transcendentals)),
+    backward=Cost(_sum(lambda spec: spec.backward.flops), _sum(lambda spec: spec.backward.transcendentals)),
+    published_flops=_sum(lambda spec: spec.published_flops),
+    adjustments={
+        cause: _sum(lambda spec, cause=cause: spec.adjustments.get(cause, 0)) for cause in ("bias", "n−1 additions")
+    },
     # in float32 and float64 the softmax's z and the probabilities that meet v are one array, kept once
-    residuals=_sum(lambda row: row.residuals) - sympy.KroneckerDelta(a, w) * w * b * n_h * s**2,
+    residuals=_sum(lambda spec: spec.residuals) - sympy.KroneckerDelta(a, w) * w * b * n_h * s**2,
     special={
         "one head": Special(dims={"n_h": 1, "d": 6, "h": 6}),
         "heads of one column": Special(dims={"n_h": 6, "d": 1, "h": 6}),

@@ -18,9 +18,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, s
 
 
@@ -28,7 +28,7 @@ class Residuals(NamedTuple):
     """The targets (...) and the type of p (..., V)."""
 
     targets: Array
-    p: Like
+    p: PrimalType
 
 
 def pick(p: Array, targets: Array) -> Array:
@@ -52,7 +52,7 @@ def nll(p: Array, targets: Array) -> Array:
 
     Raises ValueError or TypeError where they do not agree, and ValueError for an empty batch.
     """
-    agree("nll", targets=(targets, "... < V"), p=(p, "... V"))
+    check_args("nll", targets=(targets, "... < V"), p=(p, "... V"))
     if not targets.size:
         raise ValueError(f"nll: targets has shape {targets.shape}, but a mean needs one target at least")
     return -jnp.mean(pick(wide(p), targets))
@@ -60,7 +60,7 @@ def nll(p: Array, targets: Array) -> Array:
 
 @jax.named_scope("nll")
 def _fwd(p: Array, targets: Array) -> tuple[Array, Residuals]:
-    return nll.fun(p, targets), Residuals(targets, Like.of(p))
+    return nll.fun(p, targets), Residuals(targets, PrimalType.of(p))
 
 
 @jax.named_scope("nll")
@@ -72,15 +72,15 @@ def _bwd(kept: Residuals, dL: Array) -> tuple[Array, None]:
 
 nll.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=nll,
     source="D2, Negative Log Likelihood Loss",
     arguments={"p": "b s V", "targets": "b s < V"},
     # the range check and selection of `pick`, four a target; bs − 1 additions, a division and a negation
     forward=Cost(5 * b * s + 1),
     backward=Cost(1),
-    document=0,
-    causes={"division of dL by bs": 1},
+    published_flops=0,
+    adjustments={"division of dL by bs": 1},
     residuals=4 * b * s,
     special={"one target throughout": Special(values={"targets": np.zeros_like})},
 )

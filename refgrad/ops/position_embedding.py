@@ -16,24 +16,24 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, lift, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, lift, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, h, s
 
 
 class Residuals(NamedTuple):
     """The types of x (..., s, h) and P (n_positions, h)."""
 
-    x: Like
-    P: Like
+    x: PrimalType
+    P: PrimalType
 
 
 @custom_vjp
 @jax.named_scope("position_embedding")
 def position_embedding(x: Array, P: Array) -> Array:
     """x (..., s, h), P (n_positions, h), s ≤ n_positions → (..., s, h). Raises ValueError for a longer sequence."""
-    agree("position_embedding", x=(x, "... s h"), P=(P, "n_positions h"))
+    check_args("position_embedding", x=(x, "... s h"), P=(P, "n_positions h"))
     s, rows = x.shape[-2], P.shape[0]
     if s > rows:
         raise ValueError(f"position_embedding: x has {s} positions, but P has {rows} rows: shorten x or enlarge P")
@@ -42,7 +42,7 @@ def position_embedding(x: Array, P: Array) -> Array:
 
 @jax.named_scope("position_embedding")
 def _fwd(x: Array, P: Array) -> tuple[Array, Residuals]:
-    return position_embedding.fun(x, P), Residuals(Like.of(x), Like.of(P))
+    return position_embedding.fun(x, P), Residuals(PrimalType.of(x), PrimalType.of(P))
 
 
 @jax.named_scope("position_embedding")
@@ -56,14 +56,14 @@ def _bwd(kept: Residuals, dy: Array) -> tuple[Array, Array]:
 
 position_embedding.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=position_embedding,
     source="D2, Position Embeddings",
     arguments={"x": "b s h", "P": "s h"},
     forward=Cost(b * s * h),
     backward=Cost((b - 1) * s * h),
-    document=(b - 1) * s * h,
-    causes={},
+    published_flops=(b - 1) * s * h,
+    adjustments={},
     residuals=0,
     special={"more rows than positions": Special(values={"x": lambda x: x[:, :1]})},
 )

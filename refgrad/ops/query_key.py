@@ -17,9 +17,9 @@ import jax
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, product
-from refgrad.ops._row import Cost, Row
+from refgrad.numerics import PrimalType, product
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec
 from refgrad.symbols import b, d, n_h, s, w
 
 
@@ -34,7 +34,7 @@ class Residuals(NamedTuple):
 @jax.named_scope("query_key")
 def query_key(q: Array, k: Array) -> Array:
     """q, k (..., s, d) → scores (..., s, s). Raises ValueError or TypeError where they do not agree."""
-    agree("query_key", q=(q, "... s d"), k=(k, "... s d"))
+    check_args("query_key", q=(q, "... s d"), k=(k, "... s d"))
     return product("...id,...jd->...ij", q, k).astype(q.dtype)
 
 
@@ -45,7 +45,7 @@ def _fwd(q: Array, k: Array) -> tuple[Array, Residuals]:
 
 @jax.named_scope("query_key")
 def _bwd(kept: Residuals, dx: Array) -> tuple[Array, Array]:
-    like_q, like_k = Like.of(kept.q), Like.of(kept.k)
+    like_q, like_k = PrimalType.of(kept.q), PrimalType.of(kept.k)
     dq = product("...ij,...jd->...id", dx, kept.k, like_q.sharding)
     dk = product("...ij,...id->...jd", dx, kept.q, like_k.sharding)
     return like_q(dq), like_k(dk)
@@ -53,13 +53,13 @@ def _bwd(kept: Residuals, dx: Array) -> tuple[Array, Array]:
 
 query_key.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=query_key,
     source="D2, Activation-to-Activation Multiplications",
     arguments={"q": "b n_h s d", "k": "b n_h s d"},
     forward=Cost(2 * b * n_h * s**2 * d),
     backward=Cost(4 * b * n_h * s**2 * d),
-    document=4 * b * n_h * s**2 * d,
-    causes={},
+    published_flops=4 * b * n_h * s**2 * d,
+    adjustments={},
     residuals=w * 2 * b * n_h * s * d,
 )

@@ -1,6 +1,6 @@
 """Rectified linear unit: y = max(0, x).
 
-Derivation. y is x above zero, where dy/dx = 1, and constant below, where dy/dx = 0. At x = 0 there is no derivative;
+Derivation. y is x above zero, where dy/dx = 1, and constant below, where dy/dx = 0. At x = 0 y has no derivative;
 here it is 0, by contract, and the forward selects by the same x ≤ 0, so that autodiff gives the same value there.
 The Jacobian is diagonal: the upstream gradient is masked, never multiplied by a matrix. Since y > 0 just where x > 0,
 
@@ -18,9 +18,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 
@@ -28,7 +28,7 @@ from refgrad.symbols import b, i, s, w
 @jax.named_scope("relu")
 def relu(x: Array) -> Array:
     """x of any shape → max(0, x), element by element. Raises TypeError where x is not floating."""
-    agree("relu", x=(x, "..."))
+    check_args("relu", x=(x, "..."))
     return jnp.where(x <= 0, 0.0, x)
 
 
@@ -40,19 +40,19 @@ def _fwd(x: Array) -> tuple[Array, Array]:
 
 @jax.named_scope("relu")
 def _bwd(y: Array, dy: Array) -> tuple[Array]:
-    return (Like.of(y)(jnp.where(y <= 0, 0.0, dy)),)
+    return (PrimalType.of(y)(jnp.where(y <= 0, 0.0, dy)),)
 
 
 relu.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=relu,
     source="D1, Backpropagation Through Activations",
     arguments={"x": "b s i"},
     forward=Cost(2 * b * s * i),
     backward=Cost(2 * b * s * i),
-    document=0,
-    causes={"comparison and selection, not counted": 2 * b * s * i},
+    published_flops=0,
+    adjustments={"comparison and selection, not counted": 2 * b * s * i},
     residuals=w * b * s * i,
     special={"at the kink": Special(values={"x": np.round})},
 )

@@ -15,30 +15,30 @@ import jax
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec
 from refgrad.symbols import b, h, s
 
 
 class Residuals(NamedTuple):
     """The types of x and f."""
 
-    x: Like
-    f: Like
+    x: PrimalType
+    f: PrimalType
 
 
 @custom_vjp
 @jax.named_scope("residual")
 def residual(x: Array, f: Array) -> Array:
     """x and f of one shape → x + f. Raises ValueError or TypeError where they do not agree."""
-    agree("residual", x=(x, "..."), f=(f, "..."))
+    check_args("residual", x=(x, "..."), f=(f, "..."))
     return (wide(x) + wide(f)).astype(x.dtype)
 
 
 @jax.named_scope("residual")
 def _fwd(x: Array, f: Array) -> tuple[Array, Residuals]:
-    return residual.fun(x, f), Residuals(Like.of(x), Like.of(f))
+    return residual.fun(x, f), Residuals(PrimalType.of(x), PrimalType.of(f))
 
 
 @jax.named_scope("residual")
@@ -48,13 +48,13 @@ def _bwd(kept: Residuals, dy: Array) -> tuple[Array, Array]:
 
 residual.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=residual,
     source="D2, Residual Connections",
     arguments={"x": "b s h", "f": "b s h"},
     forward=Cost(b * s * h),
     backward=Cost(0),
-    document=0,
-    causes={},
+    published_flops=0,
+    adjustments={},
     residuals=0,
 )

@@ -30,9 +30,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, product, vary_with, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, product, vary_with, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.ops.tanh import slope
 from refgrad.symbols import a, b, h, i, s, w
 
@@ -46,11 +46,11 @@ class Residuals(NamedTuple):
     w_h: Array
     h: Array
     z: Array
-    bias: Like
+    bias: PrimalType
 
 
-def _agree(x: Array, h_0: Array, w_x: Array, w_h: Array, bias: Array) -> None:
-    agree("rnn", w_h=(w_h, "h h"), w_x=(w_x, "i h"), bias=(bias, "h"), x=(x, "... s i"), h_0=(h_0, "... h"))
+def _check_args(x: Array, h_0: Array, w_x: Array, w_h: Array, bias: Array) -> None:
+    check_args("rnn", w_h=(w_h, "h h"), w_x=(w_x, "i h"), bias=(bias, "h"), x=(x, "... s i"), h_0=(h_0, "... h"))
     if not x.shape[-2]:
         raise ValueError(f"rnn: x has shape {x.shape}, but time, its last axis but one, needs a step at least")
 
@@ -76,15 +76,15 @@ def rnn(x: Array, h_0: Array, w_x: Array, w_h: Array, bias: Array) -> Array:
 
     Raises ValueError or TypeError where they do not agree, and ValueError where s is 0.
     """
-    _agree(x, h_0, w_x, w_h, bias)
+    _check_args(x, h_0, w_x, w_h, bias)
     return _run(x, h_0, w_x, w_h, bias)[0]
 
 
 @jax.named_scope("rnn")
 def _fwd(x: Array, h_0: Array, w_x: Array, w_h: Array, bias: Array) -> tuple[Array, Residuals]:
-    _agree(x, h_0, w_x, w_h, bias)
+    _check_args(x, h_0, w_x, w_h, bias)
     h, z = _run(x, h_0, w_x, w_h, bias)
-    return h, Residuals(x, h_0, w_x, w_h, h, z, Like.of(bias))
+    return h, Residuals(x, h_0, w_x, w_h, h, z, PrimalType.of(bias))
 
 
 def through_time(z: Array, w_h: Array, dh: Array) -> tuple[Array, Array]:
@@ -103,19 +103,19 @@ def through_time(z: Array, w_h: Array, dh: Array) -> tuple[Array, Array]:
 @jax.named_scope("rnn")
 def _bwd(kept: Residuals, dh: Array) -> tuple[Array, Array, Array, Array, Array]:
     x, h_0, w_x, w_h, h, z, bias = kept
-    like_x, like_w_x, like_w_h = map(Like.of, (x, w_x, w_h))
+    like_x, like_w_x, like_w_h = map(PrimalType.of, (x, w_x, w_h))
     before = jnp.concatenate([jnp.expand_dims(h_0, -2), h[..., :-1, :]], axis=-2)  # h_0 … h_{s−1}
     delta, dh_0 = through_time(z, w_h, dh)
     dx = product("...sh,ih->...si", delta, wide(w_x), like_x.sharding)
     dw_x = product("...si,...sh->ih", wide(x), delta, like_w_x.sharding)
     dw_h = product("...sh,...sk->hk", wide(before), delta, like_w_h.sharding)
     dbias = jnp.sum(delta, axis=tuple(range(delta.ndim - 1)))
-    return like_x(dx), Like.of(h_0)(dh_0), like_w_x(dw_x), like_w_h(dw_h), bias(dbias)
+    return like_x(dx), PrimalType.of(h_0)(dh_0), like_w_x(dw_x), like_w_h(dw_h), bias(dbias)
 
 
 rnn.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=rnn,
     source="D1, Backpropagation Through Time",
     arguments={"x": "b s i", "h_0": "b h", "w_x": "i h", "w_h": "h h", "bias": "h"},
@@ -123,8 +123,8 @@ ROW = Row(
     # the bias and the sum of the two products, an addition each
     forward=Cost(2 * b * s * h * (i + h) + 2 * b * s * h, b * s * h),
     backward=Cost(4 * b * s * h * (i + h) + 12 * b * s * h + (b * s - 1) * h, 2 * b * s * h),
-    document=0,
-    causes={
+    published_flops=0,
+    adjustments={
         "products, not counted": 4 * b * s * h * (i + h),
         "tanh's slope, 4 σ(2z) σ(−2z)": 10 * b * s * h,
         "δ from dh, e and the slope": 2 * b * s * h,

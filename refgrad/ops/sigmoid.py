@@ -16,9 +16,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 
@@ -26,7 +26,7 @@ from refgrad.symbols import b, i, s, w
 @jax.named_scope("sigmoid")
 def sigmoid(x: Array) -> Array:
     """x of any shape → σ(x), element by element. Raises TypeError where x is not floating."""
-    agree("sigmoid", x=(x, "..."))
+    check_args("sigmoid", x=(x, "..."))
     return jax.lax.logistic(wide(x)).astype(x.dtype)
 
 
@@ -38,19 +38,19 @@ def _fwd(x: Array) -> tuple[Array, Array]:
 @jax.named_scope("sigmoid")
 def _bwd(kept: Array, dy: Array) -> tuple[Array]:
     x = wide(kept)
-    return (Like.of(kept)(wide(dy) * (jax.lax.logistic(x) * jax.lax.logistic(-x))),)
+    return (PrimalType.of(kept)(wide(dy) * (jax.lax.logistic(x) * jax.lax.logistic(-x))),)
 
 
 sigmoid.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=sigmoid,
     source="D1, Backpropagation Through Activations",
     arguments={"x": "b s i"},
     forward=Cost(3 * b * s * i, b * s * i),
     backward=Cost(9 * b * s * i, 2 * b * s * i),
-    document=0,
-    causes={"σ(x) σ(−x) dy, not counted": 9 * b * s * i},
+    published_flops=0,
+    adjustments={"σ(x) σ(−x) dy, not counted": 9 * b * s * i},
     residuals=w * b * s * i,
     special={"zero": Special(values={"x": np.zeros_like})},
 )

@@ -14,9 +14,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 
@@ -24,7 +24,7 @@ from refgrad.symbols import b, i, s, w
 @jax.named_scope("silu")
 def silu(x: Array) -> Array:
     """x of any shape → x σ(x), element by element. Raises TypeError where x is not floating."""
-    agree("silu", x=(x, "..."))
+    check_args("silu", x=(x, "..."))
     y = wide(x)
     return (y * jax.lax.logistic(y)).astype(x.dtype)
 
@@ -37,19 +37,19 @@ def _fwd(x: Array) -> tuple[Array, Array]:
 @jax.named_scope("silu")
 def _bwd(kept: Array, dy: Array) -> tuple[Array]:
     x = wide(kept)
-    return (Like.of(kept)(wide(dy) * (jax.lax.logistic(x) * (1 + x * jax.lax.logistic(-x)))),)
+    return (PrimalType.of(kept)(wide(dy) * (jax.lax.logistic(x) * (1 + x * jax.lax.logistic(-x)))),)
 
 
 silu.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=silu,
     source="D3, Activation functions",
     arguments={"x": "b s i"},
     forward=Cost(4 * b * s * i, b * s * i),
     backward=Cost(11 * b * s * i, 2 * b * s * i),
-    document=0,
-    causes={"σ(x) (1 + x σ(−x)) dy, not counted": 11 * b * s * i},
+    published_flops=0,
+    adjustments={"σ(x) (1 + x σ(−x)) dy, not counted": 11 * b * s * i},
     residuals=w * b * s * i,
     special={
         "large inputs": Special(values={"x": lambda x: np.where(x > 0, 30, -30)}),

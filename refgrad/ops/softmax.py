@@ -20,9 +20,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import a, b, n_h, s
 
 
@@ -30,7 +30,7 @@ class Residuals(NamedTuple):
     """z (..., n) before it is cast, and the type of x."""
 
     z: Array
-    x: Like
+    x: PrimalType
 
 
 def _softmax(x: Array) -> Array:
@@ -44,15 +44,15 @@ def _softmax(x: Array) -> Array:
 @jax.named_scope("softmax")
 def softmax(x: Array) -> Array:
     """x (..., n) → probabilities (..., n); a row of −∞ alone has none and gives NaN. Raises TypeError for integers."""
-    agree("softmax", x=(x, "... n"))
+    check_args("softmax", x=(x, "... n"))
     return _softmax(x).astype(x.dtype)
 
 
 @jax.named_scope("softmax")
 def _fwd(x: Array) -> tuple[Array, Residuals]:
-    agree("softmax", x=(x, "... n"))
+    check_args("softmax", x=(x, "... n"))
     z = _softmax(x)
-    return z.astype(x.dtype), Residuals(z, Like.of(x))
+    return z.astype(x.dtype), Residuals(z, PrimalType.of(x))
 
 
 @jax.named_scope("softmax")
@@ -66,14 +66,14 @@ softmax.defvjp(_fwd, _bwd)
 
 # exp and division per element, the maximum and the sum with n − 1 each, and the shift
 FORWARD = Cost(4 * b * n_h * s**2 - 2 * b * n_h * s, b * n_h * s**2)
-ROW = Row(
+SPEC = OpSpec(
     op=softmax,
     source="D2, Softmax",
     arguments={"x": "b n_h s s"},
     forward=FORWARD,
     backward=Cost(4 * b * n_h * s**2 - b * n_h * s),
-    document=4 * b * n_h * s**2,
-    causes={"n−1 additions": -b * n_h * s},
+    published_flops=4 * b * n_h * s**2,
+    adjustments={"n−1 additions": -b * n_h * s},
     residuals=a * b * n_h * s**2,
     special={
         "logits of ±1e4": Special(values={"x": lambda x: np.where(x > 0, 1e4, -1e4)}),

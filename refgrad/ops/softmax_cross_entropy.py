@@ -22,10 +22,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row
-from refgrad.ops.cross_entropy import ROW as COMPOSITION
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops.cross_entropy import SPEC as COMPOSITION
 from refgrad.ops.nll import pick
 from refgrad.symbols import V, a, b, s, w
 
@@ -57,8 +57,8 @@ def _add_at(x: Array, targets: Array, value: Array) -> Array:
     return jax.vmap(_add_at, in_axes=(0, 0, None))(x, targets, value)
 
 
-def _agree(x: Array, targets: Array) -> None:
-    agree("softmax_cross_entropy", targets=(targets, "... < V"), x=(x, "... V"))
+def _check_args(x: Array, targets: Array) -> None:
+    check_args("softmax_cross_entropy", targets=(targets, "... < V"), x=(x, "... V"))
     if not targets.size:
         raise ValueError(f"softmax_cross_entropy: targets has shape {targets.shape}, but a mean needs one at least")
 
@@ -70,13 +70,13 @@ def softmax_cross_entropy(x: Array, targets: Array) -> Array:
 
     Raises ValueError or TypeError where they do not agree, and ValueError for an empty batch.
     """
-    _agree(x, targets)
+    _check_args(x, targets)
     return _loss(wide(x), *_sums(wide(x)), targets)
 
 
 @jax.named_scope("softmax_cross_entropy")
 def _fwd(x: Array, targets: Array) -> tuple[Array, Residuals]:
-    _agree(x, targets)
+    _check_args(x, targets)
     top, total = _sums(wide(x))
     return _loss(wide(x), top, total, targets), Residuals(x, top, total, targets)
 
@@ -85,20 +85,20 @@ def _fwd(x: Array, targets: Array) -> tuple[Array, Residuals]:
 def _bwd(kept: Residuals, dL: Array) -> tuple[Array, None]:
     g = dL / kept.targets.size
     dx = jnp.exp(wide(kept.x) - kept.top[..., None]) * (g / kept.total)[..., None]
-    return Like.of(kept.x)(_add_at(dx, kept.targets, -g)), None
+    return PrimalType.of(kept.x)(_add_at(dx, kept.targets, -g)), None
 
 
 softmax_cross_entropy.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=softmax_cross_entropy,
     source="D2, Negative Log Likelihood Loss",
     arguments=COMPOSITION.arguments,
     # maximum and sum with n − 1 each, the shift; per row the pick (4), its two subtractions; the mean; exp and log
     forward=Cost(3 * b * s * V + 5 * b * s, b * s * V + b * s),
     backward=Cost(2 * b * s * V + 2 * b * s + 2, b * s * V),
-    document=COMPOSITION.document,
-    causes={
+    published_flops=COMPOSITION.published_flops,
+    adjustments={
         "transcendental split": -b * s * V,
         "softmax and NLL fused": -b * s * V + 2 * b * s,
         "dL / bs and its negation": 2,

@@ -17,9 +17,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import a, b, i, s
 
 
@@ -27,8 +27,8 @@ class Residuals(NamedTuple):
     """r = y − t in the dtype of sums, and the types of y and t."""
 
     r: Array
-    y: Like
-    t: Like
+    y: PrimalType
+    t: PrimalType
 
 
 @custom_vjp
@@ -38,7 +38,7 @@ def squared_error_mean(y: Array, t: Array) -> Array:
 
     Raises ValueError or TypeError where they do not agree, and ValueError where they are empty.
     """
-    agree("squared_error_mean", y=(y, "..."), t=(t, "..."))
+    check_args("squared_error_mean", y=(y, "..."), t=(t, "..."))
     if not y.size:
         raise ValueError(f"squared_error_mean: y has shape {y.shape}, but a mean needs one entry at least")
     r = wide(y) - wide(t)
@@ -47,7 +47,7 @@ def squared_error_mean(y: Array, t: Array) -> Array:
 
 @jax.named_scope("squared_error_mean")
 def _fwd(y: Array, t: Array) -> tuple[Array, Residuals]:
-    return squared_error_mean.fun(y, t), Residuals(wide(y) - wide(t), Like.of(y), Like.of(t))
+    return squared_error_mean.fun(y, t), Residuals(wide(y) - wide(t), PrimalType.of(y), PrimalType.of(t))
 
 
 @jax.named_scope("squared_error_mean")
@@ -58,14 +58,14 @@ def _bwd(kept: Residuals, dL: Array) -> tuple[Array, Array]:
 
 squared_error_mean.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=squared_error_mean,
     source="D1, Backpropagation Through Batches",
     arguments={"y": "b s i", "t": "b s i"},
     forward=Cost(3 * b * s * i),
     backward=Cost(2 * b * s * i + 1),
-    document=0,
-    causes={"dL (2/n) r and its negation, not counted": 2 * b * s * i + 1},
+    published_flops=0,
+    adjustments={"dL (2/n) r and its negation, not counted": 2 * b * s * i + 1},
     residuals=a * b * s * i,
     special={"nothing wrong": Special(values={"y": np.ones_like, "t": np.ones_like})},
 )

@@ -18,9 +18,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import a, b, i, s
 
 
@@ -28,8 +28,8 @@ class Residuals(NamedTuple):
     """r = y − t in the dtype of sums, and the types of y and t."""
 
     r: Array
-    y: Like
-    t: Like
+    y: PrimalType
+    t: PrimalType
 
 
 @custom_vjp
@@ -39,14 +39,14 @@ def squared_error_sum(y: Array, t: Array) -> Array:
 
     Raises ValueError or TypeError where they do not agree.
     """
-    agree("squared_error_sum", y=(y, "..."), t=(t, "..."))
+    check_args("squared_error_sum", y=(y, "..."), t=(t, "..."))
     r = wide(y) - wide(t)
     return jnp.sum(r * r)
 
 
 @jax.named_scope("squared_error_sum")
 def _fwd(y: Array, t: Array) -> tuple[Array, Residuals]:
-    return squared_error_sum.fun(y, t), Residuals(wide(y) - wide(t), Like.of(y), Like.of(t))
+    return squared_error_sum.fun(y, t), Residuals(wide(y) - wide(t), PrimalType.of(y), PrimalType.of(t))
 
 
 @jax.named_scope("squared_error_sum")
@@ -57,14 +57,14 @@ def _bwd(kept: Residuals, dL: Array) -> tuple[Array, Array]:
 
 squared_error_sum.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=squared_error_sum,
     source="D3, A note on network size and regularization",
     arguments={"y": "b s i", "t": "b s i"},
     forward=Cost(3 * b * s * i - 1),
     backward=Cost(2 * b * s * i + 1),
-    document=0,
-    causes={"2 dL r and its negation, not counted": 2 * b * s * i + 1},
+    published_flops=0,
+    adjustments={"2 dL r and its negation, not counted": 2 * b * s * i + 1},
     residuals=a * b * s * i,
     special={"nothing wrong": Special(values={"y": np.ones_like, "t": np.ones_like})},
 )

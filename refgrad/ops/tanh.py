@@ -16,9 +16,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 
@@ -26,7 +26,7 @@ from refgrad.symbols import b, i, s, w
 @jax.named_scope("tanh")
 def tanh(x: Array) -> Array:
     """x of any shape → tanh(x), element by element. Raises TypeError where x is not floating."""
-    agree("tanh", x=(x, "..."))
+    check_args("tanh", x=(x, "..."))
     return jnp.tanh(wide(x)).astype(x.dtype)
 
 
@@ -43,19 +43,19 @@ def _fwd(x: Array) -> tuple[Array, Array]:
 
 @jax.named_scope("tanh")
 def _bwd(kept: Array, dy: Array) -> tuple[Array]:
-    return (Like.of(kept)(wide(dy) * slope(wide(kept))),)
+    return (PrimalType.of(kept)(wide(dy) * slope(wide(kept))),)
 
 
 tanh.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=tanh,
     source="D3, Activation functions",
     arguments={"x": "b s i"},
     forward=Cost(0, b * s * i),
     backward=Cost(11 * b * s * i, 2 * b * s * i),
-    document=0,
-    causes={"4 σ(2x) σ(−2x) dy, not counted": 11 * b * s * i},
+    published_flops=0,
+    adjustments={"4 σ(2x) σ(−2x) dy, not counted": 11 * b * s * i},
     residuals=w * b * s * i,
     special={"zero": Special(values={"x": np.zeros_like})},
 )

@@ -19,9 +19,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide_dtype
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, wide_dtype
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, h, s
 
 
@@ -29,14 +29,14 @@ class Residuals(NamedTuple):
     """The ids (...) and the type of E (V, h)."""
 
     tokens: Array
-    E: Like
+    E: PrimalType
 
 
 @custom_vjp
 @jax.named_scope("token_embedding")
 def token_embedding(E: Array, tokens: Array) -> Array:
     """E (V, h), ids (...) in [0, V) → (..., h), NaN for any other id. Raises TypeError for ids not integers."""
-    agree("token_embedding", E=(E, "V h"), tokens=(tokens, "... < V"))
+    check_args("token_embedding", E=(E, "V h"), tokens=(tokens, "... < V"))
     return E.at[tokens].get(
         mode="fill", fill_value=jnp.nan, wrap_negative_indices=False, out_sharding=rows_sharding(E, tokens)
     )
@@ -44,7 +44,7 @@ def token_embedding(E: Array, tokens: Array) -> Array:
 
 def rows_sharding(E: Array, tokens: Array) -> jax.sharding.NamedSharding | None:
     """The explicit sharding of E[tokens]: the ids' axes, then E's last; None where no mesh has explicit axes."""
-    ids, table = Like.of(tokens).sharding, Like.of(E).sharding
+    ids, table = PrimalType.of(tokens).sharding, PrimalType.of(E).sharding
     if ids is None or table is None:
         return None
     return jax.sharding.NamedSharding(ids.mesh, jax.sharding.PartitionSpec(*ids.spec, table.spec[-1]))
@@ -52,7 +52,7 @@ def rows_sharding(E: Array, tokens: Array) -> jax.sharding.NamedSharding | None:
 
 @jax.named_scope("token_embedding")
 def _fwd(E: Array, tokens: Array) -> tuple[Array, Residuals]:
-    return token_embedding.fun(E, tokens), Residuals(tokens, Like.of(E))
+    return token_embedding.fun(E, tokens), Residuals(tokens, PrimalType.of(E))
 
 
 @jax.named_scope("token_embedding")
@@ -66,15 +66,15 @@ def _bwd(kept: Residuals, dx: Array) -> tuple[Array, None]:
 
 token_embedding.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=token_embedding,
     source="D2, Token Embeddings",
     arguments={"E": "V h", "tokens": "b s < V"},
     # a selection an element, and three operations an index: is it in [0, V)?
     forward=Cost(b * s * h + 3 * b * s),
     backward=Cost(b * s * h),
-    document=0,
-    causes={"addition into zeros": b * s * h},
+    published_flops=0,
+    adjustments={"addition into zeros": b * s * h},
     residuals=4 * b * s,
     special={"one token throughout": Special(values={"tokens": np.zeros_like})},
 )

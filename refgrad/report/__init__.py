@@ -1,1 +1,24 @@
-"""What the commands show: results gathered from the instruments, as data and as tables."""
+"""Output of the commands: results gathered from the instruments, as data and as tables."""
+
+__all__ = [
+    "bench",
+    "claims",
+    "comparison",
+    "conventions",
+    "cost",
+    "figures",
+    "mathml",
+    "memory",
+    "mesh",
+    "model",
+    "networks",
+    "operations",
+    "page",
+    "prediction",
+    "proofs",
+    "sections",
+    "shares",
+    "text",
+    "training",
+    "uses",
+]

@@ -1,4 +1,4 @@
-"""What `refgrad bench` prints: contenders as a table, and as a picture of time and temporaries."""
+"""Output of `refgrad bench`: contenders as a table, and as a picture of time and temporaries."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -91,7 +91,7 @@ def sweep_table(axis: str, points: Sequence[Point]) -> Table:
 
 
 def title(work: Work) -> str:
-    """What a picture of these measurements shows."""
+    """Title of a picture of these measurements."""
     return f"One training step, {work.batch} × {work.sequence} tokens, against autodiff with unrolled layers"
 
 
@@ -149,7 +149,7 @@ def draw_parts(rows: Sequence[PartRow], path: Path) -> None:
     """Time and temporaries of each part relative to autodiff's, a bar a set of rules; autodiff itself is the line at 1.
 
     Temporaries are drawn on a logarithmic axis: where autodiff fuses all of a part, it has next to none.
-    Where a part was not run, or autodiff has no temporaries, there is no bar.
+    A part that was not run has no bar, nor has one without temporaries in autodiff.
     """
     parts, rules = (list(dict.fromkeys(getattr(row, of) for row in rows if row.rules != BASELINE)) for of in OF)
     found = {(row.part, row.rules): (row.ratio, _over(row, rows)) for row in rows}

@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from refgrad._text import columns, counted
+from refgrad._text import columns, counted, fitted
 from refgrad.claims import DOCUMENTS, KINDS, Finding, Outcome
 
 ID = 6  # columns of a row's id
@@ -23,7 +23,7 @@ def ledger_table(outcomes: Sequence[Outcome]) -> str:
         claim = outcome.claim
         if claim.document != document:
             document = claim.document
-            lines.append(f"── {document}, {DOCUMENTS[document]} ".ljust(columns(), "─"))
+            lines.append(fitted(f"── {document}: {DOCUMENTS[document]} ".ljust(columns(), "─")))
         cells = (claim.id, claim.says, outcome.came_out, outcome.verdict, outcome.corrected)
         wrapped = [_wrapped(cell, width) for cell, width in zip(cells, widths.values(), strict=True)]
         for i in range(max(map(len, wrapped))):
@@ -34,10 +34,10 @@ def ledger_table(outcomes: Sequence[Outcome]) -> str:
 
 
 def row_text(outcome: Outcome) -> str:
-    """One claim in full: every check with what is printed, what came out and why."""
+    """One claim in full: every check with the printed formula, its outcome and the reason."""
     claim = outcome.claim
     parts = [
-        f"{claim.id} · {DOCUMENTS[claim.document]} · {claim.place}",
+        f"{claim.id} · {DOCUMENTS[claim.document].title} · {claim.place}",
         _labelled("says", claim.says),
         _labelled("ran", claim.runs),
     ]
@@ -49,7 +49,7 @@ def row_text(outcome: Outcome) -> str:
 
 
 def summary(outcomes: Sequence[Outcome]) -> str:
-    """How many rows have each verdict."""
+    """Number of rows with each verdict, in words."""
     counts = Counter(outcome.kind for outcome in outcomes)
     several = {"holds": "hold", "holds when": "hold when …", "is wrong": "are wrong", "undecided": "undecided"}
     one = {"holds when": "holds when …"}

@@ -29,7 +29,7 @@ def convention_table(d: Dimensions) -> Table:
 
 
 def convention_notes() -> str:
-    """What each convention leaves out, and its source."""
+    """Each convention's omissions, and its source."""
     lines = (f"{c.name}: leaves out {c.leaves_out}. Source: {c.source}." for c in CONVENTIONS)
     return "\n".join(map(wrapped, lines))
 

@@ -1,4 +1,4 @@
-"""What any function costs: forward and backward by scope, XLA's own count beside each scope, and where they part."""
+"""Cost of any function: forward and backward by scope, XLA's own count beside each scope, and where they part."""
 
 import csv
 import dataclasses
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from refgrad import cost
 from refgrad._text import Table
 from refgrad.cost.scopes import by_scope, parting
-from refgrad.ops import Row
+from refgrad.ops import OpSpec
 from refgrad.symbols import evaluate
 
 FIELDS = ("matmul", "elementwise", "transcendental", "read", "written")
@@ -77,13 +77,13 @@ def price(name: str, f: Callable[..., Any], *args: Any, **closed: Any) -> Pass:
     return Pass(name, found)
 
 
-def price_row(row: Row, name: str, sizes: Mapping[str, int]) -> Pass:
+def price_row(row: OpSpec, name: str, sizes: Mapping[str, int]) -> Pass:
     """One pass of an operation in float32, from the document's FLOPs (backward) and its row's closed form to XLA."""
     cost_of_pass = row.backward if name == "backward" else row.forward
     closed: dict[str, Any] = {"derived": tuple(evaluate(part, sizes) for part in cost_of_pass)}
     if name == "backward":
-        closed["document"] = evaluate(row.document, sizes)
-        closed["causes"] = {cause: evaluate(term, sizes) for cause, term in row.causes.items()}
+        closed["document"] = evaluate(row.published_flops, sizes)
+        closed["causes"] = {cause: evaluate(term, sizes) for cause, term in row.adjustments.items()}
     with jax.enable_x64(False):
         return price(name, row.bound(sizes), *row.shapes(sizes, jnp.float32), **closed)
 
@@ -112,7 +112,7 @@ def tree_table(priced: Pass, depth: int) -> Table:
 
 
 def _order(path: str, below: dict[str, list[int]]) -> tuple[int, ...]:
-    """Where each of the path's parents, and then it, first appeared: children follow their parent."""
+    """Sort key of a path: its first appearance after those of its parents, so that children follow their parent."""
     if not path:
         return ()
     places = {name: n for n, name in enumerate(below)}

@@ -4,7 +4,7 @@ House style. Series differ by colour (Okabe–Ito without its yellow and black),
 are named with their units; letters are 9 points and more on figures of 7 inches, and outlines, so that they look the
 same everywhere; title and description stand in the file for those who cannot see it.
 
-Light and dark. Everything that is no series (letters, axes, grid, legend's text) is drawn in `INK`, a black that no
+Light and dark. Everything that is not a series (letters, axes, grid, legend's text) is drawn in `INK`, a black that no
 series uses, and the file says `currentColor` wherever that black stood; the background is transparent. Opened by
 itself a figure is black on the viewer's white; within a page (inline, as `<svg>`) it takes on the page's colour of
 text. The series' colours have a contrast of 2.2 and more with white, and of 3.6 and more with near-black.
@@ -67,7 +67,7 @@ STYLE: dict[str, Any] = {
 
 
 def series(n: int) -> dict[str, Any]:
-    """What tells the n-th line (from 0) from the others: `color`, `marker` and `linestyle` for `Axes.plot`.
+    """Style of the n-th line (from 0), unlike the others': `color`, `marker` and `linestyle` for `Axes.plot`.
 
     Raises ValueError beyond the sixth: so many lines cannot be told apart in one figure.
     """
@@ -171,7 +171,7 @@ def _bytes(figure: Any, **options: Any) -> bytes:
 
 
 def _check_axes(name: str, figure: Any) -> None:
-    """Raises ValueError for axes that are shown without a name on both."""
+    """Raise ValueError for axes that are shown without a name on both."""
     for axes in figure.axes:
         shared = axes.get_shared_x_axes().get_siblings(axes), axes.get_shared_y_axes().get_siblings(axes)
         names = [any(get(one) for one in group) for get, group in zip(_LABELS, shared, strict=True)]
@@ -180,7 +180,7 @@ def _check_axes(name: str, figure: Any) -> None:
 
 
 def _check_letters(name: str, figure: Any) -> None:
-    """Raises ValueError for letters that run beyond the figure's edge or over others."""
+    """Raise ValueError for letters that run beyond the figure's edge or over others."""
     figure.draw_without_rendering()
     boxes = [(text.get_text(), text.get_window_extent()) for text in _letters(figure)]
     edge = figure.bbox.padded(1)  # a pixel for rounding

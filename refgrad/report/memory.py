@@ -9,7 +9,7 @@ import sympy
 from refgrad import cost
 from refgrad._text import Table
 from refgrad.models import gpt2
-from refgrad.models.tally import BLOCK_RESIDUALS
+from refgrad.models.gpt2_costs import BLOCK_RESIDUALS
 from refgrad.ops import TABLE
 from refgrad.symbols import evaluate
 
@@ -39,7 +39,7 @@ class BlockResult:
 
 
 def block_residuals(way: str, config: gpt2.Config, batch: int, sequence: int) -> BlockResult:
-    """What one block keeps is what a model of two blocks keeps beyond one of one; from shapes alone, in float32."""
+    """Residual bytes per block, from shapes in float32: the difference between a two-layer and a one-layer model."""
 
     def kept(n_layer: int, scan: bool = False) -> int:
         size = dataclasses.replace(config, n_layer=n_layer)

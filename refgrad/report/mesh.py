@@ -1,4 +1,4 @@
-"""What a GPT-2 on a mesh moves in one forward and backward pass: derived, and read off the compiled module."""
+"""Communication of a GPT-2 on a mesh in one forward and backward pass: derived, and read off the compiled module."""
 
 import dataclasses
 from typing import Any
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from refgrad._text import Table
 from refgrad.cost import collectives as compiled
 from refgrad.models import gpt2
-from refgrad.train import collectives, devices, parallel, sharding
+from refgrad.train.mesh import collectives, devices, model, sharding
 
 Key = tuple[str, tuple[str, ...]]
 
@@ -44,7 +44,7 @@ class Moved:
         }
 
 
-def moved(config: gpt2.Config, sizes: dict[str, int], batch: int, sequence: int, rules: str = "document") -> Moved:
+def moved(config: gpt2.Config, sizes: dict[str, int], batch: int, sequence: int, rules: str = "derived") -> Moved:
     """Derive and compile, for virtual CPU devices, from shapes alone: nothing is allocated. Layers are scanned.
 
     Raises ValueError for a mesh of one device and as `sharding.check` and `devices.make` do, RuntimeError as
@@ -58,7 +58,7 @@ def moved(config: gpt2.Config, sizes: dict[str, int], batch: int, sequence: int,
     params = jax.eval_shape(gpt2.stack, gpt2.shapes(config))
     ids, split = jax.ShapeDtypeStruct((batch, sequence), jnp.int32), sharding.batch_sharding(mesh)
     step = jax.jit(
-        parallel.value_and_grad(config, mesh, rules=rules),
+        model.value_and_grad(config, mesh, rules=rules),
         in_shardings=(sharding.shardings(params, mesh), split, split),
     )
     text = step.lower(params, ids, ids).compile().as_text() or ""

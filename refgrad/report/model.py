@@ -12,8 +12,8 @@ from jax import Array
 
 from refgrad import cost, verify
 from refgrad._text import Table
-from refgrad.models import gpt2, tally
-from refgrad.models._inputs import named_leaves
+from refgrad.models import gpt2, gpt2_costs
+from refgrad.models.inputs import named_leaves
 from refgrad.report.cost import Pass, price
 from refgrad.symbols import evaluate
 
@@ -31,7 +31,7 @@ class ParameterResult:
 
     @property
     def ok(self) -> bool:
-        """Whether every difference is within its bound; NaN is not."""
+        """True if every difference is within its bound; NaN is not."""
         return all(error <= BOUNDS[dtype] for dtype, error in self.errors.items())
 
     def data(self) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class ParameterResult:
 
 
 def gradient_errors(
-    config: gpt2.Config, tokens: np.ndarray, targets: np.ndarray, dtype: str, rules: str = "document"
+    config: gpt2.Config, tokens: np.ndarray, targets: np.ndarray, dtype: str, rules: str = "derived"
 ) -> dict[str, float]:
     """Parameter → relative difference of its gradient by the rules to autodiff's of the same program without them."""
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), gpt2.init(jax.random.key(0), config))
@@ -83,26 +83,26 @@ def parameter_table(results: Sequence[ParameterResult]) -> Table:
 
 
 def model_pass(
-    name: str, config: gpt2.Config, batch: int, sequence: int, rules: str = "document", scan: bool = True
+    name: str, config: gpt2.Config, batch: int, sequence: int, rules: str = "derived", scan: bool = True
 ) -> Pass:
     """One pass of the loss, from the document's total (backward) and the closed form to XLA.
 
     XLA counts a scanned loop's body once, which the reconciliation follows; unrolled layers it counts as they are.
     """
     dims, tied = config.fused_dims(batch, sequence), config.tie_word_embeddings
-    exact = tally.forward(rules) if name == "forward" else tally.backward(tied, rules)
+    exact = gpt2_costs.forward(rules) if name == "forward" else gpt2_costs.backward(tied, rules)
     closed: dict[str, Any] = {"derived": tuple(evaluate(part, dims) for part in exact)}
     if name == "backward":
-        closed["document"] = evaluate(tally.PRINTED_TOTAL, dims)
-        closed["causes"] = {cause: evaluate(term, dims) for cause, term in tally.differences(tied, rules).items()}
+        closed["document"] = evaluate(gpt2_costs.PRINTED_TOTAL, dims)
+        closed["causes"] = {cause: evaluate(term, dims) for cause, term in gpt2_costs.differences(tied, rules).items()}
     with jax.enable_x64(False):
         return price(name, *gpt2.abstract_loss(config, batch, sequence, rules=rules, scan=scan), **closed)
 
 
 def recomputation(config: gpt2.Config, batch: int, sequence: int) -> dict[str, tuple[int, int]]:
-    """What remat computes again: "FLOPs" and "transcendentals", each (derived, counted)."""
+    """Work that remat computes again: "FLOPs" and "transcendentals", each (derived, counted)."""
     dims = config.dims(batch, sequence)
-    derived = [evaluate(part, dims) for part in tally.recomputation()]
+    derived = [evaluate(part, dims) for part in gpt2_costs.recomputation()]
     with jax.enable_x64(False):
         again = cost.count_backward(*gpt2.abstract_loss(config, batch, sequence, scan=True, remat=True)).recomputed
     counted = again.flops, again.transcendental
@@ -126,7 +126,7 @@ class Total:
 
     @property
     def unexplained(self) -> int:
-        """What the count of the traced backward pass and the polynomial differ by."""
+        """The difference between the count of the traced backward pass and the polynomial."""
         flops, transcendentals = self.counted
         return abs(self.backward - flops) + abs(self.transcendentals - transcendentals)
 
@@ -135,17 +135,17 @@ class Total:
         return dataclasses.asdict(self) | {"unexplained": self.unexplained}
 
 
-def total(name: str, config: gpt2.Config, rules: str = "document", batch: int = 1, sequence: int = 1024) -> Total:
+def total(name: str, config: gpt2.Config, rules: str = "derived", batch: int = 1, sequence: int = 1024) -> Total:
     """One size's backward pass, from abstract values: layers scanned, so that tracing does not grow with depth."""
     dims = config.fused_dims(batch, sequence)
-    exact = tally.backward(config.tie_word_embeddings, rules)
+    exact = gpt2_costs.backward(config.tie_word_embeddings, rules)
     with jax.enable_x64(False):
         counted = cost.count_backward(*gpt2.abstract_loss(config, batch, sequence, rules=rules, scan=True))
     return Total(
         name,
-        evaluate(tally.PRINTED_TOTAL, dims),
-        evaluate(tally.forward(rules).flops, dims),
-        evaluate(tally.ahead(rules).flops, dims),
+        evaluate(gpt2_costs.PRINTED_TOTAL, dims),
+        evaluate(gpt2_costs.forward(rules).flops, dims),
+        evaluate(gpt2_costs.fwd_extra(rules).flops, dims),
         evaluate(exact.flops, dims),
         evaluate(exact.transcendentals, dims),
         (counted.flops, counted.transcendental),
@@ -178,21 +178,21 @@ def total_table(results: Sequence[Total]) -> Table:
     return Table(header, rows)
 
 
-def polynomial_text(config: gpt2.Config, rules: str = "document") -> str:
+def polynomial_text(config: gpt2.Config, rules: str = "derived") -> str:
     """The tally as polynomials: the document's printed lines, what its operations add up to, and the exact one."""
-    lost = sympy.expand(tally.document_total() - tally.PRINTED_TOTAL)
-    exact = tally.backward(config.tie_word_embeddings, rules)
-    layer_holds = sympy.expand(tally.document_layer() - tally.PRINTED_LAYER) == 0
+    lost = sympy.expand(gpt2_costs.document_total() - gpt2_costs.PRINTED_TOTAL)
+    exact = gpt2_costs.backward(config.tie_word_embeddings, rules)
+    layer_holds = sympy.expand(gpt2_costs.document_layer() - gpt2_costs.PRINTED_LAYER) == 0
     lines = [
-        f"document, one layer (D2.21)  {tally.PRINTED_LAYER}",
-        f"  its operations add up to   {'the same' if layer_holds else tally.document_layer()}",
-        f"document, network (D2.22)    {tally.PRINTED_TOTAL}",
+        f"document, one layer (D2.21)  {gpt2_costs.PRINTED_LAYER}",
+        f"  its operations add up to   {'the same' if layer_holds else gpt2_costs.document_layer()}",
+        f"document, network (D2.22)    {gpt2_costs.PRINTED_TOTAL}",
         f"  its operations add up to   that and {lost}" + (", which its last line lost" if lost != 0 else ""),
         f"exact backward, FLOPs        {exact.flops}",
         f"  transcendentals            {exact.transcendentals}",
         "  FLOPs = D2.22 plus",
     ]
-    differences = tally.differences(config.tie_word_embeddings, rules)
+    differences = gpt2_costs.differences(config.tie_word_embeddings, rules)
     rows = [(f"    {cause}", str(term)) for cause, term in differences.items() if term != 0]
     width = max(len(cause) for cause, _ in rows)
     return "\n".join([*lines, *(f"{cause.ljust(width)}  {term}" for cause, term in rows)])

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad._text import Table
-from refgrad.models._inputs import named_leaves
+from refgrad.models.inputs import named_leaves
 from refgrad.models.networks import Network
 from refgrad.report.cost import Pass, price
 from refgrad.report.model import BOUNDS, relative
@@ -28,7 +28,7 @@ class NetworkResult:
 
     @property
     def ok(self) -> bool:
-        """Whether every difference is within its bound (NaN is not), and no FLOP is unexplained."""
+        """True if every difference is within its bound (NaN is not), and no FLOP is unexplained."""
         within = all(error <= BOUNDS[dtype] for dtype, found in self.errors.items() for error in found.values())
         return within and not self.unexplained
 
@@ -60,7 +60,7 @@ def _errors(network: Network, dtype: str) -> dict[str, float]:
             params, x = jax.jit(jax.grad(partial(network.loss, rules=rules), (0, 1)))(*args)
         return {**named_leaves(params), "x": x}
 
-    got, want = gradients("document"), gradients("autodiff")
+    got, want = gradients("derived"), gradients("autodiff")
     return {name: relative(leaf, want[name]) for name, leaf in got.items()}
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from refgrad import verify
 from refgrad._text import Table
 from refgrad.models import gpt2
-from refgrad.ops import TABLE, Row
+from refgrad.ops import TABLE, OpSpec
 from refgrad.report.cost import Pass, price_row
 from refgrad.symbols import evaluate
 
@@ -29,13 +29,13 @@ class OperationResult:
     priced: Pass
 
     @property
-    def row(self) -> Row:
+    def row(self) -> OpSpec:
         """The operation's row of the table."""
         return TABLE[self.name]
 
     @property
     def ok(self) -> bool:
-        """Whether every cotangent holds in every dtype, and no FLOP is unexplained."""
+        """True if every cotangent holds in every dtype, and no FLOP is unexplained."""
         return self.priced.unexplained == 0 and not self.failures
 
     @property
@@ -43,7 +43,7 @@ class OperationResult:
         """The rows of the reports that do not hold: stricter than `check`, since these rules are ours.
 
         An error beyond the allowance fails even where autodiff errs as much, and so does a rule less accurate than it.
-        Kinks are no failure: narrow arguments have ties by chance, and what the rule makes of them is its contract.
+        Kinks do not fail: narrow arguments have ties by chance, and a rule's values there are its contract.
         """
         rows = (row for report in self.reports.values() for row in report.rows)
         return tuple(
@@ -130,8 +130,8 @@ def cost_table(results: Sequence[OperationResult]) -> Table:
         rows.append(
             [
                 result.name,
-                str(result.row.document or NONE),
-                f"{evaluate(result.row.document, result.dims):,}" if result.row.document else NONE,
+                str(result.row.published_flops or NONE),
+                f"{evaluate(result.row.published_flops, result.dims):,}" if result.row.published_flops else NONE,
                 f"{lowered.flops:,}",
                 f"{lowered.transcendentals:,}",
                 str(result.priced.unexplained),
@@ -143,8 +143,8 @@ def cost_table(results: Sequence[OperationResult]) -> Table:
 
 
 def _differences(result: OperationResult) -> dict[str, int]:
-    """Why XLA's FLOPs are not the document's: the row's causes, then the lowering's, loops taken together."""
-    causes = {cause: evaluate(term, result.dims) for cause, term in result.row.causes.items()}
+    """Causes by which XLA's FLOPs are not the document's: the row's, then the lowering's, loops taken together."""
+    causes = {cause: evaluate(term, result.dims) for cause, term in result.row.adjustments.items()}
     for step in result.priced.reconciliation.steps:
         if (step.figure, step.start) == ("flops", "counted"):
             for name, n in step.causes.items():

@@ -34,7 +34,7 @@ def verdict(cell: object) -> str:
 
 
 def columns(rows: Sequence[Sequence[object]]) -> list[bool]:
-    """For each column, whether it holds numbers."""
+    """Return a flag for each column, True if it holds numbers."""
     return list(map(numeric, zip(*rows, strict=True)))
 
 

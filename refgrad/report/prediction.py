@@ -18,7 +18,7 @@ def step(config: gpt2.Config, device: str | Device, sizes: Mapping[str, int], ba
 
     Raises ValueError for an unknown device and as `sharding.check` and `devices.make` do, ImportError without optax.
     """
-    from refgrad.train import devices, sharding
+    from refgrad.train.mesh import devices, sharding
     from refgrad.train.optimiser import init_state, optax
     from refgrad.train.step import make_step
 

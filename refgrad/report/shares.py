@@ -6,7 +6,7 @@ from typing import Any
 import sympy
 
 from refgrad._text import Table
-from refgrad.models import gpt2, linear_network, omissions, ratios, tally
+from refgrad.models import gpt2, gpt2_costs, linear_network, omissions, ratios
 from refgrad.symbols import evaluate
 
 SEQUENCE = 1024
@@ -20,7 +20,7 @@ def shares(sizes: Mapping[str, gpt2.Config], tied: bool = True) -> list[dict[str
     """
     kinds = {"counted": omissions.counted(tied), "uncounted": omissions.uncounted()}
     dims = {name: config.dims(1, SEQUENCE) for name, config in sizes.items()}
-    exact = {name: evaluate(tally.backward(tied).flops, at) for name, at in dims.items()}
+    exact = {name: evaluate(gpt2_costs.backward(tied).flops, at) for name, at in dims.items()}
     found = []
     for kind, terms in kinds.items():
         for omission, term in terms.items():
@@ -51,7 +51,7 @@ def share_table(sizes: Mapping[str, gpt2.Config], tied: bool = True) -> Table:
             total = [_percent(sum(one["share"][name] for one in of_kind)) for name in sizes]
             rows.append(["  together", *total, ""])
     split = {name: config.dims(1, SEQUENCE) for name, config in sizes.items()}
-    apart, exact = omissions.transcendentals(), tally.backward(tied).flops
+    apart, exact = omissions.transcendentals(), gpt2_costs.backward(tied).flops
     cells = [_percent(evaluate(apart, at) / evaluate(exact, at)) for at in split.values()]
     rows.append(["transcendentals, counted apart by XLA", *cells, str(apart)])
     return Table(["omission", *sizes, "formula"], rows)
@@ -96,12 +96,12 @@ def ratio_data(sizes: Mapping[str, gpt2.Config]) -> dict[str, dict[str, float]]:
 
 def polynomial_text() -> str:
     """More of the model's cost as polynomials: the forward pass, both passes' products, remat's recomputation."""
-    forward, again = tally.forward(), tally.recomputation()
+    forward, again = gpt2_costs.forward(), gpt2_costs.recomputation()
     lines = (
         ("exact forward, FLOPs", forward.flops),
         ("  transcendentals", forward.transcendentals),
-        ("products of matrices, forward", tally.products()),
-        ("  backward", 2 * tally.products()),
+        ("products of matrices, forward", gpt2_costs.products()),
+        ("  backward", 2 * gpt2_costs.products()),
         ("recomputed by remat, FLOPs", again.flops),
         ("  transcendentals", again.transcendentals),
     )

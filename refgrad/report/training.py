@@ -1,4 +1,4 @@
-"""What `refgrad train` shows at the end: the model beside n-gram models, and the curve of its loss."""
+"""Output of `refgrad train` at its end: the model beside n-gram models, and the curve of its loss."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,14 +6,14 @@ from typing import Any
 
 from refgrad._text import Table
 from refgrad.report import figures
-from refgrad.train.final import Learnt
+from refgrad.train.run.evaluate import Evaluation
 
 NONE = "–"
 SHOWN = 400
 """Characters of a sample that are printed; all are in samples.txt."""
 
 
-def table(found: Learnt) -> Table:
+def table(found: Evaluation) -> Table:
     """A line a model: loss on the held-out tokens, its share of the bigram's, lines that Python's tokenizer accepts."""
     losses = {"GPT-2": found.loss, **dict(reversed(found.ngrams.items()))}
     reference = found.ngrams.get("bigram")
@@ -32,25 +32,25 @@ def table(found: Learnt) -> Table:
     return Table(["model", "loss", "loss / bigram's", "lines accepted", "of lines"], rows)
 
 
-def legend(found: Learnt) -> str:
-    """What the table's figures are of."""
+def legend(found: Evaluation) -> str:
+    """Name the text that the table's figures are measured on."""
     python = next((lines.python for lines in found.lines.values()), "")
     text = f"loss: nats a token over {found.tokens:,} held-out tokens of {found.source} (corpus {found.corpus[:12]})"
     return f"{text}\nlines accepted: by the tokenizer of Python {python}, each line alone" if python else text
 
 
-def data(found: Learnt) -> dict[str, Any]:
+def data(found: Evaluation) -> dict[str, Any]:
     """All of it, as JSON holds it."""
     lines = {name: lines._asdict() for name, lines in found.lines.items()}
     return {**vars(found), "lines": lines}
 
 
-def sample(found: Learnt) -> str:
+def sample(found: Evaluation) -> str:
     """The beginning of the first sample."""
     return f"A sample:\n\n{found.samples[0][:SHOWN]}" if found.samples else ""
 
 
-def draw(lines: Sequence[Mapping[str, Any]], found: Learnt, path: Path) -> None:
+def draw(lines: Sequence[Mapping[str, Any]], found: Evaluation, path: Path) -> None:
     """The loss of training and validation against the steps, the n-gram models' as level lines.
 
     Raises ModuleNotFoundError, naming the extra, without matplotlib.

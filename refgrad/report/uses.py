@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from refgrad import cost
 from refgrad._text import Table
-from refgrad.models.tally import LAYER, Use
+from refgrad.models.gpt2_costs import LAYER, Use
 from refgrad.ops import TABLE
 from refgrad.report.cost import Pass, price_row
 from refgrad.symbols import evaluate
@@ -58,7 +58,7 @@ def price_use(use: Use, dims: Mapping[str, int]) -> UseResult:
         measured = cost.residuals(row.bound(sizes), *row.shapes(sizes, jnp.float32))
     kept = evaluate(row.residuals, {**sizes, **ITEM}), measured.bytes + measured.argument_bytes
     times = dims["n_L"] if use in LAYER else 1
-    return UseResult(use, times, evaluate(row.document, sizes), forward, backward, kept)
+    return UseResult(use, times, evaluate(row.published_flops, sizes), forward, backward, kept)
 
 
 def use_table(results: list[UseResult]) -> Table:

@@ -1,25 +1,26 @@
-"""What the C library's allocator costs a step, and how to keep it from costing that.
+"""Keep glibc from returning XLA's temporaries to the system after every step.
 
-glibc hands every array of more than 32 MB back to the system as soon as it is freed, and trims what lies at the heap's
-end. XLA frees its temporaries after every call, so that the next call faults each of their pages in anew: hundreds of
-thousands of page faults a step, each zeroing 4 kB. `keep_temporaries` makes this process keep them instead; its memory
-then stays at its peak. Nothing calls it on import: the commands do, before JAX allocates.
+glibc returns every array of more than 32 MB to the system as soon as it is freed, and trims the end of the heap. XLA
+frees its temporaries after every call, so that the next call faults each of their pages in again: hundreds of thousands
+of page faults a step, each zeroing 4 kB. After `keep_temporaries` this process keeps them; its memory then stays at its
+peak. Nothing calls it on import: the commands do, before JAX allocates.
 
-From outside the process the same is MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000.
+From outside the process, the same is MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000000.
 """
 
 import ctypes
 import platform
 import resource
 
-# <malloc.h>. A trim threshold of −1 is none; one below the largest temporary would bring the faults back.
+# <malloc.h>. A trim threshold of −1 disables trimming; one below the largest temporary would bring the faults back.
 SETTINGS = {"M_ARENA_MAX": (-8, 1), "M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1)}
 
 
 def keep_temporaries() -> bool:
-    """Let the C library keep freed memory, in one arena: True where it is glibc and took every setting.
+    """Make the C library keep freed memory, in one arena. Call it before JAX starts its threads.
 
-    To be called before JAX starts its threads; elsewhere, as on macOS or musl, it changes nothing and returns False.
+    Returns:
+        True if the library is glibc and took every setting. Elsewhere, as on macOS or musl, nothing changes.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -28,11 +29,11 @@ def keep_temporaries() -> bool:
 
 
 def return_unused() -> None:
-    """Give what is free, such as the compiler's own memory, back to the system once; nothing where it is not glibc."""
+    """Return free memory, such as the compiler's, to the system once; do nothing where the library is not glibc."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def page_faults() -> int:
-    """Pages that this process has had to be given so far, without those read from disk."""
+    """Return the page faults of this process so far that read nothing from disk."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 
 from refgrad._extras import install
-from refgrad.models._inputs import path_name
 from refgrad.models.gpt2 import Params
+from refgrad.models.inputs import path_name
 from refgrad.train.settings import Train
 
 try:
@@ -21,22 +21,29 @@ MORE = re.compile(r"required keyword-only argument|must be provided to")
 
 
 class State(NamedTuple):
-    """What training carries from step to step: the parameters and the transformation's own state."""
+    """The state of training: the parameters, and the transformation's own state."""
 
     params: Params
     opt_state: Any
 
 
 def check_transformation(tx: Any) -> None:
-    """Raises TypeError where `tx` is no optax transformation, a pair of `init` and `update`."""
+    """Raise TypeError unless `tx` is an optax transformation, a pair of `init` and `update`."""
     if not (callable(getattr(tx, "init", None)) and callable(getattr(tx, "update", None))):
         raise TypeError(f"tx is {tx!r}, but must be an optax transformation, such as optax.adamw(1e-4)")
 
 
 def init_state(params: Params, tx: optax.GradientTransformation) -> State:
-    """The state before the first step. Raises TypeError where `tx` is no optax transformation.
+    """Return the state before the first step.
 
-    No two of its leaves share memory, since a step donates each: what `tx` keeps of the parameters is a copy.
+    A step donates every leaf, so that no two may share memory: parameters that `tx` keeps are copied.
+
+    Args:
+        params: The parameters, layers as a list or stacked.
+        tx: An optax transformation.
+
+    Raises:
+        TypeError: `tx` is not an optax transformation.
     """
     check_transformation(tx)
     with jax.numpy_dtype_promotion("standard"):
@@ -53,11 +60,18 @@ def init_state(params: Params, tx: optax.GradientTransformation) -> State:
 
 
 def update(tx: optax.GradientTransformation, grads: Params, state: State) -> State:
-    """`state` after one update of every parameter.
+    """Return the state after one update of every parameter.
 
-    Traced under standard promotion, since most of optax mixes a Python-typed count with float32. Raises ValueError for
-    a transformation that asks for more than gradients, state and parameters, such as the loss or a line search's
-    function.
+    It is traced under standard promotion, since most of optax mixes a Python-typed count with float32.
+
+    Args:
+        tx: An optax transformation.
+        grads: Gradients, a tree like the parameters.
+        state: The state before the update.
+
+    Raises:
+        ValueError: The transformation asks for more than gradients, state and parameters, such as the loss, or the
+            function of a line search.
     """
     with jax.numpy_dtype_promotion("standard"):
         try:
@@ -74,9 +88,9 @@ def update(tx: optax.GradientTransformation, grads: Params, state: State) -> Sta
 
 
 def decay_mask(params: Params) -> Params:
-    """Which leaves weight decay is for, as optax's `mask`: weights, but no biases and no gains of norms.
+    """Return optax's `mask` for weight decay: True for weights, False for biases and the gains of norms.
 
-    By name, so that it is the same for stacked layers, whose biases have two axes.
+    It goes by names, so that it is the same for stacked layers, whose biases have two axes.
     """
 
     def decays(path: tuple[Any, ...], _: Any) -> bool:
@@ -86,23 +100,21 @@ def decay_mask(params: Params) -> Params:
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
-def adamw(settings: Train) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """(AdamW with decay of matrices alone, its learning rate by step): linear warm-up, then half a cosine.
+def adamw(train: Train) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Return AdamW with weight decay of matrices alone, and its learning rate by step: warm-up, then half a cosine.
 
-    With n the step from 0, w of warm-up and N in all, r the highest rate and f its final share:
+    With n the step from 0, w the steps of warm-up, N all steps, r the highest rate and f its final share:
     r (1 + n (w − 1)/w)/w for n < w, so that no step is lost, then r (f + (1 − f) (1 + cos(π (n − w)/(N − w)))/2).
     """
-    rate = settings.learning_rate
-    start = rate / max(settings.warmup, 1)
-    schedule = optax.warmup_cosine_decay_schedule(
-        start, rate, settings.warmup, settings.steps, rate * settings.final_rate
-    )
+    rate = train.learning_rate
+    start = rate / max(train.warmup, 1)
+    schedule = optax.warmup_cosine_decay_schedule(start, rate, train.warmup, train.steps, rate * train.final_rate)
     tx = optax.adamw(
         schedule,
-        settings.beta1,
-        settings.beta2,
-        settings.epsilon,
-        weight_decay=settings.weight_decay,
+        train.beta1,
+        train.beta2,
+        train.epsilon,
+        weight_decay=train.weight_decay,
         mask=decay_mask,
     )
     return tx, schedule

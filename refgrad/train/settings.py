@@ -1,17 +1,20 @@
 """The settings of a training run: sections [model], [data], [train], [checkpoint] and [mesh], with their defaults.
 
-The defaults are a run by themselves: a small GPT-2 that learns the bytes of the Python standard library's source in
-minutes. Everything is checked when the settings are made, before anything is compiled or written.
+The defaults are a complete run: a small GPT-2 that learns the bytes of the Python standard library's source in minutes.
+Everything is checked when the settings are made, before anything is compiled or written.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import jax.numpy as jnp
+
 from refgrad._text import nearest
 from refgrad.models.gpt2 import Config
-from refgrad.ops import RULES
-from refgrad.train.fields import Checked, number, one_of
+from refgrad.rule_sets import RENAMED, RULE_SETS, rule_set
+from refgrad.train.fields import Checked, check, errors_of, number, one_of
 
 MEMORY = ("plain", "fast", "small")
 MOST_LAYERS = 1000
@@ -20,15 +23,67 @@ SMALL = Config(n_layer=4, n_head=4, n_embd=128, n_positions=128, vocab_size=256)
 
 
 @dataclasses.dataclass(frozen=True)
+class StepOptions:
+    """The computation of a training step: rules, memory, precision, clipping, parts of the batch.
+
+    Raises TypeError or ValueError for an option that a step cannot have, alone or beside another.
+    """
+
+    rules: str = "derived"
+    """The rules of the backward pass, as in `gpt2.loss`."""
+    memory: str = "plain"
+    """"plain": all gradients, then the update. "fast": the update inside the backward pass. "small": the same, with
+    blocks recomputed."""
+    scan: bool = False
+    """Walk stacked layers by `lax.scan`; otherwise layers are a list."""
+    remat: bool = False
+    """Recompute the blocks of a plain step in the backward pass."""
+    compute_dtype: Any = None
+    """The dtype of the forward and backward pass; None for that of the parameters."""
+    clip_norm: float | None = None
+    """The global norm above which gradients are scaled down; None for no clipping."""
+    accumulate: int = 1
+    """Parts of the batch whose gradients are averaged, one after another."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rules", rule_set(self.rules).name)  # an old name is today's from here on
+        check("memory", self.memory, str, {"names": MEMORY})
+        check("accumulate", self.accumulate, int, {"least": 1})
+        if self.compute_dtype is not None and not jnp.issubdtype(self.compute_dtype, jnp.floating):
+            raise TypeError(
+                f"compute_dtype is {self.compute_dtype!r}, but must be a floating dtype, such as jnp.bfloat16"
+            )
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise ValueError(f"clip_norm is {self.clip_norm}, but must be above 0, or None for no clipping")
+        if self.memory == "plain":
+            return
+        if self.remat:
+            raise ValueError(f"remat is for memory = 'plain', but memory is {self.memory!r}: 'small' recomputes blocks")
+        if self.accumulate > 1:
+            raise ValueError(
+                f"accumulate is {self.accumulate}, but memory is {self.memory!r}, which updates a layer before the "
+                "next part's gradients exist: take memory = 'plain' or accumulate = 1"
+            )
+
+    def check_mesh(self) -> None:
+        """Raise ValueError where a step on a mesh cannot have these options."""
+        if self.memory != "plain":
+            raise ValueError(
+                f"memory is {self.memory!r}, whose update inside the backward pass is for one device: on a mesh take "
+                "memory = 'plain', where fsdp divides parameters, gradients and the optimiser's state"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class Data(Checked):
-    """Which text, and as which tokens."""
+    """The text, and how it becomes tokens."""
 
     section: ClassVar[str] = "data"
     text: tuple[str, ...] = ()
-    """Files and folders of text; none: the source of this Python's standard library."""
+    """Files and folders of text; if empty, the source of this Python's standard library."""
     tokenizer: str = one_of("bytes", ("bytes", "bpe"))
     vocabulary: str = ""
-    """For "bpe": the folder of GPT-2's vocab.json and merges.txt."""
+    """The folder of GPT-2's vocab.json and merges.txt, for "bpe"."""
     validation: float = number(0.1, above=0, below=1)
     """The share of the text that is held out."""
 
@@ -43,68 +98,62 @@ class Data(Checked):
 
 @dataclasses.dataclass(frozen=True)
 class Train(Checked):
-    """The optimisation, and how a step is computed."""
+    """The optimiser's schedule, and how a step is computed."""
 
     section: ClassVar[str] = "train"
     steps: int = number(2000, least=1)
     batch: int = number(8, least=1)
-    """Sequences a step."""
+    """Sequences per step."""
     sequence: int = number(128, least=1)
-    """Tokens a sequence."""
+    """Tokens per sequence."""
     accumulate: int = number(1, least=1)
-    """Parts of the batch whose gradients are summed one after another."""
+    """Parts of the batch whose gradients are averaged, one after another."""
     learning_rate: float = number(3e-3, above=0)
-    """The highest, after warm-up."""
+    """The highest rate, reached after warm-up."""
     final_rate: float = number(0.1, least=0)
-    """What the cosine ends at, as a share of the highest."""
+    """The rate at the end of the cosine, as a share of the highest."""
     warmup: int = number(100, least=0)
     """Steps of linear warm-up."""
     weight_decay: float = number(0.1, least=0)
-    """Of matrices alone."""
+    """Applied to matrices alone."""
     beta1: float = number(0.9, least=0, below=1)
     beta2: float = number(0.99, least=0, below=1)
     epsilon: float = number(1e-8, above=0)
     clip_norm: float = number(1.0, least=0)
-    """The global norm beyond which gradients are scaled down; 0: no clipping."""
-    rules: str = one_of("fused", RULES)
+    """The global norm above which gradients are scaled down; 0 disables clipping."""
+    rules: str = one_of("fused", tuple(RULE_SETS), RENAMED)
     memory: str = one_of("plain", MEMORY)
     remat: bool = False
     scan: bool = False
     dtype: str = one_of("float32", DTYPES)
-    """Of the computation; parameters and optimiser are float32."""
+    """The dtype of the computation; parameters and optimiser are float32."""
     seed: int = number(0, least=0, below=2**32)
     validate_every: int = number(100, least=1)
     validation_batches: int = number(20, least=1)
-    """Batches of a validation on the way; at the end it is the whole held-out text."""
+    """Batches per validation on the way; the last one takes the whole held-out text."""
     spike: float = number(2.0, least=0)
-    """Stop where the loss exceeds so many medians of the last hundred losses; 0: never."""
+    """Stop when the loss exceeds `spike` times the median of the last hundred losses; 0 disables this."""
     samples: int = number(16, least=0)
-    """Texts sampled at the end."""
+    """Texts sampled at the end of the run."""
     sample_tokens: int = number(512, least=1)
-    """Tokens of each."""
+    """Tokens per sample."""
 
-    @property
-    def compute_dtype(self) -> str | None:
-        """What `make_step` casts to; None where nothing is."""
-        return None if self.dtype == "float32" else self.dtype
+    def step_options(self) -> StepOptions:
+        """Return the options of this run's step."""
+        compute_dtype = None if self.dtype == "float32" else self.dtype
+        clip_norm = self.clip_norm or None
+        return StepOptions(self.rules, self.memory, self.scan, self.remat, compute_dtype, clip_norm, self.accumulate)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.batch % self.accumulate:
             raise ValueError(f"train.accumulate is {self.accumulate}, but must divide train.batch = {self.batch}")
-        if self.accumulate > 1 and self.memory != "plain":
+        with errors_of(self.section):
+            self.step_options()
+        if self.dtype not in RULE_SETS[self.rules].dtypes:
             raise ValueError(
-                f"train.accumulate is {self.accumulate}, but train.memory is {self.memory!r}, which updates each layer "
-                "before the next gradients exist: take train.memory = 'plain' or train.accumulate = 1"
-            )
-        if self.remat and self.memory != "plain":
-            raise ValueError(
-                f"train.remat is for train.memory = 'plain', but that is {self.memory!r}: 'small' recomputes blocks"
-            )
-        if self.rules == "fused-cudnn" and self.dtype == "float32":
-            raise ValueError(
-                "train.rules is 'fused-cudnn', but train.dtype is 'float32', and cuDNN's attention is for 16 bits: "
-                "take train.dtype = 'bfloat16' or train.rules = 'fused'"
+                f"train.rules is {self.rules!r}, but train.dtype is {self.dtype!r}, and cuDNN's attention is for 16 "
+                "bits: take train.dtype = 'bfloat16' or train.rules = 'fused'"
             )
         if self.warmup >= self.steps:
             raise ValueError(
@@ -112,42 +161,42 @@ class Train(Checked):
                 f"train.warmup={self.steps // 10}, or raise train.steps"
             )
         if 0 < self.spike <= 1:
-            raise ValueError(f"train.spike is {self.spike}, but must be above 1, or 0 for never")
+            raise ValueError(f"train.spike is {self.spike}, but must be above 1, or 0 to disable it")
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint(Checked):
-    """When the state is written, and how much of it is kept."""
+    """The times at which the state is written, and how many checkpoints are kept."""
 
     section: ClassVar[str] = "checkpoint"
     every: int = number(200, least=1)
-    """Steps from one checkpoint to the next."""
+    """Steps between checkpoints."""
     keep: int = number(2, least=1)
-    """The newest so many stay on disk."""
+    """The number of newest checkpoints that stay on disk."""
     asynchronous: bool = True
-    """Write while training goes on, holding the state a second time until it is written."""
+    """Write while training goes on, which holds a second copy of the state until it is written."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Mesh(Checked):
-    """How many devices share each of the three ways to divide the work (`sharding.py`)."""
+    """The number of devices along each axis of the mesh (`mesh/sharding.py`)."""
 
     section: ClassVar[str] = "mesh"
     data: int = number(1, least=1)
     fsdp: int = number(1, least=1)
     model: int = number(1, least=1)
     axes: str = one_of("auto", ("auto", "explicit"))
-    """Shardings found by XLA's partitioner, or part of every array's type."""
+    """"auto": XLA's partitioner finds shardings. "explicit": shardings are part of every array's type."""
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Devices by axis."""
+        """The number of devices by axis."""
         return {"data": self.data, "fsdp": self.fsdp, "model": self.model}
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """All that a run is told."""
+    """All settings of a run, checked against each other."""
 
     model: Config = SMALL
     data: Data = Data()
@@ -166,33 +215,32 @@ class Settings:
                 f"model.n_layer is {self.model.n_layer}, but must be at most {MOST_LAYERS:,}: layers are traced one by "
                 "one"
             )
-        if self.train.memory != "plain" and any(size > 1 for size in self.mesh.sizes.values()):
-            raise ValueError(
-                f"train.memory is {self.train.memory!r}, which is for one device: on a mesh take train.memory = "
-                "'plain', where fsdp divides parameters, gradients and the optimiser's state"
-            )
+        if any(size > 1 for size in self.mesh.sizes.values()):
+            with errors_of("train"):
+                self.train.step_options().check_mesh()
         if self.data.tokenizer == "bytes" and self.model.vocab_size < 256:
             raise ValueError(f"model.vocab_size is {self.model.vocab_size}, but there are 256 bytes: take at least 256")
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Mapping[str, Any]]) -> "Settings":
-        """Settings from sections of keys, such as a TOML file's, the rest by default.
+        """Return settings from sections of keys, such as a TOML file's, with defaults for the rest.
 
-        Raises ValueError or TypeError for an unknown section or key, naming the nearest, and for a value that a key
-        cannot have.
+        Raises:
+            TypeError: A value has the wrong type.
+            ValueError: A section or key is unknown (the message names the nearest), or a key cannot have its value.
         """
         return cls().updated(values)
 
     def updated(self, values: Mapping[str, Mapping[str, Any]]) -> "Settings":
-        """These settings with other values for some keys. Raises as `from_mapping`."""
+        """Return these settings with other values for some keys. Raises as `from_mapping` does."""
         for section in values:
             if section not in SECTIONS:
-                raise ValueError(f"{section} is no section: {nearest(section, SECTIONS)}")
+                raise ValueError(f"{section} is not a section: {nearest(section, SECTIONS)}")
         now = self.as_mapping()
         return Settings(**{s: _section(s, {**now[s], **values.get(s, {})}) for s in SECTIONS})
 
     def as_mapping(self) -> dict[str, dict[str, Any]]:
-        """As plain data, which `from_mapping` reads again."""
+        """Return the settings as plain data, which `from_mapping` reads again."""
         return dataclasses.asdict(self)
 
 
@@ -200,27 +248,6 @@ SECTIONS: dict[str, Any] = {"model": Config, "data": Data, "train": Train, "chec
 
 
 def _section(name: str, values: Mapping[str, Any]) -> Any:
-    """Return a section from its keys. Errors name it; those of the model's config say the key alone."""
-    try:
+    """Return a section from its keys. The model's config names the key alone in its errors."""
+    with errors_of(name) if name == "model" else contextlib.nullcontext():
         return SECTIONS[name].from_mapping(values)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}.{error}" if name == "model" else str(error)) from None
-
-
-FREE = ("checkpoint", "mesh")
-FIXED = ("batch", "sequence", "scan", "seed")
-
-
-def check_resumable(before: Settings, now: Settings) -> None:
-    """Raise ValueError for a key that cannot change within a run.
-
-    Those are the keys of [model] and [data], and what decides which tokens a step sees or how the state is laid out.
-    """
-    old, new = before.as_mapping(), now.as_mapping()
-    for section in new:
-        for key in new[section] if section not in FREE else ():
-            if new[section][key] != old[section][key] and (section != "train" or key in FIXED):
-                raise ValueError(
-                    f"{section}.{key} is {new[section][key]!r}, but the run began with {old[section][key]!r}, and that "
-                    "cannot change within a run: leave it as it was, or start another run with another --out"
-                )

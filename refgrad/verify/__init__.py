@@ -1,4 +1,4 @@
-"""Is this backward rule right, and if not, where?
+"""Checks of backward rules: is a rule right, and if not, where is it wrong?
 
 - `check`, `assert_ok` (`check.py`): one line that checks the rules inside any function; `Report`, `Row` (`report.py`)
 - `intents` (`intents.py`): rules that differ from the derivative on purpose, as references

@@ -22,13 +22,13 @@ NOT_KNOWN = (
 
 
 def foreign_type(text: str) -> str:
-    """Return the type that JAX refuses where it takes arrays only; empty where a message says nothing of that."""
+    """Return the type that JAX refuses where it takes arrays only; "" for any other message."""
     found = next(filter(None, (re.search(pattern, text) for pattern in NOT_ARRAY)), None)
     return found[1].rpartition(".")[2] if found else ""
 
 
 def on_arguments(subject: Subject, error: Exception) -> str:
-    """Return the line that says which argument a rule has to be told is not an array; empty for any other error."""
+    """Return the line that says which argument a rule must declare as not an array; empty for any other error."""
     text = " ".join(str(error).split())
     foreign = foreign_type(text)
     if not foreign and not any(words in text for words in NOT_KNOWN):

@@ -1,4 +1,4 @@
-"""How far a right rule may be from the truth: c·ε·√n, with one c for every rule, dtype and shape.
+"""Allowed error of a right rule: c·ε·√n, with one c for every rule, dtype and shape.
 
 ε is the leaf's machine epsilon. n is the longest reduction that feeds the leaf in the traced backward
 program: the error of a sum of n rounded terms grows like √n. A reduction carried out in another precision ε′
@@ -24,7 +24,24 @@ C = 4.0  # the one constant of the project
 
 
 def allowance(dtype, n: int, c: float = C) -> float:
-    """c·ε(dtype)·√n, relative to the largest entry of the leaf; `n` as from `longest_reduction`."""
+    """Return c·ε(dtype)·√n, the allowed error of a right rule relative to the largest entry of the leaf.
+
+    Args:
+      dtype: the leaf's dtype.
+      n: the longest reduction that feeds the leaf, as from `longest_reduction`.
+      c: the factor, one for all rules.
+
+    Returns:
+      A float.
+
+    Raises:
+      ValueError: for a dtype that is not a floating one.
+
+    Example:
+      >>> from refgrad.verify import allowance
+      >>> allowance("float32", n=16) == 4 * allowance("float32", n=1)
+      True
+    """
     return c * float(jnp.finfo(dtype).eps) * math.sqrt(n)
 
 
@@ -38,10 +55,24 @@ def known_tolerance(tolerance: float | None) -> None:
 
 
 def longest_reduction(f, *args) -> tuple[int, ...]:
-    """The longest reduction that feeds each cotangent of `f`: one integer per leaf of `args`, in leaf order.
+    """Return the longest reduction that feeds each cotangent of `f`.
 
-    Arguments may be abstract. Leaves without a cotangent (integers, keys, static values, `nondiff_argnums`)
-    get 1. Raises what JAX raises where `f` has no reverse mode.
+    Args:
+      f: the function; it is traced, not run.
+      *args: its arguments, concrete or abstract.
+
+    Returns:
+      One integer per leaf of `args`, in leaf order. Leaves without a cotangent (integers, keys, static values,
+      `nondiff_argnums`) get 1.
+
+    Raises:
+      Exception: everything that JAX raises where `f` has no reverse mode.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import longest_reduction
+      >>> longest_reduction(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5)))  # dx sums over 5 columns, dw over 2 rows
+      (5, 2)
     """
     skipped = set(nondiff_argnums(f))
     leaves, tree = jax.tree.flatten(args)
@@ -94,7 +125,7 @@ class _Harm(Forward[float]):
         return result
 
     def repeated(self, body: Body, entering: list[float]) -> list[float]:
-        """Count what a body adds to a carry once per trip, as the same sum does outside a loop."""
+        """Count the additions of a body to a carry once per trip, as the same sum does outside a loop."""
         own = self.at_any_trip(body, [0.0] * len(entering))
         return [max(a, (body.trips or 0) * b) for a, b in zip(entering, own, strict=True)]
 
@@ -112,7 +143,7 @@ class _Harm(Forward[float]):
 
 
 def _length(eqn: JaxprEqn, mesh: Mapping[str, int]) -> int:
-    """How many terms one entry of the equation's output adds up (1 where it adds nothing up)."""
+    """Return the number of terms that one entry of the equation's output sums (1 where it sums nothing)."""
     name, params = eqn.primitive.name, eqn.params
     ins: list[Any] = [v.aval for v in eqn.invars]
     outs: list[Any] = [v.aval for v in eqn.outvars]

@@ -1,4 +1,4 @@
-"""Arguments as text: `f32[b,s,h] f32[h]>0 i32[b]<100 True`, for the shell and for `check` alike.
+"""Arguments as text: `f32[b,s,h] {"w": f32[h]>0} i32[b]<100 True`, for the shell and for `check` alike.
 
 A dimension is a number or a name. A name has one size wherever it stands, and may also bound integer entries.
 """
@@ -7,14 +7,13 @@ import ast
 import contextlib
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from refgrad import _machine
 from refgrad._text import one_line
 
 DTYPES = {
@@ -22,21 +21,25 @@ DTYPES = {
     "bf16": "bfloat16",
     **{f"i{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
     **{f"u{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+    **{f"{sign[0]}{bits}": f"{sign}{bits}" for sign in ("int", "uint") for bits in (2, 4)},
+    **{f"f8{kind}": f"float8_{kind}" for kind in ("e4m3fn", "e5m2", "e4m3", "e3m4", "e8m0fnu")},
+    **{f"f8{kind}": f"float8_{kind}" for kind in ("e4m3fnuz", "e5m2fnuz", "e4m3b11fnuz")},
+    "f4e2m1fn": "float4_e2m1fn",
     "c64": "complex64",
     "c128": "complex128",
     "bool": "bool",
 }
 SYNTAX = (
-    "arrays such as f32[4,8], f32[], f32[3]>0 or i32[3]<100 (ids below 100), and Python literals such as 3, True or "
-    '"text"'
+    "arrays such as f32[4,8], f32[], f32[3]>0 or i32[3]<100 (ids below 100), trees of them such as "
+    '{"w": f32[3,4]} or (f32[2], 1), and Python literals such as 3, True or "text"'
 )
-_ARRAY = re.compile(
-    r"(?:(?P<name>[A-Za-z_]\w*):)?(?P<dtype>[A-Za-z]\w*)\[(?P<shape>[^\]]*)\](?:>(?P<above>[^<>]*))?(?:<(?P<below>.*))?"
-)
+_TYPE = r"(?P<dtype>[A-Za-z]\w*)\[(?P<shape>[^\]]*)\]"
+_ARRAY = re.compile(rf"(?:(?P<name>[A-Za-z_]\w*):)?{_TYPE}(?:>(?P<above>[^<>]*))?(?:<(?P<below>.*))?")
+_BOUND = r"[^\s<>,\])}]*"
+_LEAF = re.compile(rf"\"[^\"]*\"|'[^']*'|{_TYPE}(?:>(?P<above>{_BOUND}))?(?:<(?P<below>{_BOUND}))?")  # or a text
+_PLACE = "\1"  # starts the text that stands for an array while a tree is read
 _SIZE = r"[0-9]+|[A-Za-z_]\w*"
 LARGEST = 2**63  # entries of an array, and no integer is as large
-DRAWN = 64  # bytes that a check takes for each entry, in float64: the draws, the truth, the results
-INSIDE = 0.05  # distance from a bound, relative to it or to 1, so that rounding does not reach it
 
 
 class Spec(jax.ShapeDtypeStruct):
@@ -58,7 +61,7 @@ class Spec(jax.ShapeDtypeStruct):
 
     @property
     def range(self) -> tuple[float, float] | None:
-        """The open range of its entries; None for integers, and where there is no bound."""
+        """The open range of its entries; None for integers, and for entries without a bound."""
         if not jnp.issubdtype(self.dtype, jnp.floating) or (self.below, self.above) == (None, None):
             return None
         return (-np.inf if self.above is None else self.above), (np.inf if self.below is None else self.below)
@@ -67,7 +70,8 @@ class Spec(jax.ShapeDtypeStruct):
 def arguments(text: str) -> tuple[Any, ...]:
     """Positional arguments as text, separated by blanks: a `Spec` for each array, a plain value for each literal.
 
-    `f32[4,8] x:f32[8] i32[3]<100 True` is a matrix, a vector named x, three ids from 0 to 99, and a static value.
+    `f32[4,8] x:f32[8] i32[3]<100 True` is a matrix, a vector named x, three ids from 0 to 99, and a static value;
+    `{"w": f32[3,4], "b": f32[4]}` is one argument, a dict of two arrays.
     Raises ValueError for a piece that is neither, naming it and the syntax, and for a dimension that is a name.
     """
     if names := dimensions(text):
@@ -78,14 +82,14 @@ def arguments(text: str) -> tuple[Any, ...]:
 def dimensions(text: str) -> tuple[str, ...]:
     """Return the names of the dimensions, in order of appearance. Raises ValueError as `arguments` does."""
     names = dict.fromkeys(
-        size for piece in pieces(text) for size in _sizes(piece, _ARRAY.fullmatch(piece)) if not size.isdigit()
+        size for piece in pieces(text) for match in _matches(piece) for size in _sizes(match) if not size.isdigit()
     )
     return tuple(names)
 
 
 def sized(text: str, sizes: Mapping[str, int]) -> str:
     """Return the text with the named dimensions replaced by their sizes."""
-    return " ".join(_sized(piece, _ARRAY.fullmatch(piece), sizes) for piece in pieces(text))
+    return " ".join(_replaced(piece, lambda match: _sized(match, sizes)) for piece in pieces(text))
 
 
 def is_text(value: Any) -> bool:
@@ -93,19 +97,9 @@ def is_text(value: Any) -> bool:
     if not isinstance(value, str):
         return False
     try:
-        return any(map(_ARRAY.fullmatch, pieces(value)))
+        return any(map(_matches, pieces(value)))
     except ValueError:
         return False
-
-
-def values(specs: Sequence[Any], seed: int) -> tuple[Any, ...]:
-    """An array for each `Spec`: floats from a standard normal, or within their bounds, integers uniform.
-
-    Literals stay as they are. Deterministic in `seed`. Raises ValueError for more than this machine's memory.
-    """
-    _check_memory(specs)
-    rng = np.random.default_rng(seed)
-    return tuple(_draw(spec, rng) if isinstance(spec, Spec) else spec for spec in specs)
 
 
 def types(text: str) -> contextlib.AbstractContextManager:
@@ -115,9 +109,9 @@ def types(text: str) -> contextlib.AbstractContextManager:
 
 
 def needs_x64(given: Sequence[Any]) -> bool:
-    """Whether one of the arrays is of a 64-bit type, which JAX has only with `jax.enable_x64`."""
+    """Return True if one of the arrays is of a 64-bit type, which JAX has only with `jax.enable_x64`."""
     wide = {"float64", "int64", "uint64", "complex128"}
-    return any(str(getattr(value, "dtype", "")) in wide for value in given)
+    return any(str(getattr(value, "dtype", "")) in wide for value in jax.tree.leaves(given))
 
 
 def pieces(text: str) -> Iterator[str]:
@@ -137,18 +131,32 @@ def pieces(text: str) -> Iterator[str]:
         raise ValueError(f"{text[start:].strip()!r} is not closed: {SYNTAX}")
 
 
-def _sizes(piece: str, match: re.Match | None) -> list[str]:
-    """Return the dimensions of an array, and the bound of its ids last; nothing for a literal."""
-    if match is None:
-        return []
+def _matches(piece: str) -> list[re.Match]:
+    """Return the arrays of a piece: itself, or those in a tree."""
+    if (match := _ARRAY.fullmatch(piece)) is not None:
+        return [match]
+    return [match for match in _LEAF.finditer(piece) if match["dtype"]] if piece[0] in "([{" else []
+
+
+def _replaced(piece: str, text: Callable[[re.Match], str]) -> str:
+    """Return a piece with another text in the place of each of its arrays."""
+    end, parts = 0, []
+    for match in _matches(piece):
+        parts += [piece[end : match.start()], text(match)]
+        end = match.end()
+    return "".join([*parts, piece[end:]])
+
+
+def _sizes(match: re.Match) -> list[str]:
+    """Return the dimensions of an array, and the bound of its ids last."""
     shape, below = match["shape"], match["below"]
     lengths = [length.strip() for length in shape.split(",")] if shape.strip() else []
     if not all(re.fullmatch(_SIZE, length) for length in lengths):
-        raise ValueError(f"{piece!r} has shape [{shape}], but lengths are integers of at least 0 or names: {SYNTAX}")
+        raise ValueError(f"{match[0]!r} has shape [{shape}], but lengths are integers of at least 0 or names: {SYNTAX}")
     if not _integer(match) or below is None:
         return lengths
     if not (re.fullmatch(_SIZE, below) and (not below.isdigit() or int(below))):
-        raise ValueError(f"{piece!r}: the bound of an integer array is a positive integer or a name: {SYNTAX}")
+        raise ValueError(f"{match[0]!r}: the bound of an integer array is a positive integer or a name: {SYNTAX}")
     return [*lengths, below]
 
 
@@ -156,33 +164,39 @@ def _integer(match: re.Match) -> bool:
     return match["dtype"][0] in "iu"
 
 
-def _sized(piece: str, match: re.Match | None, sizes: Mapping[str, int]) -> str:
-    if match is None:
-        return piece
-    found = [str(sizes.get(size, size)) for size in _sizes(piece, match)]
+def _sized(match: re.Match, sizes: Mapping[str, int]) -> str:
+    found = [str(sizes.get(size, size)) for size in _sizes(match)]
     below = found.pop() if _integer(match) and match["below"] is not None else match["below"]
     bounds = (f"{sign}{bound}" for sign, bound in ((">", match["above"]), ("<", below)) if bound is not None)
-    return f"{match['name'] + ':' if match['name'] else ''}{match['dtype']}[{','.join(found)}]{''.join(bounds)}"
+    name = match.groupdict().get("name")
+    return f"{name + ':' if name else ''}{match['dtype']}[{','.join(found)}]{''.join(bounds)}"
 
 
 def _argument(piece: str) -> Any:
-    match = _ARRAY.fullmatch(piece)
-    if match is None:
-        try:
-            return ast.literal_eval(piece)
-        except (ValueError, SyntaxError):
-            raise ValueError(f"{piece!r} is no argument: write {SYNTAX}") from None
+    specs = [_spec(match) for match in _matches(piece)]
+    if specs and _ARRAY.fullmatch(piece):
+        return specs[0]
+    places = {f"{_PLACE}{n}": spec for n, spec in enumerate(specs)}
+    given = iter(places)
+    try:
+        tree = ast.literal_eval(_replaced(piece, lambda _: repr(next(given))))
+    except (ValueError, SyntaxError):
+        raise ValueError(f"{piece!r} is not an argument: write {SYNTAX}") from None
+    return jax.tree.map(lambda leaf: places.get(leaf, leaf) if isinstance(leaf, str) else leaf, tree)
+
+
+def _spec(match: re.Match) -> Spec:
     if match["dtype"] not in DTYPES:
-        raise ValueError(f"{piece!r} has dtype {match['dtype']!r}, but known are {', '.join(DTYPES)}")
-    found = _sizes(piece, match)
+        raise ValueError(f"{match[0]!r} has dtype {match['dtype']!r}, but known are {', '.join(DTYPES)}")
+    found = _sizes(match)
     if max(map(len, found), default=0) > len(str(LARGEST)) or math.prod(sizes := list(map(int, found))) >= LARGEST:
-        raise ValueError(f"{one_line(piece, 80)!r} has more entries than any array can have (2⁶³)")
+        raise ValueError(f"{one_line(match[0], 80)!r} has more entries than any array can have (2⁶³)")
     dtype = jnp.dtype(DTYPES[match["dtype"]])
     below = sizes.pop() if _integer(match) and match["below"] is not None else None
-    return Spec(tuple(sizes), dtype, match["name"] or "", *_bounds(piece, match, dtype, below))
+    return Spec(tuple(sizes), dtype, match.groupdict().get("name") or "", *_bounds(match, dtype, below))
 
 
-def _bounds(piece: str, match: re.Match, dtype: Any, below: float | None) -> tuple[float | None, float | None]:
+def _bounds(match: re.Match, dtype: Any, below: float | None) -> tuple[float | None, float | None]:
     """The upper and lower bound of an array's entries; `below` is that of integers."""
     above: float | None = None
     try:
@@ -194,7 +208,7 @@ def _bounds(piece: str, match: re.Match, dtype: Any, below: float | None) -> tup
     except ValueError:  # not numbers
         possible = False
     if not possible:
-        raise ValueError(f"{piece!r}: no {match['dtype']} lies within these bounds: {SYNTAX}")
+        raise ValueError(f"{match[0]!r}: no {match['dtype']} lies within these bounds: {SYNTAX}")
     return below, above
 
 
@@ -205,36 +219,3 @@ def _possible(dtype: Any, above: float | None, below: float | None) -> bool:
         return int(jnp.iinfo(dtype).min) <= first < end <= int(jnp.iinfo(dtype).max) + 1
     low, high = -math.inf if above is None else above, math.inf if below is None else below
     return jnp.issubdtype(dtype, jnp.floating) and low < high
-
-
-def _check_memory(specs: Sequence[Any]) -> None:
-    """Raise ValueError where a check of these arrays needs more bytes than this machine has."""
-    arrays = [spec for spec in specs if isinstance(spec, Spec)]
-    entries = sum(math.prod(spec.shape) for spec in arrays)
-    if entries * DRAWN > (there := _machine.memory()):
-        largest = max(arrays, key=lambda spec: math.prod(spec.shape))
-        raise ValueError(
-            f"{largest.dtype}[{','.join(map(str, largest.shape))}] is too large to be checked here: all arrays have "
-            f"{entries:,} entries, which take some {entries * DRAWN / 1e9:,.0f} GB of this machine's {there / 1e9:,.0f}"
-        )
-
-
-def _draw(spec: Spec, rng: np.random.Generator) -> jax.Array:
-    if jnp.issubdtype(spec.dtype, jnp.complexfloating):
-        parts = rng.standard_normal((2, *spec.shape))
-        return jnp.asarray(parts[0] + 1j * parts[1], spec.dtype)
-    if jnp.issubdtype(spec.dtype, jnp.floating):
-        return jnp.asarray(_within(spec, rng.standard_normal(spec.shape), rng), spec.dtype)
-    low, high = 0 if spec.above is None else int(spec.above) + 1, 2 if spec.below is None else int(spec.below)
-    return jnp.asarray(rng.integers(low, high, spec.shape), spec.dtype)
-
-
-def _within(spec: Spec, x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Normal numbers carried into the range of an array: uniform between two bounds, folded at a single one."""
-    if spec.range is None:
-        return x
-    low, high = spec.range
-    if np.isfinite(low) and np.isfinite(high):
-        return low + (high - low) * rng.uniform(INSIDE, 1 - INSIDE, x.shape)
-    step = np.abs(x) + INSIDE
-    return low + step * max(1, abs(low)) if np.isfinite(low) else high - step * max(1, abs(high))

@@ -1,4 +1,4 @@
-"""Which call of which rule is wrong: each judged by itself, at the values and the cotangent that really reach it."""
+"""Blame of single calls of rules: each is judged by itself, at the values and the cotangent that really reach it."""
 
 import contextlib
 import dataclasses
@@ -46,7 +46,7 @@ def blame(
     seed: int = 0,
     **more: Any,
 ) -> Blame:
-    """Every call of a rule inside `f(*args, **kwargs)`, each judged alone at the values and cotangent that reach it.
+    """Judge every call of a rule inside `f(*args, **kwargs)` alone, at the values and cotangent that reach it.
 
     Values and cotangents are those of `f` without its rules, so that a wrong rule spoils neither the calls after it nor
     those before it; only where a forward has no reverse mode of its own (a kernel, a callback) do cotangents pass
@@ -71,6 +71,15 @@ def blame(
     Raises:
       ValueError: where an argument has no value (inside jit, or abstract), the cotangent has another tree, a rule that
         cotangents must pass through fails, or a reference is given for a function that is not itself a rule.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import blame
+      >>> square = jax.custom_vjp(lambda x: x * x)
+      >>> square.defvjp(lambda x: (x * x, x), lambda x, dy: (7 * x * dy,))  # a wrong rule
+      >>> blame(lambda x: jnp.sum(square(x)), jnp.ones(3)).ok
+      False
     """
     known_tolerance(tolerance)
     kwargs = {**(kwargs or {}), **more}
@@ -176,7 +185,7 @@ def _upstream(
 
 
 def _reversible(call: Call) -> bool:
-    """Whether the plain forward of a call has a reverse mode."""
+    """Return True if the plain forward of a call has a reverse mode."""
     try:
         jax.eval_shape(pullback(call.plain), call.diff, call.rest, call.taps())
     except Exception:
@@ -271,13 +280,13 @@ def _points(truth: "Truth", got: Leaves, diff: list, cts: list, allowed: list[fl
 def _autodiff(call: Call, diff: list, rest: list, cts: list, wanted: bool) -> Sequence[np.ndarray | None]:
     """The cotangents by autodiff of the plain forward, where they are wanted and there is a reverse mode."""
     if wanted:
-        with contextlib.suppress(Exception):  # whatever JAX raises where there is none
+        with contextlib.suppress(Exception):  # JAX raises one of many errors without one
             return [to_wide(g) for g in pullback(call.plain)(diff, rest, cts)[1]]
     return [None] * len(diff)
 
 
 def _movement(truth: "Truth", diff: list, cts: list) -> Leaves | None:
-    """How far the true cotangents move between neighbouring arguments; None where that is not known exactly."""
+    """Distances that the true cotangents move between neighbouring arguments; None where they are not known exactly."""
     given, rng = [to_wide(c) for c in cts], generator(0, 11)
     if not truth.exact.whole:
         return None
@@ -287,7 +296,7 @@ def _movement(truth: "Truth", diff: list, cts: list) -> Leaves | None:
 
 
 def _scale(expected: np.ndarray, x: Any, got: Leaves, cts: list, value: bool) -> float:
-    """What errors of a leaf are relative to: its largest entry; where that has no digits, the function's own scale."""
+    """The scale of a leaf's errors: its largest entry; where that has no digits, the function's own scale."""
     own = max(largest(to_wide(c) * y) for c, y in zip(cts, got, strict=False)) / (largest(to_wide(x)) or 1.0)
     size = largest(expected)
     return (size if value or size > float(jnp.finfo(x.dtype).eps) * own else own) or 1.0
@@ -306,7 +315,7 @@ class Truth(NamedTuple):
 
 
 def _truth(meaning: Meaning, ruled: Callable, diff: list, rest: list, cts: list, names: list[str]) -> Truth:
-    """In exact arithmetic where that is affordable.
+    """Return the truth, in exact arithmetic where that is affordable.
 
     Else by reverse mode of the plain forward in float64, not compiled, since every call is another program; where there
     is none, as `check` does.
@@ -319,7 +328,7 @@ def _truth(meaning: Meaning, ruled: Callable, diff: list, rest: list, cts: list,
         return Truth(leaves, _lengths(plain, ruled, diff, rest, cts), [], exact)
     try:
         wide = widen(pullback(plain), diff, rest, cts)
-    except Exception:  # whatever JAX raises where there is no reverse mode
+    except Exception:  # JAX raises one of many errors without a reverse mode
         value = widen(lambda diff, rest: plain(diff, rest)[0], diff, rest)
         oracle = find(plain, diff, rest, wide_cts, generator(0, 2))
         with jax.enable_x64(True):
@@ -346,5 +355,5 @@ def _lengths(plain: Callable, ruled: Callable, diff: list, rest: list, cts: list
     """The longest reductions of the plain forward's reverse mode; of the rule where it has none."""
     try:
         return reductions(jax.make_jaxpr(pullback(plain))(diff, rest, cts))
-    except Exception:  # whatever JAX raises where there is no reverse mode
+    except Exception:  # JAX raises one of many errors without a reverse mode
         return reductions(jax.make_jaxpr(ruled)(diff, rest, cts))

@@ -79,7 +79,7 @@ class Call:
 
     @property
     def plain(self) -> Flat:
-        """Its forward without rules, in flat form."""
+        """The call's forward without rules, in flat form."""
         return self._flat(Plain(jvp=True, library=self.rule.of_jax).call(self.rule.forward))
 
     def _flat(self, program: Callable[..., Sequence]) -> Flat:
@@ -150,7 +150,7 @@ class WholeCall(Call):
 
 
 class Recorder(Unrolled, Plain):
-    """Runs a program without its rules and notes each call of one.
+    """Interpreter that runs a program without its rules and notes each call of one.
 
     The first run notes; a second one, given the `known` calls and a list of taps for each, adds these to their outputs.
     `unseen` names the calls that cannot be run in place: those of a loop or branch inside `shard_map`, where each

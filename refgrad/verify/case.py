@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding
 from refgrad.jaxpr import methods
 from refgrad.jaxpr.programs import STOP_GRADIENT, equations, located
 from refgrad.jaxpr.rules import HI, RuleCall, rule_of
+from refgrad.jaxpr.scaffold import scaffold
 from refgrad.jaxpr.uncompiled import uncompiled
 from refgrad.verify import method_cases
 from refgrad.verify.allowance import C, allowance, reductions
@@ -39,7 +40,6 @@ from refgrad.verify.numbers import (
 from refgrad.verify.oracle import Leaves, Wide, eagerly
 from refgrad.verify.points import Points, suspects
 from refgrad.verify.rules import Plain, described, remaining_rules
-from refgrad.verify.scaffold import scaffold
 from refgrad.verify.subject import Flat, Subject, pullback
 from refgrad.verify.widen import is_narrow
 
@@ -55,7 +55,7 @@ LARGEST = 0.25  # relative difference that is still put down to rounding, whatev
 class Gradients(NamedTuple):
     """The cotangents of the differentiated leaves for one draw: what was got, in truth, by autodiff.
 
-    Truth is NaN where it is not known. Autodiff is None where it is itself the truth, or there is none.
+    Truth is NaN where it is not known. Autodiff is None where it is itself the truth, or cannot be computed.
     """
 
     got: Leaves
@@ -155,7 +155,7 @@ class Case:
 
     @functools.cached_property
     def rules(self) -> list[RuleCall]:
-        """Those that truth leaves out, so that they are judged."""
+        """The rules that truth leaves out, so that they are judged."""
         stripped = Plain(jvp=True, library=self.subject.library)
         return [rule for rule in self.staged if stripped.drops(rule.eqn)]
 
@@ -175,7 +175,7 @@ class Case:
         return methods.lacked([rule.rule for rule in self.rules], error)
 
     def at_most(self, n: int) -> int:
-        """How many of `n` like variants to try: a quarter for a function of many rules, each to be checked by itself.
+        """Number of like variants to try, of `n`: a quarter for a function of many rules, each to be checked by itself.
 
         Every variant compiles the whole function again: two of a long one.
         """
@@ -231,7 +231,7 @@ class Case:
 
     @functools.cached_property
     def allowed_values(self) -> list[float]:
-        """How far `_fwd`'s outputs may be from the function's own, relatively."""
+        """Allowed relative distance of `_fwd`'s outputs from the function's own."""
         lengths = reductions(self.primal.trace(self.diff, self.rest).jaxpr)
         return [max(2 * allowance(y.dtype, n), self.tolerance) for y, n in zip(self.outputs, lengths, strict=True)]
 
@@ -335,7 +335,7 @@ class Case:
 
     @functools.cached_property
     def narrow(self) -> bool:
-        """Whether a differentiated leaf is narrower than float64, so that rounding and mathematics are told apart."""
+        """True if a differentiated leaf is narrower than float64, so that rounding and mathematics can be separated."""
         return any(to_wide(x).dtype != x.dtype for x in self.diff)
 
     def arguments(self, draw: int) -> list:
@@ -371,7 +371,7 @@ class Case:
 
     @functools.cached_property
     def first_wide(self) -> "Gradients":
-        """Those of the rule in float64."""
+        """The gradients of the rule in float64."""
         return self.mathematics(0) if self.narrow else self.first
 
     @functools.cached_property
@@ -432,7 +432,7 @@ class Case:
         return [size / (largest(x) or 1.0) for x in map(to_wide, self.diff)]
 
     def scale(self, i: int, truth: np.ndarray, dtype: Any = None) -> float:
-        """What errors of leaf `i` are relative to: its largest entry in truth.
+        """The scale of errors of leaf `i`: its largest entry in truth.
 
         It is the function's own scale where the gradient is so small beside that, in this dtype, that it has no digits.
         """
@@ -441,7 +441,7 @@ class Case:
 
     @functools.cached_property
     def spread(self) -> list[np.ndarray]:
-        """How far two evaluations of the same rule, fused differently, may be apart at each entry, relatively.
+        """Relative distance allowed at each entry between two evaluations of the same rule, fused differently.
 
         Each may err by its allowance, or, where the function is ill-conditioned, by a few times what autodiff does.
         """
@@ -509,7 +509,7 @@ class Case:
 
     @functools.cached_property
     def conditioning(self) -> Leaves:
-        """How far the truth moves at each entry when the arguments move to their neighbours in their own dtypes."""
+        """Movement of the truth at each entry when the arguments move to their neighbours in their own dtypes."""
         moved = [self.own.truth(self.arguments(-k), self.drawn(0)) for k in range(1, 1 + NEIGHBOURS)]
         return self._moved(self.points.truth, moved)
 
@@ -526,7 +526,7 @@ class Case:
 
     @functools.cached_property
     def limits(self) -> list[str]:
-        """Where truth, or the rule in float64, could not be evaluated in float64."""
+        """Places where truth, or the rule in float64, could not be evaluated in float64."""
         return [*dict.fromkeys((*self.lane.limits, *self.rule_wide.limits))]
 
     def _allowed(self, program: Any, dtypes: list) -> list[float]:

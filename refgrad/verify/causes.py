@@ -70,7 +70,7 @@ def _cause(case: Case, i: int, name: str) -> str:
 
 
 def _pair(case: Case, i: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rule's cotangents of leaf `i` and the truth, in the widest precision at hand."""
+    """The rule's cotangents of leaf `i` and the truth, in the widest precision available."""
     found = case.first_wide
     return found.got[i], np.where(np.isnan(case.points.truth[i]), np.nan, found.truth[i])
 

@@ -74,8 +74,8 @@ def check(
         the budget did not reach is named, and the report is then neither `ok` nor wrong but "partial".
       properties: names of those to run, of `PROPERTIES`; all of them by default.
       seed: seed of the random cotangents.
-      draws: how many cotangents are drawn.
-      within: for each leaf of `args`, the open range outside of which `sweep` tries no value; None for all values. The
+      draws: the number of cotangents drawn.
+      within: for each leaf of `args`, the open range that `sweep` takes values from; None for all values. The
         ranges of a text, such as f32[h]>0, are taken from it.
 
     Returns:
@@ -84,10 +84,13 @@ def check(
     Raises:
       ValueError: for an unknown property, or a number out of its bounds.
       TypeError: where nothing can be differentiated (no floating argument; or neither a rule nor a reverse mode).
-      Exception: whatever `f(*args)` itself raises.
+      Exception: everything that `f(*args)` itself raises.
 
     Example:
-      >>> check(my_op, x, w, tolerance=1e-5).ok
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import check
+      >>> check(jax.nn.relu, jnp.array([-1.0, 2.0]), tolerance=1e-5).ok
       True
     """
     names = _names(properties, order, draws)
@@ -132,10 +135,25 @@ def check(
 
 
 def assert_ok(f: Callable, *args: Any, **settings: Any) -> None:
-    """`check(f, *args, **settings)` for a test.
+    """Raise AssertionError unless `check(f, *args, **settings)` is ok; for use in a test.
 
-    Raises AssertionError with the rows that failed and the file and line of the backward rule, or with what the budget
-    of seconds left out. Where the rule is right and XLA's compiled program is not, it warns.
+    Where the rule is right and XLA's compiled program is not, it only warns.
+
+    Args:
+      f: the function under check.
+      *args: its arguments, as for `check`.
+      **settings: the keyword arguments of `check`.
+
+    Raises:
+      AssertionError: with the rows that failed and the file and line of the backward rule, or with what the budget of
+        seconds left out.
+      Exception: everything that `check` raises.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import assert_ok
+      >>> assert_ok(jax.nn.relu, jnp.array([-1.0, 2.0]))
     """
     report = check(f, *args, **settings)
     if not report.ok:
@@ -155,7 +173,7 @@ def _names(properties: Sequence[str] | None, order: int, draws: int) -> list[str
         raise ValueError(f"draws is {draws}, but at least 1 cotangent must be drawn")
     for name in properties or ():
         if name not in PROPERTIES:
-            raise ValueError(f"{name!r} is no property: choose from {', '.join(PROPERTIES)}")
+            raise ValueError(f"{name!r} is not a property: choose from {', '.join(PROPERTIES)}")
     return [name for name in PROPERTIES if properties is None or name in properties]
 
 
@@ -192,7 +210,7 @@ def _rows(case: Case, names: Sequence[str]) -> tuple[list[Row], list[str]]:
 
 
 def _facts(case: Case) -> dict[str, str]:
-    """Under what conditions the rows hold."""
+    """Conditions under which the rows hold."""
     device = default_device()
     facts = {
         **_truth(case, device),
@@ -216,7 +234,7 @@ def _facts(case: Case) -> dict[str, str]:
 
 
 def _truth(case: Case, device: Any) -> dict[str, str]:
-    """What the truth is, and why it is not exact arithmetic."""
+    """Describe the truth, and the reason where it is not exact arithmetic."""
     exact, oracle = case.own.exact, case.own.oracle
     if exact.whole:
         kind = case.referred or "the plain forward"

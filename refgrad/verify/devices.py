@@ -24,11 +24,11 @@ class Devices:
         self.axes = tuple(a for a in params["mesh"].axis_names if a in params["newly_manual_axes"])
 
     def varying(self, aval: Any) -> list[bool]:
-        """For each axis, whether a value of this type varies over it."""
+        """Return a flag for each axis, True if a value of this type varies over it."""
         return [not self.params["check_vma"] or a in varying_axes_of(aval) for a in self.axes]
 
     def spec(self, aval: Any) -> PartitionSpec:
-        """How the stacked form of a value is split over the devices."""
+        """The split of a value's stacked form over the devices."""
         return PartitionSpec(*(a if v else None for a, v in zip(self.axes, self.varying(aval), strict=True)))
 
     def shape(self, aval: Any) -> tuple[int, ...]:

@@ -215,7 +215,7 @@ def _fill(leaves: Leaves, place: Place, entries: Sequence[Entry]) -> None:
 
 
 def slopes(entries: Sequence[Entry]) -> tuple[complex, complex, Verdict]:
-    """Return both one-sided slopes, as a cotangent has them, and the verdict; NaN where there is no derivative.
+    """Return both one-sided slopes, as a cotangent has them, and the verdict; NaN where the derivative does not exist.
 
     A complex entry has two verdicts, along its real and its imaginary part: the worse one is returned.
     """

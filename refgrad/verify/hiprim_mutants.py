@@ -125,7 +125,7 @@ def _replaced(f: Callable, kind: type, mutant: type) -> Callable:
 
 
 class _Replacing(Interpreter):
-    """Runs a program with objects of another class."""
+    """Interpreter that runs a program with objects of another class."""
 
     def __init__(self, kind: type, mutant: type) -> None:
         super().__init__()

@@ -1,7 +1,12 @@
 """Rules that differ from the derivative on purpose. Each intention is a reference that the rule is held to in full.
 
->>> check(quantize, x, intent=intents.straight_through)
->>> check(clip_gradient, x, intent=intents.clip(-0.5, 0.5))
+>>> import jax
+>>> import jax.numpy as jnp
+>>> from refgrad.verify import check, intents
+>>> clipped = jax.custom_vjp(lambda x: x)
+>>> clipped.defvjp(lambda x: (x, None), lambda _, dy: (jnp.clip(dy, -0.5, 0.5),))
+>>> check(clipped, jnp.ones(3), intent=intents.clip(-0.5, 0.5)).ok
+True
 
 An intention stands for what many rules mean in the same way; for any other, `reference=` takes a function with the
 meant derivative, and `reference_vjp=` one that returns the meant cotangents.

@@ -54,7 +54,7 @@ class Lane:
         return exact
 
     def _try(self, exact: ExactOracle) -> bool:
-        """Keep the truth of the first draw; return False where there is none."""
+        """Keep the truth of the first draw; return False if it could not be found."""
         truth = exact.gradient(self.subject.diff, self.drawn(0))
         if truth is not None:
             self.truths[0] = truth
@@ -83,16 +83,16 @@ class Lane:
 
     @property
     def tolerance(self) -> float:
-        """How far, relatively, the truth itself may be off."""
+        """Relative error of the truth itself."""
         return CONVERGED * self.converges if self.exact.whole else self.oracle.tolerance
 
     @property
     def limits(self) -> Sequence[str]:
-        """Where truth could not be evaluated in float64."""
+        """Places where truth could not be evaluated in float64."""
         return () if self.exact.whole else self.oracle.limits
 
     def measure(self, leaves: Leaves) -> Leaves:
-        """What of a rule's cotangents can be held against truth."""
+        """The part of a rule's cotangents that can be compared with truth."""
         return leaves if self.exact.whole else self.oracle.measure(leaves)
 
     def truth(self, diff: Sequence, cts: Leaves) -> Leaves:

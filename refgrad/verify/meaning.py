@@ -1,4 +1,4 @@
-"""What a rule is held to: the derivative of its plain forward, or what its author says is meant instead."""
+"""The meaning of a rule: the derivative of its plain forward, or what its author says is meant instead."""
 
 import dataclasses
 import functools

@@ -12,6 +12,7 @@ import numpy as np
 
 from refgrad.jaxpr.hiprim import HI, JVP
 from refgrad.jaxpr.methods import Places
+from refgrad.jaxpr.scaffold import scaffold
 from refgrad.verify import oracle as oracles
 from refgrad.verify.allowance import C, allowance, reductions
 from refgrad.verify.exact_oracle import ExactOracle
@@ -32,7 +33,6 @@ from refgrad.verify.numbers import (
 )
 from refgrad.verify.oracle import Forward, Leaves, Oracle, Wide, first_line
 from refgrad.verify.report import FAIL, OK, UNAVAILABLE, Row
-from refgrad.verify.scaffold import scaffold
 from refgrad.verify.subject import Flat, pullback
 
 Methods = tuple[str, ...]  # those that a row is about: the first names the row
@@ -103,14 +103,14 @@ class MethodCase:
         return ExactOracle(self.plain, self.diff, self.rest, self.names, sweeps=1)
 
     def true_tangents(self, tangents: Sequence, diff: Sequence | None = None) -> tuple[Leaves, float]:
-        """Return the true tangents of the float outputs, NaN where there are none, and how far they may be off."""
+        """Return the true tangents of the float outputs, NaN for those without one, and their possible error."""
         if diff is None and (found := self.exact.tangents([to_wide(t) for t in tangents])) is not None:
             return found, 0.0
         return self.pushed.jvp(self.diff if diff is None else diff, self.rest, tangents), self.pushed.tolerance
 
     @functools.cached_property
     def reversed(self) -> Outcome:
-        """Outputs and cotangents by the rule for the first draw, or the row that says why there are none."""
+        """Outputs and cotangents by the rule for the first draw, or the row that says why it has none."""
         return self.run(("vjp_bwd",), pullback(self.ruled), self.diff, self.rest, self.cotangents())
 
     @functools.cached_property
@@ -127,7 +127,7 @@ class MethodCase:
         """The longest reduction that feeds each output, and each cotangent, of the plain forward."""
         try:
             program = jax.make_jaxpr(pullback(self.plain))(self.diff, self.rest, self.cotangents())
-        except Exception:  # whatever JAX raises where there is no reverse mode
+        except Exception:  # JAX raises one of many errors without a reverse mode
             n = reductions(jax.make_jaxpr(lambda d, r: self.plain(d, r)[0])(self.diff, self.rest))
             return n, [max(n)] * len(self.diff)
         n = reductions(program)
@@ -144,7 +144,7 @@ class MethodCase:
         """The error of autodiff of the plain forward at the given dtypes, per cotangent: rounding that none avoids."""
         try:
             got = scaffold(pullback(self.plain))(self.diff, self.rest, self.cotangents())[1]
-        except Exception:  # whatever JAX raises where there is no reverse mode
+        except Exception:  # JAX raises one of many errors without a reverse mode
             return [0.0] * len(self.diff)
         truth = self.oracle.cotangents(self.diff, self.rest, self.cotangents())
         return [difference(to_wide(g), t).error for g, t in zip(got, truth, strict=True)]
@@ -195,7 +195,7 @@ class MethodCase:
         )
 
     def _tangent_scales(self, expected: Leaves, tangents: Sequence) -> list[float]:
-        """What errors of a tangent are relative to: its largest entry, or the function's own scale above that."""
+        """The scales of a tangent's errors: its largest entry, or the function's own scale above that."""
         step = max(
             (largest(to_wide(t)) / (largest(to_wide(x)) or 1.0) for t, x in zip(tangents, self.diff, strict=True))
         )
@@ -207,12 +207,12 @@ class MethodCase:
         return scales
 
     def _tangent_movement(self, expected: Leaves, tangents: Sequence) -> Leaves:
-        """How far the truth moves between neighbouring arguments, and autodiff of the plain forward errs."""
+        """Distance that the truth moves between neighbouring arguments, or that autodiff of the plain forward errs."""
         rng = generator(self.seed, 24)
         near = [self.pushed.jvp([jitter(x, rng) for x in self.diff], self.rest, tangents) for _ in range(NEIGHBOURS)]
         moved = moved_by(near, self.pushed.jvp(self.diff, self.rest, tangents))
         push = scaffold(lambda d, t: jax.jvp(lambda d: self.plain(d, self.rest)[0], (d,), (t,))[1])
-        with contextlib.suppress(Exception):  # whatever JAX raises where there is no forward mode
+        with contextlib.suppress(Exception):  # JAX raises one of many errors without a forward mode
             gaps = [errors(to_wide(a), e) for a, e in zip(push(self.diff, list(tangents)), expected, strict=True)]
             moved = [np.fmax(m, np.where(np.isfinite(g), g, 0.0)) for g, m in zip(gaps, moved, strict=True)]
         return [np.where(m <= LARGEST * np.abs(e), m, 0.0) for m, e in zip(moved, expected, strict=True)]
@@ -303,7 +303,7 @@ class MethodCase:
         return Row(methods[0], self.name, FAIL, note=note, where=self.place(methods))
 
     def place(self, methods: Methods) -> str:
-        """Return where the methods stand that may be to blame."""
+        """Return the places of the methods that may be wrong."""
         return ", or ".join(dict.fromkeys(place for m in methods for place in self.methods[m]))
 
     def unavailable(self, method: str) -> Iterator[Row]:
@@ -313,7 +313,7 @@ class MethodCase:
 
 
 class Job(NamedTuple):
-    """A program to be compiled, its arguments, and what a report says about them."""
+    """A program to be compiled, its arguments, and their description in a report."""
 
     program: Callable
     args: tuple
@@ -321,7 +321,7 @@ class Job(NamedTuple):
 
 
 def _caught(errors: dict[int, Exception], i: int, program: Callable, args: tuple) -> Any:
-    """Return what the program returns; None where it raises, with the error in `errors`."""
+    """Return the program's result; None where it raises, with the error in `errors`."""
     try:
         return program(*args)
     except Exception as error:  # whatever a user's method, or JAX on its behalf, raises

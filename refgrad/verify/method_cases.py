@@ -43,7 +43,7 @@ def methods_of(prim: Any) -> dict[str, Places]:
 
 
 def lacks(prim: Any) -> dict[str, str]:
-    """Return what JAX does without each optional method that a HiPrim lacks."""
+    """Return JAX's behaviour without each optional method that a HiPrim lacks."""
     return {m: f"no `{m}`: {effect}" for m, effect in OPTIONAL.items() if not has(prim, m)}
 
 
@@ -93,7 +93,7 @@ class Complete(Exception):
 
 
 class Finder(Recorder):
-    """Runs a program until it has met a call of each rule that is `wanted`."""
+    """Interpreter that stops once it has met a call of each rule that is `wanted`."""
 
     def __init__(self, wanted: set, library: bool) -> None:
         super().__init__(library=library)

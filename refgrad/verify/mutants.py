@@ -27,15 +27,30 @@ INPUTS = 3  # random ones at which a mutant must change nothing to count as equi
 
 
 def mutants(f: Any, *args: Any) -> list[Mutant]:
-    """The wrong versions of the rule of `f` that its arguments' shapes and dtypes allow.
-
-    `f` is a `custom_vjp` function, or any function that calls rules written as HiPrim.
+    """Return the wrong versions of the rule of `f` that its arguments' shapes and dtypes allow.
 
     Per differentiated leaf: scaled by 1 + 1e-6 (float64) or 1 + 3 × allowance, negated, zeroed, one entry off, rolled
     along its last axis, transposed where square, swapped with each other of its type, its upstream cotangent
     ignored, its sum over the output's first axis missing. Of a HiPrim, also the values and tangents of other methods.
 
-    Raises TypeError where `f` is no `custom_vjp` function with its rule defined, and calls no HiPrim.
+    Args:
+      f: a `custom_vjp` function, or any function that calls rules written as HiPrim.
+      *args: its arguments.
+
+    Returns:
+      A list of `Mutant`: each has a `name`, and a `function` that is called as `f` is.
+
+    Raises:
+      TypeError: where `f` is not a `custom_vjp` function with its rule defined, and calls no HiPrim.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import mutants
+      >>> square = jax.custom_vjp(lambda x: x * x)
+      >>> square.defvjp(lambda x: (x * x, x), lambda x, dy: (2 * x * dy,))
+      >>> [mutant.name for mutant in mutants(square, jnp.ones(3))][1:3]
+      ['x: negated', 'x: zeroed']
     """
     if not is_rule(f) and (found := hiprim_mutants(f, args)):
         return found
@@ -56,9 +71,28 @@ def mutants(f: Any, *args: Any) -> list[Mutant]:
 
 
 def equivalent(mutant: Mutant, f: Callable, *args: Any, seed: int = 0) -> bool:
-    """Whether the mutant changes nothing of what it is about beyond the allowance of `f` at three random inputs.
+    """Return True if the mutant's results are those of `f`, to within its allowance, at three random inputs.
 
     Inputs are normal, of the size of the given ones; where those leave the domain of `f`, the given ones stand in.
+
+    Args:
+      mutant: one of `mutants(f, *args)`.
+      f: the function with the right rule.
+      *args: its arguments.
+      seed: seed of the inputs and cotangents.
+
+    Returns:
+      A bool.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import equivalent, mutants
+      >>> square = jax.custom_vjp(lambda x: x * x)
+      >>> square.defvjp(lambda x: (x * x, x), lambda x, dy: (2 * x * dy,))
+      >>> x = jnp.ones(3)
+      >>> equivalent(mutants(square, x)[0], square, x)
+      False
     """
     subject, rng = Subject.of(f, args), generator(seed, 8)
     right, wrong = (jax.jit(_results(mutant.property, subject.flat(g))) for g in (f, mutant.function))
@@ -114,7 +148,7 @@ def edited(f: Any, subject: Subject, i: int, edit: Edit) -> Any:
 
 
 def _returning(f: Any, subject: Subject) -> Callable:
-    """The backward of `f` as a function that returns the cotangents, whatever else it does with them."""
+    """The backward of `f` as a function that returns only the cotangents."""
     parts = parts_of(f)
     backward = parts.bwd
     assert backward is not None
@@ -134,7 +168,7 @@ def _returning(f: Any, subject: Subject) -> Callable:
 
 
 def _places(f: Any, subject: Subject) -> dict[int, tuple[int, int]]:
-    """Where the cotangent of each leaf stands in what `_bwd` returns: (which argument, which leaf of it)."""
+    """Position of each leaf's cotangent in the results of `_bwd`: (argument, leaf of it)."""
     skipped = {k % len(subject.args) for k in nondiff_argnums(f) if k < len(subject.args)}
     places, leaf, slot = {}, 0, 0
     for k, arg in enumerate(subject.args):

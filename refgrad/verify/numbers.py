@@ -13,7 +13,7 @@ NOISE = 8  # last places of a function's own scale, up to which what cancels to 
 
 
 class Difference(NamedTuple):
-    """The worst entry of a comparison: its error relative to the largest expected entry, and where it stands."""
+    """The worst entry of a comparison: its error relative to the largest expected entry, and its index."""
 
     error: float
     index: tuple[int, ...] | None
@@ -67,18 +67,18 @@ def errors(got: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 
 def largest(x: np.ndarray) -> float:
-    """The largest |entry| that is finite, 0 where there is none."""
+    """The largest finite |entry|, 0 if none is finite."""
     with np.errstate(invalid="ignore"):
         return float(np.max(np.abs(x), where=np.isfinite(x), initial=0.0))
 
 
 def scaled(size: float, own: float, eps: float) -> float:
-    """What errors are relative to: `size`, or `own` where that has no digits beside it in a precision of `eps`."""
+    """The scale of errors: `size`, or `own` where that has no digits beside it in a precision of `eps`."""
     return size if size > NOISE * eps * own else own or 1.0
 
 
 def clipped(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The nearest value between two bounds, in whatever order, real and imaginary parts each by itself."""
+    """The nearest value between two bounds, in either order, real and imaginary parts each by itself."""
     if np.iscomplexobj(low):
         return clipped(np.real(x), np.real(low), np.real(high)) + 1j * clipped(np.imag(x), np.imag(low), np.imag(high))
     return np.clip(x, np.fmin(low, high), np.fmax(low, high))
@@ -93,7 +93,7 @@ def to_wide(x: Any) -> np.ndarray:
 def generator(*seeds: int) -> np.random.Generator:
     """Random numbers of this package's own: never those of `default_rng(seed)`, which the arguments may be made of.
 
-    A cotangent equal to the argument is no random one: the gradient of a normalised vector along itself is 0.
+    A cotangent equal to the argument is not a random one: the gradient of a normalised vector along itself is 0.
     """
     return np.random.default_rng((0x726566, *seeds))
 
@@ -126,7 +126,7 @@ def moved_by(moved: Sequence[list[np.ndarray]], leaves: list[np.ndarray]) -> lis
 
 
 def sample(choices: Sequence[T], most: int) -> list[T]:
-    """At most `most` of the choices, evenly spread, the first and the last among them."""
+    """Return at most `most` of the choices, evenly spread, the first and the last among them."""
     if len(choices) <= most:
         return list(choices)
     return [choices[round(k * (len(choices) - 1) / (most - 1))] for k in range(most)]

@@ -18,9 +18,9 @@ import numpy as np
 
 from refgrad.jaxpr.avals import is_float
 from refgrad.jaxpr.calls import has_unknown_trips, is_device_bound
+from refgrad.jaxpr.scaffold import scaffold
 from refgrad.jaxpr.uncompiled import uncompiled
 from refgrad.verify.numbers import to_wide
-from refgrad.verify.scaffold import scaffold
 from refgrad.verify.subject import Flat, pullback
 from refgrad.verify.widen import widen
 
@@ -40,7 +40,7 @@ class Wide:
     """A flat program `f(floats, others, …)` compiled in float64; `limits` says where it could not be widened."""
 
     def __init__(self, f: Callable, *examples: Any, own: bool = False) -> None:
-        """Traces `f` at float64 versions of the examples; at the given ones if it refuses those, or where `own`.
+        """Trace `f` at float64 versions of the examples; at the given ones if it refuses those, or where `own`.
 
         Raises what `f` raises on the given ones.
         """
@@ -91,7 +91,7 @@ class Oracle:
 
 
 def default_device() -> Any:
-    """Where JAX runs what is placed nowhere."""
+    """JAX's device for values that nobody placed."""
     return next(iter(jnp.zeros(()).devices()))
 
 
@@ -101,11 +101,11 @@ def elsewhere(device: Any) -> Any:
 
 
 def truth_device(oracle: Oracle, device: Any) -> str:
-    """Which device computes truth, and why it is another one or no good one."""
+    """Name the device that computes truth, with the reason where it is another one or lacks float64."""
     if elsewhere(device) is None:
         return device.platform
     if oracle.program is not None and oracle.program.device is None:
-        return f"{device.platform}, which has no float64: the program is bound to it, and truth is no better than that"
+        return f"{device.platform}, which has no float64: the program is bound to it, and truth is only as good"
     return f"cpu: {device.platform} has no float64"
 
 
@@ -140,7 +140,7 @@ def forward_mode(plain: Flat, diff: Leaves, rest: Leaves, own: bool = False) -> 
     """Forward mode of `plain`, or finite differences where it has none."""
     try:
         push = Wide(_pushforward(plain), diff, rest, diff, own=own)
-    except Exception:  # whatever JAX raises where there is no forward mode
+    except Exception:  # JAX raises one of many errors without a forward mode
         value = Wide(lambda diff, rest: plain(diff, rest)[0], diff, rest, own=own)
         tolerance = 1e-3 if value.limits or value.own_types else 1e-7
         return Forward("finite differences of the forward", _differences(value), tolerance, value.limits)
@@ -149,7 +149,7 @@ def forward_mode(plain: Flat, diff: Leaves, rest: Leaves, own: bool = False) -> 
 
 
 def reverse(plain: Flat, diff: Leaves, rest: Leaves, cts: Leaves, own: bool = False) -> Oracle:
-    """Autodiff in reverse mode: every entry. Raises what JAX raises where there is none."""
+    """Autodiff in reverse mode: every entry. Raises JAX's error for a function without one."""
     program = Wide(pullback(plain), diff, rest, cts, own=own)
     kind = "autodiff of the plain forward"
     truth = lambda diff, rest, cts: program(diff, rest, cts)[1]  # noqa: E731

@@ -2,8 +2,9 @@
 
 Each is left out of the other comparisons and judged in a row of its own. At a kink a rule may take either one-sided
 slope or any value between, at the end of the domain the slope from inside. Where the function jumps, is not finite, or
-is not decided, there is nothing to compare with, and the row says so. A rule that is not finite at a jump, where
-autodiff of the plain forward is, fails: one such entry makes every parameter of a model NaN.
+is not decided, there is nothing to compare with, and the row says so. A rule that is NaN at a jump, where autodiff of
+the plain forward is finite, fails: one such entry makes every parameter of a model NaN. ±∞ is the limit of the slopes
+there, and passes.
 """
 
 import itertools
@@ -29,7 +30,8 @@ WORDS = {
     Verdict.UNDECIDED: NOT_DECIDED,
 }
 JUDGED = (Verdict.KINK, Verdict.END)
-NONE = (Verdict.JUMP, Verdict.UNDECIDED)  # no derivative, or none that is known
+# No derivative, or none that is known, and the test for a rule's answer to be of use nevertheless.
+NONE = {Verdict.JUMP: lambda got: not np.isnan(got), Verdict.UNDECIDED: np.isfinite}
 SAME = 1e-9  # relative error of float64 autodiff that is put down to rounding
 CONFIRMED = 4  # entries of each leaf where the rule differs most, and as many at random
 
@@ -85,7 +87,7 @@ class Points:
         return [mask if (mask := np.isnan(t)).any() else None for t in self.truth]
 
     def completed(self, autodiff: Leaves, sides: Sequence[dict[tuple[int, ...], Sides]]) -> "Points":
-        """Take what the budget left open from float64 autodiff, and kinks from both its sides."""
+        """Take the entries that the budget left open from float64 autodiff, and kinks from both its sides."""
         decided: dict[Place, list[Entry]] = {}
         self._see(sides, decided)
         for i, at in self.open:
@@ -136,7 +138,8 @@ class Points:
     ) -> list[Row]:
         """Return a row for each verdict on entries of leaf `i`; `got` may be as far off as is allowed.
 
-        Where there is no derivative, it must be finite if `autodiff` of the plain forward is.
+        Where the derivative does not exist it must not be NaN, and where it is unknown it must be finite, if `autodiff`
+        of the plain forward is.
         """
         mask = self.skip[i]
         if mask is None:
@@ -154,7 +157,7 @@ class Points:
             if verdict in JUDGED:
                 wrong = [at for at in places if not self._holds(i, at, got[at], allowed, scale)]
             elif verdict in NONE and autodiff is not None:
-                wrong = [at for at in places if np.isfinite(autodiff[at]) and not np.isfinite(got[at])]
+                wrong = [at for at in places if np.isfinite(autodiff[at]) and not NONE[verdict](got[at])]
             else:
                 wrong = []
             at = (wrong or places)[0]

@@ -1,4 +1,4 @@
-"""What a check found: rows that a person reads as a table and a program as JSON."""
+"""Report of a check: rows that a person reads as a table and a program as JSON."""
 
 import builtins
 import dataclasses
@@ -11,9 +11,10 @@ from refgrad._text import columns, counted, table, wrapped
 
 OK, FAIL = "ok", "fail"
 WRONG, PARTIAL, NOTHING = "wrong", "partial", "nothing to check"  # of a whole report
+PAGE = "docs/verdicts.md"  # has a heading for each verdict
 LOOSEST = 0.1  # the largest tolerance that a report proposes
 KINK = "kink"  # a tie or hinge: the rule takes one of the one-sided derivatives, or a value between them
-JUMP = "jump"  # the function is not continuous there: there is no derivative
+JUMP = "jump"  # the function is not continuous there, and has no derivative
 END = "end of the domain"  # the function exists on one side: the rule takes the slope from inside
 NOT_FINITE = "truth is not finite"  # nothing to compare with
 NOT_DECIDED = "not decided"  # neither exact arithmetic nor float64 autodiff says what is right
@@ -42,7 +43,7 @@ class Row:
 
     @builtins.property
     def failed(self) -> bool:
-        """Whether this row makes the report red: every other verdict is an answer, not a fault."""
+        """True if this row makes the report red: every other verdict is an answer, not a fault."""
         return self.verdict == FAIL
 
     @builtins.property
@@ -67,7 +68,7 @@ class Report:
     `facts` says under what conditions the rows hold: oracle, matmul precision, dtypes, draws, device, limits.
     `where` is `file:line` of each backward rule concerned. `left_out` names the properties that the budget of seconds
     did not reach. `replays` are the calls that repeat what failed at variants of the arguments. `nothing` is the reason
-    why there is no gradient to check, or none at these arguments.
+    why no gradient can be checked, or none at these arguments.
     """
 
     subject: str
@@ -151,6 +152,8 @@ class Report:
             lines.append(_table(_glance(shown)) if rows is self.rows else _table(shown))
         if folded:
             lines.append(wrapped(f"{len(folded)} rows that follow are folded: {', '.join(dict.fromkeys(folded))}"))
+        if found := list(dict.fromkeys(_anchor(row.verdict) for row in shown if row.verdict != OK)):
+            lines.append(wrapped(f"what it means: {PAGE}{', '.join(found)}"))
         return lines
 
     def data(self) -> dict[str, Any]:
@@ -176,7 +179,7 @@ def number(x: complex | None) -> str:
 
 
 def _glance(rows: Iterable[Row]) -> list[Row]:
-    """Accuracy row by row; of every other property whatever is not plainly ok, and the worst row for the rest."""
+    """Return every row of accuracy; of other properties, the rows that are not plainly ok and the worst of the rest."""
     shown: list[Row] = []
     plain: dict[str, list[Row]] = {}
     for row in rows:
@@ -203,13 +206,18 @@ def _excess(row: Row) -> float:
 
 
 def _sentence(row: Row) -> str:
-    """What one failing row says."""
+    """Describe one failing row."""
     of = f"{row.property} of {row.place}" if row.argument else row.property
     if row.note:
         return f"{of}: {row.note}"
     got, expected = number(row.got), number(row.expected)
     values = f"{got} where {expected} is right, " if got != expected else ""
     return f"{of}: {values}a relative error of {number(row.error)} where {number(row.allowed)} is allowed"
+
+
+def _anchor(verdict: str) -> str:
+    """Return the place of a verdict on its page."""
+    return "#" + verdict.replace(";", "").replace(" ", "-")
 
 
 def _needed(row: Row) -> float:

@@ -31,16 +31,31 @@ RUNNERS = (
 
 
 def without_rules(f: Callable, jvp: bool = False, library: bool = False) -> Callable:
-    """`f` with every `custom_vjp` inside it ignored, at any depth of the traced program; with `jvp`, `custom_jvp` too.
+    """Return `f` with every `custom_vjp` inside it ignored, at any depth of the traced program.
 
     So are the shells around a program that JAX cannot differentiate, such as `custom_vmap`. The result takes and gives
     what `f` does, works under jit, grad, vmap and shard_map, and `f` may hold any of them. It traces `f` at each call:
-    wrap it in `jax.jit` where it is called often. The `custom_jvp` functions of JAX itself (`relu`, `logsumexp`,
-    `sinc`, ...) keep their rules: those are what autodiff of them means. With `library` they lose them as well, for the
-    sake of a check of these functions themselves.
+    wrap it in `jax.jit` where it is called often.
 
     Out of reach are the rules that a `jax.grad` inside `f` has already applied, and those inside the rule of a
     `custom_jvp` that stays: `remaining_rules` names them.
+
+    Args:
+      f: any function.
+      jvp: ignore `custom_jvp` too. The `custom_jvp` functions of JAX itself (`relu`, `logsumexp`, `sinc`, ...) keep
+        their rules: those are what autodiff of them means.
+      library: ignore JAX's own as well, for the sake of a check of these functions themselves.
+
+    Returns:
+      A function, called as `f` is.
+
+    Example:
+      >>> import jax
+      >>> from refgrad.verify import without_rules
+      >>> square = jax.custom_vjp(lambda x: x * x)
+      >>> square.defvjp(lambda x: (x * x, x), lambda x, dy: (7 * x * dy,))  # a wrong rule
+      >>> jax.grad(without_rules(square))(3.0).item()
+      6.0
     """
 
     @functools.wraps(f, updated=())
@@ -52,14 +67,14 @@ def without_rules(f: Callable, jvp: bool = False, library: bool = False) -> Call
 
 
 class Plain(Interpreter):
-    """Runs a program with its rules left out: a call of a rule becomes the forward that it decorates."""
+    """Interpreter that leaves rules out: a call of a rule becomes the forward that it decorates."""
 
     def __init__(self, jvp: bool, library: bool = False) -> None:
         super().__init__()
         self.jvp, self.library = jvp, library
 
     def equation(self, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
-        """Evaluate one equation; what holds no rule is bound as it stands, so that nothing about it can change."""
+        """Evaluate one equation; one that holds no rule is bound as it is, so that nothing about it can change."""
         rule = rule_of(eqn)
         if rule is not None and self.drops(eqn):
             return self.call(rule.forward)(*values)
@@ -90,14 +105,28 @@ def has_shell(eqn: JaxprEqn) -> bool:
 
 
 def remaining_rules(f: Callable, *args: Any, **kwargs: Any) -> list[str]:
-    """The rules that `without_rules(f, jvp=True)` cannot ignore, each with its place; arguments may be abstract.
+    """Return the rules that `without_rules(f, jvp=True)` cannot ignore, each with its place.
 
     They are known by the equations that they leave in the program of `f` or in that of its gradient. A rule that leaves
     none (its `_fwd` and `_bwd` return what they are given) cannot be seen.
+
+    Args:
+      f: any function.
+      *args: its arguments, concrete or abstract.
+      **kwargs: its keyword arguments.
+
+    Returns:
+      A text for each rule; an empty list where `without_rules` ignores them all.
+
+    Example:
+      >>> import jax
+      >>> from refgrad.verify import remaining_rules
+      >>> remaining_rules(jax.nn.relu, 1.0)
+      []
     """
     program, arrays, _ = trace(without_rules(f, jvp=True), args, kwargs)
     programs = [program]
-    with contextlib.suppress(Exception):  # whatever JAX raises where there is no reverse mode: the forward stands alone
+    with contextlib.suppress(Exception):  # JAX raises many kinds without a reverse mode: the forward stands alone
         programs.append(jax.make_jaxpr(_gradient(program))(*arrays))
     staged = (rule_of(eqn) for eqn in equations(trace(f, args, kwargs)[0]))
     # JAX gives the equations of a HiPrim that is expanded here the stack of its call

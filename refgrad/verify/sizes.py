@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from refgrad.verify import arguments
+from refgrad.verify import arguments, draws
 from refgrad.verify.clock import Clock
 from refgrad.verify.oracle import first_line
 from refgrad.verify.report import Report, Row
@@ -46,7 +46,7 @@ def at_sizes(
     def run(text: str, settings: dict[str, Any]) -> Report:
         specs = arguments.arguments(text)
         within = [getattr(spec, "range", None) for spec in jax.tree.leaves(specs)]
-        return check(f, *arguments.values(specs, seed), **settings, seed=seed, seconds=clock.left, within=within)
+        return check(f, *draws.values(specs, seed), **settings, seed=seed, seconds=clock.left, within=within)
 
     with arguments.types(text):
         given = base(f, text, settings["kwargs"], seed)
@@ -124,7 +124,7 @@ def refusal(f: Callable, text: str, kwargs: Mapping[str, Any] | None, seed: int)
 
 
 def _run(f: Callable, text: str, kwargs: Mapping[str, Any] | None, seed: int) -> Any:
-    subject = Subject.of(f, arguments.values(arguments.arguments(text), seed), kwargs)
+    subject = Subject.of(f, draws.values(arguments.arguments(text), seed), kwargs)
     return jax.eval_shape(subject.flat(), subject.diff, subject.rest)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from refgrad._extras import install
 from refgrad.jaxpr.avals import is_array, is_float
 from refgrad.verify import arguments as described
-from refgrad.verify import special
+from refgrad.verify import draws, special
 from refgrad.verify.arguments import Spec
 
 try:
@@ -24,7 +24,7 @@ try:
 except ImportError as error:
     raise ImportError(f"refgrad.verify.strategies needs Hypothesis: {install('hypothesis')}") from error
 
-SIZES = (2, 3, 1, 0, 17)  # of named dimensions, the simplest first
+SIZES = (2, 3, 1, 17)  # of named dimensions, the simplest first; at size 0 there is nothing to check
 FEW = 32  # entries that are drawn, and shrink, one by one
 SEEDS = 100
 VALUES = (*special.SIMPLE, 2.0**-10, -(2.0**-10), 2.0**7, -(2.0**7))
@@ -63,7 +63,7 @@ def _leaf(x: Any) -> st.SearchStrategy[Any]:
     if np.prod(x.shape, dtype=int) > FEW:
         changes: dict[str, Callable] = {"as drawn": lambda x, _: x, **({} if spec.range else special.changes(spec))}
         return st.tuples(st.integers(0, SEEDS), st.sampled_from([c for c in changes if "inf" not in c])).map(
-            lambda drawn: special.changed(described.values((spec,), drawn[0])[0], changes[drawn[1]])
+            lambda drawn: special.changed(draws.values((spec,), drawn[0])[0], changes[drawn[1]])
         )
     if not is_float(x):
         low, end = 0 if spec.above is None else int(spec.above) + 1, 2 if spec.below is None else int(spec.below)

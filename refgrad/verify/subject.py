@@ -44,7 +44,7 @@ class Subject:
         kwargs: Mapping[str, Any] | None = None,
         argnums: int | Sequence[int] | None = None,
     ) -> "Subject":
-        """Split the arguments: arrays are differentiated; Python numbers only of a rule, or where there is no array.
+        """Split the arguments: arrays are differentiated; Python numbers only of a rule, or without arrays.
 
         `argnums` differentiates those positions of `args` alone, as `jax.grad` does. NumPy's arrays and numbers count
         as what JAX makes of them under the x64 setting in force.
@@ -192,7 +192,7 @@ def pullback(flat: Flat) -> Callable[[Sequence, Sequence, Sequence], tuple[list,
 
 
 def name_of(f: Callable) -> str:
-    """What a report calls `f`."""
+    """The name of `f` in a report."""
     while isinstance(f, functools.partial):
         f = f.func
     return getattr(f, "__name__", None) or type(f).__name__

@@ -45,7 +45,7 @@ class Swept(NamedTuple):
 def at_variants(case: Case, only: str = "") -> Swept:
     """Judge the variants of the arguments; `only` is the label of one of them.
 
-    Raises ValueError where there is no variant of that name.
+    Raises ValueError for the label of no variant.
     """
     if reason := _obstacle(case):
         return Swept([], f"left out: {reason}", [])
@@ -77,7 +77,7 @@ def _inside(case: Case, variant: Variant) -> bool:
 def _obstacle(case: Case) -> str:
     """The reason why variants cannot be judged; empty where they can."""
     if not case.rules:
-        return "there is no rule inside"
+        return "it holds no rule"
     if not case.jitted:
         return "the rule cannot be compiled"
     if not case.own.exact.whole and case.meant is None:

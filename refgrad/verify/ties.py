@@ -20,7 +20,7 @@ RANDOM = 2  # pairs of random directions, beside one in the order of the entries
 
 
 class Total(NamedTuple):
-    """What the cotangents of some tied entries of a leaf add up to."""
+    """The sum of the cotangents of some tied entries of a leaf."""
 
     leaf: int
     places: list[tuple[int, ...]]
@@ -41,7 +41,7 @@ def gradients(oracle: ExactOracle, cts: Leaves) -> list[Leaves]:
 
 
 def totals(places: Sequence[Place], beside: Sequence[Leaves]) -> Iterator[Total]:
-    """Yield what the entries of each leaf, and of each row along its last axis, add up to, if that is one number."""
+    """Yield the sums of the entries of each leaf, and of each row along its last axis, if that is one number."""
     groups: dict[tuple, list[tuple[int, ...]]] = {}
     for i, at in places:
         for key in {(i,), (i, at[:-1])}:

@@ -1,4 +1,4 @@
-"""What `blame` found: a verdict for each call of a rule, as a table for a person and as JSON for a program."""
+"""Outcome of `blame`: a verdict for each call of a rule, as a table for a person and as JSON for a program."""
 
 import dataclasses
 import json
@@ -55,7 +55,7 @@ class Blame(Sequence):
     """A `Verdict` for every call of a rule, in execution order. Prints as a table, the guilty first.
 
     `unseen` are calls that could not be run in place, and rules that were applied before they could be seen; `limits`
-    the places where truth is no better than the program's own precision.
+    the places where truth has only the program's own precision.
     """
 
     rows: tuple[Verdict, ...]
@@ -75,7 +75,7 @@ class Blame(Sequence):
 
     @property
     def ok(self) -> bool:
-        """Whether no rule is wrong."""
+        """True if no rule is wrong."""
         return not self.guilty
 
     def __str__(self) -> str:

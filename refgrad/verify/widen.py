@@ -51,7 +51,7 @@ def widen_array(x: Any) -> Any:
 
 
 def is_narrow(x: Any) -> bool:
-    """Whether an array or its type has a dtype that widens."""
+    """Return True if an array or its type has a dtype that widens."""
     return hasattr(x, "dtype") and wide(x.dtype) != x.dtype
 
 
@@ -64,7 +64,7 @@ class Widened:
     """
 
     def __init__(self, f: Callable, *args: Any, **kwargs: Any) -> None:
-        """Traces `f` once, at the user's own dtypes and x64 setting."""
+        """Trace `f` once, at the user's own dtypes and x64 setting."""
         self.program, arrays, self.out_tree = trace(f, args, kwargs)
         self.interpreter = Wide()
         leaves, self.in_tree = jax.tree.flatten((args, kwargs))
@@ -89,12 +89,28 @@ class Widened:
 
 
 def widen(f: Callable, *args: Any, **kwargs: Any) -> Widened:
-    """`f` at the types of these arguments, as a float64 program: see `Widened`."""
+    """Return `f` at the types of these arguments as a float64 program, without its rules.
+
+    Args:
+      f: any function; it is traced once, at its own dtypes.
+      *args: its arguments.
+      **kwargs: its keyword arguments.
+
+    Returns:
+      A `Widened`: a function of widened arguments, with the given ones as `.args` and `.kwargs`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import widen
+      >>> wide = widen(jnp.sin, jnp.float32(1))
+      >>> str(wide(*wide.args).dtype)
+      'float64'
+    """
     return Widened(f, *args, **kwargs)
 
 
 class Wide(Interpreter):
-    """Runs a program so that every value whose type is a float in the program is a float64.
+    """Interpreter in which every value whose type is a float in the program is a float64.
 
     `refused` names the equations met that take no other types than those of their trace.
     """
@@ -145,7 +161,7 @@ class Wide(Interpreter):
 
 
 def stays_narrow(eqn: JaxprEqn) -> bool:
-    """Whether the equation can only run at the program's own dtypes.
+    """Return True if the equation can only run at the program's own dtypes.
 
     It is so for bit casts, for what draws floats by their width, and for what holds a Python function instead of a
     program (callbacks, foreign calls) or a program that only its own compiler can run (Pallas kernels).

@@ -1,4 +1,4 @@
-"""`config.json` ↔ `gpt2.Config`: what of GPT-2's settings this model has, and what it refuses.
+"""`config.json` ↔ `gpt2.Config`: the settings of GPT-2 that this model has, and those that it refuses.
 
 Keys that change what the model computes must have the value that it implements; dropout, token ids, initial values
 and keys that only other models read change nothing in the loss or the logits and are ignored.
@@ -34,7 +34,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ValueError(f"{path.parent} has no {path.name}: give a folder as save_pretrained leaves it") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON that can be read ({error}): fetch it again") from error
+        raise ValueError(f"{path} is not JSON that can be read ({error}): fetch it again") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__}, but must hold an object: fetch it again")
     return found

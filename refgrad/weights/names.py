@@ -8,8 +8,8 @@ import re
 
 import jax
 
-from refgrad.models._inputs import path_name
 from refgrad.models.gpt2 import Config, shapes
+from refgrad.models.inputs import path_name
 
 PREFIX = "transformer."
 HEAD = "lm_head.weight"

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from refgrad._extras import install
-from refgrad.models._inputs import path_name
 from refgrad.models.gpt2 import Config, Params, shapes
+from refgrad.models.inputs import path_name
 from refgrad.weights import sealing
 from refgrad.weights.config_json import read_config, read_json
 from refgrad.weights.names import BUFFER, CONFIG, DTYPES, EMBEDDING, HEAD, INDEX, PREFIX, WEIGHTS, parameter_shapes
@@ -52,18 +52,36 @@ class Stored(NamedTuple):
 
 
 def load(path: str | Path) -> tuple[Params, Config]:
-    """A local folder with `config.json` and `model.safetensors`, or its shards and their index → (params, config).
+    """Read a GPT-2 folder: `config.json` and `model.safetensors`, or its shards and their index.
 
-    The parameters are those of `gpt2.init`, layers as a list, on JAX's default device, in the dtype that the file
-    stores (float32, bfloat16, float16; float64 where JAX has 64-bit types on), bit for bit. Names may have the prefix
-    "transformer." or not; masks stored as buffers are ignored, and so is a stored head that equals the tied embedding.
+    Names may have the prefix "transformer." or not. Masks stored as buffers are ignored, and so is a stored head that
+    equals the tied embedding.
 
-    Raises ValueError naming the file and the tensor or key, its value and what was meant: for a missing or damaged
-    file, a missing, extra or misshapen tensor, one of another type, and a config that this model does not implement.
+    Args:
+      path: the folder.
+
+    Returns:
+      (params, config). The parameters are those of `gpt2.init`, layers as a list, on JAX's default device, in the dtype
+      that the file stores (float32, bfloat16, float16; float64 where JAX has 64-bit types on), bit for bit.
+
+    Raises:
+      ValueError: for a missing or damaged file, a missing, extra or misshapen tensor, one of another type, and a config
+        that this model does not implement. It names the file and the tensor or key, its value and what was meant.
+
+    Example:
+      >>> import jax
+      >>> import tempfile
+      >>> from refgrad import weights
+      >>> from refgrad.models import gpt2
+      >>> config = gpt2.Config(n_layer=1, n_embd=4, n_head=2, n_positions=4, vocab_size=8)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     weights.save(f"{folder}/model", gpt2.init(jax.random.key(0), config), config)
+      ...     weights.load(f"{folder}/model")[1] == config
+      True
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: give one with {CONFIG} and {WEIGHTS}")
+        raise ValueError(f"{folder} is not a folder: give one with {CONFIG} and {WEIGHTS}")
     config = read_config(folder / CONFIG)
     with ExitStack() as opened:
         tensors = _parameters(folder, opened)
@@ -87,7 +105,7 @@ def _on_device(stored: Stored) -> jax.Array:
 
 
 def _parameters(folder: Path, opened: ExitStack) -> dict[str, Stored]:
-    """Every tensor of the folder that is no buffer, by its name without prefix; its files stay open in `opened`."""
+    """Every tensor of the folder but its buffers, by its name without prefix; its files stay open in `opened`."""
     tensors: dict[str, Stored] = {}
     for file, names in _files(folder).items():
         handle = opened.enter_context(_open(file))
@@ -180,8 +198,8 @@ def _check_names(folder: Path, tensors: Mapping[str, Stored], meant: Mapping[str
         )
     if extra:
         raise ValueError(
-            f"{tensors[extra[0]]} of shape {tensors[extra[0]].shape} is no parameter of the model that {CONFIG} means"
-            f"{_and_more(extra)}: correct {CONFIG}, or remove the tensor"
+            f"{tensors[extra[0]]} of shape {tensors[extra[0]].shape} is not a parameter of the model that "
+            f"{CONFIG} means{_and_more(extra)}: correct {CONFIG}, or remove the tensor"
         )
 
 

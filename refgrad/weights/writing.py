@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad._files import write_json
-from refgrad.models._inputs import check_params, named_leaves
 from refgrad.models.gpt2 import Config, shapes
+from refgrad.models.inputs import check_params, named_leaves
 from refgrad.weights.config_json import config_json
 from refgrad.weights.names import CONFIG, DTYPES, INDEX, WEIGHTS, parameter_shapes, stored_name
 from refgrad.weights.sealing import save_file
@@ -25,17 +25,35 @@ SHARD_BYTES = 5 * 10**9
 
 
 def save(path: str | Path, params: Mapping[str, Any], config: Config, shard_bytes: int = SHARD_BYTES) -> None:
-    """Write the folder `path`: `config.json` and `model.safetensors`, or shards of `shard_bytes` at most and an index.
+    """Write a GPT-2 folder: `config.json` and `model.safetensors`, or shards and their index.
 
-    `params` are those of `gpt2.init`, layers as a list or stacked, and are stored in their dtype, bit for bit, under
-    the names of transformers' `GPT2LMHeadModel`; a tied head is not stored. A tensor larger than `shard_bytes` has a
-    shard of its own. A model that stands at `path` is replaced once the new one is complete; other files there, such
-    as a tokenizer's, are taken over. A process killed meanwhile leaves a folder `path`.N.part (or, in the instant of
-    the exchange, the former model as `path`.N.old) beside it, and never half a model.
+    A model that stands at `path` is replaced once the new one is complete; other files there, such as a tokenizer's,
+    are taken over. A process killed meanwhile leaves a folder `path`.N.part (or, in the instant of the exchange, the
+    former model as `path`.N.old) beside it, and never half a model.
 
-    Raises ValueError or TypeError, before anything is written, for parameters that are not this config's or of a dtype
-    that checkpoints do not have, for a `shard_bytes` below 1, and for a `path` that holds something else than a model;
-    OSError where writing fails, with `path` as it was.
+    Args:
+      path: the folder.
+      params: those of `gpt2.init`, layers as a list or stacked. They are stored in their dtype, bit for bit, under the
+        names of transformers' `GPT2LMHeadModel`; a tied head is not stored.
+      config: the parameters' config.
+      shard_bytes: the most bytes of a shard; a tensor larger than that has a shard of its own.
+
+    Raises:
+      ValueError, TypeError: before anything is written, for parameters that are not this config's or of a dtype that
+        checkpoints do not have, for a `shard_bytes` below 1, and for a `path` that holds something else than a model.
+      OSError: where writing fails, with `path` as it was.
+
+    Example:
+      >>> import jax
+      >>> import os
+      >>> import tempfile
+      >>> from refgrad import weights
+      >>> from refgrad.models import gpt2
+      >>> config = gpt2.Config(n_layer=1, n_embd=4, n_head=2, n_positions=4, vocab_size=8)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     weights.save(f"{folder}/model", gpt2.init(jax.random.key(0), config), config)
+      ...     sorted(os.listdir(f"{folder}/model"))
+      ['config.json', 'model.safetensors']
     """
     check_params(params, shapes(config))
     dtype = _dtype(params)
@@ -66,7 +84,7 @@ def _dtype(params: Mapping[str, Any]) -> str:
 
 
 def check_target(target: Path) -> None:
-    """Raise ValueError where something else than a model, or nothing, stands at `target`."""
+    """Raise ValueError unless `target` holds a model or does not exist."""
     if target.exists() and not target.is_dir():
         raise ValueError(f"{target} is a file, but a model is a folder: give another path")
     if target.is_dir() and any(target.iterdir()) and not (target / CONFIG).is_file():
@@ -110,7 +128,7 @@ def _values(leaves: Mapping[str, Any], name: str) -> np.ndarray:
 
 
 def _take_over(target: Path, part: Path) -> None:
-    """Copy what stands at `target` and is none of a model's own files."""
+    """Copy the files at `target` that are not a model's own."""
     own = shutil.ignore_patterns(CONFIG, WEIGHTS, INDEX, "model-*-of-*.safetensors")
     if target.is_dir():
         shutil.copytree(

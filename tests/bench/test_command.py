@@ -94,7 +94,7 @@ def test_a_part_is_one_function_under_every_set_of_rules(name):
 
 
 def test_no_such_part_or_not_by_these_rules():
-    for name, rules in (("head", "fused"), ("swiglu", "document")):
+    for name, rules in (("head", "fused"), ("swiglu", "derived")):
         with pytest.raises(ValueError, match=f"part is '{name}' under rules '{rules}'"):
             parts.part(name, WORK, rules)
 

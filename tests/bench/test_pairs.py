@@ -61,8 +61,8 @@ def test_another_loss_is_refused(fake):
 
 def test_a_failing_contender_is_named_with_its_error():
     work = {"config": {"n_embd": 7}, "batch": 1, "sequence": 4, "keep_temporaries": False}
-    with Process("document") as side, pytest.raises(ChildProcessError, match="document: ValueError: n_embd is 7"):
-        side.ask({"build": {"contender": "document", **work}})
+    with Process("derived") as side, pytest.raises(ChildProcessError, match="derived: ValueError: n_embd is 7"):
+        side.ask({"build": {"contender": "derived", **work}})
 
 
 def test_a_killed_contender_is_named_with_its_exit_code():

@@ -165,7 +165,7 @@ RAISES = {
 RESULTS = {
     "text": "type str",
     "bytes_": "type bytes",
-    "Model": "type Model",
+    "Model": "is a class",
     "coroutine": "is an async function",
     "generator": "is a generator",
     "function": "type function",
@@ -193,7 +193,7 @@ WRONG = {
 
 
 def functions() -> Iterator[Bad]:
-    """Functions that raise, return what is no array, have nothing to check, or a wrong rule."""
+    """Functions that raise, return what is not an array, have nothing to check, or a wrong rule."""
     for name, says in RAISES.items():
         yield Bad(["verify", f"{{}}/bad.py:{name}", "--args", "f32[3]", "--no-sweep"], says)
         yield Bad(["cost", f"{{}}/bad.py:{name}", "--args", "f32[3]"], says)
@@ -252,11 +252,11 @@ ARGUMENTS = {
     "f33[4]": "dtype 'f33'",
     "F32[4]": "dtype 'F32'",
     "f32[4": "is not closed",
-    "f32 4]": "is no argument",
+    "f32 4]": "is not an argument",
     "'open": "is not closed",
     "[1, 2": "is not closed",
-    "x": "is no argument",
-    "f32": "is no argument",
+    "x": "is not an argument",
+    "f32": "is not an argument",
     "f32[3]>x": "no f32 lies within",
     "f32[3]>nan": "no f32 lies within",
     "f32[3]>1<1": "no f32 lies within",
@@ -272,8 +272,8 @@ ARGUMENTS = {
     "f32[99999999999999999999]": "more entries than any array",
     "f32[" + "9" * 5_000 + "]": "more entries than any array",
     "f32[9999999999,9999999999]": "more entries than any array",
-    "__import__('os').system('true')": "is no argument",
-    "lambda: 3": "is no argument",
+    "__import__('os').system('true')": "is not an argument",
+    "lambda: 3": "is not an argument",
     "z" * 100_000: "characters left out",
     "f32[3] f32[3] f32[3]": "takes 1 positional argument",
     "": "",
@@ -333,7 +333,7 @@ SETTINGS = {
     "model.n_layer": "write section.key=value",
     "=": "write section.key=value",
     "model.=3": "",
-    ".n_layer=3": "is no section",
+    ".n_layer=3": "is not a section",
     "modle.n_layer=3": "did you mean model?",
     "model.n_lyer=3": "did you mean n_layer?",
     "input.bach=3": "input.bach",
@@ -408,8 +408,8 @@ def options() -> Iterator[Bad]:
         yield Bad([command, "--" + "x" * 100_000], "characters left out")
     for id, says in {
         "d0.6": "did you mean D0.6?",
-        "D9.1": "is no row",
-        "": "is no row",
+        "D9.1": "is not a row",
+        "": "is not a row",
         "x" * 10_000: "left out",
     }.items():
         yield Bad(["claims", id], says)

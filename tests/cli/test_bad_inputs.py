@@ -44,7 +44,7 @@ ENVIRONMENTS = {
     "an ASCII locale": ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, 0, "D0.1"),
     "an encoding": ({"PYTHONIOENCODING": "ascii"}, 0, "D0.1"),
     "no columns": ({"COLUMNS": "0"}, 0, "D0.1"),
-    "columns that are no number": ({"COLUMNS": "wide"}, 0, "D0.1"),
+    "columns that are not a number": ({"COLUMNS": "wide"}, 0, "D0.1"),
     "few columns": ({"COLUMNS": "1"}, 0, "D0.1"),
     "no home": ({"HOME": "/nowhere"}, 0, "D0.1"),
     "no such platform": ({"JAX_PLATFORMS": "abacus"}, 2, "JAX_PLATFORMS"),

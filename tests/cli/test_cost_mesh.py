@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from refgrad.cli import main
-from refgrad.train import collectives
+from refgrad.train.mesh import collectives
 
 SMALL = ["--set", "model.n_layer=1", "--set", "model.n_embd=8", "--set", "input.sequence=6"]
 
@@ -38,7 +38,7 @@ def test_a_term_missing_fails(capsys, monkeypatch):
     [
         (["data=4"], "the batch is 2, which mesh.data = 4 does not divide"),
         (["data=1"], "a mesh of one device moves nothing"),
-        (["tensor=2"], "tensor is no axis of a mesh"),
+        (["tensor=2"], "tensor is not an axis of a mesh"),
         (["data"], "not of the form data=2,model=2"),
         (["data=2", "--csv", "x.csv"], "leave --csv out"),
         (["data=2", "--args", "f32[2]"], "leave --args out"),

@@ -6,9 +6,9 @@ import pytest
 from refgrad import weights
 from refgrad.cli import main
 from refgrad.models import gpt2
-from refgrad.train import runs
-from refgrad.train.checkpoints import Checkpoints
 from refgrad.train.optimiser import State
+from refgrad.train.run import folder as run_folder
+from refgrad.train.run.checkpoints import Checkpoints
 from refgrad.train.settings import Settings
 from refgrad.train.text.tokenizers import BPE, Bytes
 from tests.train.text.cases import vocabulary
@@ -20,13 +20,13 @@ MODEL = gpt2.Config(n_layer=2, n_head=2, n_embd=4, n_positions=16, vocab_size=25
 def a_run(folder, tokenizer, config=MODEL):
     """A run's folder with a checkpoint after step 3; run.json has been edited since."""
     settings = Settings.from_mapping({"model": vars(config), "train": {"sequence": 16, "scan": True}})
-    run = runs.Run(settings, tokenizer.data(), "tokens")
+    run = run_folder.Run(settings, tokenizer.data(), "tokens")
     folder.mkdir()
-    runs.write(folder, run)
-    saved = Checkpoints(folder / runs.CHECKPOINTS)
+    run_folder.write(folder, run)
+    saved = Checkpoints(folder / run_folder.CHECKPOINTS)
     saved.save(3, State(gpt2.stack(parameters(config)), {"count": jnp.zeros((), jnp.int32)}), {"run": run.data()})
     saved.finish()
-    path = folder / runs.RUN
+    path = folder / run_folder.RUN
     path.write_text(path.read_text().replace('"n_head": 2', '"n_head": 4'))
     return folder
 
@@ -56,7 +56,7 @@ def test_places_that_take_no_model_and_runs_that_are_none(tmp_path, capsys):
         ("mine/notes.txt", "cannot be a folder"),
         ("mine/notes.txt/gpt2", "cannot be a folder"),
         ("mine", "holds other things than a model"),
-        ("gpt2", "holds no run: there is no run.json in it"),
+        ("gpt2", "holds no run: it has no run.json"),
     ):
         assert main(["export", str(tmp_path), str(tmp_path / folder)]) == 2
         assert message in capsys.readouterr().err

@@ -34,7 +34,7 @@ def test_while_modules_are_imported(monkeypatch, capsys):
 
 
 class Left(BaseException):
-    """What `os._exit` is in a test."""
+    """The stand-in for `os._exit` in a test."""
 
 
 def test_inside_an_import_it_ends_at_once(monkeypatch, capfd, tmp_path):

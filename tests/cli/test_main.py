@@ -1,9 +1,10 @@
-"""What every sub-command has from `main`: help before JAX, hints, outputs tried first, colours, encodings, pipes."""
+"""Parts of `main` in every sub-command: help before JAX, hints, outputs tried first, colours, encodings, pipes."""
 
 import io
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from refgrad._text import columns, table
@@ -23,6 +24,26 @@ def test_an_interruption_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(claims, "run", interrupted)
     assert main(["claims"]) == INTERRUPTED
     assert capsys.readouterr().err == "refgrad claims: interrupted\n"
+
+
+@pytest.mark.parametrize("error", [jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 8 GiB"), MemoryError("8 GiB")])
+def test_a_machine_without_enough_memory_is_one_line(error, monkeypatch, capsys):
+    def exhausted(given):
+        raise error
+
+    monkeypatch.setattr(claims, "run", exhausted)
+    assert main(["claims"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("refgrad claims: out of memory: take a smaller batch") and line.endswith("8 GiB\n")
+
+
+def test_an_error_of_our_own_is_not_taken_for_the_machines(monkeypatch):
+    def wrong(given):
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(claims, "run", wrong)
+    with pytest.raises(RuntimeError, match="a fault"):
+        main(["claims"])
 
 
 def test_help_and_errors_in_options_come_before_jax():
@@ -58,7 +79,7 @@ HINTS = {
     "an option": (["cost", "--jsn", "x"], "--jsn is not an option here: did you mean --json?"),
     "one with a value": (["verify", "--sede=3"], "--sede=3 is not an option here: did you mean --seed?"),
     "two words": (["verify", TARGET, "--args", "f32[3]", "f32[4]"], "f32[4] is not an option here"),
-    "a claim": (["claims", "d0.6"], "d0.6 is no row of the ledger: did you mean D0.6?"),
+    "a claim": (["claims", "d0.6"], "d0.6 is not a row of the ledger: did you mean D0.6?"),
     "an operation": (["verify", "--op", "Layer_Norm"], "--op Layer_Norm: no such operation: did you mean layer_norm?"),
     "a seed": (["verify", "--seed", "٣"], "--seed: '٣' is not an integer from 0 to 4294967295"),
     "a long one": (["verify", "--op", "x" * 100_000], "characters left out"),

@@ -13,9 +13,9 @@ from refgrad import weights
 from refgrad.cli import main
 from refgrad.cli.sample import pieces
 from refgrad.models import gpt2
-from refgrad.train import runs
-from refgrad.train.checkpoints import Checkpoints
 from refgrad.train.optimiser import State
+from refgrad.train.run import folder as run_folder
+from refgrad.train.run.checkpoints import Checkpoints
 from refgrad.train.settings import Settings
 from refgrad.train.text.tokenizers import BPE, Bytes
 from tests.weights.folders import parameters
@@ -89,8 +89,8 @@ def run(tmp_path_factory):
     settings = Settings.from_mapping(
         {"model": {**BYTES.__dict__}, "train": {"sequence": 16, "scan": True, "steps": 9, "warmup": 1}}
     )
-    runs.write(folder, runs.Run(settings, Bytes().data(), "tokens"))
-    checkpoints = Checkpoints(folder / runs.CHECKPOINTS)
+    run_folder.write(folder, run_folder.Run(settings, Bytes().data(), "tokens"))
+    checkpoints = Checkpoints(folder / run_folder.CHECKPOINTS)
     checkpoints.save(3, State(gpt2.stack(parameters(BYTES)), {"count": jnp.zeros((), jnp.int32)}), {"position": 3})
     checkpoints.finish()
     return folder
@@ -109,7 +109,7 @@ def test_a_runs_checkpoint_is_the_folder_that_it_is_saved_as(capsys, run, tmp_pa
 
 @pytest.mark.slow
 def test_a_damaged_checkpoint_is_said(capsys, run):
-    about = next((run / runs.CHECKPOINTS / "3").rglob("about/*"))
+    about = next((run / run_folder.CHECKPOINTS / "3").rglob("about/*"))
     whole = about.read_bytes()
     about.write_bytes(whole.replace(b'"step": 3', b'"step": 4').replace(b'"step":3', b'"step":4'))
     assert main(["sample", str(run), "--tokens", "2"]) == 2

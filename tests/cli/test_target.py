@@ -7,8 +7,9 @@ import pytest
 
 from refgrad import cost, verify
 from refgrad.cli import main
-from refgrad.cli.target import arguments, bind, load
-from refgrad.verify.arguments import DTYPES, needs_x64, values
+from refgrad.cli.target import arguments, bind, dimensions, load, sized_arguments
+from refgrad.verify.arguments import DTYPES, needs_x64
+from refgrad.verify.draws import values
 
 SOURCE = """
 import dataclasses
@@ -88,6 +89,37 @@ def test_arguments():
     assert [str(v.dtype) for v in arguments(" ".join(f"{short}[2]" for short in DTYPES))] == list(DTYPES.values())
 
 
+def test_trees():
+    """Any tree of literals that Python can read, with arrays in it."""
+    given = """{"w": f32[3,b], 'b[2]': [i8[b]<n, "f32[9]", None]} (f8e4m3fn[2], 3) [] x:i4[b]"""
+    assert dimensions(given) == ("b", "n")
+    tree, pair, empty, ids = sized_arguments(given, "b=4 n=7")
+    assert tree["w"].shape == (3, 4) and tree["b[2]"][0].below == 7 and tree["b[2]"][1:] == ["f32[9]", None]
+    assert (str(pair[0].dtype), pair[1], empty, str(ids.dtype), ids.name) == ("float8_e4m3fn", 3, [], "int4", "x")
+    drawn = values((tree, pair, empty, ids), 0)
+    assert drawn[0]["w"].shape == (3, 4) and drawn[1][0].dtype == pair[0].dtype and drawn[2] == []
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ("b=0", "--sizes: 'b=0' must be name=size, a positive integer"),
+        ("b", "--sizes: 'b' must be name=size"),
+        ("b=2,z=3", "--args have no dimension 'z', only b"),
+        (None, "the size of b is not given: add --sizes b=2"),
+    ],
+)
+def test_bad_sizes_are_named(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        sized_arguments("f32[b]", sizes)
+
+
+def test_absurd_sizes_are_refused_before_anything_is_drawn():
+    with pytest.raises(ValueError, match="too large to be checked here: all arrays have 99,999,999,999 entries"):
+        values(arguments("f32[99999999999]"), 0)
+    assert cost.count(jnp.sin, *arguments("f32[99999999999]")).transcendental == 99_999_999_999
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -96,8 +128,8 @@ def test_arguments():
         ("f33[4]", "dtype 'f33', but known are f16"),
         ("f32[4", "'f32\\[4' is not closed"),
         ("'open", "is not closed"),
-        ("x", "'x' is no argument: write arrays such as"),
-        ("f32", "'f32' is no argument"),
+        ("x", "'x' is not an argument: write arrays such as"),
+        ("f32", "'f32' is not an argument"),
         ("f32[4]<three", "no f32 lies within these bounds"),
         ("f32[4]>1<1", "no f32 lies within these bounds"),
         ("f32[4]>nan", "no f32 lies within these bounds"),
@@ -109,6 +141,11 @@ def test_arguments():
         ("f32[9999999999,9999999999]", "has more entries than any array can have"),
         ("f32[4²]", r"shape \[4²\]"),
         ("f32[b,4] i32[b]<v", "names dimensions without a size: b, v"),
+        ('{"w": f32[b,4], "i": i32[v]}', "names dimensions without a size: b, v"),
+        ('{"w": f33[4]}', "dtype 'f33', but known are f16"),
+        ('{"w": f32[4], b: 3}', "is not an argument"),
+        ("[f32[4]>1<1]", "'f32\\[4\\]>1<1': no f32 lies within these bounds"),
+        ("(i32[4]<0, 1)", "the bound of an integer array is a positive integer"),
     ],
 )
 def test_bad_arguments_are_named(text, message):
@@ -133,8 +170,8 @@ def test_the_instruments_take_them():
     f, specs, _ = bind(lambda x, n, y: x * float(n) + y, arguments("f32[4] 3 f32[4]"))
     assert cost.count(f, *specs).flops == 8
     assert jax.eval_shape(f, *specs).shape == (4,)
-    g, drawn, _ = bind(jnp.dot, values(arguments("f32[3,4] f32[4]"), 0))
-    assert g is jnp.dot and verify.check(g, *drawn).ok
+    g, drawn, chosen = bind(jnp.dot, values(arguments("f32[3,4] f32[4]"), 0), (-1,))
+    assert g is jnp.dot and chosen == (1,) and verify.check(g, *drawn).ok
 
 
 def test_64_bits_are_seen():

@@ -43,7 +43,7 @@ def test_from_nothing_to_a_model(tmp_path, capsys):
 @pytest.mark.slow
 def test_a_rate_without_bounds_stops_with_1(tmp_path, capsys):
     out = tmp_path / "out"
-    wild = options(tmp_path, learning_rate=1e36, clip_norm=0, rules="document")
+    wild = options(tmp_path, learning_rate=1e36, clip_norm=0, rules="derived")
     assert main(["train", "--out", str(out), *wild]) == 1
     said = capsys.readouterr().err
     assert re.search(r"refgrad train: step \d+: the loss is (nan|inf)", said)
@@ -51,11 +51,11 @@ def test_a_rate_without_bounds_stops_with_1(tmp_path, capsys):
 
 
 BAD = {
-    "key": (["--set", "train.batsh=3"], "train.batsh = 3 is no setting: did you mean batch?"),
-    "section": (["--set", "trian.batch=3"], "trian is no section of a config: did you mean train?"),
+    "key": (["--set", "train.batsh=3"], "train.batsh = 3 is not a setting: did you mean batch?"),
+    "section": (["--set", "trian.batch=3"], "trian is not a section of a config: did you mean train?"),
     "value": (["--set", "train.memory=fats"], "train.memory is 'fats', but must be one of 'plain', 'fast', 'small'"),
-    "together": (["--set", "train.memory=fast", "--set", "train.accumulate=2"], "take train.memory = 'plain' or"),
-    "no run": (["--resume"], "holds no run: there is no run.json in it"),
+    "together": (["--set", "train.memory=fast", "--set", "train.accumulate=2"], "take memory = 'plain' or"),
+    "no run": (["--resume"], "holds no run: it has no run.json"),
     "no text": (["--set", "data.text=['nowhere']"], "nowhere"),
     "a path for a list": (
         ["--set", "data.text=/path"],
@@ -64,7 +64,7 @@ BAD = {
     "empty path": (["--set", 'data.text=[""]'], "'' in the list of files is not a path: name a file or a folder"),
     "warm-up": (["--set", "train.steps=50"], "train.steps = 50: lower it too, such as train.warmup=5, or raise train."),
     "32 bits": (["--set", "train.batch=99999999999999"], "train.batch is 99999999999999, but must be below 2147483648"),
-    "brackets": (["--set", "train.batch=" + "[" * 5000], "is no TOML value"),
+    "brackets": (["--set", "train.batch=" + "[" * 5000], "is not a TOML value"),
     "port": (["--coordinator", "h:٣", "--processes", "2", "--process", "0"], "give HOST:PORT of process 0"),
     "vocabulary": (["--set", "data.tokenizer=bpe"], "'bpe' needs the folder of vocab.json and merges.txt"),
 }
@@ -81,12 +81,12 @@ def test_bad_options_say_so_and_write_nothing(name, tmp_path, capsys):
 FILES_WITH_ERRORS = {
     "value": ("[train]\nbatch = 0\n", [], "config.toml: train.batch is 0, but must be at least 1"),
     "model": ("[model]\nn_layer = 'x'\n", [], "config.toml: model.n_layer is 'x', but must be an integer"),
-    "key": ("[model]\nn_lyer = 1\n", [], "config.toml: model.n_lyer = 1 is no key of the model's config: did you mean"),
-    "section": ("[trian]\nbatch = 1\n", [], "config.toml: trian is no section of a config: did you mean train?"),
+    "key": ("[model]\nn_lyer = 1\n", [], "config.toml: model.n_lyer = 1 is not a key of the model's config"),
+    "section": ("[trian]\nbatch = 1\n", [], "config.toml: trian is not a section of a config: did you mean train?"),
     "both": ("[train]\nsteps = 90\n", ["train.warmup=95"], "refgrad train: train.warmup is 95, but must be below"),
     "the shell": ("[train]\nsteps = 200\n", ["model.n_head=3"], "refgrad train: model.n_embd is 128, which n_head = 3"),
-    "brackets": ("x = " + "[" * 200_000, [], "config.toml is no TOML that can be read"),
-    "digits": ("x = " + "9" * 5000, [], "config.toml is no TOML that can be read"),
+    "brackets": ("x = " + "[" * 200_000, [], "config.toml is not TOML that can be read"),
+    "digits": ("x = " + "9" * 5000, [], "config.toml is not TOML that can be read"),
 }
 
 

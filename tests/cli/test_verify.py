@@ -54,10 +54,10 @@ BAD = {
     "operation": (["--op", "sofmax"], "--op sofmax: no such operation: did you mean softmax?"),
     "device": (["--device", "abacus"], "--device abacus: no abacus here; JAX sees cpu"),
     "device's index": (["--device", "cpu:9"], "--device cpu:9: cpu devices go from 0 to"),
-    "key": (["--set", "model.n_lyer=3"], "n_lyer = 3 is no key of the model's config: did you mean n_layer?"),
-    "section": (["--set", "modle.n_layer=3"], "modle is no section of a config: did you mean model?"),
+    "key": (["--set", "model.n_lyer=3"], "n_lyer = 3 is not a key of the model's config: did you mean n_layer?"),
+    "section": (["--set", "modle.n_layer=3"], "modle is not a section of a config: did you mean model?"),
     "form": (["--set", "n_layer=3"], "write section.key=value"),
-    "value": (["--set", "model.n_layer=three"], "'three' is no TOML value"),
+    "value": (["--set", "model.n_layer=three"], "'three' is not a TOML value"),
     "heads": (["--set", "model.n_head=5"], "n_embd is 32, which n_head = 5 does not divide"),
     "sequence": (["--set", "input.sequence=65"], "input.sequence is 65, but model.n_positions = 64"),
     "batch": (["--set", "input.batch=0"], "input.batch is 0, but must be an integer of at least 1"),
@@ -78,7 +78,7 @@ def test_a_file_that_is_no_toml(capsys, tmp_path):
     broken = tmp_path / "broken.toml"
     broken.write_text("[model\n")
     assert main(["verify", "--config", str(broken)]) == 2
-    assert "is no TOML" in capsys.readouterr().err
+    assert "is not TOML" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("file", "size"), [("124m", "124M"), ("355m", "355M"), ("774m", "774M"), ("1558m", "1.5B")])

@@ -1,4 +1,4 @@
-"""What XLA itself counts, for comparison."""
+"""XLA's own counts, for comparison."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What may be given to the instruments of cost, and what is said of the rest."""
+"""Arguments that the instruments of cost accept, and the messages for the rest."""
 
 import functools
 

@@ -88,6 +88,22 @@ def test_a_group_of_one_moves_nothing():
     assert read("ROOT r = f32[8] all-reduce(p), replica_groups={{0},{1},{2},{3}}, to_apply=sum") == []
 
 
+SLICED = """a = (f32[8], f32[4]) all-reduce(p, s), replica_groups={{0,1},{2,3}}, to_apply=sum
+  x = f32[8] get-tuple-element(a), index=0
+  y = f32[4] get-tuple-element(a), index=1
+  i = s32[] partition-id()
+  u = f32[4] dynamic-slice(x, i), dynamic_slice_sizes={4}
+  v = f32[SHARE] dynamic-slice(y, i), dynamic_slice_sizes={SHARE}
+  ROOT r = (f32[4], f32[SHARE]) tuple(u, v)"""
+
+
+@pytest.mark.parametrize(("share", "kind"), [(2, "reduce-scatter"), (3, "")])
+def test_an_all_reduce_of_which_each_device_keeps_its_part(share, kind):
+    (found,) = read("s = f32[4] parameter(2)\n" + SLICED.replace("SHARE", str(share)))
+    assert (found.kind, found.payload, found.stands_for) == ("all-reduce", 48, kind)
+    assert c.totals([found]) == {(kind or "all-reduce", ("b",)): 48}
+
+
 def test_a_loop_counts_with_its_trips():
     found = read(LOOP)
     assert [one.times for one in found] == [7]
@@ -101,7 +117,7 @@ def test_a_loop_counts_with_its_trips():
         ("ROOT r = f32[8] all-reduce(p), replica_groups={{0,1,2},{3}}, to_apply=sum", "constant(7)", "along no axes"),
         ("ROOT r = f32[8] all-reduce(p), to_apply=sum", "constant(7)", "no groups of devices"),
         ("ROOT r = f32[8] all-reduce(p), replica_groups=mesh['x'=4] {'x':(1)2}", "constant(7)", "a part of an axis"),
-        ("ROOT r = f32[8] collective-broadcast(p), replica_groups={{0,1}}", "constant(7)", "knows no bytes"),
+        ("ROOT r = f32[8] collective-broadcast(p), replica_groups={{0,1}}", "constant(7)", "does not know"),
     ],
 )
 def test_what_cannot_be_read_is_named(entry, limit, message):

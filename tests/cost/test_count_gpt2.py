@@ -37,7 +37,7 @@ def test_124m_forward_and_backward_in_dots():
     assert forward.within("h.3").flops == forward.within("h.11").flops > 0
 
 
-@pytest.mark.parametrize("rules", ("document", "autodiff"))
+@pytest.mark.parametrize("rules", ("derived", "autodiff"))
 def test_scan_costs_what_the_loop_costs(rules):
     config = gpt2.SIZES["124M"]
     for backward in (count, count_backward):
@@ -49,7 +49,7 @@ def test_scan_costs_what_the_loop_costs(rules):
 
 @pytest.mark.parametrize("scan", (False, True))
 def test_remat_is_plain_and_the_recomputation(scan):
-    """What comes again is the blocks' forward pass, less what only their outputs need: each layer's last product."""
+    """The blocks' forward pass is recomputed, but for the part that only their outputs need: each last product."""
     c = gpt2.SIZES["124M"]
     plain, remat = (count_backward(*program(c, scan=scan, remat=remat)) for remat in (False, True))
     assert remat.flops == plain.flops + remat.recomputed.flops
@@ -94,6 +94,7 @@ def test_an_attention_kernel_for_tpu_counts_without_one():
     product = 2 * heads * s * s * d
     attention = lambda q, k, v: flash_attention(q, k, v, causal=True)  # noqa: E731
     forward, backward = count(attention, q, q, q), count_backward(attention, q, q, q)
-    assert (forward.matmul, backward.matmul) == (2 * product, 7 * product)
+    below_diagonal = product * 10 // 16  # of 4 × 4 blocks
+    assert (forward.matmul, backward.matmul) == (2 * below_diagonal, 7 * below_diagonal)
     assert forward.transcendental >= heads * s * s
     assert set(forward.by_primitive) >= {"dot_general", "exp", "pallas_call"}

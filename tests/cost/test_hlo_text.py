@@ -112,6 +112,11 @@ CASES = {
         0,
         0,
     ),
+    "memory reserved, as XLA:TPU does": (
+        P8 + 'a = f32[8] custom-call(), custom_call_target="AllocateBuffer"\n ROOT r = f32[8] add(a, p)',
+        8,
+        0,
+    ),
     "custom fusion is its gather": (
         "p = f32[8,3] parameter(0)\n i = s32[2,1] parameter(1)\n"
         "ROOT r = f32[2,3] fusion(p, i), kind=kCustom, calls=gathered",
@@ -225,7 +230,7 @@ def test_the_parser_reads_what_hlo_prints():
     ("text", "says"),
     [
         ("module @jit_f { func.func public @main() }", "no ENTRY"),
-        (module("this is no instruction"), "not an HLO instruction"),
+        (module("this is not an instruction"), "not an HLO instruction"),
         (module("r = f32[8"), "no shape"),
         (module("r = f32[8] add(p, p"), "never closed"),
     ],

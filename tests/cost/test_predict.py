@@ -13,7 +13,7 @@ from refgrad import cost
 from refgrad.cost.collectives import Collective
 from refgrad.cost.predict import DEVICES, XLA_CPU, Efficiency
 from refgrad.cost.predict.regions import regions
-from refgrad.cost.predict.steps import program_of
+from refgrad.cost.predict.steps import schedule_of
 
 H100 = DEVICES["H100"]
 
@@ -81,7 +81,7 @@ def test_flops_are_those_of_the_count(name):
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_bytes_are_those_that_xla_compiles_to(name):
     f, args = PROGRAMS[name]
-    program, _ = program_of(jax.make_jaxpr(f)(*args))
+    program, _ = schedule_of(jax.make_jaxpr(f)(*args))
     moved = sum(region.read + region.written for region in regions(program, XLA_CPU))
     compiled = jax.jit(f).lower(*args).compile().cost_analysis()["bytes accessed"]
     assert moved == pytest.approx(compiled, rel=0.1)

@@ -200,7 +200,7 @@ def test_a_reduction_that_is_not_gone_is_not_named():
 
 
 def test_an_interpreted_kernel_is_a_program_of_its_own():
-    """Its body times its grid is what the kernel does; the interpreter's loop over the grid does more."""
+    """The kernel does its body times its grid; the interpreter's loop over the grid does more."""
 
     def body(i, o):
         o[...] = i[...] * 2.0 + 1.0

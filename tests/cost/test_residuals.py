@@ -1,8 +1,11 @@
 """Bytes kept from forward to backward: measured = derived, under rules, plain autodiff and rematerialisation."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.ad_checkpoint import checkpoint_name
 
 from refgrad.cost import memory, residuals
 from refgrad.jaxpr.versions import newest
@@ -181,3 +184,44 @@ def test_a_lost_residual_is_caught():
     derived = evaluate(row.residuals, {**dims, "w": 4, "a": 4})
     more = lambda *args: (lambda y: y * y)(row.bound(dims)(*args))  # noqa: E731
     assert residuals(more, *shapes).bytes + residuals(more, *shapes).argument_bytes > derived
+
+
+def test_memory_of_a_forward_alone_and_donation():
+    f = lambda i, x: x * 2  # noqa: E731
+    args = spec(64, dtype="int32"), spec(64)
+    alone = memory(f, *args, backward=False)
+    assert alone.residuals is None and "residuals" not in str(alone)
+    assert (alone.outputs, alone.aliased, alone.host) == (256, 0, 0)
+    donated = memory(f, *args, backward=False, donate_argnums=1)
+    assert donated.aliased == 256 and donated.device == alone.device - 256
+    both = memory(lambda x: jnp.sin(x) * x, spec(64), donate_argnums=0)
+    assert both.residuals is not None and both.aliased == 256
+    with pytest.raises(ValueError, match="argnums=0 chooses what a backward pass differentiates"):
+        memory(f, *args, backward=False, argnums=0)
+    with pytest.raises(ValueError, match="argnums holds 2"):
+        memory(f, *args, donate_argnums=2)
+
+
+def test_offloaded_arrays_are_the_hosts_and_have_their_line():
+    policy = jax.checkpoint_policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=["kept"],
+        names_which_can_be_offloaded=["act"],
+        offload_src="device",
+        offload_dst="pinned_host",
+    )
+
+    def layer(x, w):
+        kept = checkpoint_name(jnp.sin(x), "kept")
+        with jax.named_scope("up"):
+            act = checkpoint_name(kept @ w, "act")
+        return jnp.tanh(act) @ w
+
+    offloaded = jax.checkpoint(layer, policy=policy)
+    scanned = lambda x, ws: jax.lax.scan(lambda c, w: (offloaded(c, w), None), x, ws)[0]  # noqa: E731
+    for f, times, w in ((offloaded, 1, spec(4, 4)), (scanned, 3, spec(3, 4, 4))):
+        found = residuals(f, spec(4, 4), w)
+        assert found.host_bytes == times * 64
+        (host,) = [one for one in found.kept if one.host]
+        line = int(host.source.rsplit(":", 1)[1])
+        assert host.source.startswith(f"{__file__}:") and host.scope.endswith("up")
+        assert "kept @ w" in Path(__file__).read_text().splitlines()[line - 1]

@@ -66,8 +66,8 @@ def quick(name: str, **changes):
 def test_a_wrong_polynomial_turns_backward_over_forward(monkeypatch):
     module, settings = quick("backward_over_forward", sizes=["tiny"], powers=[0])
     assert not module.run(settings).failures
-    right = module.tally.forward
-    monkeypatch.setattr(module.tally, "forward", lambda: right()._replace(flops=right().flops + 1))
+    right = module.gpt2_costs.forward
+    monkeypatch.setattr(module.gpt2_costs, "forward", lambda: right()._replace(flops=right().flops + 1))
     assert "derived" in module.run(settings).failures[0]
 
 
@@ -75,7 +75,7 @@ def test_a_use_left_out_turns_where_it_goes(monkeypatch):
     module, settings = quick("where_it_goes")
     parts = module.counted(settings)
     assert not module.unlike(settings, parts)
-    monkeypatch.setattr(module.tally, "LAYER", module.tally.LAYER[:-2])
+    monkeypatch.setattr(module.gpt2_costs, "LAYER", module.gpt2_costs.LAYER[:-2])
     assert [line.split(":")[0] for line in module.unlike(settings, parts)] == ["linear", "residual"]
 
 

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from refgrad import verify
-from refgrad.models import _composition, gpt2
+from refgrad.models import composition, gpt2
 from refgrad.report.text import standard_library_ids
 from tests.ops.cases import relative_error
 
@@ -41,14 +41,14 @@ def assert_close(got, want, bound):
 
 
 FORMS = [
-    {"rules": "document"},
-    {"rules": "document", "scan": True, "remat": True},
+    {"rules": "derived"},
+    {"rules": "derived", "scan": True, "remat": True},
     {"rules": "fused"},
     {"rules": "fused", "scan": True},
 ]
 MORE_FORMS = [
-    {"rules": "document", "scan": True},
-    {"rules": "document", "remat": True},
+    {"rules": "derived", "scan": True},
+    {"rules": "derived", "remat": True},
     {"rules": "autodiff", "scan": True, "remat": True},
     {"rules": "fused", "remat": True},
     {"rules": "fused", "scan": True, "remat": True},
@@ -79,7 +79,7 @@ def test_every_leaf_against_autodiff_without_rules(dtype, bound, x64):
     assert_close(jax.jit(jax.grad(loss))(p), jax.jit(jax.grad(verify.without_rules(loss)))(p), bound)
 
 
-@pytest.mark.parametrize("rules", ["document", "fused"])
+@pytest.mark.parametrize("rules", ["derived", "fused"])
 def test_loss_is_float32_and_finite_in_half_precision(rules):
     loss, grads = gradient(params(dtype=jnp.bfloat16), rules=rules)
     assert loss.dtype == jnp.float32
@@ -88,15 +88,15 @@ def test_loss_is_float32_and_finite_in_half_precision(rules):
 
 
 def test_the_fused_head_makes_logits_some_columns_at_a_time_in_half_precision(monkeypatch):
-    monkeypatch.setattr(_composition, "COLUMNS_OF_LOGITS", 100)
-    assert [_composition.columns_of_logits(256, dtype) for dtype in ("bfloat16", "float16", "float32")] == [
+    monkeypatch.setattr(composition, "COLUMNS_OF_LOGITS", 100)
+    assert [composition.columns_of_logits(256, dtype) for dtype in ("bfloat16", "float16", "float32")] == [
         100,
         100,
         256,
     ]
     p = params(ONE_LAYER, jnp.bfloat16)
     parts = gradient(p, ONE_LAYER, rules="fused")
-    monkeypatch.setattr(_composition, "COLUMNS_OF_LOGITS", 256)
+    monkeypatch.setattr(composition, "COLUMNS_OF_LOGITS", 256)
     whole = gradient(p, ONE_LAYER, rules="fused")
     assert_close(parts, whole, 0.01)
 
@@ -119,7 +119,7 @@ def test_no_gradient_flows_from_the_future(x64):
 
 def both(f, *args):
     """f by the rules and by autodiff, in one program."""
-    return jax.jit(lambda *args: [f(*args, rules) for rules in ("document", "autodiff")])(*args)
+    return jax.jit(lambda *args: [f(*args, rules) for rules in ("derived", "autodiff")])(*args)
 
 
 def test_vmap_and_scan(x64):
@@ -213,7 +213,7 @@ BAD = {
     "heads": (lambda p: gpt2.Config(n_embd=32, n_head=5), "n_embd is 32, which n_head = 5 does not divide"),
     "no layer": (lambda p: gpt2.Config(n_layer=0), "n_layer is 0, but must be at least 1"),
     "type": (lambda p: gpt2.Config(n_layer=2.5), "n_layer is 2.5, but must be an integer"),
-    "key": (lambda p: gpt2.Config.from_mapping({"n_layers": 3}), "n_layers = 3 is no key .* did you mean n_layer"),
+    "key": (lambda p: gpt2.Config.from_mapping({"n_layers": 3}), "n_layers = 3 is not a key .* did you mean n_layer"),
     "epsilon": (lambda p: gpt2.Config(layer_norm_epsilon=0), "layer_norm_epsilon is 0"),
     "text": (lambda p: standard_library_ids(10**6, 10), "argparse.py has"),
 }

@@ -33,7 +33,7 @@ def chain(params, x):
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-@pytest.mark.parametrize("rules", ["document", "autodiff"])
+@pytest.mark.parametrize("rules", ["derived", "autodiff"])
 def test_the_gradients(sizes, rules):
     params, x = example(sizes)
     with jax.default_matmul_precision("highest"):
@@ -59,7 +59,7 @@ def test_what_d0_prints_for_w1_is_transposed(sizes):
 
 
 def test_what_d0_prints_for_w1_sums_over_the_wrong_index():
-    """Its Σ_k runs to D where k is an example: with B > D it leaves examples out, with B < D there are too few."""
+    """The Σ_k runs to D where k is an example: with B > D it leaves examples out, with B < D there are too few."""
     params, x = example(SIZES[1])
     dw1, dh1 = (chain(params, x)[name] for name in ("W1", "H1"))
     to_d = np.asarray(x)[: SIZES[1]["D"]].T @ dh1[: SIZES[1]["D"]]
@@ -88,7 +88,7 @@ def test_d0s_running_totals_are_the_products_of_the_trace(sizes):
     h1 = x @ w1
 
     def second(h1, w2):
-        return linear_network.operations("document").mean_square(jnp.matmul(h1, w2))
+        return linear_network.operations("derived").mean_square(jnp.matmul(h1, w2))
 
     products = {
         "dW2": cost.count_backward(lambda w2: second(h1, w2), w2).matmul,
@@ -114,7 +114,7 @@ def test_the_slip_in_h2s_derivation():
     """D0.8: with dh_ij for h_ij the gradient would be linear in itself; with h_ij it is 2/(BC) H₂."""
     params, x = example(SIZES[0])
     h2 = linear_network.apply(params, x)
-    got = jax.grad(linear_network.operations("document").mean_square)(h2)
+    got = jax.grad(linear_network.operations("derived").mean_square)(h2)
     np.testing.assert_allclose(got, 2 / h2.size * h2, rtol=1e-6)
 
 

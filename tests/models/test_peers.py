@@ -11,7 +11,7 @@ import pytest
 
 from refgrad import weights
 from refgrad.models import gpt2
-from refgrad.models._inputs import path_name
+from refgrad.models.inputs import path_name
 from refgrad.report.text import standard_library_ids
 from tests.ops.cases import relative_error
 from tests.weights.folders import parameters, same_bits

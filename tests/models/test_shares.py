@@ -10,7 +10,7 @@ import sympy
 from jax.extend.core import jaxprs_in_params
 
 from refgrad import cost
-from refgrad.models import gpt2, omissions, ratios, tally
+from refgrad.models import gpt2, gpt2_costs, omissions, ratios
 from refgrad.ops import TABLE
 from refgrad.report import memory, shares
 from refgrad.report.cost import price
@@ -18,7 +18,7 @@ from refgrad.symbols import V, a, b, evaluate, h, i, n_h, o, s, w
 
 CONFIG = gpt2.Config(n_layer=3, n_head=2, n_embd=10, n_positions=16, vocab_size=13)
 SHAPES = [(3, 5), (2, 7)]
-PRINTED = {line.claim: line for line in tally.PRINTED_OPERATIONS}
+PRINTED = {line.claim: line for line in gpt2_costs.PRINTED_OPERATIONS}
 
 # What D2's line leaves out of, or has beyond, XLA's count; {} where it is exact.
 VERDICTS = {
@@ -52,11 +52,11 @@ def program(config, batch, sequence, **how):
 def test_each_printed_line_and_its_named_causes_are_xlas_count(claim, shape):
     line, dims = PRINTED[claim], CONFIG.dims(*shape)
     row = TABLE[line.use.op]
-    assert sympy.expand(line.flops - line.use.cost(lambda row: row.document)) == 0
-    assert set(row.causes) == VERDICTS[claim]
+    assert sympy.expand(line.flops - line.use.cost(lambda row: row.published_flops)) == 0
+    assert set(row.adjustments) == VERDICTS[claim]
     at = line.use.sizes(dims)
     xla = cost.xla_backward(row.bound(at), *row.shapes(at, jnp.float32))
-    named = sum(evaluate(line.use.cost(lambda row, c=cause: row.causes[c]), dims) for cause in row.causes)
+    named = sum(evaluate(line.use.cost(lambda row, c=cause: row.adjustments[c]), dims) for cause in row.adjustments)
     assert xla.flops == evaluate(line.flops, dims) + named
     assert (xla.flops == evaluate(line.flops, dims)) == (not VERDICTS[claim] or named == 0)
 
@@ -77,9 +77,9 @@ def test_residual_connections_are_free_and_their_fan_in_is_not(shape):
     scopes = price("backward", *program(CONFIG, *shape, scan=True)).scopes
     outside = {scope: own for scope, (own, _, _) in scopes.items() if scope in ("h/ln_1", "h/ln_2", "wte")}
     assert outside["h/ln_1"].elementwise + outside["h/ln_2"].elementwise == evaluate(
-        tally.fan_in(True)["residual fan-in"], dims
+        gpt2_costs.fan_in(True)["residual fan-in"], dims
     )
-    assert outside["wte"].elementwise == evaluate(tally.fan_in(True)["tied weights' fan-in"], dims)
+    assert outside["wte"].elementwise == evaluate(gpt2_costs.fan_in(True)["tied weights' fan-in"], dims)
     assert not any("residual" in scope for scope in scopes)
 
 
@@ -122,8 +122,8 @@ def test_the_shares_add_up(tied):
     for name, config in gpt2.SIZES.items():
         dims = config.dims(1, 1024)
         counted = sum(one["flops"][name] for one in found if one["kind"] == "counted")
-        exact = evaluate(tally.backward(tied).flops, dims)
-        assert counted == exact - evaluate(tally.PRINTED_TOTAL, dims)
+        exact = evaluate(gpt2_costs.backward(tied).flops, dims)
+        assert counted == exact - evaluate(gpt2_costs.PRINTED_TOTAL, dims)
         assert all(one["share"][name] == one["flops"][name] / exact for one in found)
     assert max(abs(one["share"]["1.5B"]) for one in found if one["kind"] == "counted") < 2e-4
 
@@ -183,7 +183,7 @@ def test_ratios_are_those_of_the_traced_programs(shape):
     forward, backward = (count(*program(CONFIG, *shape, scan=True)) for count in (cost.count, cost.count_backward))
     remat = cost.count_backward(*program(CONFIG, *shape, scan=True, remat=True))
     assert [remat.recomputed.flops, remat.recomputed.transcendental] == [
-        evaluate(part, dims) for part in tally.recomputation()
+        evaluate(part, dims) for part in gpt2_costs.recomputation()
     ]
     (_, found), *_ = ratios.sweep(dims, (shape[1],))
     both = (c.flops + c.transcendental for c in (backward, forward))

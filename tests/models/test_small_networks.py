@@ -91,7 +91,7 @@ def gradients(network, rules):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_rules_equal_autodiff(name, x64):
-    found, wanted = (gradients(NETWORKS[name], rules) for rules in ("document", "autodiff"))
+    found, wanted = (gradients(NETWORKS[name], rules) for rules in ("derived", "autodiff"))
     errors = jax.tree.map(relative_error, found, wanted)
     assert max(jax.tree.leaves(errors)) <= 1e-12, errors
     assert all(np.any(leaf) for leaf in jax.tree.leaves(wanted))
@@ -101,7 +101,7 @@ def test_the_rules_equal_autodiff(name, x64):
 def test_a_fault_planted_in_a_part_is_found(part, x64):
     wanted = gradients(NETWORKS["D4.1"], "autodiff")
     with planted(part, ops.TABLE[part].differentiable[0], lambda x: x * 1.001):
-        found = gradients(NETWORKS["D4.1"], "document")
+        found = gradients(NETWORKS["D4.1"], "derived")
     assert max(jax.tree.leaves(jax.tree.map(relative_error, found, wanted))) > 1e-4
 
 
@@ -141,7 +141,7 @@ def test_every_activation_has_its_price(activation):
 def test_d3s_twenty_lines_have_the_gradients_of_the_rules(x64):
     """D3.5's four gradients in NumPy: of y, of w₂, of h and of w₁, with its own h (1 − h)."""
     network = NETWORKS["D3.5"]
-    found = gradients(network, "document")[0]
+    found = gradients(network, "derived")[0]
     x, t, w1, w2 = (np.asarray(v, np.float64) for v in (network.x, network.targets, *params_of(network, "W1", "W2")))
     h = 1 / (1 + np.exp(-x @ w1))
     dy = 2 * (h @ w2 - t)
@@ -152,7 +152,7 @@ def test_d3s_twenty_lines_have_the_gradients_of_the_rules(x64):
 def test_d4s_chain_has_the_gradients_of_the_rules(x64):
     """D4.1 to D4.4 in NumPy, with the cancelled chain p − y for ∂ℓ/∂z, and the bias's sum over examples."""
     network = NETWORKS["D4.1"]
-    found, _ = gradients(network, "document")
+    found, _ = gradients(network, "derived")
     x, y, w1, w2 = (np.asarray(v, np.float64) for v in (network.x, network.targets, *params_of(network, "w1", "w2")))
     hidden = np.maximum(0, x @ w1)
     p = 1 / (1 + np.exp(-(hidden @ w2 + 0.25)[:, 0]))

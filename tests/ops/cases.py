@@ -1,4 +1,4 @@
-"""What the tests of every operation share: dimensions, none of them square, and differentiable calls of a row."""
+"""Parts shared by the tests of every operation: dimensions, none of them square, and differentiable calls of a row."""
 
 import jax
 import jax.numpy as jnp
@@ -74,6 +74,6 @@ def relative_error(got, want):
 
 def stand_in_for_cudnn(monkeypatch):
     """JAX's own attention in the place of cuDNN's, as if this were a GPU; it needs standard dtype promotion."""
-    monkeypatch.setattr(_cudnn, "KERNEL", "xla")
+    monkeypatch.setattr(_cudnn, "IMPLEMENTATION", "xla")
     monkeypatch.setattr(_cudnn.jax, "default_backend", lambda: "gpu")
-    return "xla"
+    return _cudnn.KERNEL

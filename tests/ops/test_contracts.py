@@ -1,4 +1,4 @@
-"""What the small operations promise where a formula alone does not say: kinks, saturation, probabilities of 0 and 1."""
+"""Contracts of the small operations beyond their formulas: kinks, saturation, probabilities of 0 and 1."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What is special about the fused operations: blocks that are skipped, arrays that never exist, targets ignored."""
+"""Properties of the fused operations alone: blocks that are skipped, arrays that never exist, targets ignored."""
 
 import itertools
 import operator
@@ -12,8 +12,8 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from refgrad import cost, ops, verify
+from refgrad.numerics import product, weight_grad
 from refgrad.ops import TABLE, fused
-from refgrad.ops._numerics import outer, product
 from refgrad.ops.multi_head_attention import _plain, attend
 from refgrad.symbols import evaluate
 from tests.lanes import fast_if
@@ -119,7 +119,7 @@ def test_the_forward_of_the_rule_costs_what_it_says(name):
     for dims in DIMS:
         counted = cost.count(lambda *a, dims=dims: jax.vjp(row.bound(dims), *a), *row.shapes(dims, F32))
         for part, found in zip(range(2), (counted.flops, counted.transcendental), strict=True):
-            assert found == evaluate(row.forward[part] + row.ahead[part], dims)
+            assert found == evaluate(row.forward[part] + row.fwd_extra[part], dims)
 
 
 @pytest.mark.parametrize("s", [1, 2, 4, 5, 9])
@@ -184,7 +184,7 @@ def test_a_weights_gradient_in_bf16_finds_its_kernel():
     """Without a transposition of its own the product's arguments are taken to float32 first."""
     x, dz = jax.ShapeDtypeStruct((64, 48), BF16), jax.ShapeDtypeStruct((64, 80), BF16)
     wide = "f32[64,48]"
-    assert wide not in jax.jit(outer).lower(x, dz).compile().as_text()
+    assert wide not in jax.jit(weight_grad).lower(x, dz).compile().as_text()
     plain = jax.jit(lambda x, dz: product("ri,ro->io", x, dz))
     assert wide in plain.lower(x, dz).compile().as_text()
 
@@ -196,7 +196,11 @@ def test_a_weights_gradient_in_bf16_is_right_wherever_it_goes(shape):
     r, i, o = shape
     x, dz = (jnp.asarray(rng.standard_normal((3, r, n)), BF16) for n in (i, o))
     want = np.einsum("bri,bro->bio", *(np.asarray(a, np.float32) for a in (x, dz)))
-    one = jax.jit(lambda x, dz: (outer(x, dz), outer(x, dz).T, outer(x, dz).astype(BF16).T))(x[0], dz[0])
+
+    def forms(x, dz):
+        return weight_grad(x, dz), weight_grad(x, dz).T, weight_grad(x, dz).astype(BF16).T
+
+    one = jax.jit(forms)(x[0], dz[0])
     chex.assert_trees_all_close(one[0], one[1].T, want[0], rtol=1e-5, atol=1e-5)
     chex.assert_trees_all_close(one[2].T.astype(F32), want[0], rtol=1e-2, atol=1e-2)
     for axes, args, expected in (
@@ -204,7 +208,7 @@ def test_a_weights_gradient_in_bf16_is_right_wherever_it_goes(shape):
         ((0, None), (x, dz[0]), np.einsum("bri,ro->bio", np.float32(x), np.float32(dz[0]))),
         ((None, 0), (x[0], dz), np.einsum("ri,bro->bio", np.float32(x[0]), np.float32(dz))),
     ):
-        mapped = jax.jit(jax.vmap(outer, axes))(*args)
+        mapped = jax.jit(jax.vmap(weight_grad, axes))(*args)
         chex.assert_trees_all_close(mapped, expected, rtol=1e-5, atol=1e-5)
 
 

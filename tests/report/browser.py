@@ -76,7 +76,7 @@ def browser():
 
 
 def problems(started, path, unfolded=()):
-    """What is wrong with the page at `path`: errors, requests, figures, ids, folds, tables, colours, width.
+    """Faults of the page at `path`: errors, requests, figures, ids, folds, tables, colours, width.
 
     The sections `unfolded` are open from the start.
     """

@@ -71,7 +71,7 @@ def test_a_file_names_its_operation(file):
 BAD = {
     "folder": (["--out", "no/such/folder/page.html"], "is not a folder"),
     "bench": (["--bench", "no_such.json"], "no_such.json"),
-    "bench's file": (["--bench", "pyproject.toml"], "--bench pyproject.toml is no JSON"),
+    "bench's file": (["--bench", "pyproject.toml"], "--bench pyproject.toml is not JSON"),
 }
 
 

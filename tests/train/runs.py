@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from refgrad.train import metrics
-from refgrad.train.loop import train
+from refgrad.train.run import metrics
+from refgrad.train.run.loop import train
 from refgrad.train.settings import Settings
 
 TEXT = "def f(x):\n    return x + 1\n\n\nfor n in range(10):\n    print(f(n), 'and', n)\n"
@@ -15,7 +15,7 @@ VALUES = {
         "batch": 4,
         "sequence": 16,
         "warmup": 2,
-        "rules": "document",
+        "rules": "derived",
         "validate_every": 5,
         "validation_batches": 2,
         "samples": 2,

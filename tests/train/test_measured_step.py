@@ -11,11 +11,11 @@ import pytest
 
 from refgrad.models import gpt2
 from refgrad.report.text import standard_library_ids
-from refgrad.train.measures import squares_by_leaf
 from refgrad.train.optimiser import adamw, init_state
+from refgrad.train.run.watch import backward_order, concerned
 from refgrad.train.settings import Train
 from refgrad.train.step import make_step
-from refgrad.train.watch import backward_order, concerned
+from refgrad.train.update_in_backward.measures import squares_by_leaf
 
 CONFIG = gpt2.Config(n_layer=2, n_head=2, n_embd=16, n_positions=16, vocab_size=256)
 IDS = standard_library_ids(4, 16)

@@ -11,7 +11,7 @@ import pytest
 
 from refgrad import cost
 from refgrad.models import gpt2
-from refgrad.models.tally import BLOCK_RESIDUALS
+from refgrad.models.gpt2_costs import BLOCK_RESIDUALS
 from refgrad.symbols import evaluate
 from refgrad.train.optimiser import init_state
 from refgrad.train.plan import nbytes, plan_of

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from refgrad.models import gpt2
-from refgrad.models._inputs import path_name
+from refgrad.models.inputs import path_name
 from refgrad.report.text import standard_library_ids
 from refgrad.train.optimiser import adamw, decay_mask, init_state
 from refgrad.train.settings import Train
@@ -55,7 +55,7 @@ def compare(got, want):
             assert relative_error(jnp.asarray(gradient), theirs[name]) <= GRADIENT, (n, name)
 
 
-HOW = [("document", "plain", 1), ("fused", "small", 1), ("fused", "plain", 2)]
+HOW = [("derived", "plain", 1), ("fused", "small", 1), ("fused", "plain", 2)]
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def test_ten_steps_are_autodiffs(how, autodiff):
 
 @pytest.mark.peers
 def test_ten_steps_are_pytorchs(autodiff):
-    compare(trained("document"), torchs())
+    compare(trained("derived"), torchs())
     compare(autodiff, torchs())
 
 

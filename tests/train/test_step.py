@@ -11,10 +11,10 @@ import pytest
 
 from refgrad.models import gpt2
 from refgrad.report.text import standard_library_ids
-from refgrad.train import inside
 from refgrad.train.optimiser import decay_mask, init_state, update
 from refgrad.train.step import make_step
-from refgrad.train.walk import apart, runtime_one
+from refgrad.train.update_in_backward import unrolled
+from refgrad.train.update_in_backward.layers import opaque_call, runtime_one
 from tests.ops.cases import stand_in_for_cudnn
 
 CONFIG = gpt2.Config(n_layer=2, n_head=2, n_embd=16, n_positions=16, vocab_size=256)
@@ -88,7 +88,7 @@ ACROSS_LAYERS = ("adafactor", "lamb")
 
 
 @pytest.mark.parametrize(
-    ("memory", "scan", "rules"), [("fast", False, "fused"), slow(("fast", True, "document")), ("small", True, "fused")]
+    ("memory", "scan", "rules"), [("fast", False, "fused"), slow(("fast", True, "derived")), ("small", True, "fused")]
 )
 def test_bit_for_bit_the_same_as_two_programs(memory, scan, rules):
     how = {"memory": memory, "scan": scan, "rules": rules}
@@ -149,7 +149,9 @@ def test_by_the_librarys_attention(memory, monkeypatch):
 def test_what_is_carried_apart_may_be_empty():
     """A kernel's residuals hold empty arrays for the arguments that it was not given."""
     x, empty = jnp.arange(3.0), jnp.zeros((2, 0))
-    program = jax.jit(lambda x, ids: apart(runtime_one(ids), lambda given, y: y + given[0], (x, empty), x, (x, empty)))
+    program = jax.jit(
+        lambda x, ids: opaque_call(runtime_one(ids), lambda given, y: y + given[0], (x, empty), x, (x, empty))
+    )
     carry, after = program(x, jnp.zeros((1, 1), jnp.int32))
     chex.assert_trees_all_equal(carry, 2 * x)
     chex.assert_trees_all_equal(after, (x, empty))
@@ -158,14 +160,14 @@ def test_what_is_carried_apart_may_be_empty():
 def test_a_layer_updated_by_stale_gradients_is_seen(monkeypatch):
     tx = optax.sgd(0.1)
     want = as_two_programs(tx, False, memory="fast")
-    right, seen = inside.Leaves.consume, []
+    right, seen = unrolled.StateLeaves.consume, []
 
     def stale(self, group, grads, after):
         seen.append(grads)
         late = seen[-2] if len(seen) > 2 and "attn" in grads else grads
         return right(self, group, late if jax.tree.structure(late) == jax.tree.structure(grads) else grads, after)
 
-    monkeypatch.setattr(inside.Leaves, "consume", stale)
+    monkeypatch.setattr(unrolled.StateLeaves, "consume", stale)
     got, _ = run(make_step(CONFIG, tx, memory="fast"), start(tx))
     assert not np.array_equal(got.params["h"][0]["mlp"]["c_fc"]["weight"], want.params["h"][0]["mlp"]["c_fc"]["weight"])
 
@@ -180,7 +182,7 @@ def test_state_that_no_gradient_changes_is_read_layer_by_layer():
 
 WHOLE = [
     slow((rules, memory, scan, dtype), (rules, memory, scan, dtype) != ("fused", "small", False, "bfloat16"))
-    for rules in ("document", "fused")
+    for rules in ("derived", "fused")
     for memory in ("plain", "fast", "small")
     for scan in (False, True)
     for dtype in (None, "bfloat16")
@@ -213,7 +215,7 @@ def test_decays_by_name_stacked_or_not():
 BAD = {
     "memory": (dict(memory="tiny"), ValueError, "memory is 'tiny', but must be one of 'plain', 'fast', 'small'"),
     "rules": (dict(rules="fast"), ValueError, "rules is 'fast'"),
-    "remat": (dict(memory="fast", remat=True), ValueError, "remat is for memory='plain'"),
+    "remat": (dict(memory="fast", remat=True), ValueError, "remat is for memory = 'plain'"),
     "dtype": (dict(compute_dtype=jnp.int32), TypeError, "must be a floating dtype"),
     "clip": (dict(clip_norm=0.0), ValueError, "clip_norm is 0.0, but must be above 0"),
 }

@@ -81,7 +81,7 @@ def scanned(op):
 
 
 def layers(op):
-    """What a deep model is made of: jit of scan of checkpoint of vmap."""
+    """The structure of a deep model: jit of scan of checkpoint of vmap."""
     step = jax.checkpoint(lambda c, y: (jax.vmap(op)(c) + y, None))
     return jax.jit(lambda x: lax.scan(step, x, x)[0])
 

@@ -1,4 +1,4 @@
-"""What a report says of arguments that are not arrays, which JAX refuses in words of its own."""
+"""Reports on arguments that are not arrays, which JAX refuses in words of its own."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""What the tools at hand let through, beside what `assert_ok` says of the same rules.
+"""Wrong rules that other tools let through, beside the verdicts of `assert_ok`.
 
 `chex.assert_numerical_grads` multiplies its tolerance by the size of the first argument and in reverse mode compares
 one number, a projection that grows like √size only: from some size on any rule passes. `jax.test_util.check_grads`

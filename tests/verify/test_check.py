@@ -89,7 +89,7 @@ def test_json_holds_what_the_table_holds():
     [
         ({"order": 3}, ValueError, "order is 3"),
         ({"draws": 0}, ValueError, "draws is 0"),
-        ({"properties": ["accurcy"]}, ValueError, "'accurcy' is no property: choose from structure, accuracy"),
+        ({"properties": ["accurcy"]}, ValueError, "'accurcy' is not a property: choose from structure, accuracy"),
     ],
 )
 def test_bad_settings_are_named(settings, error, said):

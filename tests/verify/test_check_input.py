@@ -1,4 +1,4 @@
-"""What a stranger brings: NumPy arrays, leaked tracers, infinities, functions with nothing to check, other devices."""
+"""A stranger's arguments: NumPy arrays, leaked tracers, infinities, functions with nothing to check, other devices."""
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +69,7 @@ def test_neither_a_rule_nor_a_reverse_mode(f):
 
 
 def test_infinite_and_missing_numbers():
-    """0 · ∞ in a rule is no fault of linearity; NaN for a zero cotangent at a finite slope is."""
+    """0 · ∞ in a rule is not a fault of linearity; NaN for a zero cotangent at a finite slope is."""
     x = jnp.array([1.0, jnp.inf, jnp.nan], jnp.float32)
     assert check(right_sine, x, **MOST).ok
     wrong = sine(lambda x, g: (jnp.where(g == 0, jnp.nan, g * jnp.cos(x)),))

@@ -1,4 +1,4 @@
-"""What a report says where "right" has more than one meaning: kinks, instability, meant differences, other oracles."""
+"""Reports where "right" has more than one meaning: kinks, instability, meant differences, other oracles."""
 
 import jax
 import jax.numpy as jnp

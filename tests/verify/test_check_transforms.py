@@ -1,4 +1,4 @@
-"""What JAX's transformations may do to a rule: planted by giving the transformed program another, wrong rule."""
+"""Faults of a rule under JAX's transformations: planted by giving the transformed program another, wrong rule."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""`check` and `blame` where autodiff is no help: ties, overflow, saturation, kinks, jumps and the ends of domains."""
+"""`check` and `blame` where autodiff cannot help: ties, overflow, saturation, kinks, jumps and the ends of domains."""
 
 import jax
 import jax.numpy as jnp
@@ -417,7 +417,7 @@ def test_entries_cost_what_their_loops_turn_out_to_cost(monkeypatch):
 
 
 def test_truth_needs_no_compiler():
-    """Of a layer norm, 4×16: what is compiled is the rule and autodiff, nothing for the truth."""
+    """Only the rule and autodiff are compiled for a layer norm, 4×16, nothing for the truth."""
     from refgrad.verify.exact_oracle import ExactOracle
 
     def layer_norm(x, w, b):

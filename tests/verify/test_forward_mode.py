@@ -172,7 +172,7 @@ def test_a_rule_that_counts_on_its_caller():
 
 
 def test_an_output_that_nothing_reads():
-    """Its tangent is dropped on purpose, as that of the residual of a solver."""
+    """The tangent is dropped on purpose, as that of the residual of a solver."""
     both = jax.custom_jvp(lambda x: (jnp.sin(x), x * x))
     both.defjvp(lambda p, t: (both(*p), (jnp.cos(p[0]) * t[0], 0 * t[0])))
     assert check(lambda x: both(x)[0], X, **FAST).ok

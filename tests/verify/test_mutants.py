@@ -100,7 +100,7 @@ def test_only_rules_can_be_mutated(f):
 
 
 def test_a_weak_test_is_measured():
-    """What the mutants are for: a check at loose tolerance lets some of them pass."""
+    """The purpose of mutants: a check at loose tolerance lets some of them pass."""
     from jax.test_util import check_vjp
 
     x = normal(4)

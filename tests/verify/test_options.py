@@ -1,4 +1,4 @@
-"""What the author of a rule can say about it: arguments by keyword and position, tolerance, intentions, seconds."""
+"""Statements by the author of a rule: arguments by keyword and position, tolerance, intentions, seconds."""
 
 import time
 

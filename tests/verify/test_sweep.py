@@ -149,7 +149,7 @@ def test_the_median_of_equal_entries_has_no_derivative():
 
 
 def test_no_rule_or_a_failure_leaves_the_sweep_out():
-    assert check(_norm, normal(2, 3), sweep=True, **QUICK).facts["sweep"].startswith("left out: there is no rule")
+    assert check(_norm, normal(2, 3), sweep=True, **QUICK).facts["sweep"].startswith("left out: it holds no rule")
     doubled = rule(_norm, lambda x: (_norm(x), x), lambda x, g: (2 * x * (g / _norm(x))[..., None],))
     report = check(doubled, normal(2, 3), sweep=True, **QUICK)
     assert not report.ok and "sweep" not in report.facts and not report.replays

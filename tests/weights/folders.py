@@ -20,7 +20,7 @@ def parameters(config=CONFIG, dtype=jnp.float32):
 
 
 def same_bits(a, b):
-    """Whether two trees are the same, to the bit and the dtype."""
+    """Return True if two trees are the same, to the bit and the dtype."""
     same = jax.tree.map(lambda x, y: x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes(), a, b)
     return all(jax.tree.leaves(same))
 

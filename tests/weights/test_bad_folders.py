@@ -1,4 +1,4 @@
-"""What `refgrad.weights` refuses: every error names the file, the tensor or key, what it is and what was meant."""
+"""Folders that `refgrad.weights` refuses: every error names the file, the tensor or key, its value and the bound."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def copy(saved, tmp_path):
         ({"layer_norm_epsilon": 1e-5}, r"layer_norm_epsilon is 1e-05, but .*model.safetensors was written with 2e-05"),
         ({"n_head": 4}, r"config.json: n_head is 4, but .*model.safetensors was written with 3: put that back"),
         ({"n_layer": 4}, r"has no tensor h.3.attn.c_attn.bias of shape \(36,\).* \(and 11 more like it\)"),
-        ({"n_layer": 2}, r"transformer.h.2.attn.c_attn.bias of shape \(36,\) is no parameter.* \(and 11 more"),
+        ({"n_layer": 2}, r"transformer.h.2.attn.c_attn.bias of shape \(36,\) is not a parameter.* \(and 11 more"),
         ({"vocab_size": 12}, r"wte.weight has shape \(11, 12\), but config.json means \(12, 12\)"),
         ({"n_positions": 8}, r"wpe.weight has shape \(7, 12\), but config.json means \(8, 12\)"),
     ],
@@ -101,7 +101,7 @@ def put(**changes):
         (put(h_0_mlp_c__fc_weight=lambda w: w.T.copy()), r"h.0.mlp.c_fc.weight has shape \(48, 12\).*: transpose it"),
         (put(ln__f_bias=lambda x: x.astype(np.int32)), "transformer.ln_f.bias is I32, but parameters are F64, F32"),
         (put(ln__f_bias=lambda x: x.astype(np.float16)), "ln_f.bias is F16, but transformer.wte.weight is F32"),
-        (lambda t: {**t, "score.weight": np.ones((2, 12))}, r"score.weight of shape \(2, 12\) is no parameter"),
+        (lambda t: {**t, "score.weight": np.ones((2, 12))}, r"score.weight of shape \(2, 12\) is not a parameter"),
         (lambda t: {**t, "ln_f.bias": np.ones(12)}, "transformer.ln_f.bias and .*ln_f.bias are the same parameter"),
         (lambda t: {**t, "h.0.attn.biases": np.ones(3)}, "h.0.attn.biases"),
         (
@@ -141,11 +141,11 @@ def test_a_damaged_file(copy, damage, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "config.json is no JSON"),
-        ("\xff\xfe", "config.json is no JSON"),
+        ("{", "config.json is not JSON"),
+        ("\xff\xfe", "config.json is not JSON"),
         ("[1]", "holds a list, but must hold an object"),
-        ("[" * 200_000, "config.json is no JSON that can be read"),
-        ('{"n_layer": ' + "1" * 5000 + "}", "config.json is no JSON that can be read"),
+        ("[" * 200_000, "config.json is not JSON that can be read"),
+        ('{"n_layer": ' + "1" * 5000 + "}", "config.json is not JSON that can be read"),
         (None, "has no config.json"),
     ],
 )
@@ -166,7 +166,7 @@ def test_no_weights(copy, tmp_path):
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(ValueError, match=r"pytorch_model.bin is a pickle: convert it"):
         weights.load(folder)
-    with pytest.raises(ValueError, match=r"gpt2 is no folder"):
+    with pytest.raises(ValueError, match=r"gpt2 is not a folder"):
         weights.load("gpt2")
 
 

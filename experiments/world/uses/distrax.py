@@ -13,30 +13,37 @@ LOGITS = normal(2, 4)
 
 
 def multinomial_entropy(logits):
+    """Return the entropy of a multinomial of three trials."""
     return distrax.Multinomial(3, logits=logits).entropy()
 
 
 def categorical_kl(p, q):
+    """Return distrax's divergence between two categoricals."""
     return distrax.Categorical(logits=p).kl_divergence(distrax.Categorical(logits=q))
 
 
 def kl(p, q):
+    """Return Σ e^p (p − q), the divergence from log-probabilities."""
     return jnp.sum(jnp.exp(p) * (p - q), -1)
 
 
 def log_softmax(x):
+    """Return x − log Σ e^x, without a rule."""
     return x - jnp.log(jnp.sum(jnp.exp(x), -1, keepdims=True))
 
 
 def entropy(logits):
+    """Return distrax's entropy of a categorical."""
     return distrax.Categorical(logits=logits).entropy()
 
 
 def von_mises_cdf(x, concentration):
+    """Return the distribution function in float32."""
     return von_mises._von_mises_cdf(x, concentration, jnp.dtype("float32"))
 
 
 def von_mises_sample(concentration):
+    """Return three samples, from a fixed key."""
     return distrax.VonMises(0.0, concentration).sample(seed=jax.random.key(0), sample_shape=(3,))
 
 

@@ -11,6 +11,8 @@ POINT = np.array([0.3, -0.5, 0.8], np.float32)
 
 
 def harmonics(degree, algorithm, normalize=True):
+    """Return the spherical harmonics of one degree, by one algorithm, as a function."""
+
     def evaluated(x):
         x = e3nn.IrrepsArray("1o", x)
         return e3nn.spherical_harmonics([degree], x, normalize, normalization="norm", algorithm=algorithm).array
@@ -19,11 +21,13 @@ def harmonics(degree, algorithm, normalize=True):
 
 
 def products(x, y):
+    """Return the tensor product of two vectors."""
     irreps = "1o"
     return e3nn.tensor_product(e3nn.IrrepsArray(irreps, x), e3nn.IrrepsArray(irreps, y)).array
 
 
 def norm(x):
+    """Return the norm of a vector and of a scalar."""
     return e3nn.norm(e3nn.IrrepsArray("1o + 0e", x)).array
 
 

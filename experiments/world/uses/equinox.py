@@ -12,35 +12,43 @@ from world.use import Use, normal
 
 @eqx.filter_custom_vjp
 def cube(x, scale):
+    """Return scale · x³."""
     return scale * x**3
 
 
 @cube.def_fwd
 def cube_fwd(perturbed, x, scale):
+    """Return the value; nothing is kept."""
     return scale * x**3, None
 
 
 @cube.def_bwd
 def cube_bwd(residuals, g, perturbed, x, scale):
+    """Return 3 · scale · g · x²."""
     return 3 * scale * g * x * x
 
 
 @eqx.filter_custom_jvp
 def sine(x, *, scale):
+    """Return scale · sin x."""
     return scale * jnp.sin(x)
 
 
 @sine.def_jvp
 def sine_jvp(primals, tangents, *, scale):
+    """Return the value and its tangent."""
     (x,), (t,) = primals, tangents
     return scale * jnp.sin(x), scale * jnp.cos(x) * t
 
 
 def checked(x):
+    """Return √x behind a runtime check."""
     return jnp.sqrt(eqx.error_if(x, jnp.any(x < -100), "far"))
 
 
 def halving(kind):
+    """Return a loop of three steps, of one kind, as a function."""
+
     def loop(x):
         def step(carry):
             n, y = carry
@@ -52,6 +60,7 @@ def halving(kind):
 
 
 def unrolled(x):
+    """Run the same three steps without a loop."""
     y = x
     for _ in range(3):
         y = jnp.sin(y) + x
@@ -59,10 +68,12 @@ def unrolled(x):
 
 
 def scanned(x):
+    """Run the same three steps as a checkpointed scan."""
     return eqxi.scan(lambda c, _: (jnp.sin(c) + x, c), x, jnp.arange(3), kind="checkpointed", checkpoints=2)[0]
 
 
 def layer(name):
+    """Return a layer by name, from a fixed key."""
     made = {
         "Linear": lambda: eqx.nn.Linear(3, 2, key=jax.random.key(0)),
         "LayerNorm": lambda: eqx.nn.LayerNorm(3),
@@ -73,11 +84,13 @@ def layer(name):
 
 
 def mlp(weights, x):
+    """Apply the MLP with these weights."""
     _, static = eqx.partition(layer("MLP"), eqx.is_inexact_array)
     return eqx.combine(weights, static)(x)
 
 
 def attention(q):
+    """Apply self-attention of two heads."""
     made = eqx.nn.MultiheadAttention(2, 4, key=jax.random.key(0))
     return made(q, q, q)
 

@@ -14,22 +14,27 @@ SCALE, HISTORY = np.ones((), np.float32), np.ones(4, np.float32)
 
 
 def product(a, b):
+    """Return a · b by flax's product for float8."""
     return fp8_ops.dot_general_with_precision(a, b, CONTRACT)
 
 
 def rounded(x):
+    """Round x to float8 on the way forward."""
     return fp8_ops.in_qdq(jnp.float32, jnp.float8_e4m3fn, x, SCALE, HISTORY)
 
 
 def rounded_gradient(x):
+    """Round the gradient to float8 on the way back."""
     return fp8_ops.out_qdq(jnp.float32, jnp.float8_e5m2, x, SCALE, HISTORY)
 
 
 def scale_of(x, scale, history):
+    """Round x to float8, with the scale and history as arguments."""
     return fp8_ops.in_qdq(jnp.float32, jnp.float8_e4m3fn, x, scale, history)
 
 
 def applied(module, *args):
+    """Return the module's `apply` and its arguments, variables first."""
     variables = module.init(jax.random.key(0), *args)
 
     def apply(variables, *args):
@@ -39,10 +44,12 @@ def applied(module, *args):
 
 
 def layer(name, module, *args, **more):
+    """Return the use of one module."""
     return Use(name, *applied(module, *args), **more)
 
 
 def dropout():
+    """Return the use of a dense layer with dropout, which takes keywords."""
     apply, args = applied(nn.Dense(3), normal(2, 3))
 
     def dropped(variables, x, train, rngs):

@@ -15,22 +15,28 @@ SQUARE = normal(3, 3) + 3 * np.eye(3, dtype=np.float32)
 
 
 def stable_bce(z, y):
+    """Return binary cross-entropy from logits, by relu and abs."""
     return jnp.sum(jax.nn.relu(z) - z * y + jnp.log1p(jnp.exp(-jnp.abs(z))))
 
 
 def oscillator(y0, t, w):
+    """Solve y″ = −w y by `odeint`."""
     return odeint(lambda y, t, w: jnp.array([y[1], -w * y[0]]), y0, t, w)
 
 
 def root(a):
+    """Return the cube root of a, differentiated implicitly."""
     return lax.custom_root(lambda x: x**3 - a, a, newton, lambda g, y: y / g(jnp.ones_like(y)))
 
 
 def newton(f, x):
+    """Run 30 steps of Newton's method."""
     return lax.fori_loop(0, 30, lambda _, x: x - f(x) / jax.jvp(f, (x,), (jnp.ones_like(x),))[1], x)
 
 
 def solve(a, b):
+    """Solve a x = b by `custom_linear_solve`."""
+
     def solver(matvec, b):
         return jnp.linalg.solve(a, b)
 
@@ -41,14 +47,17 @@ def solve(a, b):
 
 
 def conjugate(a, b):
+    """Solve (aᵀa + 1) x = b by conjugate gradients."""
     return jax.scipy.sparse.linalg.cg(lambda x: a.T @ (a @ x) + x, b)[0]
 
 
 def log_softmax(x):
+    """Return x − log Σ e^x, without a rule."""
     return x - jnp.log(jnp.sum(jnp.exp(x), -1, keepdims=True))
 
 
 def elementwise(name, f, *args, **more):
+    """Return the use of an element-wise function."""
     return Use(name, f, args, **more)
 
 

@@ -15,14 +15,18 @@ DATA, TARGET = normal(6, 3), normal(6, seed=1)
 
 @implicit_diff.custom_root(jax.grad(lambda w, l2: 0.5 * jnp.sum((DATA @ w - TARGET) ** 2) + 0.5 * l2 * jnp.sum(w * w)))
 def ridge(init, l2):
+    """Return ridge regression's weights, differentiated implicitly."""
     return normal_equations(l2)
 
 
 def normal_equations(l2):
+    """Return ridge regression's weights by the normal equations."""
     return jnp.linalg.solve(DATA.T @ DATA + l2 * jnp.eye(3), DATA.T @ TARGET)
 
 
 def ridge_by_descent(l2):
+    """Return ridge regression's weights by gradient descent."""
+
     def objective(w, l2):
         return 0.5 * jnp.sum((DATA @ w - TARGET) ** 2) + 0.5 * l2 * jnp.sum(w * w)
 
@@ -30,6 +34,8 @@ def ridge_by_descent(l2):
 
 
 def ridge_by_newton(l2):
+    """Return ridge regression's weights by L-BFGS."""
+
     def objective(w, l2):
         return 0.5 * jnp.sum((DATA @ w - TARGET) ** 2) + 0.5 * l2 * jnp.sum(w * w)
 
@@ -37,29 +43,34 @@ def ridge_by_newton(l2):
 
 
 def bisection(a):
+    """Solve x³ + x = a by bisection."""
     return jaxopt.Bisection(lambda x, a: x**3 + x - a, lower=0, upper=3, check_bracket=False).run(a=a).params
 
 
 def fixed_point(a):
+    """Return √a as the fixed point of x ← (x + a/x)/2."""
     return jaxopt.FixedPointIteration(lambda x, a: 0.5 * (x + a / x), maxiter=50, tol=1e-7).run(jnp.ones(2), a).params
 
 
 def first(x):
+    """Return the one-hot vector of the largest entry."""
     return jax.nn.one_hot(jnp.argmax(x), 3)
 
 
 def perturbed_max(x):
+    """Return the mean argmax over 16 perturbations of x."""
     return perturbations.make_perturbed_argmax(first, num_samples=16, sigma=0.5)(x, jax.random.PRNGKey(0))
 
 
 def estimate(x):
-    """Its estimate of the gradient of the smoothed function: E[f(x + σz) ν'(z)]/σ, by the same draws z."""
+    """Return its estimate of the gradient of the smoothed function: E[f(x + σz) ν'(z)]/σ, by the same draws z."""
     draws = jax.random.gumbel(jax.random.PRNGKey(0), (16, 3))
     weights = jax.vmap(first)(x + 0.5 * draws) / (16 * 0.5)
     return weights.T @ ((1 - jnp.exp(-draws)) @ x)
 
 
 def cubic(a):
+    """Solve x³ + x = a by Cardano's formula."""
     return (a / 2 + jnp.sqrt(a * a / 4 + 1 / 27)) ** (1 / 3) - (jnp.sqrt(a * a / 4 + 1 / 27) - a / 2) ** (1 / 3)
 
 

@@ -11,6 +11,8 @@ SPD = (lambda a: (a @ a.T + np.eye(3)).astype(np.float32))(normal(3, 3))
 
 
 def solve(solver, tag=()):
+    """Return a linear solve by one solver, as a function of a and b."""
+
     def solved(a, b):
         return lx.linear_solve(lx.MatrixLinearOperator(a, tag), b, solver).value
 
@@ -18,6 +20,8 @@ def solve(solver, tag=()):
 
 
 def spd(solver):
+    """Return a solve with the symmetric part of a, tagged positive semidefinite."""
+
     def solved(a, b):
         a = (a + a.T) / 2
         return lx.linear_solve(lx.MatrixLinearOperator(a, lx.positive_semidefinite_tag), b, solver).value
@@ -26,18 +30,22 @@ def spd(solver):
 
 
 def symmetric(a, b):
+    """Solve with the symmetric part of a."""
     return jnp.linalg.solve((a + a.T) / 2, b)
 
 
 def least_squares(a, b):
+    """Return the least-squares solution by the normal equations."""
     return jnp.linalg.solve(a.T @ a, a.T @ b)
 
 
 def tridiagonal(d, l, u, b):
+    """Solve a tridiagonal system by its three diagonals."""
     return lx.linear_solve(lx.TridiagonalLinearOperator(d, l, u), b, lx.Tridiagonal()).value
 
 
 def dense(d, l, u, b):
+    """Solve the same system as a dense one."""
     return jnp.linalg.solve(jnp.diag(d) + jnp.diag(l, -1) + jnp.diag(u, 1), b)
 
 

@@ -12,10 +12,12 @@ AXES = np.array([0.5, 1, 0.8], np.float32)
 
 
 def cylinder(pos):
+    """Return the signed distance to a cylinder of fixed size."""
     return sdf._cylinder(pos, SIZE)
 
 
 def length(x):
+    """Return √Σ x²."""
     return jnp.sqrt(jnp.sum(x * x))
 
 

@@ -15,26 +15,32 @@ lgamma = jax.scipy.special.gammaln
 
 
 def log_prob(x, alpha, low, high):
+    """Return NumPyro's log-density of a truncated power law."""
     return dist.DoublyTruncatedPowerLaw(alpha, low, high).log_prob(x)
 
 
 def plain_log_prob(x, alpha, low, high):
+    """Return the log-density, by its formula."""
     return jnp.log(x**alpha * (alpha + 1) / (high ** (alpha + 1) - low ** (alpha + 1)))
 
 
 def cdf(x, alpha, low, high):
+    """Return NumPyro's distribution function of a truncated power law."""
     return dist.DoublyTruncatedPowerLaw(alpha, low, high).cdf(x)
 
 
 def plain_cdf(x, alpha, low, high):
+    """Return the distribution function, by its formula."""
     return (x ** (alpha + 1) - low ** (alpha + 1)) / (high ** (alpha + 1) - low ** (alpha + 1))
 
 
 def icdf(q, alpha, low, high):
+    """Return NumPyro's quantiles of a truncated power law."""
     return dist.DoublyTruncatedPowerLaw(alpha, low, high).icdf(q)
 
 
 def plain_icdf(q, alpha, low, high):
+    """Return the quantiles, by their formula."""
     b = alpha + 1
     return (low**b + q * (high**b - low**b)) ** (1 / b)
 

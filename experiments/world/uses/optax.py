@@ -15,10 +15,12 @@ CLASSES = np.array([0, 2, 3])
 
 
 def log_softmax(x):
+    """Return x − log Σ e^x, without a rule."""
     return x - jnp.log(jnp.sum(jnp.exp(x), -1, keepdims=True))
 
 
 def one_hot(labels):
+    """Return the labels as one-hot rows of four."""
     return jax.nn.one_hot(labels, 4)
 
 

@@ -11,6 +11,8 @@ LOOSE = {"tolerance": 1e-3}
 
 
 def root(solver, start=1.0):
+    """Return a solver's cube root of a, as a function."""
+
     def solved(a):
         return optx.root_find(lambda x, a: x**3 - a, solver, jnp.full(2, start), a, max_steps=64).value
 
@@ -18,20 +20,25 @@ def root(solver, start=1.0):
 
 
 def cube_root(a):
+    """Return a^(1/3)."""
     return a ** (1 / 3)
 
 
 def bisected(a):
+    """Return the cube root of a by bisection."""
     solver = optx.Bisection(1e-6, 1e-6)
     options = {"lower": 0.0, "upper": 3.0}
     return optx.root_find(lambda x, a: x**3 - a, solver, jnp.float32(1), a, options=options, max_steps=64).value
 
 
 def fixed(a):
+    """Return √a as the fixed point of x ← (x + a/x)/2."""
     return optx.fixed_point(lambda x, a: (x + a / x) / 2, optx.FixedPointIteration(1e-6, 1e-6), jnp.ones(2), a).value
 
 
 def ridge(solver):
+    """Return ridge regression by one minimiser, as a function of the penalty."""
+
     def solved(l2):
         def objective(w, l2):
             return 0.5 * jnp.sum((DATA @ w - TARGET) ** 2) + 0.5 * l2 * jnp.sum(w * w)
@@ -42,6 +49,8 @@ def ridge(solver):
 
 
 def least_squares(solver):
+    """Return ridge regression by one least-squares solver, as a function of the penalty."""
+
     def solved(l2):
         def residuals(w, l2):
             return jnp.concatenate([DATA @ w - TARGET, jnp.sqrt(l2) * w])
@@ -52,6 +61,7 @@ def least_squares(solver):
 
 
 def normal_equations(l2):
+    """Return ridge regression's weights by the normal equations."""
     return jnp.linalg.solve(DATA.T @ DATA + l2 * jnp.eye(2), DATA.T @ TARGET)
 
 

@@ -17,26 +17,32 @@ ROW = np.array([[0, 0], [3, 4]], np.float32)
 
 
 def rows(x):
+    """Return the norm of each row."""
     return utils.norm(x, axis=-1)
 
 
 def divergence(x, y, cost=None):
+    """Return the Sinkhorn divergence of two sets of points."""
     return sinkhorn_divergence.sinkdiv(x, y, cost_fn=cost or costs.SqEuclidean(), epsilon=0.5)[0]
 
 
 def transport(x, y):
+    """Return the regularised cost of transport between two sets of points."""
     return linear.solve(pointcloud.PointCloud(x, y, epsilon=0.5), threshold=1e-6).reg_ot_cost
 
 
 def transport_weights(a, b):
+    """Return the regularised cost of transport between two weightings of fixed points."""
     return linear.solve(pointcloud.PointCloud(X, Y, epsilon=0.5), a=a, b=b, threshold=1e-6).reg_ot_cost
 
 
 def softmin(x):
+    """Return the soft minimum at γ = 0.5."""
     return utils.softmin(x, 0.5)
 
 
 def square_root(a):
+    """Return the square root of a matrix."""
     return matrix_square_root.sqrtm_only(a)
 
 

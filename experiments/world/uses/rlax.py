@@ -10,6 +10,7 @@ from world.use import Use, normal, positive, simplex
 
 
 def clipped(x):
+    """Clip the gradient to [−0.5, 0.5]."""
     return rlax.clip_gradient(x, -0.5, 0.5)
 
 

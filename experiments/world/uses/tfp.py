@@ -14,6 +14,7 @@ lgamma = jax.scipy.special.gammaln
 
 
 def bessel_iv_ratio(v, z):
+    """Return the ratio of modified Bessel functions of the orders v and v − 1."""
     return math.bessel_iv_ratio(v, z)
 
 

@@ -12,7 +12,7 @@ from refgrad.claims._ledger import Case, Check, Claim
 from refgrad.models import gpt2, linear_network
 from refgrad.ops import TABLE, operations
 
-OPS = operations("document")
+OPS = operations("derived")
 # "About the order of one forward pass" is up to 5 of them; "≈" is within a tenth.
 BOUNDS = {"order": 5, "about": 0.1}
 # Widths of D1's network, from a hundred parameters to ten million.

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad.claims._ledger import Case, Check, Claim, deferred
-from refgrad.claims._oracle import at_sizes, gradients, normal, once, value, weighted
+from refgrad.claims._oracle import at_sizes, gradients, normal, value, weighted
+from refgrad.jaxpr.scaffold import scaffold
 from refgrad.ops import operations
 
-OPS = operations("document")
+OPS = operations("derived")
 # A gradient has vanished below a hundredth of what was sent and exploded above a hundred times it. A remedy helps
 # where it leaves the gradient at most half as many powers of ten away from what was sent; clipping, within its limit.
 BOUNDS = {"vanished": 0.01, "exploded": 100.0, "half": 0.5, "limit": 1.0}
@@ -78,7 +79,7 @@ def _normalised(norm: Any) -> Callable[[Any, Any], Any]:
 
 
 def _norms(layer: Callable[[Any, Any], Any], scale: float) -> Any:
-    """For 1 to DEPTH layers back, the gradient's norm over the one sent in at the end; weights normal of scale/√n.
+    """Ratio of the gradient's norm 1 to DEPTH layers back to that at the end; weights normal of scale/√n.
 
     Nothing is added between the layers: `taps` are zeros, whose gradients are those of the layers' outputs.
     """
@@ -92,7 +93,7 @@ def _norms(layer: Callable[[Any, Any], Any], scale: float) -> Any:
 
         return (jax.lax.scan(step, x, (weights, taps))[0] * ct).sum()
 
-    taps = once(jax.grad(loss))(np.zeros((DEPTH, BATCH, WIDTH)))
+    taps = scaffold(jax.grad(loss))(np.zeros((DEPTH, BATCH, WIDTH)))
     return np.linalg.norm(taps, axis=(1, 2))[::-1] / np.linalg.norm(ct)
 
 
@@ -150,7 +151,7 @@ def _through_time() -> Iterator[Case]:
     def last(h_0: Any, W_h: Any) -> Any:
         return OPS.rnn(np.zeros((s, i)), h_0, normal(0, i, h), W_h, nothing)[-1] @ ct
 
-    sent_back = once(jax.grad(last))
+    sent_back = scaffold(jax.grad(last))
     for radius in (0.5, 0.8, 1.0, 1.25, 1.5):
         ratio = float(np.linalg.norm(sent_back(nothing, radius * _orthogonal(1, h))) / np.linalg.norm(ct))
         yield Case(f"radius {radius}, {s} steps", {**BOUNDS, "radius": radius, "T": s, "ratio": ratio})

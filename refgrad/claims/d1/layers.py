@@ -12,7 +12,7 @@ from refgrad.claims._oracle import at, at_sizes, gradients, normal, pullback, va
 from refgrad.models import one_hidden_layer
 from refgrad.ops import operations
 
-OPS = operations("document")
+OPS = operations("derived")
 NETWORKS = ({"B": 2, "D": 3, "H": 4, "O": 1}, {"B": 5, "D": 7, "H": 3, "O": 2}, {"B": 8, "D": 2, "H": 6, "O": 5})
 LINEAR = ({"B": 5, "d": 3, "h": 4}, {"B": 2, "d": 7, "h": 3}, {"B": 9, "d": 4, "h": 6})
 SHAPES = ((4,), (3, 5), (2, 6, 3))

@@ -14,7 +14,7 @@ from refgrad.claims._oracle import at
 from refgrad.models import gpt2
 from refgrad.ops import operations
 
-OPS = operations("document")
+OPS = operations("derived")
 # "Dominates" is more than parameters, gradients and Adam's two moments together: 16 bytes a parameter in float32.
 BOUNDS = {"dominated": 16}
 SEQUENCE, MANY = 1024, 8  # tokens of a sequence; sequences of a large batch
@@ -80,7 +80,7 @@ def _offloaded() -> Iterator[Case]:
 
 
 def _inference() -> Iterator[Case]:
-    """What training keeps of D1's network, which inference can drop: its hidden layer, before and after σ."""
+    """Residuals of D1's network that inference can drop: its hidden layer, before and after σ."""
     for B, D, H, O in ((2, 3, 4, 1), (5, 7, 3, 2), (8, 2, 6, 5)):
         shapes = ((B, D), (H, D), (H,), (O, H), (O,))
         arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]

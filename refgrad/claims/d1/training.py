@@ -12,7 +12,7 @@ from refgrad.claims._ledger import Case, Check, Claim, deferred
 from refgrad.claims._oracle import at, gradients, normal, value
 from refgrad.ops import operations
 
-OPS = operations("document")
+OPS = operations("derived")
 SIZES = ({"B": 6, "D": 3, "H": 4}, {"B": 9, "D": 5, "H": 2}, {"B": 4, "D": 2, "H": 7})
 BOUNDS = {"nearly": 1e-3}  # the fall of the loss may differ from η‖∇L‖² by a thousandth
 ETA = 1e-5
@@ -27,7 +27,7 @@ def _loss(W1: Any, W2: Any, x: Any, y: Any, cut: Callable[[Any], Any] = lambda h
 
 @cache
 def _problems() -> tuple[tuple[str, tuple[Any, ...], tuple[Any, ...]], ...]:
-    """For each size: where, (W1, W2, x, y), and the gradients of W₁ and W₂ by the oracle."""
+    """Name, (W1, W2, x, y), and the gradients of W₁ and W₂ by the oracle, for each size."""
     found = []
     for sizes in SIZES:
         B, D, H = sizes.values()
@@ -54,7 +54,7 @@ def _twice() -> Iterator[Case]:
 
 
 def _error(f: Callable[[], Any]) -> str:
-    """The name of the error that f raises, or that there is none."""
+    """Return the name of the error that f raises, or `NOTHING`."""
     try:
         f()
     except Exception as error:
@@ -63,7 +63,7 @@ def _error(f: Callable[[], Any]) -> str:
 
 
 def _left_the_graph() -> Iterator[Case]:
-    """What jax.grad does with a loss that became a Python number or a NumPy array: an error, or else its gradient."""
+    """Differentiate a loss that became a Python number or a NumPy array: JAX raises, or the gradient is returned."""
     _, (W1, W2, x, y), _ = _problems()[0]
     ways = {".item()": lambda loss: loss.item(), "float()": float, "np.asarray()": np.asarray}
     for way, leave in ways.items():
@@ -90,7 +90,7 @@ def _overwritten() -> Iterator[Case]:
 
 
 def _donated() -> Iterator[Case]:
-    """What the backward pass keeps, after the buffer of x was given to another program."""
+    """Residuals of the backward pass after the buffer of x was donated to another program."""
     for n in (3, 5, 8):
         x = jnp.array(normal(0, n))
         _, pull = jax.vjp(lambda x: OPS.mul(x, x).sum(), x)

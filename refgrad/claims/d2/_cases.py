@@ -1,4 +1,4 @@
-"""What D2's rows share: three shapes, an operation's gradients there, and its FLOPs as XLA and as D2 count them.
+"""Parts shared by D2's rows: three shapes, an operation's gradients there, and its FLOPs as XLA and as D2 count them.
 
 D2 counts in conventions of its own, which it mostly does not name. Each is a name here, and a figure of D2 "holds
 when" the conventions named beside it are followed: all of them give D2's figure, leaving one out does not.
@@ -13,8 +13,9 @@ import numpy as np
 
 from refgrad import cost
 from refgrad.claims._ledger import Case, Check, deferred
-from refgrad.claims._oracle import gradients, normal, once
-from refgrad.models import tally
+from refgrad.claims._oracle import gradients, normal
+from refgrad.jaxpr.scaffold import scaffold
+from refgrad.models import gpt2_costs
 from refgrad.ops import TABLE
 
 SIZES = (
@@ -22,12 +23,12 @@ SIZES = (
     {"b": 3, "s": 4, "h": 10, "n_h": 2, "d": 5, "V": 9, "i": 2, "o": 6},
     {"b": 4, "s": 7, "h": 8, "n_h": 4, "d": 2, "V": 11, "i": 5, "o": 8},
 )
-PRINTED = {line.claim: line for line in tally.PRINTED_OPERATIONS}
+PRINTED = {line.claim: line for line in gpt2_costs.PRINTED_OPERATIONS}
 ITEM = 8  # bytes of a float64
 
 
 class Condition(NamedTuple):
-    """What a figure may need, in words, and what a case without it is called."""
+    """A condition that a figure may need, in words, and the name of a case without it."""
 
     words: str
     unmet: str
@@ -41,13 +42,13 @@ CONVENTIONS: Mapping[str, Condition] = {
 
 
 def at(dims: Mapping[str, int], *names: str) -> str:
-    """Where a case stands: these dimensions, or all of the model's."""
+    """Name a case by these dimensions, or by all of the model's."""
     return ", ".join(f"{name}={dims[name]}" for name in names or ("b", "s", "h", "n_h", "V"))
 
 
 @cache
 def pulled(name: str, of: str) -> tuple[tuple[dict[str, Any], dict[str, Any]], ...]:
-    """At each of the sizes: the values that a formula may use, and argument → its gradient.
+    """Values that a formula may use, and argument → its gradient, at each of the sizes.
 
     The values are the dimensions, the operation's arguments, ε and the like, its value as `of` and the cotangent of
     that as "d" + `of`.
@@ -56,7 +57,7 @@ def pulled(name: str, of: str) -> tuple[tuple[dict[str, Any], dict[str, Any]], .
     for seed, dims in enumerate(SIZES):
         op = row.bound(dims)
         arrays = dict(zip(row.arguments, row.sample(seed, dims, jnp.float64), strict=True))
-        y = np.asarray(once(op)(*arrays.values()))
+        y = np.asarray(scaffold(op)(*arrays.values()))
         ct = normal(seed + 9, *y.shape)
 
         def loss(*moving: Any, op=op, arrays=arrays, ct=ct) -> Any:

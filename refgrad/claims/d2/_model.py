@@ -13,7 +13,7 @@ import numpy as np
 from refgrad import cost, verify
 from refgrad.claims._formula import evaluate
 from refgrad.claims._ledger import Case
-from refgrad.claims._oracle import once
+from refgrad.jaxpr.scaffold import scaffold
 from refgrad.models import gpt2
 from refgrad.ops import TABLE
 from refgrad.ops.gelu import A, C
@@ -73,7 +73,7 @@ def _program(n: int) -> tuple[gpt2.Params, np.ndarray, np.ndarray, np.ndarray, f
     tokens, targets = rng.integers(0, config.vocab_size, (2, b, s))
     loss = partial(gpt2.loss, tokens=tokens, targets=targets, config=config)
     both = jax.value_and_grad(loss), jax.grad(verify.without_rules(loss))
-    (value, got), want = jax.tree.map(np.asarray, once(lambda params: tuple(f(params) for f in both))(params))
+    (value, got), want = jax.tree.map(np.asarray, scaffold(lambda params: tuple(f(params) for f in both))(params))
     gaps = jax.tree.map(lambda g, w: float(np.max(np.abs(g - w)) / np.max(np.abs(w))), got, want)
     return params, tokens, targets, value, max(jax.tree.leaves(gaps))
 
@@ -117,7 +117,7 @@ def losses() -> Iterator[Case]:
 
 
 def gradient_gaps() -> Iterator[Case]:
-    """How far any parameter's gradient by the rules is from autodiff's."""
+    """Largest difference of any parameter's gradient between the rules and autodiff."""
     for n in range(len(CONFIGS)):
         yield Case(_at(n), {"gap": _program(n)[-1], "allowed": ALLOWED})
 

@@ -1,4 +1,4 @@
-"""What the lines of D2's derivations are evaluated on: vectors, their Jacobians and pullbacks, all by autodiff."""
+"""Values for the lines of D2's derivations: vectors, their Jacobians and pullbacks, all by autodiff."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from refgrad.claims._oracle import normal, once
+from refgrad.claims._oracle import normal
+from refgrad.jaxpr.scaffold import scaffold
 from refgrad.ops import TABLE
 from refgrad.ops.gelu import A, C
 
@@ -78,10 +79,10 @@ SYSTEMS: Mapping[str, Callable[[Any, Any], System]] = {
 
 @cache
 def values(op: str) -> tuple[dict[str, Any], ...]:
-    """At each length: what a line of this operation's derivation may use, and what it may claim."""
+    """Values that a line of this operation's derivation may use, and those that it may claim, at each length."""
     found, constants = [], {"eps": EPS, "a": A, "b": C}
     for n, N in enumerate(LENGTHS):
-        made, jacobian = once(SYSTEMS[op])(normal(n, N), normal(n + 3, N))
+        made, jacobian = scaffold(SYSTEMS[op])(normal(n, N), normal(n + 3, N))
         arrays = {name: np.asarray(value) for name, value in made.items()}
         found.append({**constants, "N": N, "other": 1 - np.eye(N), **arrays, **_parts(np.asarray(jacobian))})
     return tuple(found)

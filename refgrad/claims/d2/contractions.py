@@ -17,7 +17,7 @@ from refgrad.models import gpt2
 from refgrad.ops import operations
 from refgrad.symbols import evaluate
 
-OPS = operations("document")
+OPS = operations("derived")
 TABLE = "Tensor Contractions, table of operations"
 AUTODIFF = "autodiff of the plain forward and the derived rule, in float64"
 COUNTED = "the FLOPs of the traced backward pass, exact"
@@ -31,7 +31,7 @@ COLUMNS = ((3, 4), (5, 2), (2, 7))
 
 @cache
 def _product(form: str) -> tuple[tuple[dict[str, Any], dict[str, Any]], ...]:
-    """For a vector x, a matrix or a tensor: the values of z = x W with its cotangent, and both gradients."""
+    """Values of z = x W with its cotangent, and both gradients, for a vector x, a matrix and a tensor."""
     found = []
     for n, (rows, (N, P)) in enumerate(zip(FORMS[form], COLUMNS, strict=True)):
         x, W, dz = normal(n, *rows, N), normal(n + 3, N, P), normal(n + 6, *rows, P)

@@ -27,7 +27,7 @@ from refgrad.claims.d2._cases import (
 from refgrad.ops import TABLE, operations
 from refgrad.ops.gelu import A, C
 
-OPS = operations("document")
+OPS = operations("derived")
 # As printed, line by line, beside which D2 writes 1, 1, 3, 1, 1, 1, 1, 2, 4, 2 and 2 FLOPs.
 LISTING = "; ".join(
     (
@@ -68,7 +68,7 @@ def listing_flops(elements: int, conventions: tuple[str, ...]) -> int:
 
 
 def _on_constants(listing: str) -> int:
-    """How many of its operations have constants alone below them."""
+    """Count the listing's operations whose operands are all constants."""
 
     def constant(node: ast.AST) -> bool:
         return all(name.id in CONSTANTS for name in ast.walk(node) if isinstance(name, ast.Name))
@@ -77,7 +77,7 @@ def _on_constants(listing: str) -> int:
 
 
 def _gelu() -> Iterator[Case]:
-    """GELU's cases, with the document's a and b (which is no batch here)."""
+    """GELU's cases, with the document's a and b (not a batch here)."""
     for values, grads in pulled("gelu", "y"):
         known = {**CONSTANTS, "x": values["x"], "dy": values["dy"], "incoming_gradient": values["dy"]}
         yield Case(at(values, "b", "s", "i"), known, grads["x"])

@@ -17,7 +17,7 @@ from refgrad.claims.d2._model import BATCH, passes
 from refgrad.models import gpt2
 from refgrad.ops import operations
 
-OPS = operations("document")
+OPS = operations("derived")
 EXAMPLE = np.array([2, 5, 2])  # D2's tokens, counted from 1
 AUTODIFF = "autodiff of the plain forward and the derived rule, in float64"
 # A cost is O(h) if a constant times h bounds it whatever the batch; this constant stands here before any count.
@@ -72,7 +72,7 @@ def _scattered(V: int, h: int, shape: tuple[int, ...]) -> int | None:
 
 
 def _negligible() -> Iterator[Case]:
-    """What XLA adds for the tokens beside the whole backward pass, at GPT-2's sizes."""
+    """XLA's additions for the tokens beside the whole backward pass, at GPT-2's sizes."""
     for name, config in gpt2.SIZES.items():
         backward = passes(name)[1]
         additions = backward.within("wte").by_primitive["scatter-add"].flops

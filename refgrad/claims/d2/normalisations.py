@@ -9,12 +9,13 @@ import numpy as np
 
 from refgrad import cost
 from refgrad.claims._ledger import Case, Check, Claim, deferred
-from refgrad.claims._oracle import normal, once
+from refgrad.claims._oracle import normal
 from refgrad.claims.d2._cases import CONVENTIONS, SIZES, Condition, at, by, gradient, line, settings
+from refgrad.jaxpr.scaffold import scaffold
 from refgrad.ops import TABLE, operations
 from refgrad.ops.layer_norm import Residuals
 
-OPS = operations("document")
+OPS = operations("derived")
 EPS = 1e-5  # any positive number costs the same
 RAN = "autodiff of the plain forward and the derived rule, in float64; the FLOPs of the traced backward pass"
 NORMALISED = (
@@ -27,7 +28,7 @@ INPUT = NORMALISED + (
 SOFTMAX = "z * (dz - sum(dz * z, -1, keepdims=True))"
 
 
-@once
+@scaffold
 def _softmax(x: Any, dz: Any) -> tuple[Any, Any]:
     """The softmax with max x subtracted, and the pullback of dz by autodiff, through the maximum too."""
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from refgrad import cost
 from refgrad.claims._ledger import Case, Check, Claim, deferred
-from refgrad.claims._oracle import normal, once
+from refgrad.claims._oracle import normal
 from refgrad.claims.d2._cases import PRINTED, SIZES, at
-from refgrad.models import tally
+from refgrad.jaxpr.scaffold import scaffold
+from refgrad.models import gpt2_costs
 from refgrad.ops import TABLE
 
 NOISE = 1e-9  # a change up to this, of values around 1 in float64, is none
@@ -28,7 +29,7 @@ class Required(NamedTuple):
 
     place: str
     name: str
-    use: tally.Use
+    use: gpt2_costs.Use
     tensors: str
     elements: str
     arguments: tuple[str, ...] = ()
@@ -61,7 +62,7 @@ LINES = (
 
 
 @deferred
-def _bytes(use: tally.Use) -> Iterator[Case]:
+def _bytes(use: gpt2_costs.Use) -> Iterator[Case]:
     """Cases whose truth is the bytes that the rule keeps, arguments included, in float64."""
     for dims in SIZES:
         sizes, row = use.sizes(dims), TABLE[use.op]
@@ -71,7 +72,7 @@ def _bytes(use: tally.Use) -> Iterator[Case]:
 
 @cache
 def _changes(op: str) -> tuple[dict[str, float], ...]:
-    """At each size, argument → how far autodiff's gradients move when that argument alone is another."""
+    """Argument → the change of autodiff's gradients when that argument alone is another, at each size."""
     row, found = TABLE[op], []
     for seed, dims in enumerate(SIZES):
         statics = row.static_values(dims)
@@ -81,7 +82,7 @@ def _changes(op: str) -> tuple[dict[str, float], ...]:
             return row.op.fun(*arrays, *statics)
 
         shape = jax.eval_shape(plain, *args).shape
-        pull = once(lambda ct, *args, plain=plain: jax.vjp(plain, *args)[1](ct))
+        pull = scaffold(lambda ct, *args, plain=plain: jax.vjp(plain, *args)[1](ct))
         ct = normal(seed + 6, *shape)
         here, moved = pull(ct, *args), {}
         for i, name in enumerate(row.arguments):
@@ -93,7 +94,7 @@ def _changes(op: str) -> tuple[dict[str, float], ...]:
 
 @deferred
 def _changed(op: str, argument: str) -> Iterator[Case]:
-    """How much an argument's value matters to the gradients."""
+    """Change of the gradients when an argument's value changes."""
     for dims, changes in zip(SIZES, _changes(op), strict=True):
         yield Case(at(dims), {"change": changes[argument], "noise": NOISE})
 

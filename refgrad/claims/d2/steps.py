@@ -1,7 +1,7 @@
 """D2.26: the steps between, line by line as printed, each evaluated as numbers against autodiff.
 
 A Jacobian J stands as a matrix with [j, i] = ∂z_j/∂x_i; `other` is 1 off its diagonal and 0 on it, so that a sum over
-j ≠ i is a product with it. Lines that are definitions alone, with the derivative still to be taken, are no rows.
+j ≠ i is a product with it. Lines that only define a symbol, with the derivative still to be taken, are left out.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""D2.1, D2.2 and D2.21 to D2.24: the whole network, its tally, and what the tally leaves out."""
+"""D2.1, D2.2 and D2.21 to D2.24: the whole network, its tally, and the tally's omissions."""
 
 from collections.abc import Collection, Iterator
 from fractions import Fraction
@@ -11,7 +11,7 @@ from refgrad.claims._ledger import Case, Check, Claim, deferred
 from refgrad.claims.d2._cases import CONVENTIONS, PRINTED, SIZES, Condition, backward, by, settings
 from refgrad.claims.d2._model import BATCH, LISTING, gradient_gaps, losses, passes, seconds
 from refgrad.claims.d2.elementwise import LISTED, listing_flops
-from refgrad.models import gpt2, omissions, tally
+from refgrad.models import gpt2, gpt2_costs, omissions
 from refgrad.symbols import evaluate
 
 # Words of the document as numbers, before anything is measured.
@@ -26,19 +26,19 @@ DOCUMENT = {
         "what one layer more adds to the traced network",
     )
 }
-TOTAL = str(tally.PRINTED_TOTAL)
+TOTAL = str(gpt2_costs.PRINTED_TOTAL)
 # The line above the last one, its terms by their own printed lines.
-ABOVE = f"n_L * ({tally.PRINTED_LAYER}) + " + " + ".join(
+ABOVE = f"n_L * ({gpt2_costs.PRINTED_LAYER}) + " + " + ".join(
     f"({PRINTED[claim].flops})" for claim in ("D2.14", "D2.6", "D2.13", "D2.20")
 )
 
 
-def _by_document(use: tally.Use, n: int) -> int:
+def _by_document(use: gpt2_costs.Use, n: int) -> int:
     """One operation's backward FLOPs as the document counts, from the traced programs."""
     sizes = use.sizes(SIZES[n])
     if use.op == "gelu":
         return listing_flops(sizes["b"] * sizes["s"] * sizes["i"], tuple(LISTED))
-    if use.op in tally.PRODUCTS:
+    if use.op in gpt2_costs.PRODUCTS:
         name = "matmul" if use.op == "linear" else use.op
         return backward(name, n, (("i", sizes["i"]), ("o", sizes["o"])))[0].flops
     return by(*backward(use.op, n), tuple(CONVENTIONS))
@@ -53,15 +53,15 @@ def _exact(layers: int, n: int) -> int:
 
 
 def _layer(n: int, met: Collection[str]) -> int:
-    """One layer: the document's tally of its operations, or what one layer more costs in the traced network."""
+    """One layer: the document's tally of its operations, or the cost of one layer more in the traced network."""
     if "as_listed" in met:
-        return sum(_by_document(use, n) for use in tally.LAYER)
+        return sum(_by_document(use, n) for use in gpt2_costs.LAYER)
     return _exact(2, n) - _exact(1, n)
 
 
 def _network() -> Iterator[Case]:
     """The network: its operations as the document counts them, the embeddings left out as there in words."""
-    ends = [use for use in tally.ENDS if use.op not in tally.EXCLUDED]
+    ends = [use for use in gpt2_costs.ENDS if use.op not in gpt2_costs.EXCLUDED]
     for n, dims in enumerate(SIZES):
         whole = LAYERS * _layer(n, DOCUMENT) + sum(_by_document(use, n) for use in ends)
         values = {**dims, "n_L": LAYERS}
@@ -77,11 +77,12 @@ def _twice(part: str) -> Iterator[Case]:
 
 
 def _gap() -> Iterator[Case]:
-    """The printed total, what is known to be left out, and the traced count."""
+    """The printed total, the known omissions, and the traced count."""
     for name, config in gpt2.SIZES.items():
         dims = config.dims(BATCH, config.n_positions)
         left_out = sum(evaluate(term, dims) for term in omissions.counted(True).values())
-        values = {"printed": evaluate(tally.PRINTED_TOTAL, dims), "left_out": left_out, "exact": passes(name)[1].flops}
+        printed, exact = evaluate(gpt2_costs.PRINTED_TOTAL, dims), passes(name)[1].flops
+        values = {"printed": printed, "left_out": left_out, "exact": exact}
         yield Case(f"{name}, s={config.n_positions}", values)
 
 
@@ -104,7 +105,7 @@ def _left_out(name: str, term: sympy.Expr) -> Check:
 
 @deferred
 def _shares(part: str) -> Iterator[Case]:
-    """What products have of the FLOPs or the unfused bytes of the backward pass."""
+    """Share of matrix products in the FLOPs or the unfused bytes of the backward pass."""
     for name, config in gpt2.SIZES.items():
         _, back = passes(name)
         products = back.where(lambda site: site.primitive == "dot_general")
@@ -144,14 +145,14 @@ CLAIMS = (
             Check("the gradient of every parameter", "gap <= allowed", gradient_gaps),
         ),
         more="refgrad verify --config configs/gpt2_tiny.toml",
-        ops=tuple(dict.fromkeys(use.op for use in (*tally.LAYER, *tally.ENDS))),
+        ops=tuple(dict.fromkeys(use.op for use in (*gpt2_costs.LAYER, *gpt2_costs.ENDS))),
     ),
     Claim(
         "D2.21",
         "Final Tally",
         "One layer's backward pass has 48bsh² + 8b·n_h·s²·d + 5b·n_h·s² + 98bsh FLOPs.",
         "the sum of the layer's operations, each traced; and what one layer more costs in the traced network",
-        (settings("FLOPs of a layer", str(tally.PRINTED_LAYER), _layer, DOCUMENT),),
+        (settings("FLOPs of a layer", str(gpt2_costs.PRINTED_LAYER), _layer, DOCUMENT),),
         see=("D2.23",),
         more="refgrad cost --config configs/gpt2_124m.toml",
     ),
@@ -163,7 +164,7 @@ CLAIMS = (
         "the sum of the network's operations, each traced and counted as the document counts it",
         (
             Check("the line with cross_entropy in it", ABOVE, _network),
-            Check("the last line", TOTAL, _network, corrected=str(tally.PRINTED_TOTAL + PRINTED["D2.13"].flops)),
+            Check("the last line", TOTAL, _network, corrected=str(gpt2_costs.PRINTED_TOTAL + PRINTED["D2.13"].flops)),
         ),
         see=("D2.13", "D2.21", "D2.23"),
         more="refgrad cost --config configs/gpt2_124m.toml",

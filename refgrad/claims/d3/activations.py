@@ -12,7 +12,7 @@ from refgrad.claims._ledger import Case, Check, Claim, deferred
 from refgrad.claims._oracle import gradients, normal, pullback, value, weighted
 from refgrad.ops import operations
 
-OPS = operations("document")
+OPS = operations("derived")
 SHAPES = ((7,), (3, 5), (2, 4, 3))
 # A sigmoid or tanh "suffers" where its slope is below `vanishing`; an input is "very large" from `large` on.
 BOUNDS = {"large": 10.0, "vanishing": 1e-3}

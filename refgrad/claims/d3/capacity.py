@@ -10,7 +10,7 @@ import numpy as np
 from refgrad.claims._ledger import Case, Check, Claim
 from refgrad.ops import operations
 
-OPS = operations("document")
+OPS = operations("derived")
 UNITS = (3, 6, 20)
 STRENGTHS = (1e-4, 1e-3, 1e-2)  # of the penalty, for the widest network
 TRAIN, TEST, NOISE = 40, 400, 0.15
@@ -61,7 +61,7 @@ def _train(used: Any, strength: Any, points: Any, labels: Any) -> Any:
 
 @cache
 def _trained() -> tuple[Case, ...]:
-    """For each draw of the points: losses on them and on fresh ones, for every width and every strength."""
+    """Losses on the points and on fresh ones, for every width and every strength, at each draw."""
     settings = [(units, 0.0) for units in UNITS] + [(UNITS[-1], strength) for strength in STRENGTHS]
     used = np.array([np.arange(UNITS[-1]) < units for units, _ in settings], np.float64)
     strengths = np.array([strength for _, strength in settings])

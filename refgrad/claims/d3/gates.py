@@ -11,7 +11,7 @@ from refgrad.claims._ledger import Case, Cases, Check, Claim, deferred
 from refgrad.claims._oracle import gradients, normal, pullback, value, weighted
 from refgrad.ops import operations
 
-OPS = operations("document")
+OPS = operations("derived")
 SHAPES = ((3,), (2, 5), (4, 1, 3))
 # The weights and inputs of D3.7 stand in a lost picture. These give its argument of 1.00.
 NEURON = {"w0": 2.0, "x0": -1.0, "w1": -3.0, "x1": -2.0, "w2": -3.0}
@@ -70,7 +70,7 @@ def _chain(*leaves: Any) -> Any:
 
 @cache
 def _neurons() -> tuple[tuple[str, dict[str, Any]], ...]:
-    """At the chosen inputs and at drawn ones: every value, and the gradients by both ways."""
+    """Every value, and the gradients by both ways, at the chosen inputs and at drawn ones."""
     draws = [NEURON] + [dict(zip(NEURON, normal(seed, 5).tolist(), strict=True)) for seed in (0, 1)]
     found = []
     for i, point in enumerate(draws):

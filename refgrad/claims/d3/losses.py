@@ -8,7 +8,7 @@ from refgrad.claims._ledger import Check, Claim
 from refgrad.claims._oracle import at_sizes, gradients, normal, value
 from refgrad.ops import operations
 
-OPS = operations("document")
+OPS = operations("derived")
 SIZES = ({"N": 5, "D": 3, "C": 4}, {"N": 2, "D": 6, "C": 3}, {"N": 7, "D": 4, "C": 9})
 MARGIN, STRENGTH, HIDDEN = 1.0, 0.05, 6
 

@@ -13,7 +13,7 @@ from refgrad.claims._ledger import Case, Check, Claim, deferred
 from refgrad.claims._oracle import at, at_sizes, gradients, normal, value, weighted
 from refgrad.ops import operations
 
-OPS = operations("document")
+OPS = operations("derived")
 SIZES = ({"N": 3, "D": 5, "M": 4}, {"N": 6, "D": 2, "M": 7}, {"N": 5, "D": 8, "M": 3})
 WITH_EQUAL = ({"N": 4, "D": 5, "M": 5}, {"N": 5, "D": 5, "M": 3}, {"N": 6, "D": 2, "M": 6})
 LARGE = {"N": 64, "D": 4096, "M": 4096}
@@ -36,7 +36,7 @@ _truth = at_sizes(SIZES)(_product)
 
 
 def _fitting() -> Iterator[Case]:
-    """How many products of the upstream gradient and the other matrix, transposed or not, have a gradient's shape."""
+    """Count the products of the upstream gradient and the other matrix, transposed or not, with a gradient's shape."""
     for sizes in (*SIZES, *WITH_EQUAL):
         values, _ = _product(**sizes)
         shapes = {name: np.shape(values[name]) for name in ("x", "w", "dy")}
@@ -62,7 +62,7 @@ def _same_shape() -> Iterator[Case]:
 
 @cache
 def _sizes_of(N: int, D: int, M: int) -> dict[str, int]:
-    """From shapes alone: elements and bytes of the explicit Jacobian in float32, and bytes that the rule keeps."""
+    """Elements and bytes of the explicit Jacobian in float32, and residual bytes of the rule, from shapes alone."""
     shape = jax.ShapeDtypeStruct
     x, w = shape((N, D), np.float32), shape((D, M), np.float32)
     jacobian = jax.eval_shape(jax.jacobian(OPS.matmul.fun), x, w)
@@ -78,7 +78,7 @@ def _large(truth: str, *more: Mapping[str, int]) -> Iterator[Case]:
 
 
 def _sides() -> Iterator[Case]:
-    """Which argument of y = x w is D × M: the one that the Jacobian beside ∂y/∂x belongs to."""
+    """The argument of y = x w that is D × M: the Jacobian printed beside ∂y/∂x belongs to it."""
     for sizes in SIZES:
         values, _ = _product(**sizes)
         wanted = (sizes["D"], sizes["M"])

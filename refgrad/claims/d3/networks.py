@@ -12,7 +12,7 @@ from refgrad.claims._oracle import at, at_sizes, gradients, normal, value, weigh
 from refgrad.claims.d3.capacity import CAPACITY
 from refgrad.ops import operations
 
-OPS = operations("document")
+OPS = operations("derived")
 SIZES = ({"N": 5, "D": 3, "H": 4, "C": 2}, {"N": 9, "D": 2, "H": 6, "C": 3}, {"N": 20, "D": 4, "H": 3, "C": 5})
 DEEP = ((3, 4, 4, 1), (5, 2, 6, 3), (2, 7, 3, 4))  # D3's own widths first
 BOUNDS = {"nothing": 1e-9, "clearly": 0.05}  # parts of the output that no linear map explains
@@ -42,7 +42,7 @@ def _layers(n: int) -> Iterator[Case]:
 
 
 def _collapse() -> Iterator[Case]:
-    """How much of two layers' output the best single linear map leaves unexplained, without and with ReLU."""
+    """Share of two layers' output that the best single linear map leaves unexplained, without and with ReLU."""
     for seed in range(3):
         X, W1, W2 = normal(seed, 200, 3), normal(seed + 10, 6, 3), normal(seed + 20, 4, 6)
         shares = {}
@@ -128,7 +128,7 @@ def _listing(N: int, D: int, H: int, C: int) -> tuple[dict[str, Any], dict[str, 
 
 
 def _imports() -> Iterator[Case]:
-    """What a call of `randn`, as in the listing, says where one name alone was imported from numpy.random."""
+    """Outcome of the listing's call of `randn` where only one name was imported from numpy.random."""
     for sizes in LISTING:
         said = {}
         for imported in ("rand", "randn"):

@@ -1,1 +1,1 @@
-"""Two programs compared: what a change costs, and why."""
+"""Comparison of two programs: the costs of a change, and their causes."""

@@ -26,7 +26,7 @@ class Allowance(NamedTuple):
 def parse(given: Given) -> dict[str, Allowance]:
     """Return the allowance of each figure that is named; every other figure may not grow.
 
-    Raises ValueError for an unknown figure and for what is neither a number nor a percentage.
+    Raises ValueError for an unknown figure and for an allowance that is neither a number nor a percentage.
     """
     if given is None:
         return {}

@@ -43,6 +43,11 @@ def assert_cost(
     Raises:
       AssertionError: where a figure exceeds its bound; it prints all figures and the costliest lines.
       ValueError: without a bound, and for a bound that is not an integer of at least 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import cost
+      >>> cost.assert_cost(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5)), flops=60)
     """
     bounds = dict(zip(FIGURES, (flops, transcendentals, bytes, residuals, collectives), strict=True))
     bounds = {name: bound for name, bound in bounds.items() if bound is not None}
@@ -79,8 +84,16 @@ def assert_unchanged(
       update: write the snapshot instead; so does REFGRAD_UPDATE=1 in the environment.
 
     Raises:
-      AssertionError: where a figure differs; it prints the comparison. Where there is no snapshot yet.
+      AssertionError: where a figure differs; it prints the comparison. Also where the snapshot does not exist.
       ValueError: for a snapshot of another format version, and for a damaged one.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import tempfile
+      >>> from refgrad import cost
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     cost.assert_unchanged(jnp.sin, jnp.ones(3), snapshot=f"{folder}/sin.json", update=True)
+      ...     cost.assert_unchanged(jnp.sin, jnp.ones(3), snapshot=f"{folder}/sin.json")
     """
     allowed = allowances.parse(allow)
     update = update or os.environ.get(UPDATE, "") not in ("", "0")

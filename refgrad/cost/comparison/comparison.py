@@ -66,7 +66,7 @@ class Comparison:
 
     @property
     def by_scope(self) -> dict[str, Figures]:
-        """Scope path → change, where there is one."""
+        """Scope path → change, without those that are 0."""
         if self.before.stage == self.after.stage:
             return _by(self.differences, "scope")
         a, b = (by(one.stages[one.stage], "scope") for one in (self.before, self.after))
@@ -75,7 +75,7 @@ class Comparison:
 
     @property
     def by_source(self) -> dict[str, Figures]:
-        """file:line → change, where there is one; work that only moved to another place is none."""
+        """file:line → change, without those that are 0; work that only moved to another place does not count."""
         return _by((one for one in self.differences if one.cause != MOVED), "source")
 
     def json(self) -> dict[str, Any]:
@@ -112,6 +112,14 @@ def compare(a: Program | Count, b: Program | Count, allow: allowances.Given = No
     Raises:
       TypeError: for anything else than a program.
       ValueError: for programs with different outputs, a forward and a backward pass, and a malformed allowance.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import cost
+      >>> x = jnp.ones(4)
+      >>> before, after = cost.program(lambda x: 2 * x, x), cost.program(lambda x: 2 * x + x, x)
+      >>> cost.compare(before, after).change.flops
+      4
     """
     allowed = allowances.parse(allow)
     before, after = (_program(name, one) for name, one in (("a", a), ("b", b)))

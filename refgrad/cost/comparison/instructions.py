@@ -113,7 +113,7 @@ def _exchanged(instruction: Instruction, operands: list[Shape]) -> int:
 
 
 def _rounding(answer: XlaCost) -> Iterator[Item]:
-    """Yield what XLA's float32 additions add to the exact sums, by the walk's own replay."""
+    """Yield the errors of XLA's float32 sums, by the walk's own replay."""
     walked = answer.hlo
     flops, transcendentals = map(round, walked.replayed)
     each = Figures(flops - walked.flops, transcendentals - walked.transcendentals)

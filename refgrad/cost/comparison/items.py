@@ -59,7 +59,7 @@ class Item(NamedTuple):
     part: str
     """bias, fan-in, kept, or "" for none in particular."""
     product: str
-    """For a product: the whole one that it is a step of."""
+    """The whole product that a product is a step of."""
     backward: bool
     recomputed: bool
     trips: int
@@ -75,7 +75,7 @@ class Item(NamedTuple):
 
     @property
     def kind(self) -> tuple[str, str, str]:
-        """The operation alone, wherever it stands: primitive and types."""
+        """The operation without its place: primitive and types."""
         return self.primitive, self.operands, self.results
 
     @property

@@ -1,7 +1,7 @@
 """The items of two programs set off against each other, from the strictest agreement to the loosest.
 
 Runs of the same operation at the same place come first, then the same operation where its line has the same text,
-then elsewhere in its scope, then anywhere. What is left on both sides is different work, which is paired again where
+then elsewhere in its scope, then anywhere. The rest of both sides is different work, which is paired again where
 only its dtypes differ, or only its shapes.
 """
 
@@ -24,7 +24,7 @@ class Side(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """So many runs in one program that stand for as many in the other."""
+    """A number of runs in one program that match as many in the other."""
 
     before: Item
     after: Item
@@ -86,12 +86,12 @@ def _products(items: list[Item]) -> tuple[list[Item], list[Item]]:
 
 
 def retyped(a: Side, b: Side, removed: list[Item], added: list[Item]) -> tuple[list[Pair], list[Item], list[Item]]:
-    """Pair what is left where only its dtypes differ."""
+    """Pair leftovers that differ only in their dtypes."""
     return _pair(a, b, removed, added, _RETYPED)
 
 
 def reshaped(a: Side, b: Side, removed: list[Item], added: list[Item]) -> tuple[list[Pair], list[Item], list[Item]]:
-    """Pair what is left where its line has the same text and only its types differ."""
+    """Pair leftovers whose lines have the same text and that differ only in their types."""
     return _pair(a, b, removed, added, _RESHAPED)
 
 

@@ -52,7 +52,7 @@ def differences(before: Program, after: Program, stage: str) -> list[Difference]
 
 
 def compiled_differences(lowered: Program, compiled: Program) -> list[Difference]:
-    """Return what the compiler did: the differences between two stages of one program."""
+    """Return the compiler's changes: the differences between two stages of one program."""
     return list(_Naming(lowered, compiled, "lowered", "compiled").all())
 
 
@@ -72,7 +72,7 @@ class _Naming:
         self.program_kinds = self._program_kinds() if self.compiled and first == last else set()
 
     def all(self) -> Iterator[Difference]:
-        """Yield the differences of pairs, then those of what is left over."""
+        """Yield the differences of pairs, then those of the leftovers."""
         for pair in self.found.same:
             yield from self._same(pair)
         removed, added = self.found.removed, self.found.added

@@ -1,4 +1,4 @@
-"""A program to be compared: its work at each stage, its outputs, and what it was counted with."""
+"""A program to be compared: its work at each stage, its outputs, and the versions it was counted with."""
 
 import platform
 from collections.abc import Callable, Mapping
@@ -116,6 +116,12 @@ def program(
     Raises:
       ValueError: for an unknown stage, for flags of a program that is not compiled, and for an unknown flag.
       UnknownCost, TypeError: as `count` and `count_backward` do.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import cost
+      >>> cost.program(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5)), backward=True).figures.flops
+      120
     """
     if stage not in STAGES:
         raise ValueError(f"stage={stage!r}: one of {', '.join(STAGES)}")
@@ -212,7 +218,7 @@ def _outputs(out: Any) -> tuple[str, ...]:
 
 
 def of_count(count: Count) -> Program:
-    """Return a count as a program: its outputs are not known, nor what it keeps."""
+    """Return a count as a program, with unknown outputs and residuals."""
     placed, lines = work.portable({"counted": work.of_count(count)})
     return Program(
         "a count",
@@ -227,7 +233,7 @@ def of_count(count: Count) -> Program:
 
 def about() -> dict[str, str]:
     """The versions that a count depends on."""
-    return versions(("refgrad", "jax", "jaxlib"))
+    return versions()
 
 
 def device() -> str:

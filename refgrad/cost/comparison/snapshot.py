@@ -19,7 +19,7 @@ def save(program: Program, path: str | Path) -> None:
     """
     target = Path(path)
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"{target}: there is no folder {target.parent}: create it, or save elsewhere")
+        raise FileNotFoundError(f"{target}: no folder {target.parent}: create it, or save elsewhere")
     data = {
         "format": FORMAT,
         **program.json(),
@@ -40,8 +40,17 @@ def load(path: str | Path) -> Program:
       A `Program`: an argument of `compare`.
 
     Raises:
-      FileNotFoundError: where there is no such file.
+      FileNotFoundError: where the file does not exist.
       ValueError: for a file of another format version, and for one that is damaged or not a saved program.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> import tempfile
+      >>> from refgrad import cost
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     cost.program(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5))).save(f"{folder}/matmul.json")
+      ...     cost.load(f"{folder}/matmul.json").figures.flops
+      60
     """
     source = Path(path)
     if not source.is_file():

@@ -1,9 +1,9 @@
-"""HLO text: what it says, and what XLA counts for it, in exact integers and in XLA's own float32."""
+"""HLO text, and XLA's costs for it in exact integers and in XLA's own float32."""
 
 from refgrad.cost.hlo.parse import Computation, HloSyntaxError, Instruction, Module, Shape, parse
 from refgrad.cost.hlo.rules import UnknownInstruction, Work, work
 from refgrad.cost.hlo.types import Conditional, HloCost, Loop, Pair, Row
-from refgrad.cost.hlo.walk import cost, visit_order
+from refgrad.cost.hlo.walk import cost, visit_order, with_runs
 
 __all__ = [
     "Computation",
@@ -21,5 +21,6 @@ __all__ = [
     "cost",
     "parse",
     "visit_order",
+    "with_runs",
     "work",
 ]

@@ -206,7 +206,7 @@ def _parts(text: str, at: int, close: int) -> Iterator[Shape]:
 
 
 def _closing(text: str, start: int) -> int:
-    """Where the bracket closes that was opened just before `start`; quoted text is passed over."""
+    """Return the position of the bracket that closes the one just before `start`; quoted text is skipped."""
     depth = 1
     for found in _PUNCTUATION.finditer(text, start):
         mark = found.group()

@@ -1,9 +1,10 @@
-"""What one HLO instruction costs by XLA's own convention: one row of data per opcode.
+"""Costs of one HLO instruction by XLA's own convention: one row of data per opcode.
 
 The convention (XLA's `HloCostAnalysis`, found by experiment and by reading): a product of matrices is 2·|out|·k, an
 element-wise operation one FLOP an element of its output, a transcendental one is counted apart, data movement is
 free, and an operation with a computation of its own (reduce, scatter, …) is that computation's cost times the number
-of its applications. A loop's body and condition count once, a conditional as its dearest branch, a custom call −1.
+of its applications. A loop's body and condition count once, a conditional as its dearest branch, a custom call −1,
+unless it only reserves memory, as XLA:TPU's do.
 
 Here a cost is *data* (`Work`): own integers, and calls of computations with a factor. `walk` adds it up twice: in
 integers, and in float32 in XLA's order.
@@ -15,6 +16,8 @@ from math import prod
 
 from refgrad.cost.hlo.parse import Computation, Instruction
 from refgrad.cost.hlo.windows import convolution_taps, reduce_window_applications, window
+
+FREE_CALLS = ("AllocateBuffer",)  # custom calls that XLA counts as 0
 
 
 class UnknownInstruction(ValueError):
@@ -159,7 +162,7 @@ RULES: dict[str, Rule] = {
     "cholesky": _cholesky,
     "conditional": _conditional,
     "convolution": _convolution,
-    "custom-call": lambda i, c: Work(flops=-1),
+    "custom-call": lambda i, c: Work(flops=0 if i.attribute("custom_call_target") in FREE_CALLS else -1),
     "dot": _dot,
     "fft": _fft,
     "fusion": _inline("calls"),

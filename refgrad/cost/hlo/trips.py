@@ -1,4 +1,4 @@
-"""How often a while loop of HLO runs: what the compiler noted, or a counter that can be read off the text.
+"""Trip counts of HLO's while loops: the compiler's own note, or a counter that the text shows.
 
 XLA's compiled modules carry `known_trip_count`. In a lowered module the trips follow from counters: the condition
 compares two elements of the carried tuple, or one with a constant; the body adds a constant to each; and they start at
@@ -17,7 +17,7 @@ _PASSED_ON = ("copy", "bitcast", "reshape", "convert", "broadcast")
 
 @dataclass(frozen=True)
 class Context:
-    """Where a computation was called from, so that a scalar can be followed through its parameters."""
+    """The caller of a computation, so that a scalar can be followed through its parameters."""
 
     module: Module
     computation: str = ""
@@ -102,7 +102,7 @@ def _counter(side: Instruction, body: Computation, loop: Instruction, context: C
 
 
 def _source(name: str, computation: Computation) -> Instruction:
-    """The instruction of which this one is a copy, perhaps in a wider integer type."""
+    """The instruction that this one copies, perhaps in a wider integer type."""
     instruction = computation.instructions[name]
     while instruction.opcode in ("copy", "convert"):
         before = computation.operand(instruction, 0)
@@ -113,7 +113,7 @@ def _source(name: str, computation: Computation) -> Instruction:
 
 
 def _widens(before: str, after: str) -> bool:
-    """Whether the integer type holds all values of the other: s8 and u8 go into s16, no s into u."""
+    """Return True if the second integer type holds all values of the first: s8 and u8 go into s16, no s into u."""
     if not _INTEGER.fullmatch(before) or not _INTEGER.fullmatch(after):
         return False
     (low, high), (least, greatest) = _range(before), _range(after)
@@ -121,7 +121,7 @@ def _widens(before: str, after: str) -> bool:
 
 
 def _carried(instruction: Instruction) -> int | None:
-    """Which element of the loop's tuple this instruction reads."""
+    """Return the index of the loop's tuple element that this instruction reads, or None."""
     if instruction.opcode != "get-tuple-element":
         return None
     return int(instruction.attribute("index") or 0)

@@ -1,4 +1,4 @@
-"""What the walk over an HLO module yields: totals, rows, loops, conditionals."""
+"""Results of the walk over an HLO module: totals, rows, loops, conditionals."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,11 +45,16 @@ class Loop(NamedTuple):
 
 
 class Conditional(NamedTuple):
-    """A conditional: its scope, and the exact cost of each branch."""
+    """A conditional: its scope, the exact cost of each branch, and how often it runs.
+
+    `runs` says how often each branch is taken where that was given, and is empty otherwise. `times` is 0 inside a
+    branch that does not count.
+    """
 
     scope: str
     branches: tuple[Pair, ...]
     times: int
+    runs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,5 +128,5 @@ class HloCost:
 
 
 def _is_below(op_name: str, scope: str) -> bool:
-    """Whether an instruction's name is the scope, or a path that starts with it."""
+    """Return True if an instruction's name is the scope, or a path that starts with it."""
     return op_name == scope or op_name.startswith(scope + "/")

@@ -6,7 +6,7 @@ a called computation is summed on its own and enters its caller as one number. R
 for bit, which certifies the integers beside it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -25,7 +25,19 @@ def cost(text: str, unknown: Literal["raise", "collect"] = "raise") -> HloCost:
     Raises UnknownInstruction for an opcode without a rule (with `unknown="collect"` they are listed in the result
     and count 0), HloSyntaxError for text that is not HLO.
     """
-    walk = _Walk(parse(text), unknown)
+    return _cost(_Walk(parse(text), unknown))
+
+
+def with_runs(walked: HloCost, branches: Mapping[int, tuple[int, ...]], loops: Mapping[int, int]) -> HloCost:
+    """Return the same walk with rows of the branches that are taken instead of the dearest, and more trips known.
+
+    `branches` gives for a conditional, by its place in `walked.conditionals`, how often each branch is taken in all;
+    `loops` for a loop, by its place in `walked.loops`, how often its body runs in all. The totals stay XLA's.
+    """
+    return _cost(_Walk(walked.module, "collect", branches, loops))
+
+
+def _cost(walk: "_Walk") -> HloCost:
     exact, replayed = walk.total(walk.module.entry)
     rows = tuple(walk.rows(walk.module.entry, "", 1, Context(walk.module)))
     return HloCost(
@@ -71,8 +83,15 @@ def _predecessors(instruction: Instruction) -> tuple[str, ...]:
 class _Walk:
     """One pass over a module; sums of a computation are kept, because they do not depend on who calls it."""
 
-    def __init__(self, module: Module, unknown: Literal["raise", "collect"]):
+    def __init__(
+        self,
+        module: Module,
+        unknown: Literal["raise", "collect"],
+        branches: Mapping[int, tuple[int, ...]] | None = None,
+        loops: Mapping[int, int] | None = None,
+    ):
         self.module, self.collect = module, unknown == "collect"
+        self._branch_runs, self._loop_runs = branches or {}, loops or {}
         self.unknown: list[str] = []
         self.loops: list[Loop] = []
         self.conditionals: list[Conditional] = []
@@ -144,25 +163,37 @@ class _Walk:
 
     def _loop(self, instruction: Instruction, scope: str, prefix: str, times: int, context: Context) -> Iterator[Row]:
         trips = trip_count(instruction, context)
+        runs = self._loop_runs.get(len(self.loops), None if trips is None else times * trips)
         self.loops.append(Loop(instruction, scope, trips))
         (body,), (condition,) = instruction.computations("body"), instruction.computations("condition")
         inner = context.into(instruction)
-        yield from self.rows(body, prefix, times if trips is None else times * trips, inner)
-        yield from self.rows(condition, prefix, times if trips is None else times * (trips + 1), inner)
+        yield from self.rows(body, prefix, times if runs is None else runs, inner)
+        yield from self.rows(condition, prefix, times if runs is None else runs + times, inner)
 
     def _branches(self, w: Work, scope: str, prefix: str, times: int, context: Context) -> Iterator[Row]:
-        """Each property comes from its own dearest branch, as in XLA; the rows of the others count 0."""
+        """Each property comes from its own dearest branch, as in XLA; the rows of the others count 0.
+
+        Where it is given how often the branches are taken, they count so often.
+        """
         totals = [self.total(name)[0] for _, name in w.calls]
-        self.conditionals.append(Conditional(scope, tuple(totals), times))
-        dearest = [max(range(len(totals)), key=lambda b, k=k: totals[b][k]) for k in (0, 1)]
-        taken = totals.index(max(totals, key=sum))
+        runs = self._branch_runs.get(len(self.conditionals), ())
+        self.conditionals.append(Conditional(scope, tuple(totals), times, runs))
+        dearest = [{max(range(len(totals)), key=lambda b, k=k: totals[b][k])} for k in (0, 1)]
+        taken = {totals.index(max(totals, key=sum))}
+        if runs:
+            taken = {branch for branch, n in enumerate(runs) if n}
+            dearest = [taken, taken]
         for branch, (_, name) in enumerate(w.calls):
-            for row in self.rows(name, prefix, times, context.into(None)):
+            before = len(self.conditionals)
+            n = runs[branch] if runs and branch in taken else times
+            for row in self.rows(name, prefix, n, context.into(None)):
                 yield row._replace(
-                    flops=row.flops if branch == dearest[0] else 0,
-                    transcendentals=row.transcendentals if branch == dearest[1] else 0,
-                    taken=row.taken and branch == taken,
+                    flops=row.flops if branch in dearest[0] else 0,
+                    transcendentals=row.transcendentals if branch in dearest[1] else 0,
+                    taken=row.taken and branch in taken,
                 )
+            if branch not in taken:
+                self.conditionals[before:] = [c._replace(times=0) for c in self.conditionals[before:]]
 
 
 def _dearest(costs: list):

@@ -79,7 +79,7 @@ def _valid_positions(d: Dimension, inputs: int, kernel: int, outputs: int) -> in
 
 
 def reduce_window_applications(instruction: Instruction, outputs: int) -> int:
-    """How often the function of a reduce-window is applied: (window − 1) for each output element.
+    """Return the number of applications of a reduce-window's function: (window − 1) for each output element.
 
     XLA knows one exception: a window that covers the whole dimension from every position (one padded dimension,
     low = high = n − 1, size 2n − 1) counts as one reduction that is broadcast back.

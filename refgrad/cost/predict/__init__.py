@@ -2,7 +2,8 @@
 
 from refgrad.cost.predict.devices import DEVICES, Device, Efficiency, device
 from refgrad.cost.predict.fusion import ROWS, XLA_CPU, FusionModel
-from refgrad.cost.predict.predict import Part, Prediction, predict
+from refgrad.cost.predict.predict import predict
+from refgrad.cost.predict.prediction import Part, Prediction
 
 __all__ = [
     "DEVICES",

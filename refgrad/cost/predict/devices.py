@@ -12,9 +12,9 @@ class Efficiency(NamedTuple):
     """The shares of a device's rates that regions of each kind reach: the only fitted numbers."""
 
     matmul: float = 1.0
-    """Of the sustained matrix rate, for regions about a product, and for kernels."""
+    """Share of the sustained matrix rate, for regions about a product, and for kernels."""
     memory: float = 1.0
-    """Of the bandwidth, for every other region."""
+    """Share of the bandwidth, for every other region."""
 
 
 class Device(NamedTuple):
@@ -63,6 +63,14 @@ class Device(NamedTuple):
 _GPU = Efficiency(matmul=0.94, memory=0.91)
 _TPU = Efficiency(matmul=0.85, memory=0.91)
 _MAMF = "Stas Bekman, ml-engineering, maximum achievable matmul FLOPS, bf16"
+_BOOK = "Austin et al., How to Scale Your Model, 2025"
+_ASSUMED = (
+    "vector units of 8 × 128 × 4 ALUs a core, and a ring along one axis, both ways, as in " + _BOOK + "; assumed: one "
+    "transcendental unit to four ALUs, float32 products at a quarter of bfloat16's"
+)
+_SFU = (
+    "transcendental units, 16 a multiprocessor and clock: NVIDIA, CUDA C++ Programming Guide, arithmetic instructions"
+)
 _LAUNCH = 2e-6
 
 DEVICES: Mapping[str, Device] = {
@@ -79,7 +87,7 @@ DEVICES: Mapping[str, Device] = {
             300e9,
             _LAUNCH,
             _GPU,
-            f"NVIDIA, A100 80GB SXM datasheet (NVLink 600 GB/s both ways); sustained 271.2 TFLOP/s: {_MAMF}",
+            f"NVIDIA, A100 80GB SXM datasheet (NVLink 600 GB/s both ways); sustained 271.2 TFLOP/s: {_MAMF}; {_SFU}",
         ),
         Device(
             "H100",
@@ -92,7 +100,7 @@ DEVICES: Mapping[str, Device] = {
             450e9,
             _LAUNCH,
             _GPU,
-            f"NVIDIA, H100 SXM datasheet (NVLink 900 GB/s both ways); sustained 794.5 TFLOP/s: {_MAMF}",
+            f"NVIDIA, H100 SXM datasheet (NVLink 900 GB/s both ways); sustained 794.5 TFLOP/s: {_MAMF}; {_SFU}",
         ),
         Device(
             "H200",
@@ -105,48 +113,48 @@ DEVICES: Mapping[str, Device] = {
             450e9,
             _LAUNCH,
             _GPU,
-            f"NVIDIA, H200 SXM datasheet; sustained as H100: {_MAMF}",
+            f"NVIDIA, H200 SXM datasheet (NVLink 900 GB/s both ways); sustained as H100: {_MAMF}; {_SFU}",
         ),
         Device(
             "TPU v5e",
             {"bfloat16": 197e12, "float32": 49e12},
             1.0,
-            6.2e12,
-            3.1e12,
+            6.1e12,
+            1.5e12,
             819e9,
             16 * 10**9,
             90e9,
             _LAUNCH,
             _TPU,
-            "Google Cloud documentation, TPU v5e: 197 TFLOP/s, 819 GB/s; a ring along one axis, both ways: 90 GB/s",
+            f"Google Cloud documentation, TPU v5e: 197 TFLOP/s, 819 GB/s, one core; at 1.5 GHz {_ASSUMED}",
             platform="tpu",
         ),
         Device(
             "TPU v5p",
             {"bfloat16": 459e12, "float32": 115e12},
             1.0,
-            14.4e12,
-            7.2e12,
+            14.3e12,
+            3.6e12,
             2765e9,
             95 * 10**9,
             180e9,
             _LAUNCH,
             _TPU,
-            "Google Cloud documentation, TPU v5p: 459 TFLOP/s, 2,765 GB/s; a ring along one axis, both ways: 180 GB/s",
+            f"Google Cloud documentation, TPU v5p: 459 TFLOP/s, 2,765 GB/s, two cores; at 1.75 GHz {_ASSUMED}",
             platform="tpu",
         ),
         Device(
             "TPU v6e",
             {"bfloat16": 918e12, "float32": 230e12},
             1.0,
-            28.7e12,
-            14.3e12,
-            1640e9,
+            7.2e12,
+            1.8e12,
+            1638e9,
             32 * 10**9,
             180e9,
             _LAUNCH,
             _TPU,
-            "Google Cloud documentation, TPU v6e: 918 TFLOP/s, 1,640 GB/s; a ring along one axis, both ways: 180 GB/s",
+            f"Google Cloud documentation, TPU v6e: 918 TFLOP/s, 1,638 GB/s, one core; at v5p's 1.75 GHz {_ASSUMED}",
             platform="tpu",
         ),
     )

@@ -13,8 +13,8 @@ A region reads each array that comes from outside once, of an array that it slic
 and writes what is read outside it. Two ways of forming regions:
 
     recompute  (XLA:CPU) Reductions and products form clusters with the maps around them whose primitives the kernels
-               know, as long as the cluster has one result. Every other map is computed anew in each region of maps that
-               reads it, unless it is transcendental and several regions read it: then it is stored.
+               know, as long as the cluster has one result. Every other map is computed again in each region of maps
+               that reads it, unless it is transcendental and several regions read it: then it is stored.
     grow       (XLA:GPU, XLA:TPU, hand-written kernels) Every equation belongs to one region, which may have several
                results. A reduction over trailing dimensions and its readers share the rows of a region.
 """
@@ -40,6 +40,7 @@ _BY_FAMILY = {
     "indexing": MAP,
     "random": MAP,
     "linalg": LIBRARY,
+    "cudnn": LIBRARY,
     "collectives": COLLECTIVE,
 }
 _BY_NAME = {
@@ -62,21 +63,21 @@ PARTIAL = frozenset(names("slice dynamic_slice gather"))
 
 
 class FusionModel(NamedTuple):
-    """How one compiler, or one style of kernels, forms regions."""
+    """A compiler's way, or a style of kernels, of forming fused regions."""
 
     name: str
     recompute: bool
-    """True where every reader computes a map anew; False where regions grow and each equation is in one."""
+    """True where every reader computes a map again; False where regions grow and each equation is in one."""
     clustered: frozenset[str] = frozenset()
-    """Where maps are recomputed: primitives that share a kernel with a reduction or a product."""
+    """For recomputed maps: primitives that share a kernel with a reduction or a product."""
     many_rows: int = 0
-    """Where maps are recomputed: rows from which a cluster may go on from a sum, and read a map of its own twice."""
+    """For recomputed maps: rows from which a cluster may go on from a sum, and read a map of its own twice."""
     copies: bool = False
     """True where a product's operand that does not lie as its kernel reads it is copied first."""
     strided: bool = True
-    """Where regions grow: True where kernels read operands in any order, so that a transposition moves nothing."""
+    """For regions that grow: True where kernels read operands in any order, so that a transposition moves nothing."""
     epilogue: bool = True
-    """Where regions grow: True where a product's region takes the maps of its result."""
+    """For regions that grow: True where a product's region takes the maps of its result."""
 
 
 XLA_CPU = FusionModel(

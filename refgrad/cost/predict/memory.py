@@ -4,8 +4,8 @@ import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from refgrad.cost.predict.regions import Links, Region
-from refgrad.cost.predict.steps import Program, Value
+from refgrad.cost.predict.links import Links, Region
+from refgrad.cost.predict.steps import Schedule, Value
 
 
 class Lifetimes(NamedTuple):
@@ -25,18 +25,20 @@ class Lifetimes(NamedTuple):
         return self.arguments + self.outputs - self.aliased + self.temporaries
 
 
-def lifetimes(program: Program, formed: list[Region], donated: frozenset[Value], inner: dict[Region, int]) -> Lifetimes:
-    """Run the regions in two orders, the program's and a greedy one, and take the one that needs less.
+def lifetimes(
+    schedule: Schedule, formed: list[Region], donated: frozenset[Value], inner: dict[Region, int]
+) -> Lifetimes:
+    """Run the regions in two orders, the schedule's and a greedy one, and take the one that needs less.
 
     `inner` are the temporaries of a loop's body. The greedy order takes, of the regions that are ready, the one that
     frees the most, as XLA's list scheduler does.
     """
-    links = Links(program)
-    results = {v for v in links.results if v not in program.arguments}
-    arguments = sum(value.bytes for value in program.arguments)
+    links = Links(schedule)
+    results = {v for v in links.results if v not in schedule.arguments}
+    arguments = sum(value.bytes for value in schedule.arguments)
     outputs = sum(value.bytes for value in results)
     room = sum(v.bytes for v in donated)
-    plan = _Plan(formed, results, set(program.arguments), inner)
+    plan = _Plan(formed, results, set(schedule.arguments), inner)
     temporaries = min(plan.run(range(len(formed))), plan.run(plan.greedy()))
     return Lifetimes(arguments, outputs, min(room, outputs), temporaries)
 

@@ -14,6 +14,7 @@ from refgrad.cost.primitives import price
 from refgrad.cost.primitives.rule import Programs
 from refgrad.cost.trips import trips_of
 from refgrad.cost.types import Cost
+from refgrad.cost.variants import variants
 from refgrad.cost.walk import Walker
 from refgrad.jaxpr.analysis import Backward
 from refgrad.jaxpr.avals import nbytes
@@ -52,14 +53,14 @@ class Step:
     cost: Cost
     eqn: JaxprEqn
     trips: int = 1
-    bodies: tuple["Program", ...] = ()
+    bodies: tuple["Schedule", ...] = ()
     recomputed: bool = False
     axes: dict[str, int] = dataclasses.field(default_factory=dict)
     """Sizes of the mesh axes that exist here."""
 
 
 @dataclasses.dataclass(eq=False)
-class Program:
+class Schedule:
     """Arguments, steps in program order, results (None for a literal)."""
 
     arguments: tuple[Value, ...]
@@ -112,10 +113,12 @@ class _Parts(Backward[bool, tuple[_Part, ...]]):
             costs, operands = self._walker.equation(eqn, results, facts)
             self.notes.update(dict.fromkeys(costs.notes))
             return (_Part(eqn, _total(costs.sites.values())),), operands
+        if bodies.form is Form.BRANCHES:
+            bodies, _ = variants(eqn, bodies, facts)
         inner, operands = self.bodies(eqn, bodies, results, facts)
         trips, chosen = 1, 0
         if bodies.form in _LOOPS:
-            found = trips_of(eqn, bodies, bodies.all[-1], facts.of)
+            found = trips_of(eqn, bodies, bodies.all[-1], facts)
             if found is None:
                 self.notes[f"{eqn.primitive.name} at {source_of(eqn)}: trip count unknown, ONE trip is taken"] = None
             trips = 1 if found is None else found
@@ -150,7 +153,7 @@ def _work(parts: tuple[_Part, ...]) -> tuple[int, int]:
     return flops, moved
 
 
-def program_of(jaxpr: ClosedJaxpr, platform: str = "cpu") -> tuple[Program, tuple[str, ...]]:
+def schedule_of(jaxpr: ClosedJaxpr, platform: str = "cpu") -> tuple[Schedule, tuple[str, ...]]:
     """Return the steps of a program on a platform, and notes. Raises UnknownCost as `count` does."""
     parts = _Parts(platform)
     inner = opened(jaxpr)
@@ -163,7 +166,7 @@ def _value(v: Any, shards: int = 1) -> Value:
 
 
 class _Builder:
-    """Gives every array of a program a `Value`, through calls and into loops."""
+    """Interpreter that gives every array of a program a `Value`, through calls and into loops."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
@@ -177,11 +180,11 @@ class _Builder:
         program: ClosedJaxpr | Jaxpr,
         tree: tuple[_Part, ...],
         arguments: Sequence[Value],
-    ) -> Program:
+    ) -> Schedule:
         outer, self.steps = self.steps, []
         results = self.inline(program, tree, arguments)
         steps, self.steps = tuple(self.steps), outer
-        return Program(tuple(arguments), steps, tuple(results))
+        return Schedule(tuple(arguments), steps, tuple(results))
 
     def inline(
         self, program: ClosedJaxpr | Jaxpr, tree: tuple[_Part, ...], arguments: Sequence[Value | None]
@@ -223,7 +226,7 @@ class _Builder:
             step.bodies = self._within(eqn, bodies, lambda: self._loops(bodies, part.inner))
         self.steps.append(step)
 
-    def _loops(self, bodies: Bodies, trees: tuple[tuple[_Part, ...], ...]) -> tuple[Program, ...]:
+    def _loops(self, bodies: Bodies, trees: tuple[tuple[_Part, ...], ...]) -> tuple[Schedule, ...]:
         return tuple(
             self.build(body.jaxpr, tree, [_value(v) for v in opened(body.jaxpr).invars])
             for body, tree in zip(bodies.all, trees, strict=True)
@@ -241,7 +244,7 @@ class _Builder:
         return self.inline(body.jaxpr, tree, given)
 
     def _out(self, v: Any, result: Value | None, bodies: Bodies) -> Value | None:
-        """A result as the caller sees it: of `shard_map`, the whole of which each device has a share."""
+        """A result as the caller sees it: of `shard_map`, the whole array, shared between the devices."""
         if result is not None and bodies.form is Form.DEVICES:
             result.shards = max(nbytes(v) // max(result.bytes, 1), 1)
             result.whole_bytes, result.aval = nbytes(v), v.aval

@@ -6,8 +6,8 @@ XLA's figure of the lowered program only here:
 
 - loops, which XLA counts once: their trips;
 - marks of shardings, −1 each, of which typed keys bring some: nothing;
-- calls of libraries, −1 each: closed forms of the algorithms (`linalg`); Pallas kernels: body times grid;
-- branches, of which XLA takes the maximum of each figure apart: the one dearest branch;
+- calls of libraries, −1 each: closed forms of the algorithms (`linalg`, `cudnn`); Pallas kernels: body times grid;
+- branches, of which XLA takes the maximum of each figure apart: those that are known to run, else the one dearest;
 - threefry's rounds, which the CPU lowering rolls into a loop: all twenty (as XLA has it for TPU and GPU);
 - `ragged_dot`, for which the CPU lowering multiplies with every group's matrix: with a row's own;
 - dots of two different dtypes, whose operands the CPU lowering converts: the dot;
@@ -19,6 +19,7 @@ from jax.extend.core import JaxprEqn
 
 from refgrad.cost.primitives import (
     collectives,
+    cudnn,
     dots,
     elementwise,
     indexing,
@@ -30,7 +31,7 @@ from refgrad.cost.primitives import (
     windows,
 )
 from refgrad.cost.primitives.rule import Programs, Rule, Work
-from refgrad.jaxpr.calls import bodies_of
+from refgrad.jaxpr.calls import bodies_of, implementation
 
 FAMILIES = {
     module.__name__.rsplit(".", 1)[-1]: module.RULES
@@ -45,6 +46,7 @@ FAMILIES = {
         random,
         linalg,
         collectives,
+        cudnn,
     )
 }
 
@@ -54,10 +56,12 @@ TABLE: dict[str, Rule] = {name: rule for rules in FAMILIES.values() for name, ru
 def price(eqn: JaxprEqn) -> Work | Programs | None:
     """Return what an equation costs by the table, or the programs that it runs; None where neither is known.
 
-    Where nothing moves inside the programs, which are one fused kernel, the equation's own bytes count.
+    A primitive of another library runs what its author has written in JAX, where that can be traced. Where nothing
+    moves inside the programs, which are one fused kernel, the equation's own bytes count.
     """
     if (rule := TABLE.get(eqn.primitive.name)) is not None:
         return rule(eqn)
-    if (bodies := bodies_of(eqn)) is None:
+    bodies = bodies_of(eqn) or implementation(eqn)
+    if bodies is None:
         return None
     return Programs(bodies, None if any(body.moves for body in bodies.all) else Work())

@@ -22,7 +22,7 @@ def scaled_dot(eqn: JaxprEqn) -> Work:
 
 
 def ragged_dot_general(eqn: JaxprEqn) -> Work:
-    """As a dot in which every row meets the matrix of its own group and no other.
+    """Cost of a dot in which every row meets the matrix of its own group and no other.
 
     XLA's CPU lowering multiplies with every group's matrix and masks, which is that many times more.
     """
@@ -75,7 +75,7 @@ def _taps(
     base_dilation: int,
     window_dilation: int,
 ) -> int:
-    """How many pairs (output position, tap) along one axis fall on an element of the input."""
+    """Count the pairs (output position, tap) along one axis that fall on an element of the input."""
     last, met = (n - 1) * base_dilation, 0
     for tap in range(window):
         first = tap * window_dilation - padding[0]

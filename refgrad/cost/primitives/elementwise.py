@@ -1,6 +1,6 @@
 """Operations on each element: (flops, transcendentals) of one element, as JAX lowers them.
 
-What is one HLO instruction is one FLOP or one transcendental. What JAX or CHLO expands costs that expansion, which
+One HLO instruction is one FLOP or one transcendental. A function that JAX or CHLO expands costs its expansion, which
 depends on the dtype: half precisions are converted to float32 and back, complex numbers are taken apart. Functions
 that are expanded into series are in `special`.
 """
@@ -84,7 +84,7 @@ def power(eqn: JaxprEqn) -> Work:
 
 
 def one_each(eqn: JaxprEqn) -> Work:
-    """One an element of the result, whatever the operands."""
+    """One FLOP an element of the result, for any operands."""
     return Work(elementwise=size(eqn.outvars[0]))
 
 
@@ -97,7 +97,7 @@ def select_n(eqn: JaxprEqn) -> Work:
 
 
 def convert(eqn: JaxprEqn) -> Work:
-    """One operation an element; two from complex to what is not its real part's type; same dtype: none."""
+    """One operation an element; two from complex to a type other than its real part's; none to the same dtype."""
     (x,), (out,) = eqn.invars, eqn.outvars
     if dtype_of(x) == dtype_of(out):
         return Work(read=0, written=0)

@@ -1,4 +1,4 @@
-"""Gathers move; scatters combine each update with what is there."""
+"""Gathers move; scatters combine each update with the element there."""
 
 from jax.extend.core import JaxprEqn
 

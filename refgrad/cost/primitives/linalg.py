@@ -10,7 +10,7 @@ import math
 
 from jax.extend.core import JaxprEqn
 
-from refgrad.cost.primitives.rule import Rule, Work, free
+from refgrad.cost.primitives.rule import Rule, Work, far, free, kind
 from refgrad.jaxpr.avals import shape_of, size
 
 
@@ -78,7 +78,7 @@ def eigh(eqn: JaxprEqn) -> Work:
 
 
 def svd(eqn: JaxprEqn) -> Work:
-    """By QR first (m ≥ n): values 2mn² + 2n³; thin vectors 6mn² + 20n³; full 4m²n + 22n³."""
+    """Cost by QR first (m ≥ n): values 2mn² + 2n³; thin vectors 6mn² + 20n³; full 4m²n + 22n³."""
     (a,) = eqn.invars
     m, n = sorted(shape_of(a)[-2:], reverse=True)
     if not eqn.params["compute_uv"]:
@@ -134,8 +134,12 @@ def symmetric_product(eqn: JaxprEqn) -> Work:
 def fft(eqn: JaxprEqn) -> Work:
     """XLA's figure: 8 · (elements of the operand) · Π⌊log2 n⌋ over the transformed axes."""
     (x,) = eqn.invars
-    logs = math.prod(max(length, 1).bit_length() - 1 for length in eqn.params["fft_lengths"])
-    return Work(elementwise=8 * size(x) * logs)
+    lengths = eqn.params["fft_lengths"]
+    flops = 8 * size(x) * math.prod(max(length, 1).bit_length() - 1 for length in lengths)
+    real = kind(x) != "complex" or kind(eqn.outvars[0]) != "complex"
+    points = max(size(x), size(eqn.outvars[0]))
+    done = round((2.5 if real else 5) * points * sum(math.log2(max(n, 1)) for n in lengths))
+    return Work(elementwise=flops, about=far(flops, done, f"{'2.5' if real else '5'}·n·log2 n"))
 
 
 RULES: dict[str, Rule] = {

@@ -12,24 +12,24 @@ def relabel(eqn: JaxprEqn) -> Work:
 
 
 def part_read(eqn: JaxprEqn) -> Work:
-    """Reads of its first operand what it returns, and all of the others (indices)."""
+    """Read as much of the first operand as is returned, and all of the others (indices)."""
     return Work(read=sum(nbytes(v) for v in (*eqn.outvars, *eqn.invars[1:])))
 
 
 def part_written(eqn: JaxprEqn) -> Work:
-    """Writes the update in place: reads it and the indices, writes as much."""
+    """Write the update in place: read it and the indices, write as much."""
     update = eqn.invars[1]
     return Work(read=sum(nbytes(v) for v in eqn.invars[1:]), written=nbytes(update))
 
 
 def reference(eqn: JaxprEqn) -> Work:
-    """Reads or writes through a Ref: the bytes of what comes out and of what is put in."""
+    """Read or write through a Ref: the bytes of the results and of the values stored."""
     put = eqn.invars[1:2] if eqn.primitive.name != "get" else []
     return Work(read=sum(nbytes(v) for v in eqn.outvars), written=sum(nbytes(v) for v in put))
 
 
 def addupdate(eqn: JaxprEqn) -> Work:
-    """Adds to what a Ref holds."""
+    """Add to the value of a Ref."""
     update = eqn.invars[1]
     n = nbytes(update)
     return Work(elementwise=size(update), read=2 * n, written=n)

@@ -90,7 +90,7 @@ def _seed(seed) -> int:
 
 
 def _partitionable() -> bool:
-    """Whether each element's bits come from its own number: JAX's default, and the only way that is costed here."""
+    """Return True if each element's bits come from its own index: JAX's default, and the only form costed here."""
     return getattr(jax.config, "jax_threefry_partitionable", True)
 
 

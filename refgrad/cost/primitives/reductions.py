@@ -2,7 +2,7 @@
 
 from jax.extend.core import JaxprEqn
 
-from refgrad.cost.primitives.rule import Rule, Work, kind, names
+from refgrad.cost.primitives.rule import Rule, Work, far, kind, names
 from refgrad.jaxpr.avals import shape_of, size
 
 
@@ -23,12 +23,13 @@ def cumulative(eqn: JaxprEqn) -> Work:
     """A window as long as the axis ends at each element: n − 1 operations each."""
     (x,) = eqn.invars
     extremum = eqn.primitive.name in ("cummax", "cummin")
-    each = 9 if extremum and kind(x) == "complex" else 1
-    return Work(elementwise=each * size(x) * (shape_of(x)[eqn.params["axis"]] - 1))
+    each, n = 9 if extremum and kind(x) == "complex" else 1, shape_of(x)[eqn.params["axis"]]
+    flops, done = each * size(x) * (n - 1), each * (size(x) - size(x) // n) if n else 0
+    return Work(elementwise=flops, about=far(flops, done, "n − 1 operations a row"))
 
 
 def cumlogsumexp(eqn: JaxprEqn) -> Work:
-    """As `cumulative`, with log-add-exp as its operation: 8 FLOPs and 2 transcendentals; complex 113, 9."""
+    """Cost of a cumulative log-add-exp: 8 FLOPs and 2 transcendentals a step; complex 113 and 9."""
     (x,) = eqn.invars
     steps = size(x) * (shape_of(x)[eqn.params["axis"]] - 1)
     flops, transcendentals = (113, 9) if kind(x) == "complex" else (8, 2)
@@ -38,12 +39,16 @@ def cumlogsumexp(eqn: JaxprEqn) -> Work:
 def sort(eqn: JaxprEqn) -> Work:
     """n·⌈log2 n⌉ comparisons, n the elements of the first operand over all rows, as XLA has it."""
     n = size(eqn.invars[0])
-    return Work(elementwise=n * (n - 1).bit_length() if n else 0)
+    flops = n * (n - 1).bit_length() if n else 0
+    row = shape_of(eqn.invars[0])[eqn.params.get("dimension", -1)]
+    done = n * (row - 1).bit_length() if n else 0
+    return Work(elementwise=flops, about=far(flops, done, "n·log2 n comparisons a row"))
 
 
 def selection(eqn: JaxprEqn) -> Work:
     """Top-k: XLA counts no operation for it."""
-    return Work()
+    done = size(eqn.invars[0]) * max(1, (eqn.params["k"] - 1).bit_length())
+    return Work(about=far(0, done, "n·log2 k comparisons a row"))
 
 
 RULES: dict[str, Rule] = {

@@ -1,4 +1,4 @@
-"""What a rule is: from one equation of a jaxpr to its `Cost`, or to the programs that it runs.
+"""Cost rules: each maps one equation of a jaxpr to its `Cost`, or to the programs that it runs.
 
 A rule follows what JAX lowers the equation to and what XLA counts for that, on the sizes of the
 equation's own abstract values; it never computes or compiles anything, and lowers nothing but the series of `special`.
@@ -14,7 +14,7 @@ from refgrad.jaxpr.calls import Bodies, opaque
 
 
 class Work(NamedTuple):
-    """What one equation does. Bytes left at None are those of its operands and of its results."""
+    """The work of one equation. Bytes left at None are those of its operands and of its results."""
 
     matmul: int = 0
     elementwise: int = 0
@@ -22,7 +22,9 @@ class Work(NamedTuple):
     read: int | None = None
     written: int | None = None
     per_trip: bool = False
-    """Whether it iterates until it converges, and this is one iteration."""
+    """True where it iterates until it converges, and this is one iteration."""
+    about: str = ""
+    """A note where XLA's figure is far from the work that is done."""
 
 
 class Programs(NamedTuple):
@@ -55,6 +57,12 @@ _KINDS = {
 def names(text: str) -> list[str]:
     """Primitives' names, separated by blanks."""
     return text.split()
+
+
+def far(counted: int, done: int, how: str) -> str:
+    """A note where XLA's figure and the work done are not within a factor of 1.5; else ""."""
+    near = 2 * counted <= 3 * done and 2 * done <= 3 * counted
+    return "" if near else f"XLA counts {counted:,} for work of about {done:,} ({how})"
 
 
 def free(eqn: JaxprEqn) -> Work:

@@ -40,7 +40,7 @@ def series(eqn: JaxprEqn) -> Work:
 
 
 def expansion(eqn: JaxprEqn) -> Expansion:
-    """What an elementwise primitive is lowered to. Nothing is compiled or run."""
+    """Return the lowering of an elementwise primitive. Nothing is compiled or run."""
     dtypes = tuple(map(dtype_of, eqn.invars))
     # with 64-bit types on, a coefficient that is a Python number is converted; a program of them may be counted later
     x64 = jax.dtypes.canonicalize_dtype("float64") == "float64" or any(dtype.itemsize == 8 for dtype in dtypes)

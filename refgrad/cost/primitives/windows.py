@@ -19,19 +19,19 @@ def reduce_window(eqn: JaxprEqn) -> Programs:
 
 
 def window(eqn: JaxprEqn) -> Work:
-    """As `reduce_window`, with a sum, maximum or minimum as its combiner."""
+    """Cost of `reduce_window` with a sum, maximum or minimum as its combiner."""
     steps = size(eqn.outvars[0]) * (math.prod(eqn.params["window_dimensions"]) - 1)
     complex_extremum = kind(eqn.invars[0]) == "complex" and eqn.primitive.name != "reduce_window_sum"
     return Work(elementwise=steps * (9 if complex_extremum else 1))
 
 
 def select_and_scatter_add(eqn: JaxprEqn) -> Work:
-    """For each element of the source: a comparison a place of the window but one, and an addition."""
+    """Cost for each element of the source: a comparison a place of the window but one, and an addition."""
     return Work(elementwise=size(eqn.invars[0]) * math.prod(eqn.params["window_dimensions"]))
 
 
 def select_and_gather_add(eqn: JaxprEqn) -> Work:
-    """For each result a comparison and two choices a place of the window but one."""
+    """Cost for each result: a comparison and two choices a place of the window but one."""
     steps = size(eqn.outvars[0]) * (math.prod(eqn.params["window_dimensions"]) - 1)
     return Work(elementwise=3 * steps)
 

@@ -12,7 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-KERNEL = "cudnn"  # the implementation of `jax.nn.dot_product_attention`
+KERNEL = "cudnn"
+"""The name of the kernel, as `block`."""
+IMPLEMENTATION = "cudnn"
+"""The implementation of `jax.nn.dot_product_attention`, which tests replace."""
 NARROW = ("bfloat16", "float16")
 
 Pullback = Callable[[Array], tuple[Array, Array, Array]]
@@ -21,7 +24,7 @@ Pullback = Callable[[Array], tuple[Array, Array, Array]]
 def attend(q: Array, k: Array, v: Array) -> tuple[Array, Pullback]:
     """o (..., n_h, s, d) of q, k, v (..., n_h, s, d), and do → dq, dk, dv.
 
-    Raises ValueError where JAX's device is no GPU, and for a dtype or a number of axes that the kernel has not.
+    Raises ValueError where JAX's device is not a GPU, and for a dtype or a number of axes that the kernel lacks.
     """
     if jax.default_backend() != "gpu":
         raise ValueError(
@@ -41,4 +44,6 @@ def attend(q: Array, k: Array, v: Array) -> tuple[Array, Pullback]:
 def _kernel(q: Array, k: Array, v: Array) -> Array:
     """The kernel's axes are (b, s, n_h, d)."""
     turned = partial(jnp.swapaxes, axis1=-3, axis2=-2)
-    return turned(jax.nn.dot_product_attention(turned(q), turned(k), turned(v), is_causal=True, implementation=KERNEL))
+    return turned(
+        jax.nn.dot_product_attention(turned(q), turned(k), turned(v), is_causal=True, implementation=IMPLEMENTATION)
+    )

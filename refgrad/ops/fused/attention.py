@@ -25,7 +25,7 @@ A block longer than the sequence is the sequence, and in the place of a block's 
 which q, k, v and o are 16 bits wide and on a GPU: what they compute is the same, and kept is the log-sum-exp whole.
 Cost: with A = Σ over the blocks of rows × prefix, which is s²/2 and half a block more a row, against the operations
 that it replaces: the masked blocks are not there; the scores are made again, once the cotangent exists and the block
-before is done (see `after`); scaling and row sums act on the s·d entries of a head and not on its s². J is found in
+before is done (see `depend_on`); scaling and row sums act on the s·d entries of a head and not on its s². J is found in
 the rule's forward pass alone; r is one more column of a product, and what it corrects s·d entries a head.
 Source: D2, "Activation-to-Activation Multiplications", "Softmax", and its remark that half of the scores is masked;
 Dao et al., FlashAttention (2022), for the log-sum-exp in the probabilities' place.
@@ -40,10 +40,11 @@ import sympy
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree, check_size
-from refgrad.ops._numerics import Like, after, blocks, corner, lift, product, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, blocks, depend_on, first_entry, lift, product, wide
+from refgrad.ops._check import check_args, check_size
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.ops.fused import _cudnn
+from refgrad.ops.fused._cudnn import KERNEL
 from refgrad.symbols import a, b, d, m, n_h, s, w
 
 
@@ -82,7 +83,7 @@ def _attend(q: Array, k: Array, v: Array, block: int) -> tuple[Array, Array, Arr
         prefix = slice(0, rows.stop)
         keys, values = (x[..., prefix, :] for x in (k, v))
         if parts:
-            keys, values = (after(corner(parts[-1][0]), x) for x in (keys, values))
+            keys, values = (depend_on(x, first_entry(parts[-1][0])) for x in (keys, values))
         x = product("...id,...jd->...ij", q[..., rows, :], keys)
         x = _open(x, rows, prefix)
         top = jax.lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))
@@ -121,12 +122,12 @@ def _add_at(x: Array, at: Array, more: Array) -> Array:
 
 def check_block(op: str, block: Block) -> None:
     """Raise ValueError or TypeError, naming `op` and the value, where `block` is neither rows nor the kernel."""
-    if block != _cudnn.KERNEL:
-        check_size(op, "block", block, f"the rows of a block of queries, or {_cudnn.KERNEL!r}")
+    if block != KERNEL:
+        check_size(op, "block", block, f"the rows of a block of queries, or {KERNEL!r}")
 
 
-def _agree(q: Array, k: Array, v: Array, block: Block) -> None:
-    agree("fused.attention", q=(q, "... s d"), k=(k, "... s d"), v=(v, "... s d"))
+def _check_args(q: Array, k: Array, v: Array, block: Block) -> None:
+    check_args("fused.attention", q=(q, "... s d"), k=(k, "... s d"), v=(v, "... s d"))
     if not (q.shape[-2] and q.shape[-1]):
         raise ValueError(f"fused.attention: q has shape {q.shape}, but needs one position and one column at least")
     check_block("fused.attention", block)
@@ -140,14 +141,14 @@ def attention(q: Array, k: Array, v: Array, block: Block) -> Array:
     With "cudnn" for block, q, k and v are (b, n_h, s, d) in bfloat16 or float16 on a GPU.
     Raises ValueError or TypeError where they do not agree.
     """
-    _agree(q, k, v, block)
-    return (_cudnn.attend(q, k, v) if block == _cudnn.KERNEL else _attend(q, k, v, block))[0]
+    _check_args(q, k, v, block)
+    return (_cudnn.attend(q, k, v) if block == KERNEL else _attend(q, k, v, block))[0]
 
 
 @jax.named_scope("attention")
 def _fwd(q: Array, k: Array, v: Array, block: Block) -> tuple[Array, Residuals | _cudnn.Pullback]:
-    _agree(q, k, v, block)
-    if block == _cudnn.KERNEL:
+    _check_args(q, k, v, block)
+    if block == KERNEL:
         return _cudnn.attend(q, k, v)
     o, *statistics = _attend(q, k, v, block)
     return o, Residuals(q, k, v, o, *statistics)
@@ -155,12 +156,12 @@ def _fwd(q: Array, k: Array, v: Array, block: Block) -> tuple[Array, Residuals |
 
 @jax.named_scope("attention")
 def _bwd(block: Block, kept: Any, do: Array) -> tuple[Array, Array, Array]:
-    return kept(do) if block == _cudnn.KERNEL else _gradients(block, kept, do)
+    return kept(do) if block == KERNEL else _gradients(block, kept, do)
 
 
 def _gradients(block: int, kept: Residuals, do: Array) -> tuple[Array, Array, Array]:
     """dq, dk and dv, one block of keys after another."""
-    k, v, q = kept.k, kept.v, _scaled(after(do, kept.q))
+    k, v, q = kept.k, kept.v, _scaled(depend_on(kept.q, do))
     column = jnp.sum(wide(do) * wide(kept.o), axis=-1, keepdims=True)  # do·o, a number for each query
     top, share, column = (jnp.swapaxes(part, -1, -2) for part in (kept.top, 1 / kept.total, column))
     s = q.shape[-2]
@@ -171,8 +172,8 @@ def _gradients(block: int, kept: Residuals, do: Array) -> tuple[Array, Array, Ar
         rest = slice(keys.start, s)  # the queries that see these keys
         q_rest, do_rest = (x[..., rest, :] for x in (q, do))
         if dk:
-            done = corner(dq) + corner(dk[-1]) + corner(dv[-1])
-            q_rest, do_rest = (after(done, x) for x in (q_rest, do_rest))
+            done = first_entry(dq) + first_entry(dk[-1]) + first_entry(dv[-1])
+            q_rest, do_rest = (depend_on(x, done) for x in (q_rest, do_rest))
         x = product("...jd,...id->...ji", k[..., keys, :], q_rest)
         p = jnp.exp(_open(x, rest, keys, transposed=True) - top[..., rest]) * share[..., rest]
         dp = product("...jd,...id->...ji", v[..., keys, :], do_rest)
@@ -186,7 +187,7 @@ def _gradients(block: int, kept: Residuals, do: Array) -> tuple[Array, Array, Ar
     dk, dv = (jnp.concatenate(parts[::-1], axis=-2) for parts in (dk, dv))
     dq = dq - excess * wide(_rows_at(k, kept.key))
     dk = _add_at(dk, kept.key, -excess * wide(q))
-    return Like.of(kept.q)(dq * q.shape[-1] ** -0.5), Like.of(k)(dk), Like.of(v)(dv)
+    return PrimalType.of(kept.q)(dq * q.shape[-1] ** -0.5), PrimalType.of(k)(dk), PrimalType.of(v)(dv)
 
 
 attention.defvjp(_fwd, _bwd)
@@ -198,7 +199,7 @@ LATER = sympy.ceiling(s / m) - 1  # blocks that wait for another …
 PREFIXES = m * WHOLE * (WHOLE + 1) / 2 + (LATER + 1 - WHOLE) * s - sympy.Min(m, s)  # … their keys, forward
 RESTS = s * LATER - m * LATER * (LATER - 1) / 2  # … their queries, backward: those from a block's first position on
 
-ROW = Row(
+SPEC = OpSpec(
     op=attention,
     source="D2, Activation-to-Activation Multiplications; Softmax",
     arguments={"q": "b n_h s d", "k": "b n_h s d", "v": "b n_h s d"},
@@ -211,9 +212,9 @@ ROW = Row(
         HEADS * (10 * AREA * d + 7 * AREA + 10 * s * d + s + 3 * RESTS * d + RESTS + 4 * LATER) + AREA,
         HEADS * AREA,
     ),
-    ahead=Cost(HEADS * 3 * AREA),  # J: a comparison, a selection, the maximum with n − 1 a row; its conversion
-    document=HEADS * s**2 * (8 * d + 5),
-    causes={
+    fwd_extra=Cost(HEADS * 3 * AREA),  # J: a comparison, a selection, the maximum with n − 1 a row; its conversion
+    published_flops=HEADS * s**2 * (8 * d + 5),
+    adjustments={
         "masked blocks skipped": HEADS * (AREA - s**2) * (8 * d + 5),
         "scores recomputed": HEADS * (AREA * (2 * d + 3) + 3 * s * d) + AREA,
         "scaling and row sums a column, not a score": HEADS * 3 * (s * d - AREA),

@@ -11,8 +11,8 @@ stream forks twice, and where two gradients of one value meet they are added:
     dn₁, dw_qkv, db_qkv = linear's of (dq | dk | dv) at n₁        dx = dx₁ + layer_norm's of dn₁
 
 n₁ and n₂ are asked for by the weights' gradients alone, and are four operations an element away from x and x₁ and what
-the norms keep: they are made again, once a cotangent exists (see `after`). So is o's form by heads. With `recompute`
-nothing is kept but x, and the forward pass runs once more.
+the norms keep: they are made again, once a cotangent exists (see `depend_on`). So is o's form by heads. With
+`recompute` nothing is kept but x, and the forward pass runs once more.
 
 Kept: x, q, k, v, o, x₁ and u, 10bsh elements, the norms' μ and m, attention's M, S and J, and the parameters.
 Cost: that of the parts, both norms' output again, the two sums where gradients meet.
@@ -28,19 +28,19 @@ import sympy
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, after
-from refgrad.ops._row import Cost, Row, Special, summed
-from refgrad.ops.fused.attention import ROW as ATTENTION
+from refgrad.numerics import PrimalType, depend_on
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special, summed
+from refgrad.ops.fused.attention import SPEC as ATTENTION
 from refgrad.ops.fused.attention import Block, attention, check_block
 from refgrad.ops.fused.attention import Residuals as Attention
-from refgrad.ops.fused.layer_norm import ROW as LAYER_NORM
+from refgrad.ops.fused.layer_norm import SPEC as LAYER_NORM
 from refgrad.ops.fused.layer_norm import Residuals as Norm
 from refgrad.ops.fused.layer_norm import layer_norm, normalise
-from refgrad.ops.fused.linear import ROW as LINEAR
+from refgrad.ops.fused.linear import SPEC as LINEAR
 from refgrad.ops.fused.linear import Residuals as Linear
 from refgrad.ops.fused.linear import linear
-from refgrad.ops.fused.mlp import ROW as MLP
+from refgrad.ops.fused.mlp import SPEC as MLP
 from refgrad.ops.fused.mlp import Residuals as Mlp
 from refgrad.ops.fused.mlp import mlp
 from refgrad.ops.layer_norm import affine
@@ -82,7 +82,7 @@ class Residuals(NamedTuple):
 
 def _normed(cotangent: Array, norm: Norm, beta: Array) -> Array:
     """A norm's output, made again once the cotangent exists."""
-    x_hat = normalise(after(cotangent, norm.x), norm.mean, norm.m)
+    x_hat = normalise(depend_on(norm.x, cotangent), norm.mean, norm.m)
     return affine(x_hat, norm.gamma, beta).astype(norm.x.dtype)
 
 
@@ -115,7 +115,7 @@ def _run(x: Array, p: Params, n_head: int, eps: float, block: Block) -> tuple[Ar
 
 
 def _check(x: Array, p: Params, n_head: int, block: Block) -> None:
-    agree(
+    check_args(
         "fused.block",
         x=(x, "... s h"),
         **{name: (getattr(p, name), "h") for name in ("gamma_1", "beta_1", "gamma_2", "beta_2", "b_out", "b_proj")},
@@ -177,20 +177,20 @@ def _fwd(x: Array, *args: Any) -> tuple[Array, tuple[Params, Residuals | Array]]
 def _bwd(n_head: int, eps: float, block: Block, recompute: bool, all_kept: Any, dy: Array) -> tuple[Array, ...]:
     p, kept = all_kept
     if recompute:
-        _, kept = _run(after(dy, kept), p, n_head, eps, block)
-    norm_1 = Norm(kept.x, kept.mean_1, kept.m_1, p.gamma_1, Like.of(p.beta_1))
-    norm_2 = Norm(kept.x_1, kept.mean_2, kept.m_2, p.gamma_2, Like.of(p.beta_2))
-    inner = Mlp(_normed(dy, norm_2, p.beta_2), kept.u, p.w_fc, p.w_proj, Like.of(p.b_fc), Like.of(p.b_proj))
+        _, kept = _run(depend_on(kept, dy), p, n_head, eps, block)
+    norm_1 = Norm(kept.x, kept.mean_1, kept.m_1, p.gamma_1, PrimalType.of(p.beta_1))
+    norm_2 = Norm(kept.x_1, kept.mean_2, kept.m_2, p.gamma_2, PrimalType.of(p.beta_2))
+    inner = Mlp(_normed(dy, norm_2, p.beta_2), kept.u, p.w_fc, p.w_proj, PrimalType.of(p.b_fc), PrimalType.of(p.b_proj))
     dn_2, dw_fc, db_fc, dw_proj, db_proj = mlp.bwd(inner, dy)
     dx_1, dgamma_2, dbeta_2 = layer_norm.bwd(eps, norm_2, dn_2)
     dx_1 = residual.fun(dy, dx_1)
-    do, dw_out, db_out = linear.bwd(Linear(kept.o, p.w_out, Like.of(p.b_out)), dx_1)
+    do, dw_out, db_out = linear.bwd(Linear(kept.o, p.w_out, PrimalType.of(p.b_out)), dx_1)
     attended = kept.attended
     if isinstance(attended, Attention):
-        attended = attended._replace(o=split_heads(after(do, kept.o), n_head))
+        attended = attended._replace(o=split_heads(depend_on(kept.o, do), n_head))
     dheads = attention.bwd(block, attended, split_heads(do, n_head))
     dqkv = jnp.concatenate([merge_heads(part) for part in dheads], axis=-1)
-    dn_1, dw_qkv, db_qkv = linear.bwd(Linear(_normed(dx_1, norm_1, p.beta_1), p.w_qkv, Like.of(p.b_qkv)), dqkv)
+    dn_1, dw_qkv, db_qkv = linear.bwd(Linear(_normed(dx_1, norm_1, p.beta_1), p.w_qkv, PrimalType.of(p.b_qkv)), dqkv)
     dx, dgamma_1, dbeta_1 = layer_norm.bwd(eps, norm_1, dn_1)
     attn = (dgamma_1, dbeta_1, dw_qkv, db_qkv, dw_out, db_out)
     return residual.fun(dx_1, dx), *attn, dgamma_2, dbeta_2, dw_fc, db_fc, dw_proj, db_proj
@@ -209,11 +209,11 @@ USES = (
 )
 _sum = partial(summed, USES)
 
-CAUSES = tuple(dict.fromkeys(cause for row, _ in USES for cause in row.causes))
+ADJUSTMENTS = tuple(dict.fromkeys(cause for spec, _ in USES for cause in spec.adjustments))
 FAN_IN = WAIT = 2 * b * s * h
 NORMS = 2 * 6 * b * s * h  # x + 0·dy, x̂, γ x̂, + β of both, whose rstd are 2bs transcendentals
 
-ROW = Row(
+SPEC = OpSpec(
     op=block,
     source="D2, Final Tally (a layer)",
     arguments={
@@ -234,17 +234,17 @@ ROW = Row(
     statics={"n_head": n_h, "eps": 1e-5, "block": m, "recompute": False},
     scale={name: 1 / sympy.sqrt(h) for name in ("w_qkv", "w_out", "w_fc", "w_proj")},
     forward=Cost(
-        _sum(lambda row: row.forward.flops) + 2 * b * s * h,
-        _sum(lambda row: row.forward.transcendentals),
+        _sum(lambda spec: spec.forward.flops) + 2 * b * s * h,
+        _sum(lambda spec: spec.forward.transcendentals),
     ),
     backward=Cost(
-        _sum(lambda row: row.backward.flops) + FAN_IN + NORMS + WAIT,
-        _sum(lambda row: row.backward.transcendentals) + 2 * b * s,
+        _sum(lambda spec: spec.backward.flops) + FAN_IN + NORMS + WAIT,
+        _sum(lambda spec: spec.backward.transcendentals) + 2 * b * s,
     ),
-    ahead=Cost(_sum(lambda row: row.ahead.flops), _sum(lambda row: row.ahead.transcendentals)),
-    document=_sum(lambda row: row.document),
-    causes={
-        **{cause: _sum(lambda row, cause=cause: row.causes.get(cause, 0)) for cause in CAUSES},
+    fwd_extra=Cost(_sum(lambda spec: spec.fwd_extra.flops), _sum(lambda spec: spec.fwd_extra.transcendentals)),
+    published_flops=_sum(lambda spec: spec.published_flops),
+    adjustments={
+        **{cause: _sum(lambda spec, cause=cause: spec.adjustments.get(cause, 0)) for cause in ADJUSTMENTS},
         "norms' outputs recomputed": NORMS,
         "o awaits its cotangent": WAIT,
         "residual fan-in": FAN_IN,

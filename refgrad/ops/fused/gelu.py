@@ -20,10 +20,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, wide
-from refgrad.ops._row import Cost, Row
-from refgrad.ops.gelu import ROW as PLAIN
+from refgrad.numerics import PrimalType, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops.gelu import SPEC as PLAIN
 from refgrad.ops.gelu import A, C
 from refgrad.ops.gelu import gelu as plain
 from refgrad.symbols import b, i, s
@@ -47,7 +47,7 @@ def value_and_slope(x: Array) -> tuple[Array, Array]:
 @jax.named_scope("gelu")
 def gelu(x: Array) -> Array:
     """x of any shape → GELU(x), element by element. Raises TypeError where x is not floating."""
-    agree("fused.gelu", x=(x, "..."))
+    check_args("fused.gelu", x=(x, "..."))
     return plain.fun(x)
 
 
@@ -59,19 +59,19 @@ def _fwd(x: Array) -> tuple[Array, Array]:
 @jax.named_scope("gelu")
 def _bwd(kept: Array, dy: Array) -> tuple[Array]:
     _, slope = value_and_slope(kept)
-    return (Like.of(kept)(wide(dy) * slope),)
+    return (PrimalType.of(kept)(wide(dy) * slope),)
 
 
 gelu.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=gelu,
     source=PLAIN.source,
     arguments=PLAIN.arguments,
     forward=PLAIN.forward,
     backward=Cost(18 * b * s * i, b * s * i),
-    document=PLAIN.document,
-    causes={"transcendental split": -b * s * i},
+    published_flops=PLAIN.published_flops,
+    adjustments={"transcendental split": -b * s * i},
     residuals=PLAIN.residuals,
     special=PLAIN.special,
 )

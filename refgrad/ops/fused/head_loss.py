@@ -1,7 +1,7 @@
 """Head and cross-entropy as one, by chunks of positions: L = (1/n) Σ_r ℓ(x_r Eᵀ, t_r) over the n rows that count.
 
 Derivation. `lm_head` gives dx = G E and dE = Gᵀ x with G = ∂L/∂logits, and `softmax_cross_entropy` gives row r of G as
-(dL/n) times the slope of ℓ (`_rows_of_logits`: label smoothing and z-loss included), 0 where the row is ignored. The
+(dL/n) times the slope of ℓ (`_xent_rows`: label smoothing and z-loss included), 0 where the row is ignored. The
 loss is the last thing that a model computes: its cotangent dL is one number, by which everything is linear. So the
 gradients are made for dL/n = 1 while the logits are at hand, a chunk of positions at a time, and scaled once dL is
 known:
@@ -13,7 +13,7 @@ A chunk's logits are made and used v columns at a time, x and g against v rows o
 processor's cache run faster than one that passes through memory. All of a chunk's columns are alive until its sums are
 known, from which its slopes follow; dẼ is filled v rows at a time.
 
-Kept: dx̃ and dẼ in the dtype of sums, and n. There are no logits beyond a chunk's: b·c rows of V. A chunk longer than
+Kept: dx̃ and dẼ in the dtype of sums, and n. Logits exist for one chunk only: b·c rows of V. A chunk longer than
 the sequence is the sequence; the last may be shorter, as may the last columns. The value alone costs no gradient: only
 the rule makes one.
 If every target is ignored, n is taken as 1: the loss is 0, and so are its gradients.
@@ -32,19 +32,19 @@ import sympy
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import check_size
-from refgrad.ops._numerics import Like, after, blocks, corner, lift, outer, product, rows
-from refgrad.ops._row import Cost, Row, Special
-from refgrad.ops.fused._rows_of_logits import (
+from refgrad.numerics import PrimalType, blocks, depend_on, first_entry, lift, product, rows, weight_grad
+from refgrad.ops._check import check_size
+from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops.fused._xent_rows import (
+    LossTerms,
     Rows,
     Sums,
-    Terms,
     add_targets,
     check,
     factors,
     flat,
     losses,
-    number,
+    num_valid,
     slopes,
     sums,
     target_slopes,
@@ -58,12 +58,12 @@ class Residuals(NamedTuple):
 
     dx: Array
     dE: Array
-    number: Array
-    x: Like
-    E: Like
+    num_valid: Array
+    x: PrimalType
+    E: PrimalType
 
 
-def _chunk_loss(known: Sums, picked: Array, chunk: Rows, terms: Terms) -> Array:
+def _chunk_loss(known: Sums, picked: Array, chunk: Rows, terms: LossTerms) -> Array:
     """Σ ℓ over the rows of a chunk that count."""
     return jnp.sum(chunk.counts * losses(known, picked, terms))
 
@@ -76,7 +76,7 @@ def _chunk(
     It waits for the chunk before, of which `before` (lengths of one, but for the examples') is something.
     """
     x_part = x[..., part, :]
-    x_rows = rows(x_part if before is None else after(before, x_part))
+    x_rows = rows(x_part if before is None else depend_on(x_part, before))
     logits = [product("rh,vh->rv", x_rows, E[some]) for some in columns]
     return x_rows, logits, flat(targets[..., part], mask[..., part], x)
 
@@ -109,23 +109,23 @@ def head_loss(
     """x (..., s, h), E (V, h), ids (..., s) in [0, V), mask (..., s) → the mean loss, a scalar.
 
     Where the mask is 0 or False the target is ignored, as by `targets != -100`, and its id may be any. Smoothing ε in
-    [0, 1) and z-loss ζ ≥ 0 enter as `_rows_of_logits` says. The result is in float32 at least, NaN for an id outside
+    [0, 1) and z-loss ζ ≥ 0 enter as `_xent_rows` says. The result is in float32 at least, NaN for an id outside
     [0, V) that counts. `chunk` ≥ 1 positions are taken at a time, all of them where it is larger than s, and `columns`
     ≥ 1 of their logits, all of them where it is None or larger than V.
     Raises ValueError or TypeError for arguments that do not agree, and ValueError for an empty batch.
     """
-    terms = Terms(smoothing, z_loss)
+    terms = LossTerms(smoothing, z_loss)
     cut = _check(x, E, targets, mask, chunk, columns, terms)
     loss = []
     for part in blocks(x.shape[-2], chunk):
         before = lift(loss[-1], x.ndim) if loss else None
         _, logits, found = _chunk(x, E, targets, mask, part, cut, before)
         loss.append(_chunk_loss(sums(logits, terms), _pick(logits, _places(found.targets, cut)), found, terms))
-    return reduce(add, loss) / number(mask, x)
+    return reduce(add, loss) / num_valid(mask, x)
 
 
 def _check(
-    x: Array, E: Array, targets: Array, mask: Array, chunk: int, columns: int | None, terms: Terms
+    x: Array, E: Array, targets: Array, mask: Array, chunk: int, columns: int | None, terms: LossTerms
 ) -> list[slice]:
     """The columns of logits that are taken at a time; raises as `head_loss` says."""
     check("fused.head_loss", x, E, targets, mask, chunk, terms)
@@ -145,12 +145,12 @@ def _fwd(
     smoothing: float,
     z_loss: float,
 ) -> tuple[Array, Residuals]:
-    terms, like_E, V = Terms(smoothing, z_loss), Like.of(E), E.shape[0]
+    terms, E_type, V = LossTerms(smoothing, z_loss), PrimalType.of(E), E.shape[0]
     cut = _check(x, E, targets, mask, chunk, columns, terms)
     loss, dx = [], []
     dE: Any = None  # not a list: one array of its size is alive at a time
     for part in blocks(x.shape[-2], chunk):
-        before = lift(corner(dE), x.ndim) + corner(dx[-1]) if dx else None
+        before = lift(first_entry(dE), x.ndim) + first_entry(dx[-1]) if dx else None
         x_rows, logits, found = _chunk(x, E, targets, mask, part, cut, before)
         known, places = sums(logits, terms), _places(found.targets, cut)
         picked = _pick(logits, places)
@@ -161,12 +161,12 @@ def _fwd(
             hot = lift(jax.lax.iota(place.dtype, some.stop - some.start), 2) == place[:, None]
             g = slopes(part_of_logits, known.top, factor, hot, found.counts, V, terms).astype(x.dtype)
             more_dx.append(product("rv,vh->rh", g, E[some]))
-            dE = _add_rows(dE, outer(g, x_rows, like_E.sharding), some, V, new=not dx)
+            dE = _add_rows(dE, weight_grad(g, x_rows, E_type.sharding), some, V, new=not dx)
         slope = target_slopes(picked, known.top, factor, found.counts, V, terms)
         part_dx, dE = add_targets(reduce(add, more_dx), dE, x_rows, E, found.targets, slope)
         dx.append(part_dx.reshape(x[..., part, :].shape))
-    n = number(mask, x)
-    return reduce(add, loss) / n, Residuals(jnp.concatenate(dx, axis=-2), dE, n, Like.of(x), like_E)
+    n = num_valid(mask, x)
+    return reduce(add, loss) / n, Residuals(jnp.concatenate(dx, axis=-2), dE, n, PrimalType.of(x), E_type)
 
 
 def _add_rows(dE: Any, more: Array, some: slice, V: int, new: bool) -> Array:
@@ -183,7 +183,7 @@ def _add_rows(dE: Any, more: Array, some: slice, V: int, new: bool) -> Array:
 def _bwd(
     chunk: int, columns: int | None, smoothing: float, z_loss: float, kept: Residuals, dL: Array
 ) -> tuple[Array, Array, None, None]:
-    scale = dL / kept.number
+    scale = dL / kept.num_valid
     return kept.x(kept.dx * scale), kept.E(kept.dE * scale), None, None
 
 
@@ -194,7 +194,7 @@ MORE = sympy.ceiling(V / v) - 1  # columns after the first
 N = b * s
 WAIT = CHUNKS - 1 + b * (s - sympy.Min(c, s)) * h  # for the chunk before
 
-ROW = Row(
+SPEC = OpSpec(
     op=head_loss,
     source="D2, Tensor Contractions (lm_head); Negative Log Likelihood Loss",
     arguments={"x": "b s h", "E": "V h", "targets": "b s < V", "mask": "b s < 2"},
@@ -205,12 +205,12 @@ ROW = Row(
     forward=Cost(2 * N * h * V + 3 * N * V + 12 * N + 7 * N * MORE + WAIT, N * V + N),
     backward=Cost(N * h + V * h + 1),
     # the gradients' products and their sums; shift, factor, comparison, selection; the targets' part
-    ahead=Cost(
+    fwd_extra=Cost(
         4 * N * h * V + (CHUNKS - 1) * (V * h + 2 * b - 1) + MORE * N * h + 4 * N * V + 5 * N * h + 8 * N,
         N * V + N,
     ),
-    document=4 * N * h * V + 4 * N * V,
-    causes={
+    published_flops=4 * N * h * V + 4 * N * V,
+    adjustments={
         "gradient made in the forward": -4 * N * h * V - 4 * N * V,
         "scaling by dL / n": N * h + V * h + 1,
     },

@@ -24,23 +24,23 @@ import sympy
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._numerics import Like, lift, outer, product, rows, wide
-from refgrad.ops._row import Cost, Row
-from refgrad.ops.fused._rows_of_logits import (
+from refgrad.numerics import PrimalType, lift, product, rows, weight_grad, wide
+from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops.fused._xent_rows import (
+    LossTerms,
     Rows,
     Sums,
-    Terms,
     add_targets,
     check,
     factors,
     flat,
     losses,
-    number,
+    num_valid,
     slopes,
     sums,
     target_slopes,
 )
-from refgrad.ops.fused.head_loss import ROW as BY_POSITIONS
+from refgrad.ops.fused.head_loss import SPEC as BY_POSITIONS
 from refgrad.ops.fused.head_loss import Residuals
 from refgrad.ops.fused.head_loss import head_loss as by_positions
 from refgrad.ops.token_embedding import token_embedding
@@ -48,7 +48,7 @@ from refgrad.symbols import V, b, c, h, s
 
 
 def _starts(V: int, chunk: int) -> tuple[Array, int]:
-    """Where each whole chunk begins, and where the last, of 1 … `chunk` rows, does."""
+    """First rows of the whole chunks, and the first of the last chunk, which has 1 … `chunk` rows."""
     last = (V - 1) // chunk * chunk
     return jnp.asarray(np.arange(0, last, chunk, dtype=np.int32)), last
 
@@ -58,8 +58,8 @@ def _rows_from(E: Array, start: Array, chunk: int) -> Array:
     return jax.lax.dynamic_slice(E, (start, np.int32(0)), (chunk, E.shape[1]), allow_negative_indices=False)
 
 
-def _row_sums(x: Array, E: Array, chunk: int, terms: Terms) -> Sums:
-    """Those of each row's logits: the first pass."""
+def _row_sums(x: Array, E: Array, chunk: int, terms: LossTerms) -> Sums:
+    """Sums over each row's logits: the first pass."""
 
     def of(part: Array) -> tuple[Array, ...]:
         found = sums([product("rh,vh->rv", x, part)], terms)
@@ -82,16 +82,16 @@ def _pick(x: Array, E: Array, targets: Array) -> Array:
 
 
 def _gradients(
-    x: Array, E: Array, found: Rows, top: Array, factor: Array, chunk: int, terms: Terms
+    x: Array, E: Array, found: Rows, top: Array, factor: Array, chunk: int, terms: LossTerms
 ) -> tuple[Array, Array]:
     """∂(nL)/∂x (r, h) and ∂(nL)/∂E (V, h) but for the targets' part, in the dtype of sums: the second pass."""
-    V, sharding = E.shape[0], Like.of(E).sharding
+    V, sharding = E.shape[0], PrimalType.of(E).sharding
 
     def of(part: Array, start: Array | int) -> tuple[Array, Array]:
         logits = product("rh,vh->rv", x, part)
         hot = lift(jax.lax.iota("int32", part.shape[0]), 2) == (found.targets.astype("int32") - start)[:, None]
         g = slopes(logits, top, factor, hot, found.counts, V, terms).astype(x.dtype)
-        return product("rv,vh->rh", g, part), outer(g, x, sharding)
+        return product("rv,vh->rh", g, part), weight_grad(g, x, sharding)
 
     def step(carry: tuple[Array, Array], start: Array) -> tuple[tuple[Array, Array], None]:
         dx, dE = carry
@@ -115,24 +115,24 @@ def head_loss_by_vocabulary(
     """x (..., s, h), E (V, h), ids (..., s) in [0, V), mask (..., s) → the mean loss, a scalar.
 
     Where the mask is 0 or False the target is ignored, as by `targets != -100`, and its id may be any. Smoothing ε in
-    [0, 1) and z-loss ζ ≥ 0 enter as `_rows_of_logits` says. The result is in float32 at least, NaN for an id outside
+    [0, 1) and z-loss ζ ≥ 0 enter as `_xent_rows` says. The result is in float32 at least, NaN for an id outside
     [0, V) that counts. `chunk` ≥ 1 rows of E are taken at a time, all of them where it is larger than V.
     Raises ValueError or TypeError for arguments that do not agree, and ValueError for an empty batch.
     """
-    terms = Terms(smoothing, z_loss)
+    terms = LossTerms(smoothing, z_loss)
     check("fused.head_loss_by_vocabulary", x, E, targets, mask, chunk, terms)
     found, x_rows = flat(targets, mask, x), rows(x)
     loss = losses(_row_sums(x_rows, E, chunk, terms), _pick(x_rows, E, found.targets), terms)
-    return jnp.sum(found.counts * loss) / number(mask, x)
+    return jnp.sum(found.counts * loss) / num_valid(mask, x)
 
 
 @jax.named_scope("head_loss_by_vocabulary")
 def _fwd(
     x: Array, E: Array, targets: Array, mask: Array, chunk: int, smoothing: float, z_loss: float
 ) -> tuple[Array, Residuals]:
-    terms = Terms(smoothing, z_loss)
+    terms = LossTerms(smoothing, z_loss)
     check("fused.head_loss_by_vocabulary", x, E, targets, mask, chunk, terms)
-    found, x_rows, n = flat(targets, mask, x), rows(x), number(mask, x)
+    found, x_rows, n = flat(targets, mask, x), rows(x), num_valid(mask, x)
     known = _row_sums(x_rows, E, chunk, terms)
     picked = _pick(x_rows, E, found.targets)
     loss = jnp.sum(found.counts * losses(known, picked, terms))
@@ -140,7 +140,7 @@ def _fwd(
     dx, dE = _gradients(x_rows, E, found, known.top, factor, chunk, terms)
     slope = target_slopes(picked, known.top, factor, found.counts, E.shape[0], terms)
     dx, dE = add_targets(dx, dE, x_rows, E, found.targets, slope)
-    return loss / n, Residuals(dx.reshape(x.shape), dE, n, Like.of(x), Like.of(E))
+    return loss / n, Residuals(dx.reshape(x.shape), dE, n, PrimalType.of(x), PrimalType.of(E))
 
 
 @jax.named_scope("head_loss_by_vocabulary")
@@ -153,7 +153,7 @@ head_loss_by_vocabulary.defvjp(_fwd, _bwd)
 N = b * s
 CHUNKS = sympy.ceiling(V / c)
 
-ROW = Row(
+SPEC = OpSpec(
     op=head_loss_by_vocabulary,
     source=BY_POSITIONS.source,
     arguments=BY_POSITIONS.arguments,
@@ -163,9 +163,9 @@ ROW = Row(
     forward=Cost(2 * N * h * V + 3 * N * V + 2 * N * CHUNKS + 3 * N * h + 10 * N, N * V + N * CHUNKS + N),
     backward=BY_POSITIONS.backward,
     # the logits again; as by positions, but for dx's sums and the targets' places chunk by chunk
-    ahead=Cost(6 * N * h * V + (CHUNKS - 1) * N * h + 4 * N * V + N * CHUNKS + 5 * N * h + 8 * N, N * V + N),
-    document=BY_POSITIONS.document,
-    causes=BY_POSITIONS.causes,
+    fwd_extra=Cost(6 * N * h * V + (CHUNKS - 1) * N * h + 4 * N * V + N * CHUNKS + 5 * N * h + 8 * N, N * V + N),
+    published_flops=BY_POSITIONS.published_flops,
+    adjustments=BY_POSITIONS.adjustments,
     residuals=BY_POSITIONS.residuals,
     special=BY_POSITIONS.special,
 )

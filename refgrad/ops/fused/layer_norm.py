@@ -13,7 +13,8 @@ of dx sums to 0.
     p = v − c mean(v c) / m        dx = rstd (p − mean(p))
 
 Kept: x, μ and m, and γ: in a model no array of its own but two columns. In bfloat16 x has half of x̂'s bytes.
-Cost: 11bsh, as `layer_norm`, and 4bsh to make c and x̂ again once dy exists (see `after`); rstd and a quotient a row.
+Cost: 11bsh, as `layer_norm`, and 4bsh to make c and x̂ again once dy exists (see `depend_on`); rstd and a quotient a
+row.
 Source: D2, "Layer Normalization"; keeping the statistics alone is common practice (llm.c, doc/layernorm).
 """
 
@@ -24,10 +25,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, after, lift, rows, wide
-from refgrad.ops._row import Cost, Row
-from refgrad.ops.layer_norm import ROW as PLAIN
+from refgrad.numerics import PrimalType, depend_on, lift, rows, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops.layer_norm import SPEC as PLAIN
 from refgrad.ops.layer_norm import affine
 from refgrad.symbols import a, b, h, s, w
 
@@ -39,7 +40,7 @@ class Residuals(NamedTuple):
     mean: Array
     m: Array
     gamma: Array
-    beta: Like
+    beta: PrimalType
 
 
 def statistics(x: Array, eps: float) -> tuple[Array, Array, Array]:
@@ -55,8 +56,8 @@ def normalise(x: Array, mean: Array, m: Array) -> Array:
     return (wide(x) - mean) * jax.lax.rsqrt(m)
 
 
-def _agree(x: Array, gamma: Array, beta: Array, eps: float) -> None:
-    agree("fused.layer_norm", x=(x, "... h"), gamma=(gamma, "h"), beta=(beta, "h"))
+def _check_args(x: Array, gamma: Array, beta: Array, eps: float) -> None:
+    check_args("fused.layer_norm", x=(x, "... h"), gamma=(gamma, "h"), beta=(beta, "h"))
     if not eps > 0:
         raise ValueError(f"fused.layer_norm: eps is {eps}, but must be above 0, or a constant row divides by 0")
 
@@ -70,34 +71,34 @@ def layer_norm(x: Array, gamma: Array, beta: Array, eps: float) -> Array:
 
 @jax.named_scope("layer_norm")
 def _fwd(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Residuals]:
-    _agree(x, gamma, beta, eps)
+    _check_args(x, gamma, beta, eps)
     centred, mean, m = statistics(x, eps)
     y = affine(centred * jax.lax.rsqrt(m), gamma, beta).astype(x.dtype)
-    return y, Residuals(x, mean, m, gamma, Like.of(beta))
+    return y, Residuals(x, mean, m, gamma, PrimalType.of(beta))
 
 
 @jax.named_scope("layer_norm")
 def _bwd(eps: float, kept: Residuals, dy: Array) -> tuple[Array, Array, Array]:
-    centred, dy = wide(after(dy, kept.x)) - kept.mean, wide(dy)
+    centred, dy = wide(depend_on(kept.x, dy)) - kept.mean, wide(dy)
     rstd = jax.lax.rsqrt(kept.m)
     v = dy * lift(wide(kept.gamma), dy.ndim)
     p = v - centred * (jnp.mean(v * centred, axis=-1, keepdims=True) / kept.m)
     dx = rstd * (p - jnp.mean(p, axis=-1, keepdims=True))
     dgamma, dbeta = jnp.sum(rows(dy * (centred * rstd)), axis=0), jnp.sum(rows(dy), axis=0)
-    return Like.of(kept.x)(dx), Like.of(kept.gamma)(dgamma), kept.beta(dbeta)
+    return PrimalType.of(kept.x)(dx), PrimalType.of(kept.gamma)(dgamma), kept.beta(dbeta)
 
 
 layer_norm.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=layer_norm,
     source=PLAIN.source,
     arguments=PLAIN.arguments,
     statics=PLAIN.statics,
     forward=PLAIN.forward,
     backward=Cost(15 * b * s * h - 2 * h + b * s, b * s),
-    document=PLAIN.document,
-    causes={"n−1 additions": -2 * h, "x̂ recomputed": 4 * b * s * h, "a quotient by m in each row": b * s},
+    published_flops=PLAIN.published_flops,
+    adjustments={"n−1 additions": -2 * h, "x̂ recomputed": 4 * b * s * h, "a quotient by m in each row": b * s},
     residuals=w * (b * s * h + h) + a * 2 * b * s,
     special=PLAIN.special,
 )

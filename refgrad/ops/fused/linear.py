@@ -1,4 +1,4 @@
-"""Linear layer over rows: z = x w + bias, whatever leads x's last axis counted as one axis of rows.
+"""Linear layer over rows: z = x w + bias, with all axes of x but the last taken as one axis of rows.
 
 Derivation. `linear` gives dx = dz wᵀ, dw = Σ_r x_r dz_rᵀ, dbias = Σ_r dz_r over the b·s rows r. With X and dZ the rows
 one under the other, both sums over (b, s) are sums over one axis, and every product is one of two matrices:
@@ -16,10 +16,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, lift, outer, product, rows, wide
-from refgrad.ops._row import Row
-from refgrad.ops.linear import ROW as PLAIN
+from refgrad.numerics import PrimalType, lift, product, rows, weight_grad, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import OpSpec
+from refgrad.ops.linear import SPEC as PLAIN
 
 
 class Residuals(NamedTuple):
@@ -27,7 +27,7 @@ class Residuals(NamedTuple):
 
     x: Array
     w: Array
-    bias: Like
+    bias: PrimalType
 
 
 def input_gradient(dz: Array, w: Array) -> Array:
@@ -35,41 +35,41 @@ def input_gradient(dz: Array, w: Array) -> Array:
     return product("ro,io->ri", rows(dz), w).reshape(*dz.shape[:-1], w.shape[0])
 
 
-def parameter_gradients(x: Array, dz: Array, w: Like, bias: Like) -> tuple[Array, Array]:
+def parameter_gradients(x: Array, dz: Array, w: PrimalType, bias: PrimalType) -> tuple[Array, Array]:
     """Xᵀ dZ and Σ_r dZ_r, of x (..., i) and dz (..., o)."""
     x, dz = rows(x), rows(dz)
-    return w(outer(x, dz, w.sharding)), bias(jnp.sum(wide(dz), axis=0))
+    return w(weight_grad(x, dz, w.sharding)), bias(jnp.sum(wide(dz), axis=0))
 
 
 @custom_vjp
 @jax.named_scope("linear")
 def linear(x: Array, w: Array, bias: Array) -> Array:
     """x (..., i), w (i, o), bias (o,) → (..., o). Raises ValueError or TypeError where they do not agree."""
-    agree("fused.linear", x=(x, "... i"), w=(w, "i o"), bias=(bias, "o"))
+    check_args("fused.linear", x=(x, "... i"), w=(w, "i o"), bias=(bias, "o"))
     z = product("ri,io->ro", rows(x), w) + lift(wide(bias), 2)
     return z.astype(x.dtype).reshape(*x.shape[:-1], w.shape[1])
 
 
 @jax.named_scope("linear")
 def _fwd(x: Array, w: Array, bias: Array) -> tuple[Array, Residuals]:
-    return linear.fun(x, w, bias), Residuals(x, w, Like.of(bias))
+    return linear.fun(x, w, bias), Residuals(x, w, PrimalType.of(bias))
 
 
 @jax.named_scope("linear")
 def _bwd(kept: Residuals, dz: Array) -> tuple[Array, Array, Array]:
-    dx = Like.of(kept.x)(input_gradient(dz, kept.w))
-    return dx, *parameter_gradients(kept.x, dz, Like.of(kept.w), kept.bias)
+    dx = PrimalType.of(kept.x)(input_gradient(dz, kept.w))
+    return dx, *parameter_gradients(kept.x, dz, PrimalType.of(kept.w), kept.bias)
 
 
 linear.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=linear,
     source=PLAIN.source,
     arguments=PLAIN.arguments,
     forward=PLAIN.forward,
     backward=PLAIN.backward,
-    document=PLAIN.document,
-    causes=PLAIN.causes,
+    published_flops=PLAIN.published_flops,
+    adjustments=PLAIN.adjustments,
     residuals=PLAIN.residuals,
 )

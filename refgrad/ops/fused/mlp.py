@@ -8,7 +8,7 @@ pre-activation (see `gelu`), so that a is not kept:
     dx, dw₁, db₁ = linear's of du at x
 
 Kept: x, u and both weights: a, as large as u, is not. Cost: that of the parts, and GELU's value again once da exists
-(see `after`): three operations an element, since it shares all but the last product with its slope.
+(see `depend_on`): three operations an element, since it shares all but the last product with its slope.
 Source: D2, "Final Tally" (mlp_up, gelu, mlp_down).
 """
 
@@ -20,12 +20,12 @@ import sympy
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, after
-from refgrad.ops._row import Cost, Row, summed
-from refgrad.ops.fused.gelu import ROW as GELU
+from refgrad.numerics import PrimalType, depend_on
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, summed
+from refgrad.ops.fused.gelu import SPEC as GELU
 from refgrad.ops.fused.gelu import gelu, value_and_slope
-from refgrad.ops.fused.linear import ROW as LINEAR
+from refgrad.ops.fused.linear import SPEC as LINEAR
 from refgrad.ops.fused.linear import Residuals as Linear
 from refgrad.ops.fused.linear import input_gradient, linear, parameter_gradients
 from refgrad.symbols import b, i, o, s, w
@@ -38,8 +38,8 @@ class Residuals(NamedTuple):
     u: Array
     w_1: Array
     w_2: Array
-    b_1: Like
-    b_2: Like
+    b_1: PrimalType
+    b_2: PrimalType
 
 
 @custom_vjp
@@ -54,16 +54,16 @@ def mlp(x: Array, w_1: Array, b_1: Array, w_2: Array, b_2: Array) -> Array:
 
 @jax.named_scope("mlp")
 def _fwd(x: Array, w_1: Array, b_1: Array, w_2: Array, b_2: Array) -> tuple[Array, Residuals]:
-    agree("fused.mlp", x=(x, "... i"), w_1=(w_1, "i o"), b_1=(b_1, "o"), w_2=(w_2, "o i"), b_2=(b_2, "i"))
+    check_args("fused.mlp", x=(x, "... i"), w_1=(w_1, "i o"), b_1=(b_1, "o"), w_2=(w_2, "o i"), b_2=(b_2, "i"))
     u = linear.fun(x, w_1, b_1)  # (..., o)
-    return linear.fun(gelu.fun(u), w_2, b_2), Residuals(x, u, w_1, w_2, Like.of(b_1), Like.of(b_2))
+    return linear.fun(gelu.fun(u), w_2, b_2), Residuals(x, u, w_1, w_2, PrimalType.of(b_1), PrimalType.of(b_2))
 
 
 @jax.named_scope("mlp")
 def _bwd(kept: Residuals, dy: Array) -> tuple[Array, Array, Array, Array, Array]:
     da = input_gradient(dy, kept.w_2)
-    value, slope = value_and_slope(after(da, kept.u))
-    dw_2, db_2 = parameter_gradients(value.astype(kept.u.dtype), dy, Like.of(kept.w_2), kept.b_2)
+    value, slope = value_and_slope(depend_on(kept.u, da))
+    dw_2, db_2 = parameter_gradients(value.astype(kept.u.dtype), dy, PrimalType.of(kept.w_2), kept.b_2)
     du = (da * slope).astype(kept.u.dtype)
     dx, dw_1, db_1 = linear.bwd(Linear(kept.x, kept.w_1, kept.b_1), du)
     return dx, dw_1, db_1, dw_2, db_2
@@ -75,17 +75,17 @@ USES = ((LINEAR, {}), (GELU, {i: o}), (LINEAR, {i: o, o: i}))
 _sum = partial(summed, USES)
 AGAIN = 3 * b * s * o  # u + 0·da, u σ(z)
 
-ROW = Row(
+SPEC = OpSpec(
     op=mlp,
     source="D2, Final Tally (mlp_up, gelu, mlp_down)",
     arguments={"x": "b s i", "w_1": "i o", "b_1": "o", "w_2": "o i", "b_2": "i"},
     scale={"w_1": 1 / sympy.sqrt(i), "w_2": 1 / sympy.sqrt(o)},
-    forward=Cost(_sum(lambda row: row.forward.flops), _sum(lambda row: row.forward.transcendentals)),
-    backward=Cost(_sum(lambda row: row.backward.flops) + AGAIN, _sum(lambda row: row.backward.transcendentals)),
-    document=_sum(lambda row: row.document),
-    causes={
-        "bias": _sum(lambda row: row.causes.get("bias", 0)),
-        "transcendental split": sympy.sympify(GELU.causes["transcendental split"]).subs(i, o),
+    forward=Cost(_sum(lambda spec: spec.forward.flops), _sum(lambda spec: spec.forward.transcendentals)),
+    backward=Cost(_sum(lambda spec: spec.backward.flops) + AGAIN, _sum(lambda spec: spec.backward.transcendentals)),
+    published_flops=_sum(lambda spec: spec.published_flops),
+    adjustments={
+        "bias": _sum(lambda spec: spec.adjustments.get("bias", 0)),
+        "transcendental split": sympy.sympify(GELU.adjustments["transcendental split"]).subs(i, o),
         "GELU's value recomputed": AGAIN,
     },
     residuals=w * (b * s * i + b * s * o + 2 * i * o),

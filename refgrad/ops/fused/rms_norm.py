@@ -13,7 +13,7 @@ there twice; with m = mean(x²) + ε, whose inverse root it is, it does not:
 
     dx = rrms (v − x mean(v x) / m)
 
-Kept: x and m, and γ: x̂ is one product away, and made again once dy exists (see `after`).
+Kept: x and m, and γ: x̂ is one product away, and made again once dy exists (see `depend_on`).
 Cost: γ's product; v x and its mean, x times the quotient, the difference, rrms; dy x̂ and its sum over the rows; x̂
 again, 3bsh; rrms and a quotient a row.
 Source: Zhang and Sennrich, Root Mean Square Layer Normalization (2019); LLaMA's norm; D2's "Layer Normalization" by
@@ -28,9 +28,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, after, lift, rows, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, depend_on, lift, rows, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import a, b, h, s, w
 
 
@@ -51,7 +51,7 @@ def rms_norm(x: Array, gamma: Array, eps: float) -> Array:
 
 @jax.named_scope("rms_norm")
 def _fwd(x: Array, gamma: Array, eps: float) -> tuple[Array, Residuals]:
-    agree("fused.rms_norm", x=(x, "... h"), gamma=(gamma, "h"))
+    check_args("fused.rms_norm", x=(x, "... h"), gamma=(gamma, "h"))
     if not eps > 0:
         raise ValueError(f"fused.rms_norm: eps is {eps}, but must be above 0, or a row of zeros divides by 0")
     x_wide = wide(x)
@@ -62,15 +62,15 @@ def _fwd(x: Array, gamma: Array, eps: float) -> tuple[Array, Residuals]:
 
 @jax.named_scope("rms_norm")
 def _bwd(eps: float, kept: Residuals, dy: Array) -> tuple[Array, Array]:
-    x, dy, rrms = wide(after(dy, kept.x)), wide(dy), jax.lax.rsqrt(kept.m)
+    x, dy, rrms = wide(depend_on(kept.x, dy)), wide(dy), jax.lax.rsqrt(kept.m)
     v = dy * lift(wide(kept.gamma), dy.ndim)
     dx = rrms * (v - x * (jnp.mean(v * x, axis=-1, keepdims=True) / kept.m))
-    return Like.of(kept.x)(dx), Like.of(kept.gamma)(jnp.sum(rows(dy * (x * rrms)), axis=0))
+    return PrimalType.of(kept.x)(dx), PrimalType.of(kept.gamma)(jnp.sum(rows(dy * (x * rrms)), axis=0))
 
 
 rms_norm.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=rms_norm,
     source="Zhang and Sennrich (2019)",
     arguments={"x": "b s h", "gamma": "h"},
@@ -78,8 +78,8 @@ ROW = Row(
     # the square and its mean (n), x̂, γ x̂; + ε and rsqrt once a row
     forward=Cost(4 * b * s * h + b * s, b * s),
     backward=Cost(11 * b * s * h - h + b * s, b * s),
-    document=8 * b * s * h,
-    causes={"n−1 additions": -h, "x̂ recomputed": 3 * b * s * h, "a quotient by m in each row": b * s},
+    published_flops=8 * b * s * h,
+    adjustments={"n−1 additions": -h, "x̂ recomputed": 3 * b * s * h, "a quotient by m in each row": b * s},
     residuals=w * (b * s * h + h) + a * b * s,
     special={
         "rows of zeros": Special(values={"x": np.zeros_like}),

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, lift, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, lift, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, h, s
 
 
@@ -38,8 +38,8 @@ def _turn(x: Array, base: float, sign: float) -> Array:
     return jnp.concatenate([cos * first + sin * second, cos * second - sin * first], axis=-1)
 
 
-def _agree(x: Array, base: float) -> None:
-    agree("fused.rotary", x=(x, "... s d"))
+def _check_args(x: Array, base: float) -> None:
+    check_args("fused.rotary", x=(x, "... s d"))
     if x.shape[-1] % 2 or not x.shape[-1]:
         raise ValueError(
             f"fused.rotary: x has {x.shape[-1]} columns a head, but they are turned in pairs: an even number"
@@ -52,17 +52,17 @@ def _agree(x: Array, base: float) -> None:
 @jax.named_scope("rotary")
 def rotary(x: Array, base: float = 10000.0) -> Array:
     """Queries or keys (..., s, d), d even, positions 0 … s−1 → the same turned. Raises ValueError for other arrays."""
-    _agree(x, base)
+    _check_args(x, base)
     return _turn(x, base, 1.0).astype(x.dtype)
 
 
 @jax.named_scope("rotary")
-def _fwd(x: Array, base: float) -> tuple[Array, Like]:
-    return rotary.fun(x, base), Like.of(x)
+def _fwd(x: Array, base: float) -> tuple[Array, PrimalType]:
+    return rotary.fun(x, base), PrimalType.of(x)
 
 
 @jax.named_scope("rotary")
-def _bwd(base: float, kept: Like, dy: Array) -> tuple[Array]:
+def _bwd(base: float, kept: PrimalType, dy: Array) -> tuple[Array]:
     return (kept(_turn(dy, base, -1.0)),)
 
 
@@ -70,15 +70,15 @@ rotary.defvjp(_fwd, _bwd)
 
 COST = Cost(3 * b * s * h + s * h / 2, s * h)  # two products and a sum an element; s·h/2 angles
 
-ROW = Row(
+SPEC = OpSpec(
     op=rotary,
     source="Su et al. (2021)",
     arguments={"x": "b s h"},
     statics={"base": 10000.0},
     forward=COST,
     backward=COST,
-    document=3 * b * s * h,
-    causes={"angles recomputed": s * h / 2},
+    published_flops=3 * b * s * h,
+    adjustments={"angles recomputed": s * h / 2},
     residuals=0,
     special={"one position": Special(dims={"s": 1}), "one pair": Special(dims={"h": 2})},
 )

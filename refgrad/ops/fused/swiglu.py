@@ -7,8 +7,8 @@ Derivation. dsilu/dg = σ(g) + g σ(g) σ(−g), by σ′ = σ(g) σ(−g). The 
 As in `gelu`, both logistic functions come out of one exponential that never overflows: e = e^(−|g|), r = 1 / (1 + e),
 σ(g) = r where g ≥ 0 and e r elsewhere, σ(g) σ(−g) = e r².
 
-Kept: g and u alone; σ, silu and its slope are made again once dy exists (see `after`). Autodiff keeps three arrays of
-their size. Cost: 8 for e, r, e r and σ, 4 for the slope, 1 for silu, 3 for the two products, and 2 to wait for dy.
+Kept: g and u alone; σ, silu and its slope are made again once dy exists (see `depend_on`). Autodiff keeps three arrays
+of their size. Cost: 8 for e, r, e r and σ, 4 for the slope, 1 for silu, 3 for the two products, and 2 to wait for dy.
 Source: Shazeer, GLU Variants Improve Transformer (2020); LLaMA's feed-forward layer.
 """
 
@@ -20,9 +20,9 @@ import numpy as np
 from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
-from refgrad.ops._agree import agree
-from refgrad.ops._numerics import Like, after, wide
-from refgrad.ops._row import Cost, Row, Special
+from refgrad.numerics import PrimalType, depend_on, wide
+from refgrad.ops._check import check_args
+from refgrad.ops._spec import Cost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 
@@ -37,7 +37,7 @@ class Residuals(NamedTuple):
 @jax.named_scope("swiglu")
 def swiglu(g: Array, u: Array) -> Array:
     """g and u of one shape → silu(g) u, element by element. Raises ValueError or TypeError where they do not agree."""
-    agree("fused.swiglu", g=(g, "..."), u=(u, "..."))
+    check_args("fused.swiglu", g=(g, "..."), u=(u, "..."))
     return (wide(g) * jax.lax.logistic(wide(g)) * wide(u)).astype(g.dtype)
 
 
@@ -48,27 +48,27 @@ def _fwd(g: Array, u: Array) -> tuple[Array, Residuals]:
 
 @jax.named_scope("swiglu")
 def _bwd(kept: Residuals, dy: Array) -> tuple[Array, Array]:
-    g, u, dy_wide = wide(after(dy, kept.g)), wide(kept.u), wide(dy)
+    g, u, dy_wide = wide(depend_on(kept.g, dy)), wide(kept.u), wide(dy)
     above = g >= 0
     e = jnp.exp(jnp.where(above, -g, g))  # −|g|, differentiable at 0 too
     r = 1 / (1 + e)
     er = e * r
     logistic = jnp.where(above, r, er)
     dg = dy_wide * u * (logistic + g * (er * r))
-    return Like.of(kept.g)(dg), Like.of(kept.u)(dy_wide * (g * logistic))
+    return PrimalType.of(kept.g)(dg), PrimalType.of(kept.u)(dy_wide * (g * logistic))
 
 
 swiglu.defvjp(_fwd, _bwd)
 
-ROW = Row(
+SPEC = OpSpec(
     op=swiglu,
     source="Shazeer (2020)",
     arguments={"g": "b s i", "u": "b s i"},
     # the logistic function's three, two products
     forward=Cost(5 * b * s * i, b * s * i),
     backward=Cost(16 * b * s * i, b * s * i),
-    document=14 * b * s * i,
-    causes={"g awaits its cotangent": 2 * b * s * i},
+    published_flops=14 * b * s * i,
+    adjustments={"g awaits its cotangent": 2 * b * s * i},
     residuals=2 * w * b * s * i,
     special={
         "large gates": Special(values={"g": lambda g: np.where(g > 0, 60, -60)}),

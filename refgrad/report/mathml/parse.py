@@ -96,12 +96,12 @@ class Parser:
         return named or token.kind in ("number", "symbol", "big", "open", "√") or self._called()
 
     def _glued(self, below: list[Item]) -> bool:
-        """Whether the next factor belongs to a denominator without spaces: not in 1/2(x − y)."""
+        """Return True if the next factor belongs to a denominator without spaces: not in 1/2(x − y)."""
         token = self.peek()
         return not token.spaced and not (token.kind == "open" and below[-1].xml.startswith("<mn>"))
 
     def _called(self) -> bool:
-        """Whether a word comes with an opening bracket glued to it, a subscript of it in between or not."""
+        """Return True if an opening bracket is glued to the next word, perhaps after the word's subscript."""
         if self.peek().kind not in ("word", "code"):
             return False
         ahead = 2 if self.peek(1).kind == "sub" and not self.peek(1).spaced else 1
@@ -132,12 +132,12 @@ class Parser:
         return Item(_scripted(xml, sub, sup, big), "big" if big else "atom", token.spaced, bare)
 
     def _applied(self, start: int) -> bool:
-        """Whether the bracket at `start` holds the argument of what stands glued before it."""
+        """Return True if the bracket at `start` holds the argument of the item glued before it."""
         glued = start > 0 and not self.tokens[start].spaced
         return glued and self.tokens[start - 1].kind in ("word", "code", "sub", "super", "close")
 
     def base(self) -> tuple[str, str]:
-        """What scripts attach to, and its content without brackets."""
+        """The base of scripts, and its content without brackets."""
         token = self.peek()
         self.at += 1
         match token.kind:
@@ -172,7 +172,7 @@ class Parser:
                 self.at += 1
                 fences = (f'<mo form="{form}" stretchy="false">{token.text}</mo>' for form in ("prefix", "postfix"))
                 return f"<mrow>{next(fences)}{inner}{next(fences)}</mrow>", ""
-        raise NotMathematics(f"{token.text or 'the end'} stands where a factor is wanted")
+        raise NotMathematics(f"{token.text or 'the end'} stands in the place of a factor")
 
     def _text(self) -> Item | None:
         """Words that name nothing: allowed between formulas, one item for a run of them."""

@@ -27,7 +27,7 @@ ENDING = ".,;:?"
 
 
 class Block(NamedTuple):
-    """A piece of a derivation: `kind` is "text", "formula", or "plain" for a line that is no formula to the parser."""
+    """A piece of a derivation: `kind` is "text", "formula", or "plain" for a line that the parser rejects."""
 
     kind: str
     html: Markup
@@ -114,7 +114,7 @@ def _words(text: str) -> Markup:
 
 
 def _run(words: list[str], start: int) -> int:
-    """Where the run of mathematical words from `start` ends; `start` itself where there is none."""
+    """Return the end of the run of mathematical words from `start`; `start` itself for an empty run."""
     depth, end = 0, start
     for at in range(start, len(words), 2):
         word = words[at]
@@ -128,7 +128,7 @@ def _run(words: list[str], start: int) -> int:
 
 
 def _mathematical(words: list[str], at: int) -> bool:
-    """Whether the word can be a part of a formula: a letter, a number, a sign, a function before one of these."""
+    """Return True for a word that can stand in a formula: letter, number, sign, or a function before one of these."""
     core = words[at].strip('()[]{}"' + ENDING).removesuffix("'s")
     if core in ("a", "A", "I"):
         return any(_operator(words, at + step) for step in (-2, 2))
@@ -148,7 +148,7 @@ def _plain(word: str) -> Markup:
 
 
 def _operator(words: list[str], at: int) -> bool:
-    """Whether a word is an operator or relation alone."""
+    """Return True for a word that is an operator or relation alone."""
     return 0 <= at < len(words) and bool(words[at]) and set(words[at]) <= OPERATORS
 
 
@@ -176,7 +176,7 @@ def _formula(text: str) -> Markup | None:
 
 
 def _unmatched(text: str, bracket: str) -> bool:
-    """Whether `bracket`, at one end of the text, lacks its partner in it."""
+    """Return True if `bracket`, at one end of the text, lacks its partner in it."""
     if bracket in CLOSING:
         return sum(text.count(c) for c in CLOSING) > sum(text.count(c) for c in OPENING)
     return bracket in OPENING and sum(text.count(c) for c in OPENING) > sum(text.count(c) for c in CLOSING)

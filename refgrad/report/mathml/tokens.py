@@ -66,7 +66,7 @@ def letters(word: str) -> list[str]:
 
 
 def is_script(character: str, kind: str) -> bool:
-    """Whether the character is a small raised ("super") or lowered ("sub") form of another, such as ᵀ or ₁."""
+    """Return True for a small raised ("super") or lowered ("sub") form of another character, such as ᵀ or ₁."""
     return unicodedata.decomposition(character).startswith(f"<{kind}>")
 
 
@@ -98,7 +98,7 @@ def _next(text: str, at: int) -> tuple[str, int, str]:
         return "code", code.end(), code[0]
     if character.isalpha():
         return _word(text, at)
-    raise NotMathematics(f"{text!r} has {character!r} at {at}, which is no sign of the notation")
+    raise NotMathematics(f"{text!r} has {character!r} at {at}, which is not a sign of the notation")
 
 
 def _word(text: str, at: int) -> tuple[str, int, str]:
@@ -117,7 +117,7 @@ def _of_word(character: str) -> bool:
 
 
 def _subscript(text: str, at: int) -> tuple[str, int, str]:
-    """What stands after `_`: a group in braces, or letters and digits, with further indices glued on by commas."""
+    """Read a subscript after its `_`: a group in braces, or letters and digits, with further indices after commas."""
     if text.startswith("{", at):
         end, depth = at, 0
         while end < len(text):

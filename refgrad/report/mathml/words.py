@@ -1,4 +1,4 @@
-"""What a word of a formula is: a letter with its marks, a function, a gradient, factors side by side, or text."""
+"""Words of a formula: a letter with its marks, a function, a gradient, factors side by side, or text."""
 
 from html import escape
 
@@ -25,17 +25,17 @@ def letter(part: str) -> str:
 
 
 def is_name(word: str) -> bool:
-    """Whether the word is a quantity or a function, and no text."""
+    """Return True for a word that names a quantity or a function, and is not text."""
     parts = letters(word)
     return len(parts) == 1 or word in FUNCTIONS | NAMES or is_product(parts) or is_gradient(parts)
 
 
 def is_product(parts: list[str]) -> bool:
-    """Whether the letters are factors side by side, as in bsh or αx."""
+    """Return True for letters that are factors side by side, as in bsh or αx."""
     foreign = not "".join(parts).isascii() and parts[0] != "d"
     return 2 <= len(parts) <= 4 and (foreign or any(set(parts) <= allowed for allowed in DIMENSIONS))
 
 
 def is_gradient(parts: list[str]) -> bool:
-    """Whether the word is a d and what it is the gradient of, as in dx or dbias."""
+    """Return True for a d followed by the quantity whose gradient it is, as in dx or dbias."""
     return parts[0] == "d" and (len(parts) == 2 or "".join(parts[1:]) in NAMES)

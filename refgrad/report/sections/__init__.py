@@ -19,7 +19,7 @@ COST = "refgrad cost --config configs/gpt2_124m.toml"
 
 
 class Task(NamedTuple):
-    """What gathers a section, under which heading it stands, and the command that shows the same."""
+    """A section to gather: its name, the heading it stands under, the command that shows the same, and its function."""
 
     name: str
     group: str
@@ -34,7 +34,7 @@ def tasks(quick: bool, runs: Mapping[str, dict[str, Any]] | None = None) -> list
     """
     verify = "refgrad verify" + " --dtype float32" * quick
     found = [
-        Task("rules", "Verification", verify, partial(verification.rules, "document", quick)),
+        Task("rules", "Verification", verify, partial(verification.rules, "derived", quick)),
         Task("fused", "Verification", f"{verify} --rules fused", partial(verification.rules, "fused", quick)),
         Task("networks", "Verification", verify, partial(verification.small_networks, quick)),
         Task("parameters", "Verification", verify, partial(verification.parameters, quick)),
@@ -70,7 +70,7 @@ def gather(task: Task) -> Section:
 
 
 def failed(task: Task, error: BaseException) -> Section:
-    """What stands in the place of a section that could not be gathered."""
+    """The section that replaces one that could not be gathered."""
     frames = traceback.extract_tb(error.__traceback__)[-1:]
     place = "".join(f" at {Path(frame.filename).name}:{frame.lineno}" for frame in frames)
     section = Section(f"Not gathered: {task.name}", ok=False, error=f"{type(error).__name__}{place}: {error}")

@@ -19,16 +19,16 @@ from refgrad.report.sections.section import Section, Shown
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The run's data. Raises ValueError where the file is no run of the bench, OSError where it cannot be read."""
+    """The run's data. Raises ValueError where the file is not a run of the bench, OSError where it cannot be read."""
     try:
         data = json.loads(path.read_text())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"--bench {path} is no JSON: {error}") from error
+        raise ValueError(f"--bench {path} is not JSON: {error}") from error
     try:
         versions, _, found = data["machine"]["versions"].items(), Work.of(data["work"]), _found(data)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"--bench {path} is no run of the bench: `refgrad bench --json {path}` writes one ({error})"
+            f"--bench {path} is not a run of the bench: `refgrad bench --json {path}` writes one ({error})"
         ) from error
     if not (versions and found):
         raise ValueError(f"--bench {path} is a run of the bench that measured nothing: `refgrad bench` writes another")
@@ -36,7 +36,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _found(data: dict[str, Any]) -> list[Any]:
-    """What was measured, in the bench's own types."""
+    """The measurements in the bench's own types."""
     if "rows" in data:
         return [Row(**row) for row in data["rows"]]
     if "points" in data:

@@ -1,7 +1,7 @@
-"""What `refgrad cost` finds for GPT-2: trees, tallies, totals, shares, ratios, conventions, bytes kept."""
+"""Costs of GPT-2, as by `refgrad cost`: trees, tallies, totals, shares, ratios, conventions, residual bytes."""
 
 from refgrad._text import Table
-from refgrad.models import gpt2, tally
+from refgrad.models import gpt2, gpt2_costs
 from refgrad.report import conventions, memory, model, shares, uses
 from refgrad.report.cost import Pass, trap_text, tree_table
 from refgrad.report.sections.section import Section, Shown, anchor, formulas, mapped, mathematics
@@ -14,7 +14,7 @@ def tree() -> Section:
     """Each use of an operation, and both passes by scope."""
     config = gpt2.SIZES[SIZE]
     dims = config.dims(BATCH, SEQUENCE)
-    used = [uses.price_use(use, dims) for use in (*tally.LAYER, *tally.ENDS)]
+    used = [uses.price_use(use, dims) for use in (*gpt2_costs.LAYER, *gpt2_costs.ENDS)]
     passes = [model.model_pass(name, config, BATCH, SEQUENCE) for name in ("forward", "backward")]
     again = model.recomputation(config, BATCH, SEQUENCE)
     over = sum(one.unexplained for one in (*used, *passes)) + sum(abs(d - c) for d, c in again.values())
@@ -33,23 +33,23 @@ def tree() -> Section:
 
 
 def tallies() -> Section:
-    """The costs as polynomials, their totals by size, and what the document's tally leaves out."""
+    """The costs as polynomials, their totals by size, and the omissions of the document's tally."""
     config = gpt2.SIZES[SIZE]
     tied = config.tie_word_embeddings
     totals = [model.total(name, gpt2.SIZES[name]) for name in gpt2.SIZES]
-    exact, forward = tally.backward(tied), tally.forward()
+    exact, forward = gpt2_costs.backward(tied), gpt2_costs.forward()
     whole = {
-        "document, one layer (D2.21)": tally.PRINTED_LAYER,
-        "document, the network (D2.22)": tally.PRINTED_TOTAL,
-        "what its operations add up to": tally.document_total(),
+        "document, one layer (D2.21)": gpt2_costs.PRINTED_LAYER,
+        "document, the network (D2.22)": gpt2_costs.PRINTED_TOTAL,
+        "what its operations add up to": gpt2_costs.document_total(),
         "exact backward, FLOPs": exact.flops,
         "exact backward, transcendentals": exact.transcendentals,
         "exact forward, FLOPs": forward.flops,
         "exact forward, transcendentals": forward.transcendentals,
-        "products of matrices, forward": tally.products(),
-        "products of matrices, backward": 2 * tally.products(),
+        "products of matrices, forward": gpt2_costs.products(),
+        "products of matrices, backward": 2 * gpt2_costs.products(),
     }
-    differences = {cause: term for cause, term in tally.differences(tied).items() if term != 0}
+    differences = {cause: term for cause, term in gpt2_costs.differences(tied).items() if term != 0}
     return Section(
         "The tally, exactly",
         data={

@@ -12,7 +12,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from refgrad.claims import DOCUMENTS, LEDGER, Claim
-from refgrad.ops import TABLE, Row
+from refgrad.ops import TABLE, OpSpec
 from refgrad.report.mathml.prose import blocks, sentence
 from refgrad.report.sections.section import Section, mathematics
 
@@ -31,7 +31,7 @@ def derivations() -> Section:
     )
 
 
-def card(row: Row) -> dict[str, Any]:
+def card(row: OpSpec) -> dict[str, Any]:
     """One operation as its template shows it."""
     module = sys.modules[row.op.fun.__module__]
     text, source = inspect.getdoc(module) or "", inspect.getsource(module)
@@ -43,13 +43,13 @@ def card(row: Row) -> dict[str, Any]:
         "title": sentence(" ".join(title.split())),
         "blocks": [head._replace(html=sentence(forward.partition("\n\n")[0].strip())), *rest],
         "file": module.__name__.replace(".", "/") + ".py",
-        "cited": [(document, DOCUMENTS[document], section) for document, section in cited],
+        "cited": [(document, str(DOCUMENTS[document]), section) for document, section in cited],
         "claims": [claim.id for claim in LEDGER.values() if bears_on(claim, row.name, cited)],
         "costs": {
             "forward": [mathematics(part) for part in row.forward],
             "backward": [mathematics(part) for part in row.backward],
-            "document": mathematics(row.document) if row.document else "–",
-            "causes": {sentence(cause): mathematics(term) for cause, term in row.causes.items()},
+            "document": mathematics(row.published_flops) if row.published_flops else "–",
+            "causes": {sentence(cause): mathematics(term) for cause, term in row.adjustments.items()},
             "residuals": mathematics(row.residuals),
         },
         "source": Markup(highlight(source, PythonLexer(), HtmlFormatter(nowrap=True))),
@@ -69,7 +69,7 @@ def references(docstring: str) -> list[tuple[str, str]]:
 
 
 def bears_on(claim: Claim, operation: str, cited: Iterable[tuple[str, str]]) -> bool:
-    """Whether the row ran the operation's rule, or stands in a section that the operation cites."""
+    """Return True if the claim ran the operation's rule, or stands in a section that the operation cites."""
     return operation in claim.ops or (claim.document, claim.place) in cited
 
 
@@ -78,7 +78,7 @@ def documents(cards: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], dict[str, Any]] = {}
 
     def at(document: str, section: str) -> dict[str, Any]:
-        entry = {"document": document, "title": DOCUMENTS[document], "section": section, "ops": [], "claims": []}
+        entry = {"document": document, "title": str(DOCUMENTS[document]), "section": section, "ops": [], "claims": []}
         return found.setdefault((document, section), entry)
 
     for claim in LEDGER.values():

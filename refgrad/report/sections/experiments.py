@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 import refgrad
 from refgrad._files import read_toml
-from refgrad._machine import LITTLE
 from refgrad._text import Table
+from refgrad.jaxpr.scaffold import FLAGS
 from refgrad.report.mathml.prose import plain
 from refgrad.report.sections.section import Section, Shown
 
@@ -31,7 +31,7 @@ def scripts() -> list[Path]:
 
 
 def absent() -> Section:
-    """What stands in the experiments' place where there is no checkout."""
+    """The section that replaces the experiments where the package alone is installed."""
     about = "The experiments are scripts of the repository, which is not here: the package alone is installed."
     return Section("Not run", about=about, ran=False)
 
@@ -54,7 +54,7 @@ def experiment(script: Path, quick: bool) -> Section:
         words = [sys.executable, str(script), *(["--quick"] if quick else []), "--out", str(out)]
         flags = os.environ.get("XLA_FLAGS", "")
         if "rounds" in read_toml(CHECKOUT / "configs" / "experiments" / f"{script.stem}.toml"):
-            flags = flags.replace(LITTLE, "")  # it times itself
+            flags = flags.replace(FLAGS, "")  # it times itself
         env = {**os.environ, "XLA_FLAGS": flags}
         ran = subprocess.run(words, cwd=CHECKOUT, env=env, capture_output=True, text=True)
         path = out / f"{script.stem}.json"

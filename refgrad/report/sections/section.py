@@ -39,7 +39,7 @@ class Section:
 
 
 def outcome(sections: Sequence[Section]) -> str:
-    """How many sections hold, do not hold, and were not run."""
+    """Say how many sections hold, do not hold, and were not run."""
     counts = Counter(section.verdict for section in sections)
     held = f"{counts['ok']} of {len(sections)} hold"
     failed = f", {counts['FAIL']} {'does' if counts['FAIL'] == 1 else 'do'} NOT" if counts["FAIL"] else ""
@@ -64,7 +64,7 @@ def anchor(operation: str) -> Markup:
 
 
 def mathematics(text: object) -> Markup:
-    """A polynomial as mathematics, or the text where it is none."""
+    """A polynomial as mathematics; text that is not one as it is."""
     try:
         return Markup(polynomial(text))
     except NotMathematics:

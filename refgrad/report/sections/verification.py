@@ -1,4 +1,4 @@
-"""What `refgrad verify` finds: every rule's errors and costs, and every parameter's gradient in a small GPT-2."""
+"""Results of `refgrad verify`: every rule's errors and costs, and every parameter's gradient in a small GPT-2."""
 
 from refgrad.models import gpt2
 from refgrad.models.networks import NETWORKS
@@ -6,23 +6,24 @@ from refgrad.ops import TABLE
 from refgrad.report import model, networks, operations
 from refgrad.report.sections.section import Section, Shown, anchor, mapped, mathematics
 from refgrad.report.text import standard_library_ids
+from refgrad.rule_sets import rule_set
 
 BATCH, SEQUENCE = 2, 24
 DTYPES = {False: ("float64", "float32", "bfloat16", "float16"), True: ("float32",)}
 
 
 def rules(kind: str, quick: bool) -> Section:
-    """The cotangents of the "document" or "fused" operations against truth and autodiff, and their FLOPs to XLA's."""
+    """The cotangents of the "derived" or "fused" operations against truth and autodiff, and their FLOPs to XLA's."""
     config = gpt2.Config()
     dims = operations.dimensions(config, BATCH, SEQUENCE)
-    chosen = [row for name, row in TABLE.items() if name.startswith("fused.") == (kind == "fused")]
+    chosen = [row for row in TABLE.values() if row.package == rule_set(kind).packages[-1]]
     results = [operations.verify_operation(row.name, dims, DTYPES[quick]) for row in chosen]
     failures = [line for result in results for line in result.complaints]
     accuracy = mapped(operations.accuracy_table(results), operation=anchor)
     costs = mapped(operations.cost_table(results), operation=anchor, **{"document's_formula": mathematics})
     at = ", ".join(f"{name}={value}" for name, value in dims.items())
     return Section(
-        "The rule of every operation" if kind == "document" else "Fused rules: fewer bytes, less time",
+        "Fused rules: fewer bytes, less time" if rule_set(kind).fused else "The rule of every operation",
         data={
             "shown": [
                 Shown("Largest error of each cotangent over its allowance: at most 1 holds", accuracy),

@@ -1,4 +1,4 @@
-"""What the page was made with: versions, machine, commit."""
+"""Versions, machine and commit behind the page."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ from refgrad._text import Table
 from refgrad.report.sections.experiments import CHECKOUT
 from refgrad.report.sections.section import Section, Shown
 
-PACKAGES = ("refgrad", "jax", "jaxlib", "numpy", "sympy", "rich", "matplotlib", "jinja2", "pygments", "optax")
+OTHERS = ("numpy", "sympy", "rich", "matplotlib", "jinja2", "pygments", "optax")
 
 
 def versions(quick: bool) -> Section:
@@ -23,7 +23,7 @@ def versions(quick: bool) -> Section:
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
         "compiled": "with little optimisation, experiments that time themselves excepted (--quick)" if quick else "",
         "device": jax.devices()[0].device_kind,
-        **_machine.versions(PACKAGES),
+        **_machine.versions(*OTHERS),
     }
     rows = [[name, value] for name, value in facts.items() if value]
     shown = Shown("What this page was made with", Table(["what", "version"], rows), False)
@@ -31,7 +31,7 @@ def versions(quick: bool) -> Section:
 
 
 def _commit() -> str:
-    """The checkout's commit; "" where there is none or git is missing."""
+    """The checkout's commit; "" outside of a checkout or without git."""
     try:
         words = ["git", "-C", str(CHECKOUT), "describe", "--always", "--dirty", "--abbrev=12"]
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()

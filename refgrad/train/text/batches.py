@@ -1,15 +1,15 @@
-"""A step's number → its batch. The position in the data is the step, so that nothing has to be saved to resume exactly.
+"""A step's number → its batch, so that a run resumes exactly without saving a position in the data.
 
-The tokens are cut into windows of `sequence` (a target is the token after, so that a window reads one more). Counted
-over all steps, row k of training is window π_e(k mod n) of n windows in epoch e = ⌊k/n⌋, where π_e is a permutation:
-each window comes once an epoch, and a batch may end one epoch and begin the next.
+The tokens are cut into windows of `sequence`; a target is the next token, so that a window reads one more. Counted over
+all steps, row k of training is window π_e(k mod n) of n windows in epoch e = ⌊k/n⌋, where π_e is a permutation: each
+window comes once per epoch, and a batch may end one epoch and begin the next.
 
-π_e is computed, not stored: a Feistel network on the smallest even number of bits that holds n − 1,
+π_e is computed, not stored, by a Feistel network on the smallest even number of bits that holds n − 1:
 
     (L, R) → (R, L ⊕ F(R, round key)),
 
-a permutation whatever F is, repeated while its result is ≥ n ("cycle walking"), which leaves one of 0 … n − 1. So it is
-the same under every version of NumPy, and takes no more memory than the batch's rows.
+which is a permutation for every F. It is repeated while its result is ≥ n ("cycle walking"), which leaves a permutation
+of 0 … n − 1. So it is the same under every version of NumPy, and needs no more memory than the batch's rows.
 
 Sources: Luby & Rackoff, How to construct pseudorandom permutations (1988); Black & Rogaway, Ciphers with arbitrary
 finite domains (2002), method 2; F is the finaliser of SplitMix64 (Steele, Lea & Flood 2014).
@@ -26,12 +26,21 @@ class Batches:
     def __init__(
         self, tokens: np.ndarray, batch: int, sequence: int, seed: int, process: int = 0, processes: int = 1
     ) -> None:
-        """Batches of `batch` windows of `sequence` out of `tokens` (n,); of these, the rows of one of the processes.
+        """Cut the tokens into windows.
 
-        The processes' rows, in their order, are those that one process alone would have.
+        The rows of all processes, in order, are those that a single process would have.
 
-        Raises ValueError where the tokens are fewer than a window and its last target, where the batch cannot be
-        divided among the processes, and for numbers out of range.
+        Args:
+            tokens: Ids (n,).
+            batch: Rows of the batch of all processes.
+            sequence: Tokens per row.
+            seed: The seed of the permutations.
+            process: The index of the process whose rows are taken.
+            processes: The number of processes, which divides `batch`.
+
+        Raises:
+            ValueError: A number is out of range, the tokens are too few for a window and its last target, or the
+                processes do not divide the batch.
         """
         for name, value in (("batch", batch), ("sequence", sequence)):
             if value < 1:
@@ -56,16 +65,16 @@ class Batches:
 
     @property
     def windows(self) -> int:
-        """Windows of an epoch; an epoch is `windows / batch` steps."""
+        """The windows of an epoch, which has `windows / batch` steps."""
         return len(self._windows)
 
     def at(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Tokens and targets (batch / processes, sequence) of this step, int32. ValueError for a negative step."""
+        """Return this step's tokens and targets (batch / processes, sequence), int32. Raise ValueError if step < 0."""
         rows = self._windows[self.order(step)].astype(np.int32)  # (b, s + 1)
         return rows[:, :-1], rows[:, 1:]
 
     def order(self, step: int) -> np.ndarray:
-        """Which windows the step's rows are, (batch / processes,). Raises ValueError for a negative step."""
+        """Return the window of each of the step's rows, (batch / processes,). Raise ValueError if `step` < 0."""
         if step < 0:
             raise ValueError(f"step is {step}, but must be at least 0")
         epochs, places = np.divmod(step * self._batch + self._rows, self.windows)
@@ -73,7 +82,7 @@ class Batches:
 
 
 def permuted(places: np.ndarray, epochs: np.ndarray, seed: int, n: int) -> np.ndarray:
-    """Where each place of 0 … n − 1 goes in its epoch's permutation: (k,) of integers, from two (k,) uint64."""
+    """Return the image of each place of 0 … n − 1 (k,) in the permutation of its epoch (k,), all uint64."""
     half = max((n - 1).bit_length() + 1 >> 1, 1)
     mask, shift = np.uint64(2**half - 1), np.uint64(half)
     base = _mixed(_mixed(np.full_like(epochs, seed)) ^ epochs)
@@ -89,7 +98,7 @@ def permuted(places: np.ndarray, epochs: np.ndarray, seed: int, n: int) -> np.nd
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:
-    """SplitMix64's next output after the state x: a bijection of 64 bits without visible order."""
+    """Return SplitMix64's next output after the state x, a bijection of 64 bits."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)

@@ -1,8 +1,8 @@
-"""Files and folders → an ordered list of documents. By default: the Python standard library's own source.
+"""Files and folders → an ordered list of documents, by default the Python standard library's own source.
 
-A folder means all its files, by name in sorted order, but none that is hidden (`.git`) or compiled (`__pycache__`). The
-standard library means its `.py` files without its tests, which some distributions leave out, and without what a build
-or a distribution of Python adds about its own machine: so that one version of Python is one corpus wherever it runs.
+A folder stands for all its files, sorted by name, except hidden (`.git`) and compiled ones (`__pycache__`). The
+standard library stands for its `.py` files, without tests, which some distributions leave out, and without files that a
+build or a distribution writes about its own machine. So one version of Python is one corpus everywhere.
 """
 
 import errno
@@ -19,28 +19,32 @@ NO_SOURCE = ("site-packages", "dist-packages", "test", "tests", "idle_test", *CO
 
 
 class Document(NamedTuple):
-    """A file as it was when it was listed."""
+    """A file at the time when it was listed."""
 
     path: Path
     size: int
     """Bytes."""
     stamp: tuple[int, int, int]
-    """Size, and when contents (mtime) and inode (ctime) last changed, ns: what says that a file is unchanged."""
+    """Size, and the times in ns at which contents (mtime) and inode (ctime) last changed."""
 
     def __str__(self) -> str:
         return self.path.name
 
 
 def documents(paths: Iterable[str | Path] | None = None) -> list[Document]:
-    """The files of `paths` in their order, folders walked; each once; without empty ones. None: the standard library.
+    """Return the files that hold text, in order, each once.
 
-    Raises OSError where a path or a folder in it cannot be read, ValueError where one is no file or empty, or where
-    there is no text at all.
+    Args:
+        paths: Files, and folders to walk; None for the standard library.
+
+    Raises:
+        OSError: A path cannot be read.
+        ValueError: A path is not a regular file or folder, or none holds text.
     """
     if isinstance(paths, str | Path):
         paths = [paths]
-    found = standard_library() if paths is None else [file for path in paths for file in files(_named(path))]
-    listed = [document(path) for path in dict.fromkeys(_resolved(path) for path in found)]
+    every = standard_library() if paths is None else [file for path in paths for file in files(_named(path))]
+    listed = [document(path) for path in dict.fromkeys(_resolved(path) for path in every)]
     kept = [each for each in listed if each.size]
     if not kept:
         where = "the standard library" if paths is None else ", ".join(map(str, paths)) or "the list of files"
@@ -49,14 +53,14 @@ def documents(paths: Iterable[str | Path] | None = None) -> list[Document]:
 
 
 def _named(path: str | Path) -> Path:
-    """Return the path. Raises ValueError for a text that cannot be one; "" would mean the current folder."""
+    """Return the path. Raise ValueError for a text that cannot be one; "" would mean the current folder."""
     if not str(path).strip() or "\0" in str(path):
         raise ValueError(f"{str(path)!r} in the list of files is not a path: name a file or a folder, '.' for this one")
     return Path(path)
 
 
 def _resolved(path: Path) -> Path:
-    """Return the file that the path leads to. Raises ValueError where links lead in a circle."""
+    """Return the file that the path leads to. Raise ValueError if links lead in a circle."""
     try:
         return path.resolve(strict=True)
     except (RuntimeError, OSError) as error:  # Python 3.12 and before have a RuntimeError for a circle
@@ -66,19 +70,19 @@ def _resolved(path: Path) -> Path:
 
 
 def document(path: Path) -> Document:
-    """The file, as it is now. Raises OSError where it cannot be read, ValueError where it is no regular file."""
+    """Return the file as it is now. Raise OSError if it cannot be read, ValueError if it is not a regular file."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{path} is no regular file: leave it out")
+        raise ValueError(f"{path} is not a regular file: leave it out")
     if not os.access(path, os.R_OK):
         raise PermissionError(f"{path} cannot be read: allow it (chmod +r), or leave it out")
     return Document(path, status.st_size, (status.st_size, status.st_mtime_ns, status.st_ctime_ns))
 
 
 def files(path: Path, without: Collection[str] = COMPILED) -> Iterator[Path]:
-    """The file itself, or the folder's files, sorted, but none that is hidden or in folders of the names `without`.
+    """Yield the file itself, or the folder's files, sorted, except hidden ones and those in folders named in `without`.
 
-    Raises OSError where a folder cannot be read.
+    Raises OSError if a folder cannot be read.
     """
     if not path.is_dir():
         yield path
@@ -93,11 +97,11 @@ def files(path: Path, without: Collection[str] = COMPILED) -> Iterator[Path]:
 
 
 def standard_library() -> list[Path]:
-    """This Python's own source files, sorted. Raises ValueError where there are none, as in a zipped library."""
+    """Return this Python's own source files, sorted. Raise ValueError without any, as in a zipped library."""
     root = Path(sysconfig.get_path("stdlib"))
-    found = [
+    sources = [
         path for path in files(root, NO_SOURCE) if path.suffix == ".py" and not path.name.startswith(OF_THE_MACHINE)
     ]
-    if not found:
+    if not sources:
         raise ValueError(f"this Python has no source in {root}: name text files or folders of your own")
-    return found
+    return sources

@@ -1,11 +1,13 @@
-"""Which share of a text's lines Python's own tokenizer accepts: whether a model of Python's source writes Python.
+"""The share of a text's lines that Python's own tokenizer accepts, a measure of how well a model writes Python.
 
-A line is accepted if `tokenize.generate_tokens` reads it, alone and without the white space around it, to its end: no
-TokenError, no IndentationError or other SyntaxError, no ERRORTOKEN; nor what is one until Python 3.11 and passes for an
-operator or a name since: `$`, `?`, letters of no identifier. Its indentation is not judged, since that depends on the
-lines before. For the same reason it is no measure of right and wrong: a line that opens a bracket or a docstring
-is refused, and most prose is accepted; so the text that a model was trained on has a share below 1, the one to compare
-with. Blank lines do not count, nor does the last, which the end of a sample cuts. Versions of Python differ a little.
+A line is accepted if `tokenize.generate_tokens` reads it to its end, alone and without the white space around it:
+without TokenError, IndentationError or another SyntaxError, and without ERRORTOKEN. Since Python 3.12, `$`, `?` and
+letters that do not belong in identifiers pass for operators or names; they count as errors here too.
+
+Indentation is not judged, since it depends on the lines before. For the same reason the share does not measure
+correctness: a line that opens a bracket or a docstring is refused, and most prose is accepted. The text that a model
+was trained on therefore has a share below 1, which is the one to compare with. Blank lines do not count, nor does the
+last line, which the end of a sample cuts. Versions of Python differ a little.
 """
 
 import io
@@ -17,16 +19,16 @@ from typing import NamedTuple
 
 
 class Accepted(NamedTuple):
-    """Lines that count, and those accepted."""
+    """Lines that count, and those of them that are accepted."""
 
     lines: int
     accepted: int
     python: str
-    """The version whose tokenizer it was."""
+    """The version of the tokenizer."""
 
     @property
     def share(self) -> float:
-        """Accepted lines over lines; 0 where there is none."""
+        """The accepted lines over all lines; 0 without lines."""
         return self.accepted / max(self.lines, 1)
 
     def __str__(self) -> str:
@@ -34,14 +36,14 @@ class Accepted(NamedTuple):
 
 
 def accepted(*texts: str) -> Accepted:
-    """Count over the texts' lines, which end with a newline or with a document (NUL): one cut off does not count."""
+    """Count the texts' lines, which end with a newline or a document (NUL), and those that are accepted."""
     lines = [line.strip() for text in texts for line in re.split("[\n\0]", text)[:-1]]
     lines = [line for line in lines if line]
     return Accepted(len(lines), sum(map(accepts, lines)), platform.python_version())
 
 
 def accepts(line: str) -> bool:
-    """Whether Python's tokenizer reads the line alone to its end."""
+    """Return True if Python's tokenizer reads the line alone to its end."""
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(line.strip() + "\n").readline))
     except (tokenize.TokenError, SyntaxError, UnicodeDecodeError):  # the last in Python 3.13, after a lone "\r"

@@ -1,4 +1,4 @@
-"""Batches made ahead by a thread, so that a step finds the next one ready; and the time that it had to wait."""
+"""Batches made ahead by a thread, so that a step finds the next one ready, and the time spent waiting for them."""
 
 import time
 from collections import deque
@@ -10,23 +10,23 @@ T = TypeVar("T")
 
 
 class Loader(Generic[T]):
-    """An iterator over `make(first)`, `make(first + 1)`, …, of which `depth` are made ahead, in one thread.
+    """An iterator over `make(first)`, `make(first + 1)`, …, which one thread makes ahead.
 
         with Loader(batches.at, first=step) as loader:
             for tokens, targets in loader: ...
 
-    `make` may also put the batch on a device. What it raises is raised by the `next` that would have had that batch.
+    `make` may also put the batch on a device. An exception in it is raised by the `next` that asks for that batch.
     """
 
     def __init__(self, make: Callable[[int], T], first: int = 0, depth: int = 2) -> None:
-        """Begins at once. Raises ValueError for a depth below 1."""
+        """Begin at once, and stay up to `depth` batches ahead. Raise ValueError for a depth below 1."""
         if depth < 1:
             raise ValueError(f"depth is {depth}, but must be at least 1")
         self._make, self._next = make, first
         self._thread = ThreadPoolExecutor(1, "refgrad-loader")
         self._ahead: deque[Future[T]] = deque()
         self.waited = 0.0
-        """Seconds that `next` has waited for batches that were not ready, in all."""
+        """Total seconds that `next` has waited for batches."""
         for _ in range(depth):
             self._submit()
 
@@ -47,7 +47,7 @@ class Loader(Generic[T]):
         return value
 
     def close(self) -> None:
-        """End the thread, after the batch that it is making; then there is no next batch."""
+        """End the thread after the current batch; the iterator then ends."""
         self._thread.shutdown(cancel_futures=True)
         self._ahead.clear()
 

@@ -1,12 +1,12 @@
-"""Bigram and trigram models: what counting two or three tokens predicts, for a trained model to be measured against.
+"""Bigram and trigram models, to compare a trained model with.
 
 After a context h of the last order − 1 tokens, seen n(h) times and followed by T(h) different tokens,
 
     p(w | h) = (c(h, w) + T(h) p(w | h′)) / (n(h) + T(h)),   h′ = h without its first token; p(w | no context) over 1/V.
 
-That is Witten and Bell's smoothing, interpolated: nothing in it has to be chosen, every token has a probability above
-0, and a context that never came leaves the word to the shorter one. (On the standard library's bytes Kneser and Ney's
-loss is lower by 0.0001 nats for the bigram and 0.006 for the trigram.)
+This is Witten and Bell's smoothing, interpolated. It has no parameter to choose, every token has a probability above 0,
+and an unseen context falls back to the shorter one. (On the standard library's bytes the loss of Kneser and Ney's
+smoothing is lower by 0.0001 nats for the bigram and 0.006 for the trigram.)
 
 Sources: Witten & Bell, The zero-frequency problem (1991), method C; Chen & Goodman, An empirical study of smoothing
 techniques for language modeling (1999), section 2.5.
@@ -17,19 +17,19 @@ from collections.abc import Iterator
 import numpy as np
 
 LARGEST = 2**26
-"""Entries of a table; one takes 12 bytes while it is fitted, 4 afterwards."""
+"""The most entries of a table; each takes 12 bytes while it is fitted, 4 afterwards."""
 CHUNK = 2**22
-"""Tokens that are counted, or whose loss is taken, at a time."""
+"""Tokens that are processed at once."""
 
 
 class NGram:
     """p(w | the order − 1 tokens before), fitted to `tokens`: an array (vocab_size,) * order, float32."""
 
     def __init__(self, tokens: np.ndarray, vocab_size: int, order: int) -> None:
-        """Count `tokens` (n,) and smooth.
+        """Fit the model to `tokens` (n,).
 
-        Raises ValueError where the table would be too large, as for words in place of bytes, where the tokens are
-        fewer than `order`, and for an order below 1.
+        Raises ValueError for an order below 1, for fewer tokens than `order`, and for a table that would be too large,
+        as for words instead of bytes.
         """
         if order < 1:
             raise ValueError(f"order is {order}, but must be at least 1: 2 for a bigram, 3 for a trigram")
@@ -44,9 +44,9 @@ class NGram:
             self.probabilities = _smoothed(self._counts(tokens, n), self.probabilities)
 
     def loss(self, tokens: np.ndarray) -> float:
-        """−log p in nats, averaged over every token (n,) that has order − 1 before it.
+        """Return −log p in nats, averaged over the tokens (n,) that have order − 1 before them.
 
-        Raises ValueError where there is none, or where an id is out of range.
+        Raises ValueError if there are none, or an id is out of range.
         """
         table = self.probabilities.reshape(-1)
         total = sum(
@@ -55,7 +55,7 @@ class NGram:
         return total / (len(tokens) - self.order + 1)
 
     def sample(self, n: int, seed: int, start: int = 0) -> np.ndarray:
-        """`n` ids (n,) drawn one after another, the first after `start`, such as the separator of documents."""
+        """Draw `n` ids (n,) one after another, the first after `start`, such as the separator of documents."""
         ids = np.full(n + self.order - 1, start, np.int64)
         for place, lot in enumerate(np.random.default_rng(seed).random(n), self.order - 1):
             below = self.probabilities[tuple(ids[place - self.order + 1 : place])].cumsum(dtype=np.float64)
@@ -69,7 +69,7 @@ class NGram:
         return counts.reshape((self.vocab_size,) * order)
 
     def _places(self, tokens: np.ndarray, order: int) -> Iterator[np.ndarray]:
-        """Where in the flat table of this order each of the tokens stands that has enough before it, in chunks."""
+        """Yield, in chunks, the index into the flat table of this order for each token with enough tokens before it."""
         last = len(tokens) - order + 1
         if last < 1:
             raise ValueError(f"{len(tokens)} tokens are too few for order {order}: give at least {order}")
@@ -85,7 +85,7 @@ class NGram:
 
 
 def _smoothed(counts: np.ndarray, shorter: np.ndarray) -> np.ndarray:
-    """The probabilities (V,) * order, from the counts and the probabilities of one order less."""
+    """Return the probabilities (V,) * order, from the counts and the probabilities of one order less."""
     seen = counts.sum(-1, keepdims=True, dtype=np.float64).astype(np.float32)
     kinds = np.count_nonzero(counts, axis=-1, keepdims=True).astype(np.float32)
     p = counts.astype(np.float32)

@@ -1,9 +1,9 @@
-"""Which text is for training and which for validation, written as token ids, a block at a time.
+"""The division of a corpus into training and validation, written as token ids block by block.
 
-A document goes whole to one split, by the hash of its contents: another file moves none, and of two equal files none is
-trained on while the other validates. A file above `WHOLE` bytes, or a file alone, is divided: its end, of that share,
-from the beginning of a line, is for validation; so one file is a corpus too. Every document, or part of one, ends with
-the tokenizer's separator.
+A document goes whole to one split, by the hash of its contents: adding a file moves none of the others, and two equal
+files never end up in different splits. A file above `WHOLE` bytes, or a file alone, is divided: its end, from the
+beginning of a line, is for validation. So one file is a corpus too. Every document, or part of one, ends with the
+tokenizer's separator.
 """
 
 import contextlib
@@ -21,22 +21,22 @@ from refgrad.train.text.tokenizers import Tokenizer
 
 SPLITS = ("train", "validation")
 WHOLE = 256 * 2**10
-"""Bytes up to which a file goes whole to one split where there are others."""
+"""Bytes up to which one of several files goes whole to one split."""
 LEAST = 16
-"""Bytes of a file that can be divided."""
+"""The fewest bytes of a file that can be divided."""
 BLOCK = 2**20
-"""Bytes that are read at a time."""
+"""Bytes that are read at once."""
 
 
 def write(
-    folder: Path, found: Sequence[Document], tokenizer: Tokenizer, validation: float, progress: bool
+    folder: Path, documents: Sequence[Document], tokenizer: Tokenizer, validation: float, progress: bool
 ) -> dict[str, Any]:
-    """Write train.bin and validation.bin into `folder`; returns their facts, JSON-able.
+    """Write train.bin and validation.bin into a folder; return their facts as plain data for JSON.
 
-    Raises ValueError and OSError as `tokens.build` says.
+    Raises ValueError and OSError as `tokens.build` does.
     """
     dtype = np.min_scalar_type(tokenizer.vocab_size - 1).newbyteorder("<")
-    steps = [each for each in found for _ in range(0, each.size, BLOCK)]
+    steps = [each for each in documents for _ in range(0, each.size, BLOCK)]
     bar = track(steps, "tokens") if progress else iter(steps)
     corpus = hashlib.sha256()
     with _space_for(folder), contextlib.ExitStack() as stack:
@@ -44,19 +44,20 @@ def write(
             split: Writer(stack.enter_context(open(folder / f"{split}.bin", "wb")), dtype, tokenizer)
             for split in SPLITS
         }
-        whole = WHOLE if len(found) > 1 else LEAST - 1
-        for each in found:
+        whole = WHOLE if len(documents) > 1 else LEAST - 1
+        for each in documents:
             corpus.update(_write_document(each, validation, whole, writers, bar))
-        next(bar, None)  # ends it
+        next(bar, None)  # end the bar
+    size = sum(each.size for each in documents)
     for split, writer in writers.items():
         if not writer.documents:
             raise ValueError(
-                f"none of {len(found)} documents, {sum(each.size for each in found):,} bytes in all, fell to {split}: "
+                f"none of {len(documents)} documents, {size:,} bytes in all, fell to {split}: "
                 f"data.validation is {validation}; give more text, or join the files to one, which is divided"
             )
     return {
-        "documents": len(found),
-        "bytes": sum(each.size for each in found),
+        "documents": len(documents),
+        "bytes": size,
         "corpus": corpus.hexdigest(),
         "dtype": dtype.str,
         "splits": {split: writer.facts() for split, writer in writers.items()},
@@ -64,21 +65,22 @@ def write(
 
 
 class Writer:
-    """A split's file of ids."""
+    """The writer of one split's file of ids."""
 
     def __init__(self, file: BinaryIO, dtype: np.dtype, tokenizer: Tokenizer) -> None:
+        """Write ids of `dtype` to an open file."""
         self._file, self._dtype, self._tokenizer, self._hash = file, dtype, tokenizer, hashlib.sha256()
         self.documents = self._tokens = 0
 
     def add(self, text: Iterable[bytes]) -> None:
-        """Append a document. Raises ValueError where it is no text of the tokenizer's."""
+        """Append a document. Raise ValueError if the tokenizer cannot read it."""
         for ids in self._tokenizer.stream(text):
             self._write(ids)
         self._write(np.array([self._tokenizer.separator]))
         self.documents += 1
 
     def facts(self) -> dict[str, Any]:
-        """How much it holds, and its SHA-256."""
+        """Return the number of tokens and documents, and the SHA-256."""
         return {"tokens": self._tokens, "documents": self.documents, "sha256": self._hash.hexdigest()}
 
     def _write(self, ids: np.ndarray) -> None:
@@ -91,7 +93,7 @@ class Writer:
 def _write_document(
     each: Document, validation: float, whole: int, writers: dict[str, Writer], bar: Iterator[Any]
 ) -> bytes:
-    """The document's ids into its split's file, or into both; returns the hash of its contents."""
+    """Write the document's ids into its split's file, or into both; return the hash of its contents."""
     contents = hashlib.sha256()
 
     def blocks(start: int, stop: int) -> Iterator[bytes]:
@@ -101,7 +103,7 @@ def _write_document(
                 next(bar)
             block = file.read(min(BLOCK - start % BLOCK, stop - start))
             if not block:
-                return  # the file has shrunk: its stamp says so below
+                return  # the file has shrunk: its stamp is checked below
             contents.update(block)
             start += len(block)
             yield block
@@ -124,7 +126,7 @@ def _write_document(
 
 
 def _line_after(file: BinaryIO, size: int, validation: float) -> int:
-    """Where the last `validation` of a file begin: at the next line near by, or else at a character of UTF-8."""
+    """Return the start of a file's last share: the next line nearby, or else a character of UTF-8."""
     start = min(max(int(size * (1 - validation)), 4), size - 1)
     file.seek(start - 3)
     near = file.read(2**16)
@@ -136,7 +138,7 @@ def _line_after(file: BinaryIO, size: int, validation: float) -> int:
 
 @contextlib.contextmanager
 def _space_for(folder: Path) -> Iterator[None]:
-    """A full disk's error says where, and what to do."""
+    """Add the folder and the way out to the error of a full disk."""
     try:
         yield
     except OSError as error:

@@ -1,13 +1,13 @@
-"""Text ↔ token ids: bytes, which need nothing, and GPT-2's byte-pair encoding from its own two files.
+"""Text ↔ token ids: bytes, which need no files, and GPT-2's byte-pair encoding from its own two files.
 
-BPE first splits text into words by a pattern, then merges inside each word. So text is fed in chunks, in bounded
-memory, cut only where a word ends whatever stands around it (`CUT`); the ids are those of the text in one piece:
+BPE first splits text into words by a pattern, then merges inside each word. So text can be encoded in chunks, in
+bounded memory, that are cut only where every text has the end of a word (`CUT`); the ids are those of the whole text:
 
     pattern   '(?:[sdmt]|ll|ve|re) | ?\\p{L}+ | ?\\p{N}+ | ?[^\\s\\p{L}\\p{N}]+ | \\s+(?!\\S) | \\s+
 
 - Between non-space c and white space w: in a word that has other characters, white space stands only at the beginning,
-  so no word holds c and then w. What comes before does not see w: only words of white space look ahead, and the last
-  word before the cut is none.
+  so no word holds c and then w. The words before do not depend on w: only words of white space look ahead, and the last
+  word before the cut is not one of them.
 - Between a letter or digit c and punctuation p: no word holds a letter or digit and then another kind (a contraction
   begins with its apostrophe), and p begins the next word as it would begin a text.
 """
@@ -26,19 +26,19 @@ from refgrad._extras import install
 
 END_OF_TEXT = "<|endoftext|>"
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-"""GPT-2's pattern as tiktoken writes it for its `gpt2` encoding: possessive, the same words."""
+"""GPT-2's pattern as tiktoken writes it for its `gpt2` encoding: possessive, with the same words."""
 CUT = re.compile(r".*(?:\S(?=\s)|[^\W_](?=[!-/:-@\[-`{-~、。，！？；：「」『』（）【】《》]))", re.DOTALL)
-"""From the beginning to the last place where text may be cut."""
+"""The text up to the last place where it may be cut."""
 LONGEST = 2**20
-"""Characters without such a place that are still read as one piece."""
+"""The most characters without such a place that are read as one piece."""
 
 
 class Tokenizer(Protocol):
-    """Text to ids and back. Ids are 0 ≤ id < vocab_size."""
+    """A map from text to ids 0 ≤ id < vocab_size, and back."""
 
     @property
     def vocab_size(self) -> int:
-        """How many ids there are."""
+        """The number of ids."""
         ...
 
     @property
@@ -48,47 +48,47 @@ class Tokenizer(Protocol):
 
     @property
     def digest(self) -> str:
-        """The same for two tokenizers exactly if they give the same ids to every text."""
+        """A text that two tokenizers share exactly if they give the same ids to every text."""
         ...
 
     def stream(self, blocks: Iterable[bytes]) -> Iterator[np.ndarray]:
-        """Ids of the text that the blocks make together, in bounded memory. ValueError where it is no text of its."""
+        """Yield the ids of the blocks' text, in bounded memory. Raise ValueError if it cannot be read."""
         ...
 
     def encode(self, text: bytes | str) -> np.ndarray:
-        """Ids of the whole text, without a separator."""
+        """Return the ids of the whole text, without a separator."""
         ...
 
     def decode(self, ids: Any) -> str:
-        """The text; bytes that are no UTF-8 become U+FFFD. ValueError for an id out of range."""
+        """Return the text; bytes that are not UTF-8 become U+FFFD. Raise ValueError for an id out of range."""
         ...
 
     def data(self) -> dict[str, Any]:
-        """What `from_data` makes it again from; JSON holds it."""
+        """Return plain data for JSON, from which `from_data` makes the tokenizer again."""
         ...
 
 
 class Bytes:
-    """A byte is a token; documents end with a NUL, which text does not hold."""
+    """The tokenizer whose tokens are bytes; documents end with a NUL, which text does not hold."""
 
     vocab_size = 256
     separator = 0
     digest = "bytes"
 
     def stream(self, blocks: Iterable[bytes]) -> Iterator[np.ndarray]:
-        """The bytes themselves, uint8."""
+        """Return the bytes themselves, uint8."""
         return (np.frombuffer(block, np.uint8) for block in blocks)
 
     def encode(self, text: bytes | str) -> np.ndarray:
-        """The bytes, in UTF-8 where `text` is a str: (n,) uint8."""
+        """Return the bytes (n,), uint8; a str is encoded in UTF-8."""
         return np.frombuffer(_as_bytes(text), np.uint8)
 
     def decode(self, ids: Any) -> str:
-        """The text; bytes that are no UTF-8 become U+FFFD. ValueError for an id out of range."""
+        """Return the text; bytes that are not UTF-8 become U+FFFD. Raise ValueError for an id out of range."""
         return _checked(ids, self.vocab_size).astype(np.uint8).tobytes().decode("utf-8", "replace")
 
     def data(self) -> dict[str, Any]:
-        """The kind: there is nothing else to say."""
+        """Return the kind, which is all that `from_data` needs."""
         return {"kind": "bytes"}
 
 
@@ -103,22 +103,27 @@ class BPE:
     """
 
     def __init__(self, vocab: str | Path, merges: str | Path) -> None:
-        """Raises OSError where a file cannot be read, ValueError where the two are no vocabulary of GPT-2's kind, and
-        ImportError without tiktoken."""
+        """Read the two files.
+
+        Raises:
+            ImportError: tiktoken is not installed.
+            OSError: A file cannot be read.
+            ValueError: The files do not hold a vocabulary of GPT-2's kind.
+        """
         try:
             import tiktoken
             from tiktoken.load import data_gym_to_mergeable_bpe_ranks
         except ImportError as error:
             raise ImportError(f"BPE needs tiktoken: {install('bpe')}") from error
         self._paths = tuple(str(Path(path).resolve()) for path in (vocab, merges))
-        # By its hash, since tiktoken keeps copies of files by their names, and would not see that one has changed.
+        # by hash, since tiktoken caches files by name and would not notice a change
         hashes = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in self._paths]
         try:
             ranks = data_gym_to_mergeable_bpe_ranks(self._paths[1], self._paths[0], hashes[1], hashes[0])
         except (AssertionError, ValueError, KeyError, AttributeError) as error:
             raise ValueError(
-                f"{vocab} and {merges} are no vocabulary of GPT-2's kind: ids must be those of 256 bytes, then of the "
-                f"merges in their order, which begin after a line with their version and end with a line's end"
+                f"{vocab} and {merges} are not a vocabulary of GPT-2's kind: ids must be those of 256 bytes, then "
+                "those of the merges in order, which follow a line with their version, each with a newline"
             ) from error
         self._encoding = tiktoken.Encoding(
             "gpt2", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens={END_OF_TEXT: len(ranks)}
@@ -128,18 +133,18 @@ class BPE:
         self.digest = hashlib.sha256("".join(hashes).encode()).hexdigest()
 
     def stream(self, blocks: Iterable[bytes]) -> Iterator[np.ndarray]:
-        """Ids, (n,) uint32 at a time.
+        """Yield ids in pieces (n,), uint32.
 
-        Raises ValueError where the blocks are no UTF-8, with the byte, or cannot be cut for `LONGEST` characters.
+        Raises ValueError if the blocks are not UTF-8, naming the byte, or cannot be cut for `LONGEST` characters.
         """
         kept = ""
         for text in _decoded(blocks):
-            # What is kept has no cut inside; its last character and the next may make one.
-            found = CUT.match(kept[-1:] + text)
+            # `kept` has no cut inside, but its last character and the next may make one
+            place = CUT.match(kept[-1:] + text)
             before = len(kept[:-1])
             kept += text
-            if found:
-                cut = before + found.end()
+            if place:
+                cut = before + place.end()
                 yield self._ids(kept[:cut])
                 kept = kept[cut:]
             elif len(kept) > LONGEST:
@@ -151,17 +156,17 @@ class BPE:
             yield self._ids(kept)
 
     def encode(self, text: bytes | str) -> np.ndarray:
-        """Ids (n,) uint32. Raises ValueError as `stream` does."""
+        """Return the ids (n,), uint32. Raises ValueError as `stream` does."""
         data = _as_bytes(text)
         pieces = [data[start : start + 2**20] for start in range(0, len(data), 2**20)]
         return np.concatenate([np.empty(0, np.uint32), *self.stream(pieces)])
 
     def decode(self, ids: Any) -> str:
-        """The text; bytes that are no UTF-8 become U+FFFD. ValueError for an id out of range."""
+        """Return the text; bytes that are not UTF-8 become U+FFFD. Raise ValueError for an id out of range."""
         return self._encoding.decode(_checked(ids, self.vocab_size).tolist(), errors="replace")
 
     def data(self) -> dict[str, Any]:
-        """The two files, and the digest that they must still have."""
+        """Return the two files, and the digest that they must still have."""
         return {"kind": "bpe", "vocab": self._paths[0], "merges": self._paths[1], "digest": self.digest}
 
     def _ids(self, text: str) -> np.ndarray:
@@ -169,9 +174,9 @@ class BPE:
 
 
 def from_data(data: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer that `data()` describes.
+    """Return the tokenizer that `data()` describes.
 
-    Raises ValueError where the kind is not known or the files have changed since, OSError where they are gone.
+    Raises ValueError if the kind is unknown or the files have changed since, OSError if they are gone.
     """
     if data.get("kind") == "bytes":
         return Bytes()
@@ -183,7 +188,7 @@ def from_data(data: Mapping[str, Any]) -> Tokenizer:
     if tokenizer.digest != data["digest"]:
         raise ValueError(
             f"{data['vocab']} and {data['merges']} have changed: their digest is {tokenizer.digest}, but was "
-            f"{data['digest']}: put the files of then back"
+            f"{data['digest']}: put the original files back"
         )
     return tokenizer
 
@@ -193,7 +198,7 @@ def _as_bytes(text: bytes | str) -> bytes:
 
 
 def _checked(ids: Any, vocab_size: int) -> np.ndarray:
-    """`ids` as a flat array. Raises ValueError where one is out of range, TypeError where they are no integers."""
+    """Return the ids as a flat array. Raise ValueError if one is out of range, TypeError if they are not integers."""
     ids = np.asarray(ids).reshape(-1)
     if ids.size and not np.issubdtype(ids.dtype, np.integer):
         raise TypeError(f"ids are {ids.dtype}, but must be integers")
@@ -204,7 +209,7 @@ def _checked(ids: Any, vocab_size: int) -> np.ndarray:
 
 
 def _decoded(blocks: Iterable[bytes]) -> Iterator[str]:
-    """The blocks' text. Raises ValueError with the first byte that is no UTF-8."""
+    """Yield the blocks' text. Raise ValueError with the first byte that is not UTF-8."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     position = 0
     for block, last in itertools.chain(((block, False) for block in blocks), [(b"", True)]):
@@ -212,5 +217,5 @@ def _decoded(blocks: Iterable[bytes]) -> Iterator[str]:
         try:
             yield decoder.decode(block, last)
         except UnicodeDecodeError as error:
-            raise ValueError(f"byte {position - pending + error.start} is no UTF-8 ({error.reason})") from error
+            raise ValueError(f"byte {position - pending + error.start} is not UTF-8 ({error.reason})") from error
         position += len(block)

@@ -1,18 +1,17 @@
-"""Documents → two memory-mapped files of token ids, training and validation, built once and reused while unchanged.
+"""Documents → memory-mapped files of token ids for training and validation, built once and reused while unchanged.
 
     folder/NAME/train.bin, validation.bin   ids, little-endian, in the smallest unsigned type that holds the vocabulary
-    folder/NAME/tokens.json                 what they were made from, and the SHA-256 of each
+    folder/NAME/tokens.json                 their sources, and the SHA-256 of each
 
-NAME is a hash of the recipe: the paths given, the tokenizer, the share of validation.
+NAME is a hash of the recipe: the paths given, the tokenizer, the share of validation. `splits.py` assigns documents to
+splits.
 
-Which document goes to which split: `splits.py`.
+**Reuse.** Tokens are reused while every source file has the same size, mtime and ctime, the criterion of git and make:
+reading the contents would take as long as building bytes again, and ctime changes even if a copy is given the old
+mtime. Reused tokens are read once and their SHA-256 compared: damaged ones are built again, with a warning.
 
-**Reused** while every file has its size, mtime and ctime of then, as git and make ask: to read the contents takes as
-long as to build anew with bytes, and ctime changes even where a copy has been given the old mtime. What is reused is
-read once and its SHA-256 compared: damaged tokens are built again, with a warning.
-
-**Atomic.** A folder beside it is filled and then renamed, under a lock that the system releases when a process dies: a
-process that is killed leaves nothing that is used, two that build at once build once.
+**Atomicity.** A folder beside the final one is filled and then renamed, under a lock that the system releases when a
+process dies. A killed process leaves nothing that is used, and two processes at once build once.
 """
 
 import contextlib
@@ -37,23 +36,24 @@ from refgrad.train.text.tokenizers import Tokenizer
 
 ABOUT = "tokens.json"
 FORMAT = 1
-"""Of the files: another number, and none that lies there is reused."""
+"""File format version. Bump it to invalidate existing files."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenFile:
-    """Both splits of a corpus as token ids, in memory only where they are read."""
+    """Both splits of a corpus as token ids, memory-mapped."""
 
     train: np.ndarray
-    """(n,) unsigned, memory-mapped and read-only, as is `validation`."""
+    """Ids (n,), unsigned and read-only."""
     validation: np.ndarray
+    """Ids (n,), unsigned and read-only."""
     vocab_size: int
     digest: str
-    """The same exactly if tokenizer and ids are."""
+    """A hash of the tokenizer and all ids."""
     corpus: str
-    """The same exactly if the documents' contents and order are."""
+    """A hash of the documents' contents and order."""
     about: dict[str, Any]
-    """What `tokens.json` says."""
+    """The contents of `tokens.json`."""
 
     def __str__(self) -> str:
         return (
@@ -69,42 +69,51 @@ def build(
     validation: float = 0.1,
     progress: bool = True,
 ) -> TokenFile:
-    """The tokens of these files and folders (None: the standard library), from `folder` where they lie there already.
+    """Return the tokens of a corpus, from `folder` if they have been built there before.
 
-    Raises ValueError where there is no text, where a split would be empty, where a file is none that the tokenizer
-    reads or changes meanwhile, and OSError where a file cannot be read or the disk is full; nothing is left then.
+    Args:
+        paths: Files and folders of text; None for the standard library.
+        tokenizer: The tokenizer.
+        folder: The folder of token files, of any number of corpora.
+        validation: The share of the text that is held out.
+        progress: Show a progress bar.
+
+    Raises:
+        OSError: A file cannot be read, or the disk is full. Nothing is left behind.
+        ValueError: The paths hold no text, a split would be empty, or a file changes meanwhile or cannot be read by the
+            tokenizer. Nothing is left behind.
     """
     if not 0 < validation < 1:
         raise ValueError(f"validation is {validation}, but must be a share between 0 and 1, such as 0.1")
     paths = [paths] if isinstance(paths, str | Path) else None if paths is None else list(paths)
-    found = documents(paths)
+    sources = documents(paths)
     recipe = {
         "format": FORMAT,
         "paths": None if paths is None else [_name(Path(path).resolve()) for path in paths],
         "tokenizer": tokenizer.digest,
         "validation": validation,
     }
-    sources = [[_name(each.path), *each.stamp] for each in found]
+    stamps = [[_name(each.path), *each.stamp] for each in sources]
     home = Path(folder) / _hash(recipe)[:16]
     with _locked(Path(folder)):
-        ready = _reused(home, sources)
+        ready = _reused(home, stamps)
         if ready is None:
             about = {
                 "source": f"Python {platform.python_version()}'s standard library" if paths is None else "text",
                 "tokenizer": tokenizer.data(),
                 "vocab_size": tokenizer.vocab_size,
                 "recipe": recipe,
-                "sources": sources,
+                "sources": stamps,
             }
             with _replacing(home) as part:
-                about |= write(part, found, tokenizer, validation, progress)
+                about |= write(part, sources, tokenizer, validation, progress)
                 write_json(part / ABOUT, {**about, "sha256": _hash(about)})
             ready = _opened(home, about)
     return ready
 
 
-def _reused(home: Path, sources: list[Any]) -> TokenFile | None:
-    """What lies there, if it was made from these files as they are now and is whole."""
+def _reused(home: Path, stamps: list[Any]) -> TokenFile | None:
+    """Return the tokens in `home` if they are whole and were made from these files in their present state."""
     if not home.exists():
         return None
     try:
@@ -112,8 +121,8 @@ def _reused(home: Path, sources: list[Any]) -> TokenFile | None:
         whole = {ABOUT: about.pop("sha256") == _hash(about)}
         for split in SPLITS:
             with open(home / f"{split}.bin", "rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-            whole[f"{split}.bin"] = found == about["splits"][split]["sha256"]
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            whole[f"{split}.bin"] = digest == about["splits"][split]["sha256"]
         damaged = [name for name, holds in whole.items() if not holds]
     except FileNotFoundError as error:
         damaged = [Path(error.filename).name]
@@ -122,7 +131,7 @@ def _reused(home: Path, sources: list[Any]) -> TokenFile | None:
     if damaged:
         warnings.warn(f"{', '.join(damaged)} in {home} is damaged: the tokens are built again", stacklevel=3)
         return None
-    return _opened(home, about) if about["sources"] == sources else None
+    return _opened(home, about) if about["sources"] == stamps else None
 
 
 def _opened(home: Path, about: dict[str, Any]) -> TokenFile:
@@ -132,7 +141,7 @@ def _opened(home: Path, about: dict[str, Any]) -> TokenFile:
 
 
 def _name(path: Path) -> str:
-    """The path as JSON in UTF-8 can hold it, whatever bytes it is of."""
+    """Return the path in a form that JSON in UTF-8 can hold, for any bytes."""
     return str(path).encode("utf-8", "backslashreplace").decode()
 
 
@@ -142,7 +151,7 @@ def _hash(data: Any) -> str:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """While no other process builds there. The lock goes with the process, however it ends."""
+    """Hold the lock of the folder's builder; the system releases it when the process ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -151,9 +160,9 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _replacing(home: Path) -> Iterator[Path]:
-    """A folder to fill, which then takes the place of `home`; removed where filling it fails."""
+    """Yield a folder to fill, which then replaces `home`; remove it if filling fails."""
     part, old = home.with_name(f"{home.name}.part"), home.with_name(f"{home.name}.old")
-    for left in (part, old):  # by a process that was killed: no other builds while we hold the lock
+    for left in (part, old):  # of a process that was killed: no other builds while we hold the lock
         shutil.rmtree(left, ignore_errors=True)
     part.mkdir()
     try:

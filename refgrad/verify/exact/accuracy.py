@@ -1,4 +1,4 @@
-"""How well balls are known, against their own size or the function's."""
+"""Accuracy of balls, relative to their own size or the function's."""
 
 import operator
 from typing import Any
@@ -23,7 +23,7 @@ def magnitudes(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def largest(x: np.ndarray) -> float:
-    """Return the largest |midpoint| that is finite, 0 where there is none."""
+    """Return the largest finite |midpoint|, 0 if none is finite."""
     return float(np.max(magnitudes(x)[0], initial=0.0))
 
 

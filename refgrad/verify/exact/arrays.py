@@ -28,7 +28,7 @@ Pull = Callable[[np.ndarray], Sequence[np.ndarray | None]]
 
 
 class NotDecided(Exception):
-    """What a program does next is not decided; `why` says what would help."""
+    """The program's next step is not decided; `why` says what would help."""
 
     def __init__(self, why: str) -> None:
         super().__init__(why)
@@ -146,12 +146,12 @@ def elementwise(f: Function, *xs: Array) -> Array:
 
 
 def absent(x: np.ndarray) -> np.ndarray:
-    """Return True where nothing flows, whatever the slopes on the way."""
+    """Return True where nothing flows, at any slopes on the way."""
     return np.array([c is ABSENT for c in x.ravel()], bool).reshape(x.shape)
 
 
 def _resting(tangent: Array | None, rests: np.ndarray) -> Array | None:
-    """Return a tangent that is absent where it rests, whatever the slopes there."""
+    """Return a tangent that is absent where it rests, at any slopes there."""
     if tangent is None or not rests.any():
         return tangent
     rests = np.broadcast_to(rests, tangent.shape)

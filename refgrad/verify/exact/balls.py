@@ -9,7 +9,7 @@ from refgrad.verify.exact.germ import NAN, Undecided
 
 
 class Balls:
-    """An array of real or complex balls, with `Undecided` where there is none; `data` holds every digit."""
+    """An array of real or complex balls, with `Undecided` for an entry without one; `data` holds every digit."""
 
     def __init__(self, data: np.ndarray) -> None:
         self.data = data
@@ -26,13 +26,13 @@ class Balls:
 
     @property
     def mid(self) -> np.ndarray:
-        """The midpoints, rounded to float64 or complex128; NaN where there is no ball."""
+        """The midpoints, rounded to float64 or complex128; NaN for an entry without a ball."""
         found = [_float(x) for x in self.data.ravel()]
         return np.array(found, np.result_type(np.float64, *found)).reshape(self.shape)
 
     @property
     def rad(self) -> np.ndarray:
-        """How far a truth can be from `mid`, its rounding included."""
+        """The largest distance of a truth from `mid`, its rounding included."""
         return self.error(self.mid)
 
     def error(self, got: Any) -> np.ndarray:

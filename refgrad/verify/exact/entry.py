@@ -14,7 +14,7 @@ from refgrad.verify.exact.germ import PRECISION, ZERO, Exponent, Germ, Undecided
 
 
 class Verdict(enum.Enum):
-    """What a function is along one entry of its arguments."""
+    """A function's behaviour along one entry of its arguments."""
 
     SMOOTH = "smooth"
     KINK = "kink"
@@ -26,7 +26,7 @@ class Verdict(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """The derivative along one entry: the slopes from below and from above, None where there is none."""
+    """The derivative along one entry: the slopes from below and from above, None for a side without one."""
 
     leaf: int
     index: tuple[int, ...]
@@ -96,7 +96,7 @@ def _whole(q: Exponent) -> Exponent:
 
 
 def bend(right: Any, left: Any, at: tuple[Any, Any]) -> Any:
-    """Return the slope of a derivative along a first direction, or what stands in its way.
+    """Return the slope of a derivative along a first direction, or the obstacle to it.
 
     It is given by the germs along its direction and along the opposite one, and by its values `at` the point along
     both. A kink that is the same there and next to it does not matter.

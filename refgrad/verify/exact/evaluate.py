@@ -40,7 +40,10 @@ class NoMeaning(NotImplementedError):
 
 
 class Evaluator(Unrolled):
-    """Evaluates a program exactly, in at most so many operations; casts to the dtypes named in `casts` round."""
+    """Interpreter that evaluates a program exactly, in a limited number of operations.
+
+    Casts to the dtypes named in `casts` round.
+    """
 
     def __init__(self, casts: Collection[str] = (), most: float = math.inf, stop_gradient: bool = False) -> None:
         super().__init__()
@@ -51,7 +54,7 @@ class Evaluator(Unrolled):
         return lift(value)
 
     def equation(self, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
-        """Return the outputs of one equation. Raises NoMeaning, naming it, where there is no rule."""
+        """Return the outputs of one equation. Raises NoMeaning, naming it, for one without a rule."""
         name = eqn.primitive.name
         if self.runs_in_place(eqn):
             return self.unroll(eqn, values)

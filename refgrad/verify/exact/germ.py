@@ -29,7 +29,7 @@ CORNER = "a tie, with finite slopes on both sides"
 
 
 class Undecided:
-    """A scalar that is not determined, and why; it absorbs whatever it meets."""
+    """A scalar that is not determined, and why; it absorbs every other operand."""
 
     __slots__ = ("why",)
 
@@ -72,7 +72,7 @@ class Germ:
 
     @property
     def lowest(self) -> Any:
-        """The exponent of the largest term, or the order where there is none."""
+        """The exponent of the largest term, or the order if all terms are 0."""
         return min((k[0] for k in self.terms), default=self.order)
 
     def leading(self) -> "tuple[Key, Any] | Undecided":

@@ -81,7 +81,7 @@ class Fetch(Protocol):
 
 
 class Operation:
-    """What makes a node of its operands; `weight` estimates the operations of one entry."""
+    """An operation that makes a node of its operands; `weight` estimates the operations of one entry."""
 
     weight: float = 0.0
 
@@ -301,7 +301,7 @@ class Product(Operation):
         return common.size / max(1, distinct(common // self.k).size) + 2 * SUMMED
 
     def _common(self, needed: Callable[[int], Places]) -> np.ndarray:
-        """Return the terms of which both factors are needed."""
+        """Return the terms whose two factors are both needed."""
         left, right = (self._terms(i, needed(i)) for i in (0, 1))
         return np.intersect1d(left, right)
 

@@ -32,7 +32,7 @@ SORTS = {"sort", "top_k", "approx_top_k"}
 
 
 class OverBudget(RuntimeError):
-    """What takes more operations than it may."""
+    """The computation takes more operations than it may."""
 
     def __init__(self, what: str, spent: float, most: float) -> None:
         super().__init__(

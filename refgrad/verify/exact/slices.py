@@ -1,4 +1,4 @@
-"""One entry judged on what it depends on: the outputs that it reaches, and what those need.
+"""One entry judged on its dependences: the outputs that it reaches, and their needs.
 
 Entries that stand still are evaluated once and kept for other slices; those that move, once for each direction.
 """
@@ -37,7 +37,7 @@ Entries = tuple[Places, np.ndarray]
 
 
 class Recorder(Evaluator):
-    """Evaluates a program on nodes of a graph: an equation whose rule reads values becomes one node for each result."""
+    """Interpreter on nodes of a graph: an equation whose rule reads values becomes one node for each result."""
 
     def __init__(self, graph: Graph, casts: Collection[str], stop_gradient: bool) -> None:
         super().__init__(casts, stop_gradient=stop_gradient)
@@ -96,7 +96,7 @@ class Sliced:
 
 
 class Slice:
-    """What one entry of an argument reaches, and what that needs; `cost` estimates its operations."""
+    """The part of a program that one entry of an argument reaches, and its needs; `cost` estimates its operations."""
 
     def __init__(self, program: Sliced, leaf: int, index: tuple[int, ...], wanted: Sequence[Places | None]) -> None:
         self.program, self.nodes = program, program.graph.nodes
@@ -175,7 +175,7 @@ class Slice:
 
 
 class Values:
-    """Entries that stand still, at one precision: what one slice evaluates, the next one finds."""
+    """Entries that do not move, at one precision: those that one slice evaluates, the next one finds."""
 
     def __init__(self, inputs: Callable[[int, np.ndarray], np.ndarray], most: float) -> None:
         self.inputs, self.most = inputs, most
@@ -183,7 +183,7 @@ class Values:
         self.entries: dict[int, Entries] = {}
 
     def settle(self, part: Slice) -> None:
-        """Evaluate what a slice needs and is not there yet."""
+        """Evaluate the entries that a slice needs and that are not known yet."""
         for k in part.order:
             known, data = self.entries.get(k, (NOWHERE, full((0,))))
             at = part.still[k]

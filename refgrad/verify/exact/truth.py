@@ -46,7 +46,7 @@ TRIP = 2  # what an equation of a loop takes, as measured, over its estimate
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What exact arithmetic may spend: precision in bits and the order of series, doubled until all is decided."""
+    """Limits of exact arithmetic: precision in bits and the order of series, doubled until all is decided."""
 
     bits: int = 64
     """The accuracy that a result must reach, relative to it or to the function's own scale."""
@@ -67,13 +67,32 @@ def exact(
 ) -> "Truth":
     """Return the truth about `f` at `args`, found without autodiff, without a compiler and without a step size.
 
-    Every float and complex array among `args` is differentiated (with `argnums` those of these positions alone), none
-    in `kwargs`. The program is traced at their dtypes and evaluated in ℝ and ℂ, its constants at their exact values.
-    Casts to the dtypes named in `casts` ("bfloat16") round; all others do nothing. `lax.stop_gradient` does nothing
-    either, as it does not change the function; with `stop_gradient` its result does not move.
+    The program is traced at the arguments' dtypes and evaluated in ℝ and ℂ, its constants at their exact values.
 
-    Raises TypeError where nothing can be differentiated, ValueError where an argument is NaN, and NoMeaning (from the
-    methods of the result) where the program holds what has no meaning in exact arithmetic.
+    Args:
+      f: the function, from whose forward alone the truth follows.
+      *args: pytrees; every float and complex array among their leaves is differentiated.
+      kwargs: keyword arguments, held constant.
+      argnums: the positions of `args` to differentiate, as for `jax.grad`; everything else is held constant.
+      casts: dtypes, such as "bfloat16": casts to these round, all others do nothing.
+      limits: the most that may be spent, as `refgrad.verify.exact.Limits`.
+      stop_gradient: hold the result of `lax.stop_gradient` still; without it, `lax.stop_gradient` does nothing, as it
+        does not change the function.
+
+    Returns:
+      A `Truth`, which evaluates on demand: `.value()`, `.gradient()`, `.entries()`, `.hessian()`.
+
+    Raises:
+      TypeError: where nothing can be differentiated.
+      ValueError: where an argument is NaN.
+      NoMeaning: from the methods of the result, where the program holds what has no meaning in exact arithmetic.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import exact
+      >>> (slope,) = exact(lambda x: jnp.sqrt(x * x), jnp.array(-3.0)).gradient()
+      >>> slope.mid.item()
+      -1.0
     """
     names = [jnp.dtype(name).name for name in casts]
     f = functools.partial(f, **kwargs) if kwargs else f
@@ -318,7 +337,7 @@ class Truth:
         cts: list[np.ndarray],
         step: complex,
     ) -> Any:
-        """Return the slope of ⟨cts, f⟩ along the entry of a slice, or what stands in its way."""
+        """Return the slope of ⟨cts, f⟩ along the entry of a slice, or the obstacle to it."""
         moving = start + Germ({(1, 0): _lifted(np.asarray(step))[()]}) if start.is_finite() else start
         values, still = base(ctx.prec), self._entries(ctx.prec)
         total = self._total(
@@ -341,7 +360,7 @@ class Truth:
         found: dict[tuple[int, int], Any] = {}
 
         def value() -> Any:
-            """Return the derivatives along v and −v at the point itself, or what stands in their way."""
+            """Return the derivatives along v and −v at the point itself, or the obstacle to them."""
             key = ctx.prec, ctx.cap
             if key not in found:
                 sides = tuple(self._derivative([(1, [s * v for v in vs])], cts) for s in (1, -1))
@@ -393,7 +412,7 @@ class Truth:
         return entry
 
     def _slope(self, leaf: int, index: tuple[int, ...], cts: list[np.ndarray], step: complex) -> Any:
-        """Return the slope of ⟨cts, f⟩ along one entry, or what stands in its way."""
+        """Return the slope of ⟨cts, f⟩ along one entry, or the obstacle to it."""
         values, germs = self._value(), self._germs([(1, self._unit(leaf, index, step))])
         total = self._total(cts, values, germs, lambda: self._depends(leaf, index))
         return total if isinstance(total, str) else self._certain(total, self._scale(cts))
@@ -405,7 +424,7 @@ class Truth:
         germs: list[np.ndarray],
         depends: Callable[[], bool],
     ) -> Any:
-        """Return the slope of ⟨cts, f⟩ given the outputs and their germs, or what stands in its way.
+        """Return the slope of ⟨cts, f⟩ given the outputs and their germs, or the obstacle to it.
 
         An output that is not finite counts only where it `depends` on the entry.
         """
@@ -429,7 +448,7 @@ class Truth:
         return slope if narrow(slope, scale, self.limits.bits) else PRECISION
 
     def _derivative(self, moving: list[tuple[Exponent, list[np.ndarray]]], cts: list[np.ndarray]) -> Any:
-        """Return the derivative of ⟨cts, f⟩ along a direction, or what stands in its way."""
+        """Return the derivative of ⟨cts, f⟩ along a direction, or the obstacle to it."""
         total = self._summed(moving, cts)
         found = slope(total) if not isinstance(total, str) else total
         return found.why if isinstance(found, Undecided) else found

@@ -1,4 +1,4 @@
-"""What is checked, by name: each property is a function from a `Case` to rows."""
+"""Properties that are checked, by name: each is a function from a `Case` to rows."""
 
 from collections.abc import Callable, Iterator
 

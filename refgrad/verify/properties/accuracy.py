@@ -56,7 +56,7 @@ class Worst(NamedTuple):
 
 
 class Errors:
-    """The error of every entry in every draw, relative to the leaf's scale; −1 where there is no truth."""
+    """The error of every entry in every draw, relative to the leaf's scale; −1 for an entry without truth."""
 
     def __init__(self, case: Case, i: int, got: list[np.ndarray], expected: list[np.ndarray], leaf: Leaf, dtype=None):
         """Compare leaf `i`; `dtype` is that of `got`, float64 where it is not given."""
@@ -277,5 +277,5 @@ def attributed(case: Case, leaf: Leaf, wide: Leaf | None, i: int, rows: list[Row
 
 
 def _off(row: Row) -> bool:
-    """Whether a row is red, or only excused because autodiff errs as much: a wrong compiler makes both err."""
+    """Return True for a red row, or one only excused because autodiff errs as much: a wrong compiler makes both err."""
     return row.failed or (row.property == "accuracy" and (row.error or 0.0) > (row.allowed or 0.0))

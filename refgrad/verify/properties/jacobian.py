@@ -9,13 +9,13 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
+from refgrad.jaxpr.scaffold import scaffold
 from refgrad.verify.allowance import C
 from refgrad.verify.case import UNCERTAIN, Case
 from refgrad.verify.numbers import compared, errors, sample, to_wide
 from refgrad.verify.oracle import Leaves, first_line
 from refgrad.verify.properties.transforms import rows_of
 from refgrad.verify.report import FAIL, OK, Row
-from refgrad.verify.scaffold import scaffold
 
 OUTPUTS, INPUTS = 64, 256  # sizes up to which the whole Jacobian is compared
 

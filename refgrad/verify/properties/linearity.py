@@ -38,7 +38,7 @@ def linearity(case: Case) -> Iterator[Row]:
         scale = max(case.scale(i, g, case.diff[i].dtype) for g in (first[i], second[i]))  # a sum may cancel
         found = {}
         for label, leaves in got.items():
-            # 0 times an infinite slope is NaN in any rule, and what overflows is no finding
+            # 0 times an infinite slope is NaN in any rule, and an overflow is not a finding
             skip = ~np.isfinite(first[i])
             if label != ZERO:
                 skip = ~(np.isfinite(leaves[i]) & np.isfinite(expected[label][i]))

@@ -27,7 +27,7 @@ REVERSE, FORWARD = "reverse over reverse", "forward over reverse"
 class Expected(NamedTuple):
     """True products of the Hessian with directions, what is allowed, relatively, and to what."""
 
-    products: Leaves  # NaN where there is no second derivative
+    products: Leaves  # NaN where the second derivative does not exist
     allowed: list[float]
     scales: list[float]
     movement: Callable[[], Leaves]  # of the truth at each entry, relatively, where more than that is to be explained
@@ -97,7 +97,7 @@ def _expected(case: Case, program: Wide | None, given: tuple) -> Expected:
 
 
 def _movement(case: Case, program: Wide | None, given: tuple, products: Leaves, scales: list[float]) -> Leaves:
-    """How far the truth moves with its arguments' last places, and how far autodiff errs in float64.
+    """Distance that the truth moves with its arguments' last places, and that autodiff errs in float64.
 
     The first derivative is a difference of large terms more often than the function is.
     """
@@ -139,7 +139,7 @@ def _forward(flat: Flat) -> Callable:
 
 
 def _calls_rule(case: Case, directions: Leaves) -> bool:
-    """Whether forward mode meets a rule: JAX stages a call of one as `custom_lin`, and refuses to run it."""
+    """Return True if forward mode meets a rule: JAX stages a call of one as `custom_lin`, and refuses to run it."""
     own = (case.diff, case.rest, case.cotangent(0), directions)
     try:
         traced = jax.make_jaxpr(_forward(case.flat))(*own)

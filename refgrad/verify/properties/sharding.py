@@ -13,11 +13,11 @@ import numpy as np
 from jax.sharding import AxisType, PartitionSpec
 
 from refgrad.jaxpr.rules import HI
+from refgrad.jaxpr.scaffold import scaffold
 from refgrad.verify.case import Case
 from refgrad.verify.numbers import sample, to_wide
 from refgrad.verify.properties.transforms import inside, pulled, summed_up
 from refgrad.verify.report import UNAVAILABLE, Row
-from refgrad.verify.scaffold import scaffold
 from refgrad.verify.subject import Flat, pullback
 
 DEVICES = 2

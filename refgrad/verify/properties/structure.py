@@ -46,7 +46,7 @@ def broken(case: Case) -> list[Row]:
         if not case.rules:
             raise TypeError(
                 f"{case.subject.call} holds no rule and has no reverse mode of its own, "
-                f"so that there is no gradient to check: {first_line(error)}"
+                f"so that no gradient can be checked: {first_line(error)}"
             ) from error
         if note := case.lacked(error):
             return [Row("structure", "", UNAVAILABLE, note=note)]
@@ -84,7 +84,7 @@ def _values(case: Case, outputs: list) -> Iterator[Row]:
 
 
 def _forwards(case: Case) -> str:
-    """What computes the value when a rule is differentiated: "_fwd returns"."""
+    """Name the functions that compute the value when a rule is differentiated: "_fwd returns"."""
     kinds = {rule.kind for rule in case.rules}
     if kinds == {JVP}:
         names = " and ".join(dict.fromkeys(rule.name for rule in case.rules))
@@ -93,7 +93,7 @@ def _forwards(case: Case) -> str:
 
 
 def _mismatch(primal, ct) -> str:
-    """What is wrong with the type of a cotangent, or nothing."""
+    """Describe a difference between the types of a cotangent and its primal; "" where they agree."""
     if np.shape(ct) != np.shape(primal):
         return f"the cotangent has shape {np.shape(ct)}, its primal {np.shape(primal)}"
     if ct.dtype != primal.dtype:
@@ -108,7 +108,7 @@ def _mismatch(primal, ct) -> str:
 
 
 def explain(error: Exception) -> str:
-    """One clear line for what JAX raises about a rule."""
+    """One clear line for JAX's error about a rule."""
     text = " ".join(str(error).split())
     if isinstance(error, jax.errors.UnexpectedTracerError):
         return (

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from refgrad.jaxpr.scaffold import scaffold
 from refgrad.verify.case import Case
 from refgrad.verify.numbers import sample, to_wide
 from refgrad.verify.oracle import Leaves, first_line
 from refgrad.verify.report import COMPILER, FAIL, OK, UNAVAILABLE, Row
-from refgrad.verify.scaffold import scaffold
 from refgrad.verify.subject import Flat, pullback
 
 COPIES = 2  # entries along a mapped or scanned axis
@@ -170,7 +170,7 @@ def _mapped(case: Case, flat: Flat, plans: list[dict[int, int]]) -> list[list]:
 
 
 def _cotangents(case: Case) -> list:
-    """Those of the first draws, stacked."""
+    """The cotangents of the first draws, stacked."""
     return [_stack(c, 0) for c in zip(*map(case.cotangent, range(COPIES)), strict=True)]
 
 

@@ -20,7 +20,7 @@ Constants = Mapping[float, Callable[[Run], Symbol]]
 
 
 class Concolic(Evaluator):
-    """Evaluates a program on symbols. `identified` says what stands in the place of some constants."""
+    """Interpreter of a program on symbols. `identified` maps some constants to their replacements."""
 
     def __init__(self, run: Run, identified: Constants) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Concolic(Evaluator):
         return self.identified[value](self.symbols) if value in self.identified else self.symbols.constant(x.fmpq())
 
     def equation(self, eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
-        """Return the outputs of one equation. Raises NoMeaning, naming it, where there is no rule."""
+        """Return the outputs of one equation. Raises NoMeaning, naming it, for one without a rule."""
         name = eqn.primitive.name
         if name in UNKNOWN:
             raise NoMeaning(f"no symbolic meaning for {name} at {line(eqn) or 'an unknown line'}")

@@ -36,10 +36,29 @@ def prove(f: Callable, *args: Any, branches: int = 6) -> Proof:
 
     The forward alone gives the truth. Both are traced in float64 and run on symbols: `args` decide the comparisons,
     and each entry of rule and truth comes out as an element of a field of functions, where equality is decided by
-    reduction. `branches` is the number of patterns of comparisons to try; more are tried until every comparison that
-    goes both ways at some point has done so on one of them. A program that is too large is tested at points.
+    reduction. A program that is too large is tested at points.
 
-    Raises TypeError where nothing can be differentiated or no rule is inside, ValueError where an argument is NaN.
+    Args:
+      f: a function with rules inside.
+      *args: its arguments, which decide the first branch.
+      branches: the number of patterns of comparisons to try; more are tried until every comparison that goes both ways
+        at some point has done so on one of them.
+
+    Returns:
+      A `Proof`: it prints as a table, and has `.ok`, `.verdict` and `.counterexample`.
+
+    Raises:
+      TypeError: where nothing can be differentiated or no rule is inside.
+      ValueError: where an argument is NaN.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import prove
+      >>> square = jax.custom_vjp(lambda x: x * x)
+      >>> square.defvjp(lambda x: (x * x, x), lambda x, dy: (2 * x * dy,))
+      >>> prove(square, jnp.ones(2)).verdict.name
+      'PROVEN'
     """
     question = Question.of(f, args)
     with ctx.workprec(BITS), np.errstate(all="ignore"):

@@ -41,7 +41,7 @@ def slight_mutants(f: Any, *args: Any) -> list[Mutant]:
 
 
 class _Moved(Interpreter):
-    """Runs a program with one constant moved; `seen` are those that can be."""
+    """Interpreter that runs a program with one constant moved; `seen` are those that can be."""
 
     def __init__(self, target: float | None = None) -> None:
         super().__init__()

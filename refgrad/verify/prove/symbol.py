@@ -116,7 +116,7 @@ class Run:
 
 
 class Symbol:
-    """A scalar of a run: what makes it, of which other scalars, and its ball; `exact` where it is a rational number."""
+    """A scalar of a run: its operation, its operands, and its ball; `exact` where it is a rational number."""
 
     __slots__ = ("ball", "by", "exact", "name", "parents", "run")
 

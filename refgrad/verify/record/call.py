@@ -60,7 +60,7 @@ class Call:
         return not self.obstacle and self.grade < 2 and self.tries < TRIES
 
     def keep(self, leaves: Sequence[Any]) -> None:
-        """Keep these values where they are better than those at hand."""
+        """Keep these values where they are better than those recorded."""
         self.tries += 1
         if (grade := _grade(leaves)) > self.grade:
             self.leaves, self.grade = list(leaves), grade

@@ -96,7 +96,7 @@ class Outcome:
             yield table(["rule", "where", "calls", *shown], rows)
 
     def _notes(self) -> Iterator[str]:
-        """Yield a line per rule and reason for what was not checked in full."""
+        """Yield a line per rule and reason for the calls that were not checked in full."""
         groups: dict[tuple[str, str, str], list[Verdict]] = {}
         for v in self.verdicts:
             if v.note and v.status != WRONG:

@@ -37,6 +37,20 @@ def record() -> Iterator[Seen]:
 
     No result is changed, and nothing is raised in a call. Traced values are taken by callbacks. They are inserted until
     values have arrived, and leave no trace: JAX's caches of compiled programs are cleared at the end.
+
+    Yields:
+      The calls, a sequence that fills while the block runs; its `check()` checks each rule at its recorded values.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import record
+      >>> square = jax.custom_vjp(lambda x: x * x)
+      >>> square.defvjp(lambda x: (x * x, x), lambda x, dy: (2 * x * dy,))
+      >>> with record() as seen:
+      ...     _ = jax.grad(square)(3.0)
+      >>> [call.calls for call in seen]
+      [1]
     """
     recorder = Recorder()
     try:
@@ -72,7 +86,7 @@ class Recorder:
             yield
 
     def settle(self) -> None:
-        """Remove the callbacks that cost more than compiling anew. Call it where nothing is being traced."""
+        """Remove the callbacks that cost more than compiling again. Call it where nothing is being traced."""
         if self._stale >= SETTLED:
             self._clear()
 

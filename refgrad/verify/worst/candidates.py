@@ -18,7 +18,7 @@ class Point(NamedTuple):
 
 
 class Source:
-    """Draws points around the given arguments and moves them, all from one random generator."""
+    """Source of points: it draws them around the given arguments and moves them, from one random generator."""
 
     def __init__(self, rng: np.random.Generator, diff: Sequence[Any], outputs: Sequence[Any]) -> None:
         self.rng = rng

@@ -150,8 +150,27 @@ def worst(f: Callable, *args: Any, seed: int = 0, budget: int = 2000) -> Worst:
     The rule is worse where its worst exceeds 1.25 times autodiff's and an ulp, over the points at which autodiff is not
     infinitely wrong (not finite where truth is).
 
-    Raises ValueError where the budget is below 1, `f` holds no rule or no point has a truth, and where an argument is
-    NaN; TypeError where nothing can be differentiated or autodiff has no reverse mode.
+    Args:
+      f: a function with rules inside.
+      *args: arguments to start from.
+      seed: seed of the points.
+      budget: the number of points to try.
+
+    Returns:
+      A `Worst`: it prints as a table, and has `.ok`, `.rows` and the `.arguments` at which the rule errs most.
+
+    Raises:
+      ValueError: where the budget is below 1, `f` holds no rule or no point has a truth, and where an argument is NaN.
+      TypeError: where nothing can be differentiated or autodiff has no reverse mode.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import worst
+      >>> square = jax.custom_vjp(lambda x: x * x)
+      >>> square.defvjp(lambda x: (x * x, x), lambda x, dy: (2 * x * dy,))
+      >>> worst(square, jnp.ones(2), budget=20).ok
+      True
     """
     if budget < 1:
         raise ValueError(f"budget is {budget}, but at least 1 point must be tried")

@@ -58,7 +58,7 @@ def test_bad_paths_are_named(tmp_path):
     with pytest.raises(ValueError, match="the list of files holds no text"):
         documents([])
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ValueError, match="pipe is no regular file"):
+    with pytest.raises(ValueError, match="pipe is not a regular file"):
         documents([tmp_path])
     os.remove(tmp_path / "pipe")
     (tmp_path / "broken").symlink_to(tmp_path / "gone")

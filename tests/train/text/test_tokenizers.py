@@ -90,9 +90,9 @@ def test_blocks_are_read_as_ids_are_taken(bpe):
 
 @pytest.mark.parametrize("blocks", [[b"abc\xffd"], [b"a", b"bc\xff"], [b"ab\xe5", b"\xad", b"."]])
 def test_no_utf8_is_named_by_its_byte(bpe, blocks):
-    with pytest.raises(ValueError, match=f"byte {2 if len(blocks) == 3 else 3} is no UTF-8"):
+    with pytest.raises(ValueError, match=f"byte {2 if len(blocks) == 3 else 3} is not UTF-8"):
         list(bpe.stream(blocks))
-    with pytest.raises(ValueError, match="byte 1 is no UTF-8"):
+    with pytest.raises(ValueError, match="byte 1 is not UTF-8"):
         bpe.encode(b"a\xe5\xad")
 
 
@@ -134,10 +134,10 @@ def test_no_vocabulary_of_this_kind(tmp_path):
     vocab, merges = small(tmp_path, "a b")
     for bad in ("#version\nc d\n", "#version\na b c\n", ""):
         merges.write_text(bad)
-        with pytest.raises(ValueError, match="no vocabulary of GPT-2's kind"):
+        with pytest.raises(ValueError, match="not a vocabulary of GPT-2's kind"):
             BPE(vocab, merges)
     vocab.write_text("[1]")
-    with pytest.raises(ValueError, match="no vocabulary of GPT-2's kind"):
+    with pytest.raises(ValueError, match="not a vocabulary of GPT-2's kind"):
         BPE(vocab, merges)
     with pytest.raises(ValueError, match="'bytes' or 'bpe'"):
         from_data({"kind": "words"})

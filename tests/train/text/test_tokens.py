@@ -215,7 +215,7 @@ def test_a_full_disk_leaves_nothing(corpus, tmp_path, monkeypatch):
 def test_bad_input_leaves_nothing(corpus, tmp_path):
     out = tmp_path / "out"
     (corpus / "30 picture.png").write_bytes(b"\x89PNG\xff")
-    with pytest.raises(ValueError, match=r"30 picture\.png: byte 0 is no UTF-8"):
+    with pytest.raises(ValueError, match=r"30 picture\.png: byte 0 is not UTF-8"):
         build(corpus, BPE(*vocabulary()), out)
     with pytest.raises(ValueError, match=r"validation is 1\.5, but must be a share between 0 and 1"):
         build(corpus, Bytes(), out, 1.5)

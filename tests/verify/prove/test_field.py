@@ -69,7 +69,7 @@ def test_what_is_not_an_identity(field):
 
 
 def test_signs_that_are_not_known_are_not_used(field):
-    """At the arguments of the run y < 0, but that is no comparison of the program: other arguments have y > 0."""
+    """At the arguments of the run y < 0, but that is not a comparison of the program: other arguments have y > 0."""
     y, z = field.free("y", arb(-0.5)), field.free("z", arb(-1))
     assert not field.is_zero(add(field.root(multiply(y, y), 2), y))
     product = multiply(y, z)

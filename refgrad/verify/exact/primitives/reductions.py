@@ -95,7 +95,7 @@ def _row_order(keys: Sequence[np.ndarray], largest: bool) -> tuple[np.ndarray, b
 
 
 def _extreme(row: np.ndarray, largest: bool) -> tuple[int, bool]:
-    """Return where the first largest (smallest) entry of a row stands, and True where another is equal to it."""
+    """Return the index of the first largest (smallest) entry of a row, and True where another is equal to it."""
     best, tied = 0, False
     for i in range(1, len(row)):
         s = compare(row[i], row[best])
