@@ -45,7 +45,7 @@ def dimensions(row: OpSpec, size: str) -> dict[str, int]:
 
 def verdicts(row: OpSpec, dims: dict[str, int], dtype: str) -> dict[str, str]:
     """Each mutant of the operation at `dims` in `dtype`: caught, equivalent or survived."""
-    return verify.tally(row.op, *row.sample(0, dims, jnp.dtype(dtype)), *row.static_values(dims))
+    return verify.mutation_score(row.op, *row.sample(0, dims, jnp.dtype(dtype)), *row.static_values(dims))
 
 
 @dataclasses.dataclass(frozen=True)

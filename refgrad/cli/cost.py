@@ -235,7 +235,7 @@ def _bytes(config: gpt2.Config, batch: int, sequence: int, dims: Mapping[str, in
 def _show_pass(priced: Pass, depth: int) -> None:
     _show(f"{priced.name.capitalize()} by scope, {depth} levels deep; loops with their trips, bytes unfused")
     print(tree_table(priced, depth))
-    print(wrapped(f"first instruction at which they part: {priced.parting}"))
+    print(wrapped(f"first instruction at which they part: {priced.first_divergence}"))
     print(f"\n{priced.reconciliation}")
     if text := trap_text(priced):
         print(f"\n{fitted(text)}")

@@ -122,16 +122,19 @@ def _flops(choice: Choice) -> list[int]:
 
 
 def _branches(walked: HloCost) -> Iterator[Cause]:
-    """The jaxpr's count takes one branch, the dearest in all, or those that are known to run; XLA the dearest."""
+    """The jaxpr's count takes one branch, the costliest in all, or those that are known to run; XLA the costliest."""
     for conditional in walked.conditionals:
-        branches, dearest = conditional.branches, [max(figures) for figures in zip(*conditional.branches, strict=True)]
+        branches, costliest = (
+            conditional.branches,
+            [max(figures) for figures in zip(*conditional.branches, strict=True)],
+        )
         if conditional.runs:
-            name, once = f"counted as its dearest branch, though others are known to run: {conditional.scope}", 1
+            name, once = f"counted as its costliest branch, though others are known to run: {conditional.scope}", 1
             counted = [branch for branch, n in zip(branches, conditional.runs, strict=True) if n]
         else:
-            name, once = f"each figure from its own dearest branch: {conditional.scope}", conditional.times
+            name, once = f"each figure from its own costliest branch: {conditional.scope}", conditional.times
             counted = [max(branches, key=sum)]
-        more = [n - sum(figures) for n, figures in zip(dearest, zip(*counted, strict=True), strict=True)]
+        more = [n - sum(figures) for n, figures in zip(costliest, zip(*counted, strict=True), strict=True)]
         yield Cause(name, *(n * once * bool(conditional.times) for n in more))
 
 

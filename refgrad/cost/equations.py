@@ -108,7 +108,7 @@ class _Live(Backward[Need, Found]):
             if len(every) > 1:
                 known = len(bodies.all) == 1
                 found.append(_choice(eqn, bodies, tuple(int(body is bodies.all[0]) for body in every) if known else ()))
-            pairs = [pairs[_dearest(bodies, results)]]
+            pairs = [pairs[_costliest(bodies, results)]]
         elif bodies.form is Form.WHILE:
             tests = trips_of(eqn, bodies, bodies.all[0], facts)
             found.append(_choice(eqn, bodies, () if tests is None else (tests - 1,)))
@@ -146,7 +146,7 @@ def _keeps(eqn: JaxprEqn, facts: Constants) -> list[bool]:
     return [True] * len(eqn.invars)
 
 
-def _dearest(bodies: Bodies, results: tuple[Need, ...]) -> int:
+def _costliest(bodies: Bodies, results: tuple[Need, ...]) -> int:
     """Return which branch the count takes: the one with the most FLOPs and transcendentals in all."""
     needed = [tuple(i is None or results[i].plain for i in body.outputs) for body in bodies.all]
     walker = Walker("count")

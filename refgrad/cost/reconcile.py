@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 import jax
 
+from refgrad._renamed import renamed
 from refgrad._text import Table
 from refgrad.cost.arguments import Argnums, arrays_of
 from refgrad.cost.causes import Cause, compiling_causes, lowering_causes
 from refgrad.cost.count import Unknown, count
-from refgrad.cost.scopes import parting
+from refgrad.cost.scopes import first_divergence
 from refgrad.cost.types import Count
 from refgrad.cost.xla import XlaCost, backward_program, xla
 
@@ -39,13 +40,16 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """All steps; `parting` names the first HLO instruction that was counted differently, or is ""."""
+    """All steps; `first_divergence` names the first HLO instruction that was counted differently, or is ""."""
 
     steps: tuple[Step, ...]
     count: Count
     lowered: XlaCost
     compiled: XlaCost | None = None
-    parting: str = ""
+    first_divergence: str = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return renamed(self, {"parting": "first_divergence"}, name)
 
     @property
     def ok(self) -> bool:
@@ -56,7 +60,7 @@ class Reconciliation:
         """Steps and traps as plain data."""
         steps = [{**step._asdict(), "unexplained": step.unexplained} for step in self.steps]
         traps = [trap._asdict() for trap in self.lowered.traps]
-        return {"ok": self.ok, "steps": steps, "traps": traps, "parting": self.parting}
+        return {"ok": self.ok, "steps": steps, "traps": traps, "parting": self.first_divergence}
 
     def table(self) -> Table:
         """Each step's start, its causes one by one, its remainder, and its end."""
@@ -71,7 +75,7 @@ class Reconciliation:
 
     def __str__(self) -> str:
         text = str(self.table())
-        return f"{text}\nfirst parting: {self.parting}" if self.parting else text
+        return f"{text}\nfirst divergence: {self.first_divergence}" if self.first_divergence else text
 
 
 class Unexplained(AssertionError):
@@ -149,7 +153,7 @@ def reconcile(
         found = compiling_causes(lowered, optimised)
         steps += _steps("lowered", "compiled", _answer(lowered), _answer(optimised), found, asserted=False)
     parted = any(step.unexplained for step in steps if step.end == "lowered")
-    first = parting(counted, lowered.hlo) if parted else ""
+    first = first_divergence(counted, lowered.hlo) if parted else ""
     result = Reconciliation(tuple(steps), counted, lowered, optimised, first)
     if not result.ok:
         raise Unexplained(result)

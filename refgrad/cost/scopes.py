@@ -61,7 +61,7 @@ def by_scope(count: Count, walked: HloCost) -> list[Scoped]:
     return [Scoped(scope, *counted, *hlo) for scope, (counted, hlo) in sides.items()]
 
 
-def parting(count: Count, walked: HloCost) -> str:
+def first_divergence(count: Count, walked: HloCost) -> str:
     """The first HLO instruction whose scope and primitive cost another sum than the count has there; "" if none."""
     apart = {row.scope for row in by_scope(count, walked) if not row.agrees}
     sides = _sides(

@@ -259,13 +259,13 @@ class Count:
 
 
 class Parts(dict[str, Count]):
-    """The parts of a count, by name; prints as a table with percentages, the dearest first."""
+    """The parts of a count, by name; prints as a table with percentages, the costliest first."""
 
     def __str__(self) -> str:
         flops = sum(part.flops for part in self.values())
-        dearest = sorted(self.items(), key=lambda item: (-item[1].flops, -item[1].bytes))
+        costliest = sorted(self.items(), key=lambda item: (-item[1].flops, -item[1].bytes))
         return table(
-            ["part", *HEADER], [[short_path(name) or "(none)", *_cells(part.total, flops)] for name, part in dearest]
+            ["part", *HEADER], [[short_path(name) or "(none)", *_cells(part.total, flops)] for name, part in costliest]
         )
 
 

@@ -116,11 +116,11 @@ class Walker(Backward[bool, Costs]):
         notes = [note for costs in placed for note in costs.notes]
         notes += [f"{eqn.primitive.name} at {self._source(eqn)}: {untold}"] if untold else []
         if bodies.form is Form.BRANCHES and len(placed) > 1:
-            dearest = max(placed, key=_price)
-            if any(costs.sites != dearest.sites for costs in placed):
-                chosen = placed.index(dearest)
-                notes.append(f"cond at {self._source(eqn)}: counts branch {chosen} of {len(placed)}, the dearest")
-            placed = [dearest]
+            costliest = max(placed, key=_price)
+            if any(costs.sites != costliest.sites for costs in placed):
+                chosen = placed.index(costliest)
+                notes.append(f"cond at {self._source(eqn)}: counts branch {chosen} of {len(placed)}, the costliest")
+            placed = [costliest]
         elif isinstance(bodies.all[-1], Variant):
             first = next(i for i, body in enumerate(bodies.all) if isinstance(body, Variant))
             placed = [*placed[:first], _together(placed[first:])]

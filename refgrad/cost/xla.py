@@ -228,7 +228,7 @@ def _traps(walked: hlo.HloCost) -> Iterator[Trap]:
         flops, transcendentals = walked.executed
         yield Trap("loop counted once", f"with their trips: {flops:,} flops, {transcendentals:,} transcendentals")
     for conditional in walked.conditionals:
-        yield Trap("dearest branch", f"the dearest branch counts, each figure by itself: {conditional.scope}")
+        yield Trap("costliest branch", f"the costliest branch counts, each figure by itself: {conditional.scope}")
     if walked.unknown:
         yield Trap("unknown instruction", f"not priced by the walk: {', '.join(walked.unknown)}")
 

@@ -83,7 +83,7 @@ class Structured:
     """A row of the table."""
 
     runs: Callable[[JaxprEqn], Bodies]
-    rebuild: "Callable[[Interpreter, JaxprEqn, Sequence[Any]], Sequence[Any]]" = rebuild.anew
+    rebuild: "Callable[[Interpreter, JaxprEqn, Sequence[Any]], Sequence[Any]]" = rebuild.retrace
     own_derivative: bool = False
     """True where the derivative is not that of the programs that it runs, but a rule beside them."""
     is_shell: bool = False
@@ -168,7 +168,7 @@ def is_shell(eqn: JaxprEqn) -> bool:
 def rebuilt(interpreter: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
     """Evaluate an equation that holds programs so that `interpreter` runs them."""
     row = row_of(eqn)
-    return (rebuild.anew if row is None else row.rebuild)(interpreter, eqn, values)
+    return (rebuild.retrace if row is None else row.rebuild)(interpreter, eqn, values)
 
 
 def call(program: Callable[[JaxprEqn], Jaxpr | ClosedJaxpr]) -> Callable[[JaxprEqn], Bodies]:

@@ -2,7 +2,7 @@
 
 Every function takes `(interpreter, eqn, values)` and returns the equation's outputs as a list. It goes through the
 public function that makes such an equation; otherwise through the primitive itself, with its programs traced
-again. The table in `calls` says which function serves which primitive; `anew` serves the rest.
+again. The table in `calls` says which function serves which primitive; `retrace` serves the rest.
 """
 
 from collections.abc import Callable, Sequence
@@ -212,7 +212,7 @@ def zero(aval, symbolic: bool):
     return SymbolicZero(tangent) if symbolic else np.zeros(tangent.shape, tangent.dtype)
 
 
-def anew(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
+def retrace(ip: "Interpreter", eqn: JaxprEqn, values: Sequence[Any]) -> Sequence[Any]:
     """Any other primitive (scatter, reduce, ...): itself, with the programs it holds traced again."""
 
     def trace(program: ClosedJaxpr | Jaxpr) -> ClosedJaxpr | Jaxpr:

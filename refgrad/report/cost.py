@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from refgrad import cost
 from refgrad._text import Table
-from refgrad.cost.scopes import by_scope, parting
+from refgrad.cost.scopes import by_scope, first_divergence
 from refgrad.ops import OpSpec
 from refgrad.symbols import evaluate
 
@@ -39,9 +39,9 @@ class Pass:
         return sum(abs(step.unexplained) for step in self.reconciliation.steps if step.asserted)
 
     @cached_property
-    def parting(self) -> str:
+    def first_divergence(self) -> str:
         """The first HLO instruction that is counted differently, or "none"."""
-        return parting(self.count, self.reconciliation.lowered.hlo) or "none"
+        return first_divergence(self.count, self.reconciliation.lowered.hlo) or "none"
 
     @cached_property
     def scopes(self) -> dict[str, tuple[cost.Cost, int, int]]:
@@ -61,7 +61,11 @@ class Pass:
             for scope, (own, flops, transcendentals) in self.scopes.items()
         ]
         total = {**self.count.total._asdict(), "flops": self.count.flops, "bytes": self.count.bytes}
-        more = {"notes": list(self.count.notes), "first_parting": self.parting, "unexplained": self.unexplained}
+        more = {
+            "notes": list(self.count.notes),
+            "first_parting": self.first_divergence,
+            "unexplained": self.unexplained,
+        }
         return {"pass": self.name, "total": total, "scopes": scopes, **more, **self.reconciliation.json()}
 
 

@@ -11,12 +11,16 @@
 - `worst` (`worst/`): the arguments at which a rule errs most against exact truth, and autodiff beside it
 - `blame` (`blame.py`): each call of a rule judged alone, so that the wrong one is named
 - `record` (`record/`): every rule that runs, with its values, and a check of each; `pytest --refgrad`
-- `mutants`, `equivalent` (`mutants.py`): wrong versions of a right rule, to measure a test with; `tally` (`tally.py`)
-  says which of them `check` catches
+- `mutants`, `equivalent` (`mutants.py`): wrong versions of a right rule, to measure a test with;
+  `mutation_score` (`mutation_score.py`) says which of them `check` catches
 - `allowance`, `longest_reduction` (`allowance.py`): how far a right rule may be from the truth
 - `PROPERTIES` (`properties/`): what is checked, by name; of a HiPrim each method by itself (`properties/methods/`)
 """
 
+import sys
+from typing import Any
+
+from refgrad._renamed import renamed
 from refgrad.verify import intents
 from refgrad.verify.allowance import allowance, longest_reduction
 from refgrad.verify.blame import blame
@@ -24,14 +28,19 @@ from refgrad.verify.check import assert_ok, check
 from refgrad.verify.exact import exact
 from refgrad.verify.mutant import Mutant
 from refgrad.verify.mutants import equivalent, mutants
+from refgrad.verify.mutation_score import mutation_score
 from refgrad.verify.properties import PROPERTIES
 from refgrad.verify.prove import prove
 from refgrad.verify.record import record
 from refgrad.verify.report import Report, Row
 from refgrad.verify.rules import remaining_rules, without_rules
-from refgrad.verify.tally import tally
 from refgrad.verify.widen import widen
 from refgrad.verify.worst import Worst, worst
+
+
+def __getattr__(name: str) -> Any:
+    return renamed(sys.modules[__name__], {"tally": "mutation_score"}, name)
+
 
 __all__ = [
     "PROPERTIES",
@@ -48,10 +57,10 @@ __all__ = [
     "intents",
     "longest_reduction",
     "mutants",
+    "mutation_score",
     "prove",
     "record",
     "remaining_rules",
-    "tally",
     "widen",
     "without_rules",
     "worst",

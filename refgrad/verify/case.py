@@ -37,7 +37,7 @@ from refgrad.verify.numbers import (
     scaled,
     to_wide,
 )
-from refgrad.verify.oracle import Leaves, Wide, eagerly
+from refgrad.verify.oracle import Float64Program, Leaves, eagerly
 from refgrad.verify.points import Points, suspects
 from refgrad.verify.rules import Plain, described, remaining_rules
 from refgrad.verify.subject import Flat, Subject, pullback
@@ -85,11 +85,11 @@ class Case:
         self.tolerance, self.clock = tolerance, clock or Clock()
         self.jitted = True
         self.exact_alone = False  # whether float64 autodiff is not asked about what exact arithmetic leaves open
-        self.excuses = True  # whether a failing rule is tried without the compiler before it is blamed
+        self.retry_uncompiled = True  # whether a failing rule is tried without the compiler before it is blamed
         meaning = meaning or Meaning.of(subject)
         self.plain: Flat = meaning.plain
-        self.meant = meaning.cotangents
-        self.referred = meaning.name  # what stands in for the plain forward
+        self.reference_vjp = meaning.cotangents
+        self.reference_name = meaning.name  # what stands in for the plain forward
         self.bound = meaning.bound  # of a slope that is finite on purpose
         self.lanes: dict[tuple[bool, bool], Lane] = {}
 
@@ -101,7 +101,7 @@ class Case:
         other = self._sharing(names)
         other.subject = dataclasses.replace(self.subject, f=f)
         other.flat = other._typed(other.subject.flat())
-        other.excuses = False  # the right rule has passed under the same compiler
+        other.retry_uncompiled = False  # the right rule has passed under the same compiler
         return other
 
     def _sharing(self, names: Sequence[str]) -> "Case":
@@ -244,7 +244,7 @@ class Case:
         held = self.held if held is None else held
         if (own, held) not in self.lanes:
             given = self.plain, self.subject, self.drawn, self.draws, self.seed
-            self.lanes[own, held] = Lane(*given, own, self.referred, held, self.meant)
+            self.lanes[own, held] = Lane(*given, own, self.reference_name, held, self.reference_vjp)
         return self.lanes[own, held]
 
     @functools.cached_property
@@ -254,7 +254,7 @@ class Case:
         Outside of rules it states an intention. Inside the forward of one it does not change the function, of which the
         rule is the derivative, unless a reference says otherwise.
         """
-        if self.referred:
+        if self.reference_name:
             return True
         if not any(eqn.primitive.name == STOP_GRADIENT for eqn, _ in located(self.program, lambda e: not rule_of(e))):
             return False
@@ -279,7 +279,7 @@ class Case:
     def lane(self) -> Lane:
         """Truth for the rule in float64: of the trace in which the two agree better."""
         wide = self._lane(own=False)
-        if not (self.jitted and self.narrow) or self.meant is not None:
+        if not (self.jitted and self.narrow) or self.reference_vjp is not None:
             return wide
         program = self._traced(wide)
         if not _depends_on_dtypes(program):
@@ -297,20 +297,20 @@ class Case:
         pairs = zip(*(lane.drawn_truth(0, self.diff) for lane in (self.own, self.lane)), strict=True)
         return all(difference(a, b, np.isnan(a) & np.isnan(b)).error <= SAME for a, b in pairs)
 
-    def _traced(self, lane: Lane) -> Wide:
+    def _traced(self, lane: Lane) -> Float64Program:
         """The rules under a lane's trace, evaluated in float64."""
-        return Wide(pullback(self.flat), self.diff, self.rest, self.drawn(0), own=lane.own)
+        return Float64Program(pullback(self.flat), self.diff, self.rest, self.drawn(0), own=lane.own)
 
-    def _apart(self, lane: Lane, program: Wide) -> float:
+    def _apart(self, lane: Lane, program: Float64Program) -> float:
         """The largest relative difference of the rule in float64 from the truth, at the first draw."""
         got = lane.measure(program(self.diff, self.rest, self.drawn(0))[1])
         truth = lane.drawn_truth(0, self.diff)
         return max((difference(g, t, np.isnan(t)).error for g, t in zip(got, truth, strict=True)), default=0.0)
 
     @functools.cached_property
-    def rule_wide(self) -> "Wide | EagerWide":
+    def rule_wide(self) -> "Float64Program | EagerFloat64Program":
         """The rules themselves evaluated in float64: their mathematics without their rounding."""
-        return self._traced(self.lane) if self.jitted else EagerWide(pullback(self.flat))
+        return self._traced(self.lane) if self.jitted else EagerFloat64Program(pullback(self.flat))
 
     @functools.cached_property
     def allowed(self) -> list[float]:
@@ -324,7 +324,7 @@ class Case:
     @functools.cached_property
     def allowed_wide(self) -> list[float]:
         """The same in float64; in the leaf's own dtype where a part of a program could not be widened."""
-        programs = [p for p in (self.lane.oracle.program, self.rule_wide) if isinstance(p, Wide)]
+        programs = [p for p in (self.lane.oracle.program, self.rule_wide) if isinstance(p, Float64Program)]
         if not programs:
             return self.allowed
         judged = [p for p in programs if p is self.rule_wide] if self.lane.exact.whole else programs
@@ -386,7 +386,7 @@ class Case:
         values = uncompiled(self.rule.trace(*own).jaxpr, *own)
         again = None
         if self.narrow:
-            assert isinstance(self.rule_wide, Wide)  # the rule can be traced
+            assert isinstance(self.rule_wide, Float64Program)  # the rule can be traced
             again = self.rule_wide.uncompiled(*wide)[1]
         truth = self.points.truth
         if not self.own.exact.whole:
@@ -402,7 +402,7 @@ class Case:
 
     def _points(self) -> Points:
         truth, cts, lane = self.first.truth, self.drawn(0), self.own
-        if self.exact_alone or lane.exact.whole or not lane.oracle.entries or self.meant is not None:
+        if self.exact_alone or lane.exact.whole or not lane.oracle.entries or self.reference_vjp is not None:
             found = Points(truth, lane.exact, cts, alone=self.exact_alone)
             if self.exact_alone or not found.open or lane.oracle.program is None:
                 return found
@@ -534,7 +534,7 @@ class Case:
         return [max(allowance(dtype, n), self.tolerance) for dtype, n in zip(dtypes, lengths, strict=True)]
 
 
-class EagerWide:
+class EagerFloat64Program:
     """A rule that cannot be traced, called at float64."""
 
     limits: Sequence[str] = ()
@@ -547,7 +547,7 @@ class EagerWide:
         return eagerly(self.pull, *args)
 
 
-def _depends_on_dtypes(program: Wide) -> bool:
+def _depends_on_dtypes(program: Float64Program) -> bool:
     """True where a program traced at float64 names a narrower float or draws bits: at other dtypes it is another."""
     return any(
         _is_random(eqn) or any(is_narrow(v.aval) for v in eqn.outvars) for eqn in equations(program.program.program)

@@ -220,7 +220,7 @@ def _facts(case: Case) -> dict[str, str]:
         "device": f"{device.device_kind} × {jax.device_count()}"
         + ("" if jax.device_count() > 1 else ": shard_map is not looked at, which takes two"),
     }
-    if case.held and not case.referred:
+    if case.held and not case.reference_name:
         facts["held constant"] = "what stop_gradient returns, as autodiff does"
     if case.tolerance:
         facts["tolerance"] = f"{case.tolerance:g} in every comparison"
@@ -237,11 +237,11 @@ def _truth(case: Case, device: Any) -> dict[str, str]:
     """Describe the truth, and the reason where it is not exact arithmetic."""
     exact, oracle = case.own.exact, case.own.oracle
     if exact.whole:
-        kind = case.referred or "the plain forward"
+        kind = case.reference_name or "the plain forward"
         rest = f"; {len(left)} entries by float64 autodiff" if (left := case.points.open) else ""
         return {"truth": f"exact arithmetic on {kind}, {exact.spent:.1e} of {BUDGET:.0e} scalar operations{rest}"}
     facts = {"truth": f"{oracle.kind}, in float64", "truth computed on": truth_device(oracle, device)}
-    if case.meant is None:
+    if case.reference_vjp is None:
         facts["exact arithmetic"] = f"{exact.why}; {case.points.confirmed} entries confirmed"
     return facts
 

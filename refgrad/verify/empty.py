@@ -22,7 +22,7 @@ def nothing(case: Case, rows: Sequence[Row]) -> str:
             return f"every floating {what} has size 0"
     if not any(row.property == "accuracy" for row in rows):
         return ""
-    if case.referred or any(map(largest, case.points.truth)):  # a reference may mean no gradient
+    if case.reference_name or any(map(largest, case.points.truth)):  # a reference may mean no gradient
         return ""
     if not _depends(case):
         return f"no output depends on {', '.join(case.subject.arguments)}"

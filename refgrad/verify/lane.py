@@ -29,9 +29,9 @@ class Lane:
     draws: int
     seed: int
     own: bool  # traced at the given dtypes, else at float64
-    referred: str = ""  # what `plain` is where it is a reference
+    reference_name: str = ""  # what `plain` is where it is a reference
     held: bool = False  # whether what `stop_gradient` returns is constant
-    meant: Pull | None = None  # the cotangents that the user says are meant
+    reference_vjp: Pull | None = None  # the cotangents that the user says are meant
     truths: dict[int, Leaves] = dataclasses.field(default_factory=dict)
 
     def at(self, subject: Subject, operations: float) -> "Lane | None":
@@ -43,7 +43,7 @@ class Lane:
     @functools.cached_property
     def exact(self) -> ExactOracle:
         """Exact arithmetic, tried at the given arguments."""
-        if self.meant is not None:
+        if self.reference_vjp is not None:
             return ExactOracle.unavailable("the cotangents are given")
         given = self.subject.diff, self.subject.rest, self.subject.arguments
         exact = ExactOracle(self.plain, *given, sweeps=self.draws, stop_gradient=self.held, wide=not self.own)
@@ -63,12 +63,14 @@ class Lane:
     @functools.cached_property
     def oracle(self) -> Oracle:
         """Truth in float64; see `oracle.find`."""
-        if self.meant is not None:
-            return oracles.given(self.referred, self.meant, self.subject.diff, self.subject.rest, self.drawn(0))
+        if self.reference_vjp is not None:
+            return oracles.given(
+                self.reference_name, self.reference_vjp, self.subject.diff, self.subject.rest, self.drawn(0)
+            )
         rng = generator(self.seed, 2)
         found = oracles.find(self.plain, self.subject.diff, self.subject.rest, self.drawn(0), rng, own=self.own)
-        if self.referred:
-            found.kind = found.kind.replace("the plain forward", self.referred)
+        if self.reference_name:
+            found.kind = found.kind.replace("the plain forward", self.reference_name)
         return found
 
     @property

@@ -31,7 +31,7 @@ from refgrad.verify.numbers import (
     scaled,
     to_wide,
 )
-from refgrad.verify.oracle import Forward, Leaves, Oracle, Wide, first_line
+from refgrad.verify.oracle import Float64Program, Forward, Leaves, Oracle, first_line
 from refgrad.verify.report import FAIL, OK, UNAVAILABLE, Row
 from refgrad.verify.subject import Flat, pullback
 
@@ -88,9 +88,9 @@ class MethodCase:
         return oracles.find(self.plain, self.diff, self.rest, self.cotangents(), generator(self.seed, 22))
 
     @functools.cached_property
-    def forward(self) -> Wide:
+    def forward(self) -> Float64Program:
         """The true values."""
-        return Wide(self.plain, self.diff, self.rest)
+        return Float64Program(self.plain, self.diff, self.rest)
 
     @functools.cached_property
     def pushed(self) -> Forward:

@@ -36,7 +36,7 @@ STEP = 1e-3  # of central differences, relative to the size of the leaf; float64
 Leaves = list[np.ndarray]
 
 
-class Wide:
+class Float64Program:
     """A flat program `f(floats, others, …)` compiled in float64; `limits` says where it could not be widened."""
 
     def __init__(self, f: Callable, *examples: Any, own: bool = False) -> None:
@@ -87,7 +87,7 @@ class Oracle:
     entries: bool  # whether every entry is compared
     tolerance: float = 0.0  # how far, relatively, the truth itself may be off
     limits: Sequence[str] = ()
-    program: Wide | None = None  # the compiled truth, in reverse mode
+    program: Float64Program | None = None  # the compiled truth, in reverse mode
 
 
 def default_device() -> Any:
@@ -139,9 +139,9 @@ class Forward(NamedTuple):
 def forward_mode(plain: Flat, diff: Leaves, rest: Leaves, own: bool = False) -> Forward:
     """Forward mode of `plain`, or finite differences where it has none."""
     try:
-        push = Wide(_pushforward(plain), diff, rest, diff, own=own)
+        push = Float64Program(_pushforward(plain), diff, rest, diff, own=own)
     except Exception:  # JAX raises one of many errors without a forward mode
-        value = Wide(lambda diff, rest: plain(diff, rest)[0], diff, rest, own=own)
+        value = Float64Program(lambda diff, rest: plain(diff, rest)[0], diff, rest, own=own)
         tolerance = 1e-3 if value.limits or value.own_types else 1e-7
         return Forward("finite differences of the forward", _differences(value), tolerance, value.limits)
     kind = "forward mode ⟨cotangent, J·v⟩ of the plain forward"
@@ -150,7 +150,7 @@ def forward_mode(plain: Flat, diff: Leaves, rest: Leaves, own: bool = False) -> 
 
 def reverse(plain: Flat, diff: Leaves, rest: Leaves, cts: Leaves, own: bool = False) -> Oracle:
     """Autodiff in reverse mode: every entry. Raises JAX's error for a function without one."""
-    program = Wide(pullback(plain), diff, rest, cts, own=own)
+    program = Float64Program(pullback(plain), diff, rest, cts, own=own)
     kind = "autodiff of the plain forward"
     truth = lambda diff, rest, cts: program(diff, rest, cts)[1]  # noqa: E731
     return Oracle(kind, truth, lambda leaves: leaves, True, limits=program.limits, program=program)
@@ -159,7 +159,7 @@ def reverse(plain: Flat, diff: Leaves, rest: Leaves, cts: Leaves, own: bool = Fa
 def given(kind: str, cotangents: Callable[[Sequence, Sequence, Sequence], list], *examples: Any) -> Oracle:
     """The cotangents that the user says are meant: widened where they are a program of JAX's."""
     try:
-        truth = Wide(cotangents, *examples)
+        truth = Float64Program(cotangents, *examples)
     except Exception:  # NumPy, say: called on float64 instead
         truth = functools.partial(eagerly, cotangents)
     return Oracle(kind, truth, lambda leaves: leaves, True, limits=())
@@ -191,7 +191,7 @@ def _pushforward(plain: Flat) -> Callable:
     return push
 
 
-def _differences(forward: Wide) -> Callable:
+def _differences(forward: Float64Program) -> Callable:
     """Central differences with one Richardson step: the error falls like h⁴."""
     h = STEP * (20 if forward.limits or forward.own_types else 1)
 

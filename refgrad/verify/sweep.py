@@ -80,7 +80,7 @@ def _obstacle(case: Case) -> str:
         return "it holds no rule"
     if not case.jitted:
         return "the rule cannot be compiled"
-    if not case.own.exact.whole and case.meant is None:
+    if not case.own.exact.whole and case.reference_vjp is None:
         return f"it needs exact arithmetic: {case.own.exact.why}"
     return ""
 

@@ -66,7 +66,7 @@ class Widened:
     def __init__(self, f: Callable, *args: Any, **kwargs: Any) -> None:
         """Trace `f` once, at the user's own dtypes and x64 setting."""
         self.program, arrays, self.out_tree = trace(f, args, kwargs)
-        self.interpreter = Wide()
+        self.interpreter = WideningInterpreter()
         leaves, self.in_tree = jax.tree.flatten((args, kwargs))
         with jax.enable_x64(True):
             dense = iter([a if isinstance(a, jax.ShapeDtypeStruct) else widen_array(a) for a in arrays])
@@ -109,7 +109,7 @@ def widen(f: Callable, *args: Any, **kwargs: Any) -> Widened:
     return Widened(f, *args, **kwargs)
 
 
-class Wide(Interpreter):
+class WideningInterpreter(Interpreter):
     """Interpreter in which every value whose type is a float in the program is a float64.
 
     `refused` names the equations met that take no other types than those of their trace.

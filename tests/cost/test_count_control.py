@@ -149,7 +149,7 @@ def test_a_search_for_convergence_is_per_trip():
     assert not count(lax.lgamma, X).per_trip
 
 
-def test_cond_counts_its_dearest_branch_and_says_so():
+def test_cond_counts_its_costliest_branch_and_says_so():
     branches = (jnp.sin, lambda x: x * x * x + x, lambda x: x * 2.0)
     cost = count(lambda i, x: lax.switch(i, branches, x), INDEX, X)
     assert (cost.flops, cost.transcendental) == (3 * N + 1, 0)  # and the index clamped

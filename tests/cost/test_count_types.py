@@ -72,7 +72,7 @@ def test_prints_as_a_tree_with_percentages():
         COST.tree(-1)
 
 
-def test_parts_print_as_a_table_the_dearest_first():
+def test_parts_print_as_a_table_the_costliest_first():
     lines = str(COST.by_primitive).splitlines()
     assert lines[0].split()[:2] == ["part", "flops"] and lines[2].split()[0] == "dot_general"
     assert lines[2].split()[1] == f"{COST.matmul:,}" and lines[2].endswith("%")

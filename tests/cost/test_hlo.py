@@ -165,7 +165,7 @@ def test_scopes_reach_into_called_functions():
     assert walked(outer, shape(5)).by("opcode")["multiply"].flops == 5
 
 
-def test_branches_each_figure_from_its_own_dearest():
+def test_branches_each_figure_from_its_own_costliest():
     cost = walked(*(PROGRAMS["cond"][0], *PROGRAMS["cond"][1]))
     assert (cost.flops, cost.transcendentals) == (121, 60)
     (conditional,) = cost.conditionals

@@ -65,7 +65,7 @@ def test_the_whole_way_down():
         causes={"bias gradient: n − 1 additions for each output": (n - 1) * o},
         compiled=True,
     )
-    assert r.ok and not r.parting
+    assert r.ok and not r.first_divergence
     steps = [("document", "derived"), ("derived", "counted"), ("counted", "lowered"), ("lowered", "compiled")]
     assert list(dict.fromkeys((s.start, s.end) for s in r.steps)) == steps
     assert step(r, "document", "derived").unexplained == 0
@@ -172,7 +172,7 @@ def test_a_function_of_many_instructions_in_a_dead_branch(f):
 def test_transcendentals_have_their_own_causes():
     r = reconcile(lambda x, p: lax.cond(p, jnp.exp, lambda z: z * z + z, x), X, shape(dtype=jnp.bool_))
     (name,) = step(r, "counted", "lowered", "transcendentals").causes
-    assert "its own dearest branch" in name
+    assert "its own costliest branch" in name
     constant = reconcile(lambda x: x * jnp.exp(jnp.zeros(10))[None], X)
     assert step(constant, "counted", "lowered", "transcendentals").unexplained == 0
 
@@ -258,7 +258,7 @@ def test_a_cost_wrong_by_one_flop_is_caught(primitive, monkeypatch):
     monkeypatch.setitem(TABLE, primitive, wrong)
     with pytest.raises(Unexplained, match="-1 flops from counted to lowered") as caught:
         reconcile(program, X, WIDE)
-    assert primitive in caught.value.reconciliation.parting
+    assert primitive in caught.value.reconciliation.first_divergence
     assert "UNEXPLAINED" in str(caught.value) and not caught.value.reconciliation.ok
 
 

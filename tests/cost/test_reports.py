@@ -133,9 +133,9 @@ def test_the_branch_that_runs(name):
     assert reconcile(f, S, S).ok and reconcile(f, S, S, backward=True).ok
 
 
-def test_branches_that_hang_on_data_are_still_the_dearest():
+def test_branches_that_hang_on_data_are_still_the_costliest():
     f = each_trip(lambda c, w, i: lax.cond(c[0, 0] > i.astype(c.dtype), dear, cheap, c, w), jnp.arange(3))
-    assert count(f, S, S).matmul == 3 * 2 * PRODUCT and "the dearest" in count(f, S, S).notes[0]
+    assert count(f, S, S).matmul == 3 * 2 * PRODUCT and "the costliest" in count(f, S, S).notes[0]
 
 
 def in_a_while(x, w):

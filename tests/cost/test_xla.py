@@ -74,7 +74,7 @@ def test_float32_sums_are_named_with_their_error():
 
 def test_branches_are_named():
     cost = xla(lambda a, p: lax.cond(p, jnp.exp, lambda z: z * z + z, a), X, jax.ShapeDtypeStruct((), jnp.bool_))
-    assert "/cond" in detail(cost, "dearest branch")
+    assert "/cond" in detail(cost, "costliest branch")
 
 
 def test_per_device():

@@ -56,8 +56,8 @@ def loop(eqn):
 
 
 ROWS = {
-    "planted_call": Structured(call(lambda eqn: eqn.params["program"]), rebuild.anew),
-    "planted_loop": Structured(loop, rebuild.anew),
+    "planted_call": Structured(call(lambda eqn: eqn.params["program"]), rebuild.retrace),
+    "planted_loop": Structured(loop, rebuild.retrace),
 }
 
 

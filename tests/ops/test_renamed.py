@@ -2,7 +2,7 @@
 
 import pytest
 
-from refgrad import models, ops
+from refgrad import models, ops, verify
 from refgrad.models import gpt2_costs
 
 SPEC = ops.TABLE["gelu"]
@@ -10,6 +10,7 @@ OLD = {
     "a class": (ops, "Row", "refgrad.ops.Row is now refgrad.ops.OpSpec", lambda: ops.OpSpec),
     "a module": (models, "tally", "models.tally is now refgrad.models.gpt2_costs", lambda: gpt2_costs),
     "a function": (gpt2_costs, "ahead", "gpt2_costs.ahead is now", lambda: gpt2_costs.fwd_extra),
+    "of verify": (verify, "tally", "verify.tally is now", lambda: verify.mutation_score),
     "published": (SPEC, "document", "OpSpec.document is now OpSpec.published_flops", lambda: SPEC.published_flops),
     "adjustments": (SPEC, "causes", "OpSpec.causes is now OpSpec.adjustments", lambda: SPEC.adjustments),
     "extra": (SPEC, "ahead", "OpSpec.ahead is now OpSpec.fwd_extra", lambda: SPEC.fwd_extra),

@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from refgrad.verify import blame, check, equivalent, mutants, oracle, tally, widen
+from refgrad.verify import blame, check, equivalent, mutants, mutation_score, oracle, widen
 from tests.verify.scenes import mesh
 from tests.verify.specimens import RIGHT, hinge, normal, right_sine, rule, sine, softsign, wrong_softsign
 
@@ -21,7 +21,7 @@ def test_numpy_arguments_are_what_jax_makes_of_them(x):
     assert report.ok, report
     assert "x: f32[" in report.subject
     assert blame(hinge, x).ok
-    assert set(tally(hinge, x).values()) <= {"caught", "equivalent"}
+    assert set(mutation_score(hinge, x).values()) <= {"caught", "equivalent"}
     assert not equivalent(mutants(hinge, x)[1], hinge, x)
     assert widen(hinge, x)(x).dtype == np.float64
 
@@ -100,7 +100,7 @@ def test_truth_moves_to_the_cpu_where_the_device_has_no_float64(monkeypatch):
     report = check(callback, *args, properties=["accuracy"])
     assert report.ok and asked
     assert "has no float64" in report.facts["truth computed on"]
-    program = oracle.Wide(lambda x: jnp.sin(x), normal(4))
+    program = oracle.Float64Program(lambda x: jnp.sin(x), normal(4))
     assert program.device == cpu
     bound = jax.shard_map(jnp.sin, mesh=mesh(), in_specs=P("a"), out_specs=P("a"))
-    assert oracle.Wide(bound, normal(4)).device is None
+    assert oracle.Float64Program(bound, normal(4)).device is None

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from refgrad.verify import check, tally
+from refgrad.verify import check, mutation_score
 from tests.verify.specimens import normal, rule
 
 EPS = 1e-5
@@ -65,5 +65,5 @@ def test_cost_grows_with_size_and_no_faster():
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_every_mutant_is_caught_at_a_million(dtype):
-    verdicts = tally(layer_norm, *arguments(1000, dtype))
+    verdicts = mutation_score(layer_norm, *arguments(1000, dtype))
     assert set(verdicts.values()) == {"caught"}, verdicts

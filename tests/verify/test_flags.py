@@ -14,7 +14,7 @@ if not hasattr(hijax, "HiPrim"):
 from refgrad.cost import count, count_backward, residuals
 from refgrad.jaxpr.programs import equations
 from refgrad.jaxpr.rules import rule_of
-from refgrad.verify import blame, check, longest_reduction, mutants, remaining_rules, tally, without_rules
+from refgrad.verify import blame, check, longest_reduction, mutants, mutation_score, remaining_rules, without_rules
 from tests.verify.scenes import SCENES, X, rule, trips
 from tests.verify.specimens import RIGHT, matmul, normal, right_sine, sine, softsign, wrong_softsign
 
@@ -67,7 +67,7 @@ INSTRUMENTS = {
     "without_rules": lambda: np.asarray(jax.grad(without_rules(in_program(WRONG_SINE), jvp=True))(X)).tolist(),
     "remaining_rules": lambda: remaining_rules(jax.grad(lambda x: WRONG_SINE(x).sum()), X)[:1],
     "mutants": lambda: [m.name for m in mutants(matmul, *ARGS)],
-    "tally": lambda: tally(right_sine, X, draws=1),
+    "mutation_score": lambda: mutation_score(right_sine, X, draws=1),
     "longest_reduction": lambda: longest_reduction(matmul, *ARGS),
     "count": lambda: count(in_program(right_sine), X).flops,
     "count_backward": lambda: count_backward(matmul, *ARGS).flops,
@@ -204,7 +204,7 @@ def test_logs(flags):
     report = under(flags, lambda: check(op, *SCALE, properties=["accuracy", "logs"], draws=2))
     assert report.ok
     assert {row.note for row in report.of("logs")} == {"logged: norm"}
-    assert set(under(flags, tally, op, *SCALE).values()) == {"caught"}
+    assert set(under(flags, mutation_score, op, *SCALE).values()) == {"caught"}
 
 
 @pytest.mark.skipif(not hasattr(jax.custom_vjp, "defremat"), reason="no custom_vjp.defremat")

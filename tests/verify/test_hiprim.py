@@ -18,8 +18,8 @@ from refgrad.verify import (
     equivalent,
     longest_reduction,
     mutants,
+    mutation_score,
     remaining_rules,
-    tally,
     without_rules,
 )
 from refgrad.verify.properties.methods import METHODS
@@ -191,7 +191,7 @@ def test_mutants_are_new_classes_and_all_are_caught():
 @pytest.mark.parametrize("name", ["elementwise", "accumulators"])
 def test_tally(name):
     kind, args = RIGHT[name]
-    assert set(tally(kind.call, *args).values()) == {"caught"}
+    assert set(mutation_score(kind.call, *args).values()) == {"caught"}
 
 
 def test_mutants_inside_a_program():

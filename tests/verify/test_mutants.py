@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from refgrad.verify import check, equivalent, mutants, tally
+from refgrad.verify import check, equivalent, mutants, mutation_score
 from tests.verify.specimens import RIGHT, matmul, normal, right_sine, rule, sine, softsign
 
 ACCURACY = {"properties": ["accuracy"], "draws": 2}
@@ -43,12 +43,12 @@ def test_scaled_by_thrice_the_allowance(dtype):
 def test_all_are_caught(dtype):
     args = normal(3, 2, dtype=dtype), normal(2, 2, dtype=dtype, seed=1)
     f, args = (matmul, args) if dtype == jnp.float32 else (right_sine, args[1:])
-    assert set(tally(f, *args).values()) == {"caught"}
+    assert set(mutation_score(f, *args).values()) == {"caught"}
 
 
 def test_all_are_caught_in_float64(x64):
     args = normal(3, 3, dtype=jnp.float64), normal(3, 3, dtype=jnp.float64, seed=1)
-    verdicts = tally(matmul, *args)
+    verdicts = mutation_score(matmul, *args)
     assert next(iter(verdicts)) == "x: scaled by 1 + 1e-06"
     assert set(verdicts.values()) == {"caught"}
 
@@ -63,7 +63,7 @@ def test_signature_and_forward_are_kept(name):
     for mutant in mutants(f, *args):
         assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), f(*args), mutant.function(*args)))
         assert mutant.function.nondiff_argnums == f.nondiff_argnums
-    assert set(tally(f, *args).values()) == {"caught"}
+    assert set(mutation_score(f, *args).values()) == {"caught"}
 
 
 def test_check_and_tally_agree():
@@ -74,7 +74,7 @@ def test_check_and_tally_agree():
 
 def test_a_wrong_rule_has_no_tally():
     with pytest.raises(ValueError, match="itself fails"):
-        tally(sine(lambda x, g: (-g * jnp.cos(x),)), normal(3))
+        mutation_score(sine(lambda x, g: (-g * jnp.cos(x),)), normal(3))
 
 
 def test_equivalent_mutants_are_told_apart():

@@ -3,7 +3,7 @@
 The convention (XLA's `HloCostAnalysis`, found by experiment and by reading): a product of matrices is 2·|out|·k, an
 element-wise operation one FLOP an element of its output, a transcendental one is counted apart, data movement is
 free, and an operation with a computation of its own (reduce, scatter, …) is that computation's cost times the number
-of its applications. A loop's body and condition count once, a conditional as its dearest branch, a custom call −1,
+of its applications. A loop's body and condition count once, a conditional as its costliest branch, a custom call −1,
 unless it only reserves memory, as XLA:TPU's do.
 
 Here a cost is *data* (`Work`): own integers, and calls of computations with a factor. `walk` adds it up twice: in
@@ -36,7 +36,7 @@ class Work:
     """Cost of one instruction: its own FLOPs and transcendentals, plus factor × the cost of each called computation.
 
     `kind`: "inline" (call, fusion: the inner instructions stand for themselves), "applied" (reduce, scatter: the
-    instruction stands for all applications), "loop" (body, condition), "branches" (the dearest of them).
+    instruction stands for all applications), "loop" (body, condition), "branches" (the costliest of them).
     """
 
     flops: int = 0

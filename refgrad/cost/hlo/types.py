@@ -19,7 +19,7 @@ class Row(NamedTuple):
     """One executed instruction: its place, its cost in one execution as XLA counts it, and how often it runs.
 
     In `times` a loop of unknown trip count stands for one trip. `scope` is the path of JAX's named scopes, down to
-    the primitive. `taken` is False in the branches of a conditional that are not the dearest in all.
+    the primitive. `taken` is False in the branches of a conditional that are not the costliest in all.
     """
 
     instruction: Instruction

@@ -29,7 +29,7 @@ def cost(text: str, unknown: Literal["raise", "collect"] = "raise") -> HloCost:
 
 
 def with_runs(walked: HloCost, branches: Mapping[int, tuple[int, ...]], loops: Mapping[int, int]) -> HloCost:
-    """Return the same walk with rows of the branches that are taken instead of the dearest, and more trips known.
+    """Return the same walk with rows of the branches that are taken instead of the costliest, and more trips known.
 
     `branches` gives for a conditional, by its place in `walked.conditionals`, how often each branch is taken in all;
     `loops` for a loop, by its place in `walked.loops`, how often its body runs in all. The totals stay XLA's.
@@ -138,7 +138,7 @@ class _Walk:
         if not w.calls:
             return Pair(w.flops, w.transcendentals), (np.float32(w.flops), np.float32(w.transcendentals))
         parts = [(times, *self.total(name)) for times, name in w.calls]
-        merge = _dearest if w.kind == "branches" else sum
+        merge = _costliest if w.kind == "branches" else sum
         exact = [merge([times * e[k] for times, e, _ in parts]) for k in (0, 1)]
         # A factor is rounded to float32 before it multiplies, as XLA does.
         replay = [np.float32(merge([np.float32(times) * r[k] for times, _, r in parts])) for k in (0, 1)]
@@ -171,32 +171,32 @@ class _Walk:
         yield from self.rows(condition, prefix, times if runs is None else runs + times, inner)
 
     def _branches(self, w: Work, scope: str, prefix: str, times: int, context: Context) -> Iterator[Row]:
-        """Each property comes from its own dearest branch, as in XLA; the rows of the others count 0.
+        """Each property comes from its own costliest branch, as in XLA; the rows of the others count 0.
 
         Where it is given how often the branches are taken, they count so often.
         """
         totals = [self.total(name)[0] for _, name in w.calls]
         runs = self._branch_runs.get(len(self.conditionals), ())
         self.conditionals.append(Conditional(scope, tuple(totals), times, runs))
-        dearest = [{max(range(len(totals)), key=lambda b, k=k: totals[b][k])} for k in (0, 1)]
+        costliest = [{max(range(len(totals)), key=lambda b, k=k: totals[b][k])} for k in (0, 1)]
         taken = {totals.index(max(totals, key=sum))}
         if runs:
             taken = {branch for branch, n in enumerate(runs) if n}
-            dearest = [taken, taken]
+            costliest = [taken, taken]
         for branch, (_, name) in enumerate(w.calls):
             before = len(self.conditionals)
             n = runs[branch] if runs and branch in taken else times
             for row in self.rows(name, prefix, n, context.into(None)):
                 yield row._replace(
-                    flops=row.flops if branch in dearest[0] else 0,
-                    transcendentals=row.transcendentals if branch in dearest[1] else 0,
+                    flops=row.flops if branch in costliest[0] else 0,
+                    transcendentals=row.transcendentals if branch in costliest[1] else 0,
                     taken=row.taken and branch in taken,
                 )
             if branch not in taken:
                 self.conditionals[before:] = [c._replace(times=0) for c in self.conditionals[before:]]
 
 
-def _dearest(costs: list):
+def _costliest(costs: list):
     """XLA's maximum over branches: a branch that costs nothing does not take part."""
     return max([costs[0], *(c for c in costs[1:] if c != 0)])
 

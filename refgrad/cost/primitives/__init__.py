@@ -7,7 +7,7 @@ XLA's figure of the lowered program only here:
 - loops, which XLA counts once: their trips;
 - marks of shardings, −1 each, of which typed keys bring some: nothing;
 - calls of libraries, −1 each: closed forms of the algorithms (`linalg`, `cudnn`); Pallas kernels: body times grid;
-- branches, of which XLA takes the maximum of each figure apart: those that are known to run, else the one dearest;
+- branches, of which XLA takes the maximum of each figure apart: those that are known to run, else the costliest;
 - threefry's rounds, which the CPU lowering rolls into a loop: all twenty (as XLA has it for TPU and GPU);
 - `ragged_dot`, for which the CPU lowering multiplies with every group's matrix: with a row's own;
 - dots of two different dtypes, whose operands the CPU lowering converts: the dot;

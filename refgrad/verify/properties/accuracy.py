@@ -80,7 +80,7 @@ def accuracy(case: Case) -> Iterator[Row]:
     for i, (name, leaf, wide) in enumerate(_leaves(case, case.draws)):
         yield from _points(case, leaf, i, name)
         rows = list(_rows(case, leaf, wide, i, name))
-        if case.excuses and any(map(_off, rows)):
+        if case.retry_uncompiled and any(map(_off, rows)):
             rows = attributed(case, leaf, wide, i, rows)
         yield from rows
 

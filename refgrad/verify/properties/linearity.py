@@ -26,7 +26,7 @@ def linearity(case: Case) -> Iterator[Row]:
     }
     got = {label: _pull(case, cts) for label, cts in upstream.items()}
     first, second = _pull(case, one), _pull(case, other)
-    if case.meant is None:
+    if case.reference_vjp is None:
         with np.errstate(invalid="ignore"):
             total = [a + b for a, b in zip(first, second, strict=True)]
         expected = {ZERO: [np.zeros_like(g) for g in first], TWICE: [2 * g for g in first], SUM: total}

@@ -17,7 +17,7 @@ from refgrad.verify.allowance import C, allowance, reductions
 from refgrad.verify.case import LARGEST, UNCERTAIN, Case
 from refgrad.verify.intents import Pull
 from refgrad.verify.numbers import compared, draws_like, errors, generator, largest, scaled, to_wide
-from refgrad.verify.oracle import Leaves, Wide, first_line
+from refgrad.verify.oracle import Float64Program, Leaves, first_line
 from refgrad.verify.report import FAIL, KINK, OK, UNAVAILABLE, Row
 from refgrad.verify.subject import Flat, pullback
 
@@ -38,7 +38,7 @@ def second_order(case: Case) -> Iterator[Row]:
     if case.order < 2:
         return
     exact = case.lane.exact.whole
-    if not exact and case.meant is None and case.lane.oracle.program is None:
+    if not exact and case.reference_vjp is None and case.lane.oracle.program is None:
         yield Row("second order", "", UNAVAILABLE, note="the plain forward has no reverse mode")
         return
     if not exact and any(mask is not None for mask in case.points.skip):
@@ -46,12 +46,16 @@ def second_order(case: Case) -> Iterator[Row]:
         return
     directions = draws_like(generator(case.seed, 6), [to_wide(x) for x in case.diff])
     given = (case.diff, case.rest, case.drawn(0), directions)
-    first = case.meant or _cotangents(case.plain)
+    first = case.reference_vjp or _cotangents(case.plain)
     try:
-        program = Wide(_reverse(first), *given, own=case.lane.own)
+        program = Float64Program(_reverse(first), *given, own=case.lane.own)
     except Exception as error:  # whatever JAX raises about the plain forward
         if not exact:
-            what = "neither for the plain forward" if case.meant is None else "the meant cotangents have no derivative"
+            what = (
+                "neither for the plain forward"
+                if case.reference_vjp is None
+                else "the meant cotangents have no derivative"
+            )
             yield Row("second order", "", UNAVAILABLE, note=f"{what}: {first_line(error)}")
             return
         program = None
@@ -63,7 +67,7 @@ def second_order(case: Case) -> Iterator[Row]:
     yield from _compare(case, FORWARD, _forward(case.flat), given, expected, len(case.diff))
 
 
-def _products(case: Case, program: Wide | None, given: tuple) -> Leaves:
+def _products(case: Case, program: Float64Program | None, given: tuple) -> Leaves:
     """The true products: in exact arithmetic, or by the oracle in float64."""
     diff, _, cts, directions = given
     if case.lane.exact.whole and (found := case.lane.exact.hessian(diff, directions, cts)) is not None:
@@ -73,7 +77,7 @@ def _products(case: Case, program: Wide | None, given: tuple) -> Leaves:
     return program(*given)
 
 
-def _expected(case: Case, program: Wide | None, given: tuple) -> Expected:
+def _expected(case: Case, program: Float64Program | None, given: tuple) -> Expected:
     """The truth, and the allowance of each product."""
     diff, rest, cts, directions = given
     products = _products(case, program, given)
@@ -96,7 +100,9 @@ def _expected(case: Case, program: Wide | None, given: tuple) -> Expected:
     return Expected(products, allowed, scales, lambda: _movement(case, program, given, products, scales))
 
 
-def _movement(case: Case, program: Wide | None, given: tuple, products: Leaves, scales: list[float]) -> Leaves:
+def _movement(
+    case: Case, program: Float64Program | None, given: tuple, products: Leaves, scales: list[float]
+) -> Leaves:
     """Distance that the truth moves with its arguments' last places, and that autodiff errs in float64.
 
     The first derivative is a difference of large terms more often than the function is.
@@ -152,7 +158,7 @@ def _compare(case: Case, name: str, program: Callable, given: tuple, expected: E
     """Yield a row for each of the first `count` products."""
     case.clock.check()
     try:
-        got = Wide(program, *given, own=case.lane.own)(*given)
+        got = Float64Program(program, *given, own=case.lane.own)(*given)
     except Exception as error:  # whatever JAX raises about the rule
         yield Row(name, "", UNAVAILABLE, note=case.lacked(error) or first_line(error))
         return

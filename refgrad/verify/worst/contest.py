@@ -10,7 +10,7 @@ import numpy as np
 
 from refgrad.verify.exact import Truth, Verdict, exact
 from refgrad.verify.numbers import largest, to_wide
-from refgrad.verify.oracle import Wide, first_line
+from refgrad.verify.oracle import Float64Program, first_line
 from refgrad.verify.rules import without_rules
 from refgrad.verify.subject import Subject, pullback
 from refgrad.verify.worst.candidates import Point
@@ -46,7 +46,7 @@ class Contest:
         self.narrow = any(to_wide(x).dtype != x.dtype for x in subject.diff)
         self.signs = [[rng.choice([-1.0, 1.0], (NEIGHBOURS, *x.shape)) for x in leaves] for leaves in point]
         pull = pullback(plain)
-        self.wide = Wide(
+        self.wide = Float64Program(
             lambda diff, rest, cts: jax.lax.map(lambda at: pull(at[0], rest, at[1]), (diff, cts)),
             self._near(point)[0], subject.rest, self._near(point)[1],
         )  # fmt: skip

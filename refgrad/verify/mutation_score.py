@@ -13,7 +13,7 @@ from refgrad.verify.subject import Subject
 CAUGHT, EQUIVALENT, SURVIVED = "caught", "equivalent", "survived"
 
 
-def tally(f: Any, *args: Any, draws: int = 2, seed: int = 0) -> dict[str, str]:
+def mutation_score(f: Any, *args: Any, draws: int = 2, seed: int = 0) -> dict[str, str]:
     """Judge each mutant of `f` by `check`'s properties, to measure the check itself.
 
     The truth is found and compiled once for all of them: only the rule differs.
@@ -34,10 +34,10 @@ def tally(f: Any, *args: Any, draws: int = 2, seed: int = 0) -> dict[str, str]:
     Example:
       >>> import jax
       >>> import jax.numpy as jnp
-      >>> from refgrad.verify import tally
+      >>> from refgrad.verify import mutation_score
       >>> square = jax.custom_vjp(lambda x: x * x)
       >>> square.defvjp(lambda x: (x * x, x), lambda x, dy: (2 * x * dy,))
-      >>> set(tally(square, jnp.ones(3)).values())
+      >>> set(mutation_score(square, jnp.ones(3)).values())
       {'caught'}
     """
     subject = Subject.of(f, args)
