@@ -14,6 +14,7 @@ continues, and mutants can be added to it; with `stored`, nothing is run, and th
 CPU seconds of one process. The environments take 600 MB each.
 """
 
+import ast
 import dataclasses
 import statistics
 import sys
@@ -73,6 +74,8 @@ def run(settings: Settings) -> Result:
                 found += of_package(settings, package, Path(folder))
             except RuntimeError as error:
                 unavailable.append(str(error))
+    if settings.stored:
+        unavailable += without_result(found)
     lacking = failures(found, unavailable)
     if settings.page:
         write_page(Path(settings.page), found, summary(found), lacking)
@@ -98,6 +101,20 @@ def of_package(settings: Settings, package: str, scratch: Path) -> list[dict[str
         path.unlink(missing_ok=True)
     uses = names(package, python)[: settings.uses or None]
     return surveyed(package, python, path, uses, (settings.mutants, settings.uses), settings.patience)
+
+
+def without_result(found: list[dict[str, Any]]) -> list[str]:
+    """Return a line for each package about the uses that its file names and that have no result."""
+    lines = []
+    for package in dict.fromkeys(r["package"] for r in found):
+        tree = ast.parse((Path(__file__).parent / "world" / "uses" / f"{package}.py").read_text())
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
+        made = [c.args[0] for c in calls if isinstance(c.func, ast.Name) and c.func.id in ("Use", "layer")]
+        known = {r["use"] for r in found if r["package"] == package}
+        names = [x.value for x in made if isinstance(x, ast.Constant) and x.value not in known]
+        if names:
+            lines.append(f"{package}, no result of {len(names)}: {', '.join(map(str, names))}")
+    return lines
 
 
 def failures(found: list[dict[str, Any]], unavailable: list[str]) -> list[str]:
