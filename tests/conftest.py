@@ -6,6 +6,7 @@ compile, and a later run reads it back: the programs lie in pytest's own cache, 
 """
 
 import os
+import signal
 from pathlib import Path
 
 # read when JAX starts its devices, by commands that a test starts, too
@@ -18,6 +19,7 @@ os.environ["COLUMNS"] = "100"  # whatever the terminal has
 import jax
 import pytest
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -431,13 +431,14 @@ class Case:
             size = max((largest(c * y) for c, y in zip(self.drawn(0), outputs, strict=True)), default=0.0)
         return [size / (largest(x) or 1.0) for x in map(to_wide, self.diff)]
 
-    def scale(self, i: int, truth: np.ndarray, dtype: Any = None) -> float:
-        """The scale of errors of leaf `i`: its largest entry in truth.
+    def scale(self, i: int, expected: np.ndarray, dtype: Any = None, *, exact: bool = True) -> float:
+        """The scale of errors of leaf `i`: its largest expected entry.
 
         It is the function's own scale where the gradient is so small beside that, in this dtype, that it has no digits.
+        Unless `expected` is `exact`, it is rounded as what is compared with it is: both together leave twice as much.
         """
         eps = float(jax.numpy.finfo(dtype or to_wide(self.diff[i]).dtype).eps)
-        return scaled(largest(truth), self.own_scale[i], eps)
+        return scaled(largest(expected), self.own_scale[i], eps if exact else 2 * eps)
 
     @functools.cached_property
     def spread(self) -> list[np.ndarray]:
@@ -459,7 +460,8 @@ class Case:
         The first draw may be a lucky one for autodiff: where they are further apart than that allows, the others count.
         `scale` is that of `expected` where it is not given; entries in `skip` do not count.
         """
-        scale = self.scale(i, expected, self.diff[i].dtype) if scale is None else scale
+        if scale is None:
+            scale = self.scale(i, expected, self.diff[i].dtype, exact=False)
         found, allowed = compared(got, expected, self.spread[i], scale, skip)
         if found.error <= allowed:
             return found, allowed
