@@ -35,7 +35,8 @@ def linearity(case: Case) -> Iterator[Row]:
         expected = {label: case.lane.truth(case.diff, [to_wide(c) for c in cts]) for label, cts in upstream.items()}
         law = "not as the meant cotangents"
     for i, name in enumerate(case.subject.arguments):
-        scale = max(case.scale(i, g, case.diff[i].dtype, exact=False) for g in (first[i], second[i]))  # a sum may cancel
+        dtype = case.diff[i].dtype
+        scale = max(case.scale(i, g, dtype, exact=False) for g in (first[i], second[i]))  # a sum may cancel
         found = {}
         for label, leaves in got.items():
             # 0 times an infinite slope is NaN in any rule, and an overflow is not a finding
