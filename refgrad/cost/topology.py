@@ -7,6 +7,8 @@ from typing import Any
 
 from jax.experimental import topologies
 
+from refgrad._extras import install
+
 _SETTINGS = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}  # libtpu asks a cloud for them otherwise
 _EXAMPLES = "v5e:2x2, v5e:16x16, v5p:2x2x1, v5p:4x4x4, v6e:2x2"
 
@@ -24,5 +26,5 @@ def devices(topology: str) -> tuple[Any, ...]:
     except Exception as error:  # libtpu's absence and its refusals come as several types
         lines = str(error).strip().splitlines() or [type(error).__name__]
         if importlib.util.find_spec("libtpu") is None:
-            raise ImportError("compiling for a TPU needs libtpu: pip install 'refgrad[tpu]'") from error
+            raise ImportError(f"compiling for a TPU needs libtpu: {install('tpu')}") from error
         raise ValueError(f"topology {topology!r}: {lines[0]:.160}; known are such as {_EXAMPLES}") from error
