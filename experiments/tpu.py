@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from _common import Figure, Result, Table, main, track
 
 from refgrad import cost
+from refgrad._extras import install
 from refgrad.cost import collectives as read
 from refgrad.cost import topology
 from refgrad.cost.predict import predict
@@ -50,7 +51,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if importlib.util.find_spec("libtpu") is None:
-            raise ImportError("compiling for a TPU needs libtpu: pip install 'refgrad[tpu]'")
+            raise ImportError(f"compiling for a TPU needs libtpu: {install('tpu')}")
         for name in self.operations:
             if name not in (*TABLE, "all"):
                 raise ValueError(f"operations holds {name!r}, but must be all, or of {', '.join(TABLE)}")
