@@ -9,7 +9,6 @@ step of the 124M's width under each rule set: FLOPs, bytes after fusion, tempora
 """
 
 import dataclasses
-import importlib.util
 import sys
 import time
 from typing import Any
@@ -19,7 +18,6 @@ import jax.numpy as jnp
 from _common import Figure, Result, Table, main, track
 
 from refgrad import cost
-from refgrad._extras import install
 from refgrad.cost import collectives as read
 from refgrad.cost import topology
 from refgrad.cost.predict import predict
@@ -50,8 +48,7 @@ class Settings:
     meshes: list[str]
 
     def __post_init__(self) -> None:
-        if importlib.util.find_spec("libtpu") is None:
-            raise ImportError(f"compiling for a TPU needs libtpu: {install('tpu')}")
+        topology.require()
         for name in self.operations:
             if name not in (*TABLE, "all"):
                 raise ValueError(f"operations holds {name!r}, but must be all, or of {', '.join(TABLE)}")

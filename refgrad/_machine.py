@@ -38,7 +38,7 @@ def memory() -> int:
 
 def available() -> int:
     """Return the bytes of memory of one accelerator, or of this machine where JAX computes on its CPU."""
-    import jax  # `compile_little` comes before JAX starts
+    import jax  # `scaffold_everything` comes before its devices start
 
     device = jax.local_devices()[0]
     if device.platform != "cpu" and (stats := device.memory_stats()):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from refgrad._text import table
-from refgrad.cost.decoder import Decoder, visible_pairs
+from refgrad.cost.decoder import Decoder, check_size, visible_pairs
 
 __all__ = ["CONVENTIONS", "DECODERS", "Convention", "Decoder", "Dimensions", "compare", "matmul_flops", "visible_pairs"]
 
@@ -31,8 +31,7 @@ class Dimensions:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name}={value!r}: a size is a Python int of at least 1")
+            check_size(name, value)
         if self.n_embd % self.n_head:
             raise ValueError(f"n_embd={self.n_embd} is not divisible by n_head={self.n_head}")
         if self.seq_len > self.n_positions:

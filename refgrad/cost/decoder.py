@@ -23,7 +23,7 @@ def visible_pairs(seq_len: int, causal: bool = True, window: int | None = None) 
       ValueError: for a size below one.
     """
     for name, value in {"seq_len": seq_len, "window": 1 if window is None else window}.items():
-        _check_size(name, value)
+        check_size(name, value)
     w = seq_len if window is None else min(window, seq_len)
     below = w * (w - 1) // 2 + (seq_len - w) * (w - 1)  # keys strictly before their query
     return seq_len + below if causal else seq_len + 2 * below
@@ -61,7 +61,7 @@ class Decoder:
         for name, value in vars(self).items():
             if value is None or isinstance(value, bool) or (name == "lora_rank" and value == 0):
                 continue
-            _check_size(name, value)
+            check_size(name, value)
         if self.head_dim is None and self.n_embd % self.n_head:
             raise ValueError(f"n_embd={self.n_embd} is not divisible by n_head={self.n_head}: give head_dim too")
         if self.n_head % self.kv_heads:
@@ -154,6 +154,7 @@ def _entries(matrices: list[tuple[int, int]]) -> int:
     return sum(inputs * outputs for inputs, outputs in matrices)
 
 
-def _check_size(name: str, value: int) -> None:
+def check_size(name: str, value: int) -> None:
+    """Raise ValueError unless `value` is a Python int of at least 1."""
     if type(value) is not int or value < 1:
         raise ValueError(f"{name}={value!r}: a size is a Python int of at least 1")
