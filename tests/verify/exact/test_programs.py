@@ -207,6 +207,7 @@ def worst(truth, got):
     return max(g.error(x).max() / np.abs(g.mid).max() for g, x in zip(truth, jax.tree.leaves(got), strict=True))
 
 
+@pytest.mark.slow
 def test_the_tiny_gpt2_whole():
     f, params = model(gpt2.Config())
     started = time.process_time()
