@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax.test_util import check_grads
 
 from refgrad import cost, verify
 from refgrad.models import rnn
@@ -53,7 +54,7 @@ def test_equals_autodiff_of_the_scan(sizes, rules, x64):
 
 
 def test_equals_finite_differences(x64):
-    jax.test_util.check_grads(rnn.loss, example(SIZES[0], jnp.float64), order=1, modes=["rev"], rtol=1e-7)
+    check_grads(rnn.loss, example(SIZES[0], jnp.float64), order=1, modes=["rev"], rtol=1e-7)
 
 
 @pytest.mark.slow
