@@ -49,6 +49,7 @@ PROGRAMS = {
     "eigenvalues": lambda x: jnp.linalg.eigvalsh(positive(x)),
     "singular values": lambda x: jnp.linalg.svd(m(x), compute_uv=False),
     "gather": lambda x: m(x)[jnp.array([0, 0, 3]), jnp.array([1, 2, 1])],
+    "gather of matrices": lambda x: jnp.stack([m(x), m(x) ** 2])[jnp.array([1, 0, 1])],
     "scatter": lambda x: m(x).at[jnp.array([1, 1, 2])].add(x[None]).at[0].set(x).at[3].multiply(x, unique_indices=True),
     "sorts": lambda x: (jnp.sort(m(x), axis=0), lax.top_k(m(x), 2)[0]),
     "cumulative": lambda x: (jnp.cumsum(m(x), 1), jnp.cumprod(m(x), 0), lax.cummax(m(x)), lax.cumlogsumexp(m(x))),

@@ -293,16 +293,16 @@ ALIASES = {"add_any": "add", "lt_to": "lt", "le_to": "le", "eq_to": "eq"}
 
 
 def _quotient(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return a / b towards zero, as XLA has it for integers; −1 for a division by 0."""
+    """Return a / b towards zero, as XLA has it for integers; all bits for a division by 0."""
     safe = np.where(b == 0, 1, b)
     q = np.abs(a) // np.abs(safe) * np.sign(a) * np.sign(safe)
-    return np.where(b == 0, -1, q).astype(a.dtype)
+    return np.where(b == 0, np.array(-1).astype(a.dtype), q).astype(a.dtype)
 
 
 def _shift(right: bool, arithmetic: bool = False) -> Callable[..., np.ndarray]:
     def shifted(x: np.ndarray, n: np.ndarray) -> np.ndarray:
         bits = 8 * x.dtype.itemsize
-        source = x if arithmetic else x.view(f"u{x.dtype.itemsize}")
+        source = x.view(f"{'i' if arithmetic else 'u'}{x.dtype.itemsize}")
         count = n.astype(source.dtype)
         far = (count >= bits) | (count < 0)
         moved = (np.right_shift if right else np.left_shift)(
