@@ -4,13 +4,12 @@ The document prints a polynomial for one layer (D2.21) and one for the network (
 compared with what the operations' document formulas add up to.
 """
 
-import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sympy
 
-from refgrad._renamed import renamed
+from refgrad._renamed import old_names
 from refgrad.jaxpr.versions import newest
 from refgrad.ops import TABLE, Cost, OpSpec
 from refgrad.rule_sets import rule_set
@@ -215,5 +214,4 @@ BLOCK_RESIDUALS: Mapping[str, sympy.Expr] = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    return renamed(sys.modules[__name__], {"ahead": "fwd_extra"}, name)
+__getattr__ = old_names(__name__, ahead="fwd_extra")

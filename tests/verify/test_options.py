@@ -147,7 +147,7 @@ def test_a_budget_of_seconds_names_what_it_left_out():
 def test_a_long_check_shows_signs_of_life(monkeypatch, capfd):
     monkeypatch.setattr(clock, "QUIET", 0.01)
     monkeypatch.setattr(clock, "AGAIN", 0.01)
-    with (watch := clock.Clock()).reporting("f(x)"):
+    with (watch := clock.TimeBudget()).reporting("f(x)"):
         watch.doing = "vmap"
         time.sleep(0.2)
     assert "checking f(x): vmap" in capfd.readouterr().err

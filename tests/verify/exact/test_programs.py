@@ -10,7 +10,7 @@ from jax import lax
 
 from refgrad.models import gpt2
 from refgrad.ops import TABLE
-from refgrad.verify.exact import Limits, NoMeaning, Verdict, exact
+from refgrad.verify.exact import EntryVerdict, Limits, NoMeaning, exact
 from refgrad.verify.widen import widen
 from tests.ops.cases import DIMS
 
@@ -192,9 +192,9 @@ def test_limits_are_named():
         return jnp.where(x == 0, 1.0, sum(x**k / k for k in range(1, 9)) * 0 + (jnp.exp(x) - 1) / x)
 
     (entry,) = exact(flat, jnp.zeros(1), limits=Limits(order=(1, 1))).entries()
-    assert entry.verdict is Verdict.UNDECIDED and "up to 2048 bits and order 1" in entry.why
+    assert entry.verdict is EntryVerdict.UNDECIDED and "up to 2048 bits and order 1" in entry.why
     (entry,) = exact(flat, jnp.zeros(1)).entries()
-    assert entry.verdict is Verdict.SMOOTH
+    assert entry.verdict is EntryVerdict.SMOOTH
 
 
 def model(config):
