@@ -32,7 +32,25 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("attn_value")
 def attn_value(p: Array, v: Array) -> Array:
-    """p (..., s, s), v (..., s, d) → (..., s, d). Raises ValueError or TypeError where they do not agree."""
+    """Return p v, each query's mean of the values.
+
+    Args:
+      p: Probabilities (..., s, s), queries × keys.
+      v: Values (..., s, d).
+
+    Returns:
+      The attended values (..., s, d).
+
+    Raises:
+      ValueError: The shapes do not agree.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.attn_value(jnp.array([[1.0, 0.0], [0.5, 0.5]]), jnp.array([[2.0], [4.0]])).tolist()
+      [[2.0], [3.0]]
+    """
     check_args("attn_value", v=(v, "... s d"), p=(p, "... s s"))
     return product("...ij,...jd->...id", p, v).astype(v.dtype)
 

@@ -65,9 +65,26 @@ def _run(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array,
 @custom_vjp(nondiff_argnums=(3,))
 @jax.named_scope("batch_norm")
 def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> Array:
-    """x (..., h) with a row at least, γ and β (h,), ε > 0 → (..., h).
+    """Normalise each column over all rows: γ x̂ + β, by the batch's own mean and variance.
 
-    Raises ValueError or TypeError where they do not agree, and ValueError for x without rows.
+    Args:
+      x: Rows (..., h), one at least.
+      gamma, beta: γ and β (h,).
+      eps: ε > 0, added to the variance.
+
+    Returns:
+      The normalised rows (..., h), in x's dtype.
+
+    Raises:
+      ValueError: The shapes do not agree, or `x` has no rows.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> print(ops.batch_norm(jnp.array([[0.0], [2.0]]), jnp.ones(1), jnp.zeros(1), 1e-5).round(3))
+      [[-1.]
+       [ 1.]]
     """
     _check_args(x, gamma, beta, eps)
     return _run(x, gamma, beta, eps)[0]

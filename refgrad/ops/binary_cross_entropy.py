@@ -40,9 +40,24 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("binary_cross_entropy")
 def binary_cross_entropy(p: Array, y: Array) -> Array:
-    """Probabilities p and integer labels y, 0 or 1, of one shape → the mean loss, a scalar in float32 at least.
+    """Return the mean of −log p where y is 1 and of −log(1 − p) where y is 0.
 
-    Raises ValueError or TypeError where they do not agree, and ValueError for an empty batch.
+    Args:
+      p: Probabilities of any shape.
+      y: Integer labels, 0 or 1, of p's shape.
+
+    Returns:
+      The loss, a scalar in float32 at least.
+
+    Raises:
+      ValueError: The shapes do not agree, or the batch is empty.
+      TypeError: `p` is not floating, or `y` not integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> f"{ops.binary_cross_entropy(jnp.array([0.5, 0.5]), jnp.array([1, 0])):.3f}"
+      '0.693'
     """
     check_args("binary_cross_entropy", p=(p, "..."), y=(y, "... < 2"))
     if not p.size:

@@ -50,9 +50,24 @@ def _softplus(u: Array) -> Array:
 @custom_vjp
 @jax.named_scope("binary_cross_entropy_with_logits")
 def binary_cross_entropy_with_logits(z: Array, y: Array) -> Array:
-    """Logits z and integer labels y, 0 or 1, of one shape → the mean loss, a scalar in float32 at least.
+    """Return the mean of log(1 + e^z) − y z, the cross-entropy of σ(z).
 
-    Raises ValueError or TypeError where they do not agree, and ValueError for an empty batch.
+    Args:
+      z: Logits of any shape.
+      y: Integer labels, 0 or 1, of z's shape.
+
+    Returns:
+      The loss, a scalar in float32 at least.
+
+    Raises:
+      ValueError: The shapes do not agree, or the batch is empty.
+      TypeError: `z` is not floating, or `y` not integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> f"{ops.binary_cross_entropy_with_logits(jnp.array([0.0, 0.0]), jnp.array([1, 0])):.3f}"
+      '0.693'
     """
     check_args("binary_cross_entropy_with_logits", z=(z, "..."), y=(y, "... < 2"))
     if not z.size:

@@ -37,7 +37,24 @@ def _masked(x: Array) -> Array:
 @custom_vjp
 @jax.named_scope("causal_softmax")
 def causal_softmax(x: Array) -> Array:
-    """x (..., s, s), queries × keys → probabilities (..., s, s). Raises ValueError or TypeError for other arrays."""
+    """Return the softmax of each query's scores over the keys up to its own position.
+
+    Args:
+      x: Scores (..., s, s), queries × keys.
+
+    Returns:
+      Probabilities (..., s, s), 0 above the diagonal.
+
+    Raises:
+      ValueError: The last two axes differ.
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.causal_softmax(jnp.zeros((2, 2))).tolist()
+      [[1.0, 0.0], [0.5, 0.5]]
+    """
     check_args("causal_softmax", x=(x, "... s s"))
     return softmax.fun(_masked(x))
 

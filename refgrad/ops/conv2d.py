@@ -75,9 +75,26 @@ def _check_args(x: Array, kernel: Array, bias: Array, padding: str) -> None:
 @custom_vjp(nondiff_argnums=(3,))
 @jax.named_scope("conv2d")
 def conv2d(x: Array, kernel: Array, bias: Array, padding: str) -> Array:
-    """x (b, H, W, i), kernel (k, l, i, o), bias (o,), "SAME" → (b, H, W, o) or "VALID" → (b, H − k + 1, W − l + 1, o).
+    """Cross-correlate images with a kernel, in steps of 1, and add a bias.
 
-    Raises ValueError or TypeError where they do not agree, and ValueError where no window fits.
+    Args:
+      x: Images (b, H, W, i).
+      kernel: (k, l, i, o).
+      bias: (o,).
+      padding: "SAME" or "VALID".
+
+    Returns:
+      Images (b, H, W, o) for "SAME", (b, H − k + 1, W − l + 1, o) for "VALID".
+
+    Raises:
+      ValueError: The shapes do not agree, or no window fits.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.conv2d(jnp.ones((1, 3, 3, 1)), jnp.ones((2, 2, 1, 1)), jnp.zeros(1), "VALID")[0, ..., 0].tolist()
+      [[4.0, 4.0], [4.0, 4.0]]
     """
     _check_args(x, kernel, bias, padding)
     y = _correlate(x, kernel, _around(kernel, padding), ("NHWC", "HWIO", "NHWC"))

@@ -23,7 +23,24 @@ from refgrad.symbols import b, i, s
 @custom_vjp
 @jax.named_scope("copy")
 def copy(x: Array) -> tuple[Array, Array]:
-    """x of any shape → (x, x). Raises TypeError where x is not floating."""
+    """Return x twice. The rule adds the two cotangents.
+
+    Args:
+      x: Any shape.
+
+    Returns:
+      The pair (x, x).
+
+    Raises:
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> jax.grad(lambda x: sum(ops.copy(x)))(jnp.array(1.0)).tolist()
+      2.0
+    """
     check_args("copy", x=(x, "..."))
     return x, x
 

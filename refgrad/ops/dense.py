@@ -36,7 +36,26 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("dense")
 def dense(x: Array, w: Array, bias: Array) -> Array:
-    """x (..., i), w (o, i), bias (o,) → (..., o). Raises ValueError or TypeError where they do not agree."""
+    """Return x wᵀ + bias, the layout of the documents and of PyTorch.
+
+    Args:
+      x: (..., i).
+      w: (o, i).
+      bias: (o,).
+
+    Returns:
+      (..., o), in x's dtype.
+
+    Raises:
+      ValueError: The shapes do not agree.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.dense(jnp.array([1.0, 2.0]), jnp.array([[3.0, 4.0]]), jnp.array([0.5])).tolist()
+      [11.5]
+    """
     check_args("dense", x=(x, "... i"), w=(w, "o i"), bias=(bias, "o"))
     y = product("...i,oi->...o", x, w)
     return (y + jnp.broadcast_to(wide(bias), y.shape)).astype(x.dtype)

@@ -26,7 +26,24 @@ from refgrad.symbols import b, i, s, w
 @custom_vjp(nondiff_argnums=(1,))
 @jax.named_scope("elu")
 def elu(x: Array, alpha: float) -> Array:
-    """x of any shape, −α the limit below → element by element. Raises TypeError where x is not floating."""
+    """Return x where x > 0 and α (e^x − 1) elsewhere.
+
+    Args:
+      x: Any shape.
+      alpha: α; −α is the limit below.
+
+    Returns:
+      An array of x's shape and dtype.
+
+    Raises:
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> f"{ops.elu(jnp.array(-1.0), 1.0):.3f}"
+      '-0.632'
+    """
     check_args("elu", x=(x, "..."))
     above, y = x > 0, wide(x)
     return jnp.where(above, y, alpha * jnp.expm1(jnp.where(above, 0.0, y))).astype(x.dtype)

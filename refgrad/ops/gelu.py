@@ -32,7 +32,23 @@ C = 0.044715
 @custom_vjp
 @jax.named_scope("gelu")
 def gelu(x: Array) -> Array:
-    """x of any shape → GELU(x), element by element. Raises TypeError where x is not floating."""
+    """Return GELU(x) in its tanh form, element by element.
+
+    Args:
+      x: Any shape.
+
+    Returns:
+      An array of x's shape and dtype.
+
+    Raises:
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> f"{ops.gelu(jnp.array(-1.0)):.3f}"
+      '-0.159'
+    """
     check_args("gelu", x=(x, "..."))
     y = wide(x)
     return (0.5 * y * (1 + jnp.tanh(A * y * (1 + C * (y * y))))).astype(x.dtype)

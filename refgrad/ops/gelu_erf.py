@@ -33,7 +33,23 @@ def _normal(x: Array) -> Array:
 @custom_vjp
 @jax.named_scope("gelu_erf")
 def gelu_erf(x: Array) -> Array:
-    """x of any shape → x Φ(x), element by element. Raises TypeError where x is not floating."""
+    """Return x Φ(x), GELU in its exact form, element by element.
+
+    Args:
+      x: Any shape.
+
+    Returns:
+      An array of x's shape and dtype.
+
+    Raises:
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> f"{ops.gelu_erf(jnp.array(-1.0)):.3f}"
+      '-0.159'
+    """
     check_args("gelu_erf", x=(x, "..."))
     y = wide(x)
     return (y * _normal(y)).astype(x.dtype)

@@ -60,9 +60,25 @@ def _loss(excess: Array) -> Array:
 @custom_vjp(nondiff_argnums=(2,))
 @jax.named_scope("hinge")
 def hinge(x: Array, targets: Array, margin: float) -> Array:
-    """Scores x (..., V), ids (...) in [0, V), the margin → the mean loss, a scalar in float32 at least.
+    """Return the mean over rows of Σ_{j≠t} max(0, x_j − x_t + margin), t the row's target.
 
-    Raises ValueError or TypeError where they do not agree, and ValueError for an empty batch.
+    Args:
+      x: Scores (..., V).
+      targets: Integer ids (...) in [0, V).
+      margin: By how much the target's score has to lead.
+
+    Returns:
+      The loss, a scalar in float32 at least.
+
+    Raises:
+      ValueError: The shapes do not agree, or the batch is empty.
+      TypeError: `x` is not floating, or `targets` not integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.hinge(jnp.array([[1.0, 0.5]]), jnp.array([0]), 1.0).tolist()
+      0.5
     """
     _check_args(x, targets)
     return _loss(_excess(x, targets, margin))

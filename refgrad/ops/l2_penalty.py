@@ -24,9 +24,24 @@ from refgrad.symbols import i, o, w
 @custom_vjp(nondiff_argnums=(1,))
 @jax.named_scope("l2_penalty")
 def l2_penalty(W: Array, strength: float) -> Array:
-    """W of any shape, the strength λ ≥ 0 → λ Σ W², a scalar in float32 at least.
+    """Return λ Σ W².
 
-    Raises TypeError where W is not floating, and ValueError for a strength below 0.
+    Args:
+      W: Any shape.
+      strength: λ ≥ 0.
+
+    Returns:
+      The penalty, a scalar in float32 at least.
+
+    Raises:
+      ValueError: `strength` is below 0.
+      TypeError: `W` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.l2_penalty(jnp.array([1.0, 2.0]), 0.5).tolist()
+      2.5
     """
     check_args("l2_penalty", W=(W, "..."))
     if not strength >= 0:

@@ -62,7 +62,26 @@ def affine(x_hat: Array, gamma: Array, beta: Array) -> Array:
 @custom_vjp(nondiff_argnums=(3,))
 @jax.named_scope("layer_norm")
 def layer_norm(x: Array, gamma: Array, beta: Array, eps: float) -> Array:
-    """x (..., h), γ and β (h,), ε > 0 → (..., h). Raises ValueError or TypeError where they do not agree."""
+    """Normalise each row, then scale and shift it: γ (x − μ) / √(σ² + ε) + β.
+
+    Args:
+      x: Rows (..., h).
+      gamma, beta: γ and β (h,).
+      eps: ε > 0, added to the variance.
+
+    Returns:
+      The normalised rows (..., h), in x's dtype.
+
+    Raises:
+      ValueError: The shapes do not agree, or ε ≤ 0.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> print(ops.layer_norm(jnp.array([[1.0, 3.0]]), jnp.ones(2), jnp.zeros(2), 1e-5).round(3))
+      [[-1.  1.]]
+    """
     _check_args(x, gamma, beta, eps)
     return affine(_normalise(x, eps)[0], gamma, beta).astype(x.dtype)
 

@@ -34,7 +34,24 @@ class Residuals(NamedTuple):
 @custom_vjp(nondiff_argnums=(1,))
 @jax.named_scope("leaky_relu")
 def leaky_relu(x: Array, slope: float) -> Array:
-    """x of any shape, the slope below zero → element by element. Raises TypeError where x is not floating."""
+    """Return x where x > 0 and slope · x elsewhere.
+
+    Args:
+      x: Any shape.
+      slope: The slope for x ≤ 0.
+
+    Returns:
+      An array of x's shape and dtype.
+
+    Raises:
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.leaky_relu(jnp.array([-1.0, 2.0]), 0.5).tolist()
+      [-0.5, 2.0]
+    """
     check_args("leaky_relu", x=(x, "..."))
     return jnp.where(x <= 0, slope * wide(x), wide(x)).astype(x.dtype)
 

@@ -33,7 +33,25 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("lm_head")
 def lm_head(x: Array, E: Array) -> Array:
-    """x (..., h), E (V, h) → logits (..., V). Raises ValueError or TypeError where they do not agree."""
+    """Return x Eᵀ: a logit for each row of the embedding.
+
+    Args:
+      x: (..., h).
+      E: The token embedding (V, h).
+
+    Returns:
+      Logits (..., V).
+
+    Raises:
+      ValueError: The shapes do not agree.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.lm_head(jnp.array([1.0, 2.0]), jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])).tolist()
+      [1.0, 2.0, 3.0]
+    """
     check_args("lm_head", x=(x, "... h"), E=(E, "V h"))
     return product("...h,vh->...v", x, E).astype(x.dtype)
 

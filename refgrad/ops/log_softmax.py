@@ -43,7 +43,23 @@ def _log_softmax(x: Array) -> Array:
 @custom_vjp
 @jax.named_scope("log_softmax")
 def log_softmax(x: Array) -> Array:
-    """x (..., n) → log-probabilities (..., n). Raises TypeError where x is not floating."""
+    """Return x − log Σ_j e^(x_j) over the last axis.
+
+    Args:
+      x: Logits (..., n).
+
+    Returns:
+      Log-probabilities (..., n).
+
+    Raises:
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> f"{ops.log_softmax(jnp.zeros(2))[0]:.3f}"
+      '-0.693'
+    """
     check_args("log_softmax", x=(x, "... n"))
     return _log_softmax(x).astype(x.dtype)
 

@@ -36,7 +36,25 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("matmul")
 def matmul(x: Array, w: Array) -> Array:
-    """x (..., i), w (i, o) → (..., o). Raises ValueError or TypeError where they do not agree."""
+    """Return x w.
+
+    Args:
+      x: (..., i).
+      w: (i, o).
+
+    Returns:
+      (..., o), in x's dtype.
+
+    Raises:
+      ValueError: The shapes do not agree.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.matmul(jnp.array([1.0, 2.0]), jnp.array([[3.0], [4.0]])).tolist()
+      [11.0]
+    """
     check_args("matmul", x=(x, "... i"), w=(w, "i o"))
     return product("...i,io->...o", x, w).astype(x.dtype)
 

@@ -24,9 +24,23 @@ from refgrad.symbols import b, i, s, w
 @custom_vjp
 @jax.named_scope("mean_square")
 def mean_square(y: Array) -> Array:
-    """y of any shape → the mean of its squares, a scalar in float32 at least.
+    """Return the mean of y².
 
-    Raises TypeError where y is not floating, and ValueError where it is empty.
+    Args:
+      y: Any shape, one element at least.
+
+    Returns:
+      The mean, a scalar in float32 at least.
+
+    Raises:
+      ValueError: `y` is empty.
+      TypeError: `y` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.mean_square(jnp.array([1.0, 3.0])).tolist()
+      5.0
     """
     check_args("mean_square", y=(y, "..."))
     if not y.size:

@@ -111,9 +111,26 @@ def _check_args(x: Array, w_qkv: Array, b_qkv: Array, w_out: Array, b_out: Array
 @custom_vjp(nondiff_argnums=(5,))
 @jax.named_scope("multi_head_attention")
 def multi_head_attention(x: Array, w_qkv: Array, b_qkv: Array, w_out: Array, b_out: Array, n_head: int) -> Array:
-    """x (..., s, h), w_qkv (h, 3h), b_qkv (3h,), w_out (h, h), b_out (h,), n_head a divisor of h → (..., s, h).
+    """Causal self-attention with its projections, as in a block of GPT-2.
 
-    Raises ValueError or TypeError where they do not agree.
+    Args:
+      x: (..., s, h).
+      w_qkv, b_qkv: The projection to queries, keys and values, (h, 3h) and (3h,).
+      w_out, b_out: The output projection, (h, h) and (h,).
+      n_head: The number of heads, a divisor of h.
+
+    Returns:
+      (..., s, h), in x's dtype.
+
+    Raises:
+      ValueError: The shapes do not agree, or `n_head` does not divide h.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.multi_head_attention(jnp.ones((3, 4)), jnp.ones((4, 12)), jnp.ones(12), jnp.eye(4), jnp.zeros(4), 2).shape
+      (3, 4)
     """
     _check_args(x, w_qkv, b_qkv, w_out, b_out, n_head)
     return attend(_plain(), x, w_qkv, b_qkv, w_out, b_out, n_head)

@@ -33,7 +33,24 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("query_key")
 def query_key(q: Array, k: Array) -> Array:
-    """q, k (..., s, d) → scores (..., s, s). Raises ValueError or TypeError where they do not agree."""
+    """Return q kᵀ: a score for each query and key.
+
+    Args:
+      q, k: Queries and keys (..., s, d).
+
+    Returns:
+      Scores (..., s, s).
+
+    Raises:
+      ValueError: The shapes do not agree.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.query_key(jnp.array([[1.0], [2.0]]), jnp.array([[3.0], [4.0]])).tolist()
+      [[3.0, 4.0], [6.0, 8.0]]
+    """
     check_args("query_key", q=(q, "... s d"), k=(k, "... s d"))
     return product("...id,...jd->...ij", q, k).astype(q.dtype)
 

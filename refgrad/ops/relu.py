@@ -27,7 +27,23 @@ from refgrad.symbols import b, i, s, w
 @custom_vjp
 @jax.named_scope("relu")
 def relu(x: Array) -> Array:
-    """x of any shape → max(0, x), element by element. Raises TypeError where x is not floating."""
+    """Return max(0, x), element by element. Its derivative at 0 is 0.
+
+    Args:
+      x: Any shape.
+
+    Returns:
+      An array of x's shape and dtype.
+
+    Raises:
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.relu(jnp.array([-1.0, 2.0])).tolist()
+      [0.0, 2.0]
+    """
     check_args("relu", x=(x, "..."))
     return jnp.where(x <= 0, 0.0, x)
 

@@ -25,7 +25,23 @@ from refgrad.symbols import b, i, s, w
 @custom_vjp
 @jax.named_scope("sigmoid")
 def sigmoid(x: Array) -> Array:
-    """x of any shape → σ(x), element by element. Raises TypeError where x is not floating."""
+    """Return σ(x) = 1 / (1 + e^(−x)), element by element.
+
+    Args:
+      x: Any shape.
+
+    Returns:
+      An array of x's shape and dtype.
+
+    Raises:
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> f"{ops.sigmoid(jnp.array(2.0)):.3f}"
+      '0.881'
+    """
     check_args("sigmoid", x=(x, "..."))
     return jax.lax.logistic(wide(x)).astype(x.dtype)
 

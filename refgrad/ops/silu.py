@@ -23,7 +23,23 @@ from refgrad.symbols import b, i, s, w
 @custom_vjp
 @jax.named_scope("silu")
 def silu(x: Array) -> Array:
-    """x of any shape → x σ(x), element by element. Raises TypeError where x is not floating."""
+    """Return x σ(x), element by element.
+
+    Args:
+      x: Any shape.
+
+    Returns:
+      An array of x's shape and dtype.
+
+    Raises:
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> f"{ops.silu(jnp.array(2.0)):.3f}"
+      '1.762'
+    """
     check_args("silu", x=(x, "..."))
     y = wide(x)
     return (y * jax.lax.logistic(y)).astype(x.dtype)

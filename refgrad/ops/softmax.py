@@ -43,7 +43,23 @@ def _softmax(x: Array) -> Array:
 @custom_vjp
 @jax.named_scope("softmax")
 def softmax(x: Array) -> Array:
-    """x (..., n) → probabilities (..., n); a row of −∞ alone has none and gives NaN. Raises TypeError for integers."""
+    """Return e^(x_i) / Σ_j e^(x_j) over the last axis.
+
+    Args:
+      x: Logits (..., n). A row of −∞ alone has no softmax, and gives NaN.
+
+    Returns:
+      Probabilities (..., n), in x's dtype.
+
+    Raises:
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.softmax(jnp.zeros(2)).tolist()
+      [0.5, 0.5]
+    """
     check_args("softmax", x=(x, "... n"))
     return _softmax(x).astype(x.dtype)
 

@@ -66,9 +66,24 @@ def _check_args(x: Array, targets: Array) -> None:
 @custom_vjp
 @jax.named_scope("softmax_cross_entropy")
 def softmax_cross_entropy(x: Array, targets: Array) -> Array:
-    """Logits x (..., V), ids (...) in [0, V) → the mean loss, a scalar in float32 at least; NaN for another id.
+    """Return the mean of −log softmax(x) at the targets, in one operation.
 
-    Raises ValueError or TypeError where they do not agree, and ValueError for an empty batch.
+    Args:
+      x: Logits (..., V).
+      targets: Integer ids (...) in [0, V).
+
+    Returns:
+      The loss, a scalar in float32 at least; NaN for an id outside [0, V).
+
+    Raises:
+      ValueError: The shapes do not agree, or the batch is empty.
+      TypeError: `x` is not floating, or `targets` not integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> f"{ops.softmax_cross_entropy(jnp.zeros((1, 2)), jnp.array([0])):.3f}"
+      '0.693'
     """
     _check_args(x, targets)
     return _loss(wide(x), *_sums(wide(x)), targets)

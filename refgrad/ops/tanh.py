@@ -25,7 +25,23 @@ from refgrad.symbols import b, i, s, w
 @custom_vjp
 @jax.named_scope("tanh")
 def tanh(x: Array) -> Array:
-    """x of any shape → tanh(x), element by element. Raises TypeError where x is not floating."""
+    """Return tanh(x), element by element.
+
+    Args:
+      x: Any shape.
+
+    Returns:
+      An array of x's shape and dtype.
+
+    Raises:
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> f"{ops.tanh(jnp.array(2.0)):.3f}"
+      '0.964'
+    """
     check_args("tanh", x=(x, "..."))
     return jnp.tanh(wide(x)).astype(x.dtype)
 

@@ -35,7 +35,25 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("token_embedding")
 def token_embedding(E: Array, tokens: Array) -> Array:
-    """E (V, h), ids (...) in [0, V) → (..., h), NaN for any other id. Raises TypeError for ids not integers."""
+    """Return the rows of E at the ids.
+
+    Args:
+      E: The token embedding (V, h).
+      tokens: Integer ids (...) in [0, V).
+
+    Returns:
+      (..., h), NaN for an id outside [0, V).
+
+    Raises:
+      ValueError: `E` is not a matrix.
+      TypeError: `tokens` is not integer, or `E` not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.token_embedding(jnp.array([[1.0], [2.0]]), jnp.array([1, 0])).tolist()
+      [[2.0], [1.0]]
+    """
     check_args("token_embedding", E=(E, "V h"), tokens=(tokens, "... < V"))
     return E.at[tokens].get(
         mode="fill", fill_value=jnp.nan, wrap_negative_indices=False, out_sharding=rows_sharding(E, tokens)

@@ -136,10 +136,25 @@ def _check_args(q: Array, k: Array, v: Array, block: Block) -> None:
 @custom_vjp(nondiff_argnums=(3,))
 @jax.named_scope("attention")
 def attention(q: Array, k: Array, v: Array, block: Block) -> Array:
-    """q, k, v (..., s, d), block ≥ 1 positions → (..., s, d); a block longer than s is s.
+    """Causal attention: softmax(q kᵀ / √d) v, each query over the keys up to its own position.
 
-    With "cudnn" for block, q, k and v are (b, n_h, s, d) in bfloat16 or float16 on a GPU.
-    Raises ValueError or TypeError where they do not agree.
+    Args:
+      q, k, v: Queries, keys and values (..., s, d).
+      block: Positions that are taken at a time, 1 at least; more than s are s. "cudnn" for cuDNN's kernel, where q, k
+        and v are (b, n_h, s, d) in bfloat16 or float16 on a GPU.
+
+    Returns:
+      (..., s, d), in q's dtype.
+
+    Raises:
+      ValueError: The shapes do not agree, or `block` is below 1.
+      TypeError: A dtype is not floating, the dtypes differ, or `block` is neither an integer nor "cudnn".
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.fused.attention(jnp.zeros((2, 1)), jnp.zeros((2, 1)), jnp.array([[2.0], [4.0]]), 1).tolist()
+      [[2.0], [3.0]]
     """
     _check_args(q, k, v, block)
     return (_cudnn.attend(q, k, v) if block == KERNEL else _attend(q, k, v, block))[0]

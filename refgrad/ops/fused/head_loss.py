@@ -106,13 +106,31 @@ def head_loss(
     smoothing: float = 0.0,
     z_loss: float = 0.0,
 ) -> Array:
-    """x (..., s, h), E (V, h), ids (..., s) in [0, V), mask (..., s) → the mean loss, a scalar.
+    """Return the mean cross-entropy of the logits x Eᵀ, of which few exist at a time.
 
-    Where the mask is 0 or False the target is ignored, as by `targets != -100`, and its id may be any. Smoothing ε in
-    [0, 1) and z-loss ζ ≥ 0 enter as `_xent_rows` says. The result is in float32 at least, NaN for an id outside
-    [0, V) that counts. `chunk` ≥ 1 positions are taken at a time, all of them where it is larger than s, and `columns`
-    ≥ 1 of their logits, all of them where it is None or larger than V.
-    Raises ValueError or TypeError for arguments that do not agree, and ValueError for an empty batch.
+    Args:
+      x: (..., s, h).
+      E: The token embedding (V, h).
+      targets: Integer ids (..., s) in [0, V).
+      mask: (..., s). Where it is 0 or False the target is ignored, and its id may be any.
+      chunk: Positions that are taken at a time, 1 at least; more than s are s.
+      columns: Their logits that are taken at a time; None for all V.
+      smoothing: Label smoothing ε in [0, 1), 0 for none.
+      z_loss: The weight ζ ≥ 0 of the squared log-sum-exp.
+
+    Returns:
+      The loss, a scalar in float32 at least; NaN for an id outside [0, V) that counts.
+
+    Raises:
+      ValueError: The shapes do not agree, a number is out of range, or the batch is empty.
+      TypeError: A dtype does not fit, or `chunk` is not an integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> x, E, targets, mask = jnp.ones((1, 2)), jnp.zeros((2, 2)), jnp.array([0]), jnp.array([1])
+      >>> f"{ops.fused.head_loss(x, E, targets, mask, 1):.3f}"
+      '0.693'
     """
     terms = LossTerms(smoothing, z_loss)
     cut = _check(x, E, targets, mask, chunk, columns, terms)

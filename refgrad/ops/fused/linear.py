@@ -44,7 +44,26 @@ def parameter_gradients(x: Array, dz: Array, w: PrimalType, bias: PrimalType) ->
 @custom_vjp
 @jax.named_scope("linear")
 def linear(x: Array, w: Array, bias: Array) -> Array:
-    """x (..., i), w (i, o), bias (o,) → (..., o). Raises ValueError or TypeError where they do not agree."""
+    """Return x w + bias, the layout of GPT-2's checkpoints.
+
+    Args:
+      x: (..., i).
+      w: (i, o).
+      bias: (o,).
+
+    Returns:
+      (..., o), in x's dtype.
+
+    Raises:
+      ValueError: The shapes do not agree.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.fused.linear(jnp.array([1.0, 2.0]), jnp.array([[3.0], [4.0]]), jnp.array([0.5])).tolist()
+      [11.5]
+    """
     check_args("fused.linear", x=(x, "... i"), w=(w, "i o"), bias=(bias, "o"))
     z = product("ri,io->ro", rows(x), w) + lift(wide(bias), 2)
     return z.astype(x.dtype).reshape(*x.shape[:-1], w.shape[1])

@@ -45,7 +45,26 @@ class Residuals(NamedTuple):
 @custom_vjp(nondiff_argnums=(2,))
 @jax.named_scope("rms_norm")
 def rms_norm(x: Array, gamma: Array, eps: float) -> Array:
-    """x (..., h), γ (h,), ε > 0 → (..., h). Raises ValueError or TypeError where they do not agree."""
+    """Divide each row by the root of its mean square, and scale it: γ x / √(mean(x²) + ε).
+
+    Args:
+      x: Rows (..., h).
+      gamma: γ (h,).
+      eps: ε > 0, added to the mean square.
+
+    Returns:
+      The normalised rows (..., h), in x's dtype.
+
+    Raises:
+      ValueError: The shapes do not agree, or ε ≤ 0.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> print(ops.fused.rms_norm(jnp.array([[3.0, 3.0]]), jnp.ones(2), 1e-5).round(3))
+      [[1. 1.]]
+    """
     return _fwd(x, gamma, eps)[0]
 
 

@@ -51,7 +51,25 @@ def _check_args(x: Array, base: float) -> None:
 @custom_vjp(nondiff_argnums=(1,))
 @jax.named_scope("rotary")
 def rotary(x: Array, base: float = 10000.0) -> Array:
-    """Queries or keys (..., s, d), d even, positions 0 … s−1 → the same turned. Raises ValueError for other arrays."""
+    """Turn each pair of columns by an angle that grows with the position.
+
+    Args:
+      x: Queries or keys (..., s, d), d even; row t stands at position t.
+      base: Pair i turns by t · base^(−2i/d); above 0.
+
+    Returns:
+      An array of x's shape and dtype.
+
+    Raises:
+      ValueError: `x` has less than two axes or d is odd, or base ≤ 0.
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> f"{ops.fused.rotary(jnp.array([[1.0, 0.0], [1.0, 0.0]]))[1, 0]:.3f}"
+      '0.540'
+    """
     _check_args(x, base)
     return _turn(x, base, 1.0).astype(x.dtype)
 

@@ -36,7 +36,24 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("swiglu")
 def swiglu(g: Array, u: Array) -> Array:
-    """g and u of one shape → silu(g) u, element by element. Raises ValueError or TypeError where they do not agree."""
+    """Return silu(g) u, element by element.
+
+    Args:
+      g, u: Gate and values, of one shape and dtype.
+
+    Returns:
+      An array of their shape.
+
+    Raises:
+      ValueError: The shapes do not agree.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> f"{ops.fused.swiglu(jnp.array(2.0), jnp.array(5.0)):.3f}"
+      '8.808'
+    """
     check_args("fused.swiglu", g=(g, "..."), u=(u, "..."))
     return (wide(g) * jax.lax.logistic(wide(g)) * wide(u)).astype(g.dtype)
 
