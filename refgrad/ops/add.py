@@ -1,6 +1,6 @@
-"""The add gate: z = x + y.
+"""The add gate: `z = x + y`.
 
-Derivation. ∂z/∂x = ∂z/∂y = 1: the gate hands the upstream gradient to both of its inputs,
+Derivation. `∂z/∂x = ∂z/∂y = 1`: the gate hands the upstream gradient to both of its inputs,
 
     dx = dz        dy = dz
 

@@ -1,13 +1,13 @@
-"""Attention scaling: y = x / √d.
+"""Attention scaling: `y = x / √d`.
 
-Forward. y = x · d^(−1/2), element by element; d is the head's width, a constant.
+Forward. `y = x · d^(−1/2)`, element by element; d is the head's width, a constant.
 
-Derivation. ∂y/∂x = d^(−1/2), so
+Derivation. `∂y/∂x = d^(−1/2)`, so
 
     dx = dy · d^(−1/2)
 
-Kept: nothing. Cost: one multiplication an element, as in the document (XLA folds it away where d = 1).
-Source: D2, "Attention Scaling".
+Kept: nothing. Cost: one multiplication an element, as in the document (XLA folds it away where `d = 1`). Source: D2,
+"Attention Scaling".
 """
 
 import jax

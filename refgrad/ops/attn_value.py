@@ -1,13 +1,13 @@
-"""Attention output: y = p v for each head and example.
+"""Attention output: `y = p v` for each head and example.
 
-Forward. y_id = Σ_j p_ij v_jd, p the attention probabilities of one head of one example.
+Forward. `y_id = Σ_j p_ij v_jd`, p the attention probabilities of one head of one example.
 
-Derivation. As in `query_key`, each head stands alone. p_ij meets every column of row j of v, v_jd every row i:
+Derivation. As in `query_key`, each head stands alone. `p_ij` meets every column of row j of v, `v_jd` every row i:
 
     dp_ij = Σ_d dy_id v_jd        dv_jd = Σ_i p_ij dy_id
 
-Kept: p and v. Cost: two products, 2·b·n_h·s²·d each, as in the document; the causal half is not skipped.
-Source: D2, "Activation-to-Activation Multiplications", attn@value.
+Kept: p and v. Cost: two products, `2·b·n_h·s²·d` each, as in the document; the causal half is not skipped. Source: D2,
+"Activation-to-Activation Multiplications", attn@value.
 """
 
 from typing import NamedTuple

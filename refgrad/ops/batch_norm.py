@@ -1,20 +1,20 @@
-"""Batch normalisation by the batch's own statistics: y = γ x̂ + β, x̂ = (x − μ) / √(σ² + ε) for each column.
+"""Batch normalisation by the batch's own statistics: `y = γ x̂ + β`, `x̂ = (x − μ) / √(σ² + ε)` for each column.
 
-Forward. Over the n rows r (every axis but the last), μ_j = (1/n) Σ_r x_rj, σ²_j = (1/n) Σ_r (x_rj − μ_j)²,
-rstd = (σ² + ε)^(−1/2), x̂ = (x − μ) rstd. Layer normalisation takes the same two means along the other axis.
+Forward. Over the n rows r (every axis but the last), `μ_j = (1/n) Σ_r x_rj`, `σ²_j = (1/n) Σ_r (x_rj − μ_j)²`, `rstd =
+(σ² + ε)^(−1/2)`, `x̂ = (x − μ) rstd`. Layer normalisation takes the same two means along the other axis.
 
-Derivation. With v_r = dy_r γ in a column, the derivation of `layer_norm` with n rows for h columns reads
+Derivation. With `v_r = dy_r γ` in a column, the derivation of `layer_norm` with n rows for h columns reads
 
     ∂x̂_r/∂x_q = rstd (δ(r, q) − 1/n − x̂_r x̂_q/n)        dx = rstd (v − mean_r(v) − x̂ mean_r(v x̂))
 
-γ is one number a column, so that it leaves both means; what is left of them are the parameters' gradients over n,
-since γ and β meet every row: mean_r(dy x̂) = dγ/n and mean_r(dy) = dβ/n. Each sum is taken once:
+γ is one number a column, so that it leaves both means; what is left of them are the parameters' gradients over n, since
+γ and β meet every row: `mean_r(dy x̂) = dγ/n` and `mean_r(dy) = dβ/n`. Each sum is taken once:
 
     dγ = Σ_r dy x̂        dβ = Σ_r dy        dx = (γ rstd) (dy − dβ/n − x̂ dγ/n)
 
-Σ_r x̂_r = 0, but not as rounded, and least of all in a column far from 0: dγ is summed without the mean of dy, which
-that would multiply. And where x̂ dγ/n cancels dy, x̂ enters twice with the errors of its own rounding and that of rstd;
-with c = x − μ and m = σ² + ε, so that x̂ = c rstd and rstd² = 1/m, it does not:
+`Σ_r x̂_r = 0`, but not as rounded, and least of all in a column far from 0: dγ is summed without the mean of dy, which
+that would multiply. And where `x̂ dγ/n` cancels dy, x̂ enters twice with the errors of its own rounding and that of
+rstd; with `c = x − μ` and `m = σ² + ε`, so that `x̂ = c rstd` and `rstd² = 1/m`, it does not:
 
     u = dy − dβ/n        p = Σ_r u c        dγ = rstd p        dx = (γ rstd) (u − c (p/n) / m)
 

@@ -1,19 +1,18 @@
-"""Binary cross-entropy on probabilities: L = −(1/N) Σ_i (y_i log p_i + (1 − y_i) log(1 − p_i)), y_i 0 or 1.
+"""Binary cross-entropy on probabilities: `L = −(1/N) Σ_i (y_i log p_i + (1 − y_i) log(1 − p_i))`, `y_i` 0 or 1.
 
-Forward. A label selects one of the two logarithms. To multiply by 0 instead gives 0 · (−∞), NaN, where p is 0 or 1.
-log(1 − p) is taken in one step, which keeps the digits of a small p.
+Forward. A label selects one of the two logarithms. To multiply by 0 instead gives `0 · (−∞)`, NaN, where p is 0 or 1.
+`log(1 − p)` is taken in one step, which keeps the digits of a small p.
 
-Derivation. L depends on p_i through one term, whose derivative is −(1/N)/p_i where y_i = 1 and (1/N)/(1 − p_i) where
-y_i = 0:
+Derivation. L depends on `p_i` through one term, whose derivative is `−(1/N)/p_i` where `y_i = 1` and `(1/N)/(1 − p_i)`
+where `y_i = 0`:
 
     dp = (dL/N) / q,  q = −p where y = 1, else 1 − p
 
-At the ends, by contract: where the label says p is surely right (p = 1 and y = 1, p = 0 and y = 0) a term's loss is 0
-and its gradient ∓dL/N; where it is surely wrong the loss is ∞ and the gradient ∓∞, nothing is clipped.
-`binary_cross_entropy_with_logits` stays finite. A label other than 0 and 1 gives NaN, loss and gradient.
-Kept: p and the labels. Cost: dL/N once; an entry has two comparisons, two selections, −p, 1 − p and a division; the
-document prints no count.
-Source: D4, "Definitions", "Gradient Calculations".
+At the ends, by contract: where the label says p is surely right (`p = 1` and `y = 1`, `p = 0` and `y = 0`) a term's
+loss is 0 and its gradient `∓dL/N`; where it is surely wrong the loss is ∞ and the gradient ∓∞, nothing is clipped.
+`binary_cross_entropy_with_logits` stays finite. A label other than 0 and 1 gives NaN, loss and gradient. Kept: p and
+the labels. Cost: `dL/N` once; an entry has two comparisons, two selections, −p, `1 − p` and a division; the document
+prints no count. Source: D4, "Definitions", "Gradient Calculations".
 """
 
 from typing import NamedTuple

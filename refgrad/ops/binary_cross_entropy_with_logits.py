@@ -1,18 +1,18 @@
-"""Binary cross-entropy on logits: the loss of `binary_cross_entropy` at p = σ(z), in one step, stable for every z.
+"""Binary cross-entropy on logits: the loss of `binary_cross_entropy` at `p = σ(z)`, in one step, stable for every z.
 
-Forward. −log σ(z) = log(1 + e^(−z)) where y = 1, and −log(1 − σ(z)) = log(1 + e^z) where y = 0. With the label's sign
-c = 1 − 2y both are softplus(c z) = log(1 + e^(c z)), so that L = (1/N) Σ_i softplus(c_i z_i).
+Forward. `−log σ(z) = log(1 + e^(−z))` where `y = 1`, and `−log(1 − σ(z)) = log(1 + e^z)` where `y = 0`. With the
+label's sign `c = 1 − 2y` both are `softplus(c z) = log(1 + e^(c z))`, so that `L = (1/N) Σ_i softplus(c_i z_i)`.
 
-Derivation. softplus' = σ, so a term's derivative is c σ(c z): σ(z) − 1 where y = 1, σ(z) where y = 0. That is the chain
-of the parts, p (1 − p) times 1/q, with the two factors that vanish and explode together cancelled on paper. In σ(z) − 1
-the digits would cancel where z is large; in −σ(−z) they do not:
+Derivation. softplus' = σ, so a term's derivative is `c σ(c z)`: `σ(z) − 1` where `y = 1`, `σ(z)` where `y = 0`. That is
+the chain of the parts, `p (1 − p)` times `1/q`, with the two factors that vanish and explode together cancelled on
+paper. In `σ(z) − 1` the digits would cancel where z is large; in `−σ(−z)` they do not:
 
     dz = (dL/N) c σ(c z)
 
-At c z → −∞ the gradient goes to 0, at c z → ∞ to ±dL/N; nothing overflows. A label other than 0 and 1 gives NaN.
-Kept: z and the labels. Cost: dL/N once; c costs two comparisons and two selections, then two products, σ (three and a
-transcendental) and a product; the document prints no count.
-Source: D4, "Gradient Calculations"; D3, "Backpropagation" (one gate in place of its parts).
+At `c z → −∞` the gradient goes to 0, at `c z → ∞` to `±dL/N`; nothing overflows. A label other than 0 and 1 gives NaN.
+Kept: z and the labels. Cost: `dL/N` once; c costs two comparisons and two selections, then two products, σ (three and a
+transcendental) and a product; the document prints no count. Source: D4, "Gradient Calculations"; D3, "Backpropagation"
+(one gate in place of its parts).
 """
 
 from typing import NamedTuple

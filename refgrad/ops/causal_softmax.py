@@ -1,7 +1,7 @@
-"""Causal softmax: position i attends to positions j ≤ i alone.
+"""Causal softmax: position i attends to positions `j ≤ i` alone.
 
-Forward. z = softmax(x where j ≤ i, −∞ elsewhere): the exponential of −∞ is exactly 0, so z_ij = 0 for j > i, and the
-diagonal keeps every row's maximum finite.
+Forward. z = softmax(x where `j ≤ i`, −∞ elsewhere): the exponential of −∞ is exactly 0, so `z_ij = 0` for `j > i`, and
+the diagonal keeps every row's maximum finite.
 
 Derivation. The mask is a constant, and where it closes z is 0; the softmax's own rule multiplies by z:
 
@@ -10,7 +10,7 @@ Derivation. The mask is a constant, and where it closes z is 0; the softmax's ow
 so the backward pass needs no mask. A value under the mask, −∞ and NaN included, does not reach z or dx.
 
 Kept: z, as in `softmax`. Cost: the softmax's; the document knows no mask, and the closed half is computed and counted.
-Source: GPT-2 itself; D2, "Softmax" (its figures for the attention matrix b × n_h × s × s).
+Source: GPT-2 itself; D2, "Softmax" (its figures for the attention matrix `b × n_h × s × s`).
 """
 
 import jax

@@ -4,22 +4,22 @@ Forward. With α rows and β columns of zeros above and to the left of x, and en
 
     y_b,p,q,o = Σ_u,v,i x_b,p+u−α,q+v−β,i K_u,v,i,o + bias_o        0 ≤ u < k, 0 ≤ v < l
 
-(a correlation, as the field calls convolution). "SAME" pads k − 1 rows in all, (k − 1)//2 of them above, so that y is
-as large as x; "VALID" pads nothing, and y has k − 1 rows less. Columns are alike.
+(a correlation, as the field calls convolution). "SAME" pads `k − 1` rows in all, (k − 1)//2 of them above, so that y is
+as large as x; "VALID" pads nothing, and y has `k − 1` rows less. Columns are alike.
 
-Derivation. x_b,r,c,i stands in the sum of pixel p, q where r = p + u − α and c = q + v − β, against K_u,v,i,o:
+Derivation. `x_b,r,c,i` stands in the sum of pixel p, q where `r = p + u − α` and `c = q + v − β`, against `K_u,v,i,o`:
 
     dx_b,r,c,i = Σ_u,v,o dy_b,r−u+α,c−v+β,o K_u,v,i,o
 
-With u′ = k − 1 − u and v′ = l − 1 − v the windows run forward again, r − u + α = r + u′ − (k − 1 − α): dx is the
-correlation of dy, padded by k − 1 less than x was, with the kernel turned by half a circle, inputs for outputs.
-K_u,v,i,o meets, for each pixel, what is u − α, v − β further on: a correlation of x with dy as the kernel, which sums
-over examples as the forward pass over channels. The bias is in every pixel:
+With `u′ = k − 1 − u` and `v′ = l − 1 − v` the windows run forward again, `r − u + α = r + u′ − (k − 1 − α)`: dx is
+the correlation of dy, padded by `k − 1` less than x was, with the kernel turned by half a circle, inputs for outputs.
+`K_u,v,i,o` meets, for each pixel, what is `u − α`, `v − β` further on: a correlation of x with dy as the kernel, which
+sums over examples as the forward pass over channels. The bias is in every pixel:
 
     dx = dy ⋆ K_k−1−u,l−1−v,o,i        dK = x ⋆ dy over examples        dbias = Σ_b,p,q dy
 
 Kept: x and K. Cost: the same products three times, 2 for each pair of a pixel and a tap that does not fall on padding:
-under "SAME" along one axis of length H ≥ k, Hk − ⌊k²/4⌋ of the Hk pairs. The document names it without counting.
+under "SAME" along one axis of length `H ≥ k`, `Hk − ⌊k²/4⌋` of the Hk pairs. The document names it without counting.
 Source: D1, "Computational Complexity".
 """
 

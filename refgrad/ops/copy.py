@@ -1,4 +1,4 @@
-"""The copy gate, a fan-out: z₁ = z₂ = x.
+"""The copy gate, a fan-out: `z₁ = z₂ = x`.
 
 Derivation. x reaches the loss along two paths, each with the local derivative 1, and the chain rule sums over paths:
 the gate adds what comes back,

@@ -1,15 +1,14 @@
-"""Dense layer with its weight stored out × in: y = x wᵀ + bias.
+"""Dense layer with its weight stored out × in: `y = x wᵀ + bias`.
 
-Forward. Over the b·s rows r of x, y_ro = Σ_i x_ri w_oi + bias_o. `linear` is the same with the weight in × out.
+Forward. Over the `b·s` rows r of x, `y_ro = Σ_i x_ri w_oi + bias_o`. `linear` is the same with the weight in × out.
 
-Derivation. x_ri reaches the loss through every column of its row, dx_ri = Σ_o dy_ro w_oi; w_oi through column o of
-every row, dw_oi = Σ_r dy_ro x_ri; bias_o is broadcast to every row and gets their sum:
+Derivation. `x_ri` reaches the loss through every column of its row, `dx_ri = Σ_o dy_ro w_oi`; `w_oi` through column o
+of every row, `dw_oi = Σ_r dy_ro x_ri`; `bias_o` is broadcast to every row and gets their sum:
 
     dx = dy w        dw = dyᵀ x        dbias = Σ_r dy
 
-Kept: x and w. The bias is not needed, only its type. Cost: two products, 2·bs·i·o each, and the bias's (bs − 1)·o
-additions; the document prints no count.
-Source: D1, "Matrix Backpropagation"; D3, "Activation functions" (W₁ x + b₁).
+Kept: x and w. The bias is not needed, only its type. Cost: two products, `2·bs·i·o` each, and the bias's `(bs − 1)·o`
+additions; the document prints no count. Source: D1, "Matrix Backpropagation"; D3, "Activation functions" `(W₁ x + b₁)`.
 """
 
 from typing import NamedTuple

@@ -1,9 +1,9 @@
-"""Dropout: y = x r / (1 − p), where each r is 0 with probability p and 1 otherwise, drawn from a key.
+"""Dropout: `y = x r / (1 − p)`, where each r is 0 with probability p and 1 otherwise, drawn from a key.
 
-Forward. The division keeps the expectation, E[y] = x, so that nothing changes when dropout is left out. r is a
-function of the key and x's shape alone: 32 random bits an element, held against p·2³².
+Forward. The division keeps the expectation, `E[y] = x`, so that nothing changes when dropout is left out. r is a
+function of the key and x's shape alone: 32 random bits an element, held against `p·2³²`.
 
-Derivation. r does not depend on x, and y_j on no other x than x_j, through the factor r_j / (1 − p):
+Derivation. r does not depend on x, and `y_j` on no other x than `x_j`, through the factor `r_j / (1 − p)`:
 
     dx = dy r / (1 − p)
 

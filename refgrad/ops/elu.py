@@ -1,14 +1,14 @@
-"""Exponential linear unit: y = x above zero, y = α (e^x − 1) below, α a constant.
+"""Exponential linear unit: `y = x` above zero, `y = α (e^x − 1)` below, α a constant.
 
-Derivation. dy/dx is 1 above zero and α e^x below. At x = 0 the two meet only where α = 1; here it is α, by contract:
+Derivation. `dy/dx` is 1 above zero and `α e^x` below. At `x = 0` the two meet only where `α = 1`; here it is α, by
+contract:
 
     dx = α e^x dy where x ≤ 0, else dy
 
-Kept: x (y + α is α e^x too, but cancels where y nears −α). The forward takes e^x − 1 in one step, which keeps the
-digits of a small x, and neither takes an exponential of x > 0, which might overflow and spoil the selection's gradient.
-Cost: two selections, a comparison and two products an element; the document prints no count. XLA folds the product with
-α = 1 away.
-Source: D3, "Activation functions".
+Kept: x (`y + α` is `α e^x` too, but cancels where y nears −α). The forward takes `e^x − 1` in one step, which keeps the
+digits of a small x, and neither takes an exponential of `x > 0`, which might overflow and spoil the selection's
+gradient. Cost: two selections, a comparison and two products an element; the document prints no count. XLA folds the
+product with `α = 1` away. Source: D3, "Activation functions".
 """
 
 import jax

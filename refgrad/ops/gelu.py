@@ -1,15 +1,15 @@
-"""GELU by tanh: y = ½ x (1 + t), t = tanh(u), u = √(2/π) (x + c x³), c = 0.044715.
+"""GELU by tanh: `y = ½ x (1 + t)`, `t = tanh(u)`, `u = √(2/π) (x + c x³)`, `c = 0.044715`.
 
-Derivation. By the product rule dy/dx = ½ (1 + t) + ½ x dt/dx, with dt/dx = (1 − t²) du/dx and
-du/dx = √(2/π) (1 + 3c x²). So stands the rule in the document. Near |t| = 1, however, 1 + t and 1 − t² cancel, and
-x du/dx makes the lost digits larger (in float32 by more than the allowance, near x = −3). With σ the logistic function
-and z = 2u both are had without cancelling, ½ (1 + t) = σ(z) and 1 − t² = 4 σ(z) σ(−z), so that with dz/dx = 2 du/dx
+Derivation. By the product rule `dy/dx = ½ (1 + t) + ½ x dt/dx`, with `dt/dx = (1 − t²) du/dx` and `du/dx = √(2/π) (1 +
+3c x²)`. So stands the rule in the document. Near `|t| = 1`, however, `1 + t` and `1 − t²` cancel, and `x du/dx` makes
+the lost digits larger (in float32 by more than the allowance, near `x = −3`). With σ the logistic function and `z = 2u`
+both are had without cancelling, `½ (1 + t) = σ(z)` and `1 − t² = 4 σ(z) σ(−z)`, so that with `dz/dx = 2 du/dx`
 
     dx = dy (σ(z) + x σ(z) σ(−z) dz/dx),  z = x (2√(2/π) + 2√(2/π) c x²),  dz/dx = 2√(2/π) + 6√(2/π) c x²
 
 Kept: x. Cost: the document counts 19 operations an element, its tanh among them. XLA counts a σ as three and one
-transcendental; σ(z) σ(−z) in place of 1 − t² and constants folded together come to one operation more.
-Source: D2, "GELU".
+transcendental; `σ(z) σ(−z)` in place of `1 − t²` and constants folded together come to one operation more. Source: D2,
+"GELU".
 """
 
 import math

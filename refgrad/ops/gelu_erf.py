@@ -1,8 +1,8 @@
-"""GELU by the error function: y = x Φ(x), Φ(x) = ½ (1 + erf(x/√2)) the normal distribution.
+"""GELU by the error function: `y = x Φ(x)`, `Φ(x) = ½ (1 + erf(x/√2))` the normal distribution.
 
-Derivation. Φ' is the normal density φ(x) = e^(−x²/2) / √(2π), so by the product rule dy/dx = Φ(x) + x φ(x). In
-½ (1 + erf(x/√2)) the digits cancel below zero; the complementary error function has the same value without that,
-Φ(x) = ½ erfc(−x/√2), forward too:
+Derivation. Φ' is the normal density `φ(x) = e^(−x²/2) / √(2π)`, so by the product rule `dy/dx = Φ(x) + x φ(x)`. In `½
+(1 + erf(x/√2))` the digits cancel below zero; the complementary error function has the same value without that, `Φ(x) =
+½ erfc(−x/√2)`, forward too:
 
     dx = dy (½ erfc(−x/√2) + x e^(−½ x²) / √(2π))
 

@@ -1,15 +1,15 @@
-"""Multiclass hinge loss: L = (1/n) Σ_r Σ_{v ≠ t_r} max(0, x_rv − x_r,t_r + Δ), over n rows of scores x, the margin Δ.
+"""Multiclass hinge loss: `L = (1/n) Σ_r Σ_{v ≠ t_r} max(0, x_rv − x_r,t_r + Δ)`, over n rows of scores x, the margin Δ.
 
-Derivation. Let m_rv be 1 where x_rv − x_r,t_r + Δ > 0 and v ≠ t_r, else 0: the terms that are not flat. x_rv enters its
-own term with +1 where v is not the target, and the target's score every term of its row with −1:
+Derivation. Let `m_rv` be 1 where `x_rv − x_r,t_r + Δ > 0` and `v ≠ t_r`, else 0: the terms that are not flat. `x_rv`
+enters its own term with +1 where v is not the target, and the target's score every term of its row with −1:
 
     dx_rv = (dL/n) m_rv  for v ≠ t_r        dx_r,t_r = −(dL/n) Σ_v m_rv
 
-A score that stands at the margin exactly has no derivative; here it is 0 by contract, as in `relu`, and the
-forward selects likewise. Kept: m, one byte a score, and the targets. A target outside [0, V) gives a NaN loss.
-Cost: per score, m as a number, the sum over V (n − 1 additions for n terms), the comparison with the target, a
-selection and a product; per row a negation; dL/n once. The document prints no count.
-Source: D3, "How to compute gradients?", whose expanded form has +W_y x where −W_y x is meant.
+A score that stands at the margin exactly has no derivative; here it is 0 by contract, as in `relu`, and the forward
+selects likewise. Kept: m, one byte a score, and the targets. A target outside [0, V) gives a NaN loss. Cost: per score,
+m as a number, the sum over V (`n − 1` additions for n terms), the comparison with the target, a selection and a
+product; per row a negation; `dL/n` once. The document prints no count. Source: D3, "How to compute gradients?", whose
+expanded form has `+W_y x` where `−W_y x` is meant.
 """
 
 from typing import NamedTuple

@@ -1,6 +1,6 @@
-"""L2 penalty: R = λ Σ_k W_k², the strength λ a constant; one penalty for each weight matrix, added to the data's loss.
+"""L2 penalty: `R = λ Σ_k W_k²`, the strength λ a constant; one for each weight matrix, added to the data's loss.
 
-Derivation. One term of the sum depends on W_k, and ∂(W_k²)/∂W_k = 2 W_k:
+Derivation. One term of the sum depends on `W_k`, and `∂(W_k²)/∂W_k = 2 W_k`:
 
     dW = dR (2λ) W
 

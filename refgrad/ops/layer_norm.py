@@ -1,25 +1,25 @@
-"""Layer normalisation over the last axis: y = γ x̂ + β, x̂ = (x − μ) / √(σ² + ε).
+"""Layer normalisation over the last axis: `y = γ x̂ + β`, `x̂ = (x − μ) / √(σ² + ε)`.
 
-Forward. For each row, μ = (1/h) Σ_j x_j, σ² = (1/h) Σ_j (x_j − μ)², rstd = (σ² + ε)^(−1/2), x̂ = (x − μ) rstd.
+Forward. For each row, `μ = (1/h) Σ_j x_j`, `σ² = (1/h) Σ_j (x_j − μ)²`, `rstd = (σ² + ε)^(−1/2)`, `x̂ = (x − μ) rstd`.
 
-Derivation. dx̂_j = dy_j γ_j =: v_j. With ∂μ/∂x_i = 1/h and ∂σ²/∂x_i = 2(x_i − μ)/h (the paths through μ in σ² cancel,
-since Σ_j (x_j − μ) = 0), the quotient rule gives
+Derivation. `dx̂_j = dy_j γ_j =: v_j`. With `∂μ/∂x_i = 1/h` and `∂σ²/∂x_i = 2(x_i − μ)/h` (the paths through μ in σ²
+cancel, since `Σ_j (x_j − μ) = 0`), the quotient rule gives
 
     ∂x̂_i/∂x_i = rstd (1 − 1/h − x̂_i²/h)        ∂x̂_j/∂x_i = rstd (−1/h − x̂_j x̂_i/h)   for j ≠ i
 
-and the sum over all j of v_j ∂x̂_j/∂x_i collects into two means. γ and β are shared by every row r and get sums:
+and the sum over all j of `v_j ∂x̂_j/∂x_i` collects into two means. γ and β are shared by every row r and get sums:
 
     dx = rstd (v − mean(v) − x̂ mean(v x̂))        dγ = Σ_r dy x̂        dβ = Σ_r dy
 
-Σ_j x̂_j = 0, so that mean(v x̂) is mean(u x̂) with u = v − mean(v). Rounded, x̂ has a sum, which the mean of v would
-multiply, and where one entry of a row outweighs the others, x̂ mean(v x̂) cancels what is left of v: u loses less.
+`Σ_j x̂_j = 0`, so that `mean(v x̂)` is `mean(u x̂)` with `u = v − mean(v)`. Rounded, x̂ has a sum, which the mean of v
+would multiply, and where one entry of a row outweighs the others, `x̂ mean(v x̂)` cancels what is left of v: u loses
+less.
 
     u = v − mean(v)        dx = rstd (u − x̂ mean(u x̂))
 
-Kept: x̂ and rstd in the dtype of sums, and γ; β is not needed, only its type.
-Cost: 8bsh + 2bsh + bsh = 11bsh, as in the document, which takes x̂ for free (it is, since it is kept); its sums over
-the b·s rows count n additions for n terms. Each mean's n − 1 additions and its division make n.
-Source: D2, "Layer Normalization".
+Kept: x̂ and rstd in the dtype of sums, and γ; β is not needed, only its type. Cost: `8bsh + 2bsh + bsh = 11bsh`, as in
+the document, which takes x̂ for free (it is, since it is kept); its sums over the `b·s` rows count n additions for n
+terms. Each mean's `n − 1` additions and its division make n. Source: D2, "Layer Normalization".
 """
 
 from typing import NamedTuple

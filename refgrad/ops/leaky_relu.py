@@ -1,13 +1,12 @@
-"""Leaky rectified linear unit: y = x above zero, y = αx below, the slope α a constant.
+"""Leaky rectified linear unit: `y = x` above zero, `y = αx` below, the slope α a constant.
 
-Derivation. dy/dx is 1 above zero and α below. At x = 0 y has no derivative unless α = 1; here it is α, by contract,
-as it is 0 for `relu`, which is α = 0:
+Derivation. `dy/dx` is 1 above zero and α below. At `x = 0` y has no derivative unless `α = 1`; here it is α, by
+contract, as it is 0 for `relu`, which is `α = 0`:
 
     dx = α dy where x ≤ 0, else dy
 
-Kept: the mask x ≤ 0, one byte an element (the sign of y would tell only while α > 0). Cost: a multiplication and a
-selection an element; the document prints no count.
-Source: D3, "Activation functions".
+Kept: the mask `x ≤ 0`, one byte an element (the sign of y would tell only while `α > 0`). Cost: a multiplication and a
+selection an element; the document prints no count. Source: D3, "Activation functions".
 """
 
 from typing import NamedTuple

@@ -1,18 +1,16 @@
-"""Linear layer on activations: z = x w + bias, the weight stored in × out.
+"""Linear layer on activations: `z = x w + bias`, the weight stored in × out.
 
-Forward. Over the b·s rows r of x, z_ro = Σ_i x_ri w_io + bias_o.
+Forward. Over the `b·s` rows r of x, `z_ro = Σ_i x_ri w_io + bias_o`.
 
-Derivation. x_ri reaches the loss through every column of its own row, so
-dx_ri = Σ_o dz_ro ∂z_ro/∂x_ri = Σ_o dz_ro w_io. w_io reaches it through column o of every row, so
-dw_io = Σ_r x_ri dz_ro: one (i, bs) × (bs, o) product, not one per example followed by a sum. bias_o is broadcast to
-every row, so it gets the sum, dbias_o = Σ_r dz_ro:
+Derivation. `x_ri` reaches the loss through every column of its own row, so `dx_ri = Σ_o dz_ro ∂z_ro/∂x_ri = Σ_o dz_ro
+w_io`. `w_io` reaches it through column o of every row, so `dw_io = Σ_r x_ri dz_ro`: one `(i, bs) × (bs, o)` product,
+not one per example followed by a sum. `bias_o` is broadcast to every row, so it gets the sum, `dbias_o = Σ_r dz_ro`:
 
     dx = dz wᵀ        dw = xᵀ dz        dbias = Σ_r dz
 
-Kept: x and w. The bias is not needed, only its type.
-Cost: two products, 2·bs·i·o each (n multiplications with n − 1 additions counted as 2n), as in the document, which
-leaves out the bias: (bs − 1)·o additions more.
-Source: D2, "Tensor Contractions" and its table (qkv_proj, attn_out, mlp_up, mlp_down).
+Kept: x and w. The bias is not needed, only its type. Cost: two products, `2·bs·i·o` each (n multiplications with `n −
+1` additions counted as 2n), as in the document, which leaves out the bias: `(bs − 1)·o` additions more. Source: D2,
+"Tensor Contractions" and its table (qkv_proj, attn_out, mlp_up, mlp_down).
 """
 
 from typing import NamedTuple

@@ -1,14 +1,14 @@
-"""Language-model head: logits = x Eᵀ, the weight stored V × h, as the tied token embedding is.
+"""Language-model head: `logits = x Eᵀ`, the weight stored `V × h`, as the tied token embedding is.
 
-Forward. z_rv = Σ_h x_rh E_vh over the b·s rows r.
+Forward. `z_rv = Σ_h x_rh E_vh` over the `b·s` rows r.
 
-Derivation. That of `linear` with w = Eᵀ and no bias: dx_rh = Σ_v dz_rv E_vh, and E_vh reaches the loss through
-column v of every row, dE_vh = Σ_r dz_rv x_rh:
+Derivation. That of `linear` with `w = Eᵀ` and no bias: `dx_rh = Σ_v dz_rv E_vh`, and `E_vh` reaches the loss through
+column v of every row, `dE_vh = Σ_r dz_rv x_rh`:
 
     dx = dz E        dE = dzᵀ x
 
-Kept: x and E. Cost: two products, 2·bs·h·V each, as in the document.
-Source: D2, "Tensor Contractions", lm_head; the same form as D1's Y = X Wᵀ with weights stored out × in.
+Kept: x and E. Cost: two products, `2·bs·h·V` each, as in the document. Source: D2, "Tensor Contractions", lm_head; the
+same form as D1's `Y = X Wᵀ` with weights stored out × in.
 """
 
 from typing import NamedTuple

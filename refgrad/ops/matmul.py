@@ -1,17 +1,17 @@
-"""Matrix product on activations: z = x w, the weight stored in × out, no bias.
+"""Matrix product on activations: `z = x w`, the weight stored in × out, no bias.
 
-Forward. Over the rows r of x, z_ro = Σ_i x_ri w_io.
+Forward. Over the rows r of x, `z_ro = Σ_i x_ri w_io`.
 
-Derivation. w_io reaches the loss through column o alone, in every row: ∂z_ro'/∂w_io = x_ri where o' = o, else 0, so
-dw_io = Σ_r x_ri dz_ro, a sum over the rows and not over a width. x_ri reaches it through every column of its own
-row, so dx_ri = Σ_o dz_ro w_io:
+Derivation. `w_io` reaches the loss through column o alone, in every row: `∂z_ro'/∂w_io = x_ri` where o' = o, else 0, so
+`dw_io = Σ_r x_ri dz_ro`, a sum over the rows and not over a width. `x_ri` reaches it through every column of its own
+row, so `dx_ri = Σ_o dz_ro w_io`:
 
     dx = dz wᵀ        dw = xᵀ dz
 
-The transpose stands on x in dw: (i, r) × (r, o) is the only product of the two that has w's shape.
-Kept: x and w. Cost: two products, 2·bs·i·o each (n multiplications with n − 1 additions counted as 2n), as in the
-document; without dx, which an input that is data does not need, one.
-Source: D0, "Gradient with respect to W₂", "… H₁", "… W₁", "… X".
+The transpose stands on x in dw: `(i, r) × (r, o)` is the only product of the two that has w's shape. Kept: x and w.
+Cost: two products, `2·bs·i·o` each (n multiplications with `n − 1` additions counted as 2n), as in the document;
+without dx, which an input that is data does not need, one. Source: D0, "Gradient with respect to W₂", "… H₁", "… W₁",
+"… X".
 """
 
 from typing import NamedTuple

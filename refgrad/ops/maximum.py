@@ -1,14 +1,13 @@
-"""The max gate: z = max(x, y), element by element.
+"""The max gate: `z = max(x, y)`, element by element.
 
 Derivation. z is the larger input, with derivative 1 by it and 0 by the other: the gate routes the upstream gradient to
-the input that won. Where x = y, z has no derivative; here each input gets half, by contract, as in JAX, so that
-max(x, x) has the gradient of x:
+the input that won. Where `x = y`, z has no derivative; here each input gets half, by contract, as in JAX, so that
+`max(x, x)` has the gradient of x:
 
     dx = dz where x > y, ½ dz where x = y, else 0        dy = dz − dx
 
-Kept: two masks, x > y and x = y, one byte an element each. Cost: ½ dz, two selections and a subtraction an element; the
-document prints no count.
-Source: D3, "Backpropagation in practice".
+Kept: two masks, `x > y` and `x = y`, one byte an element each. Cost: `½ dz`, two selections and a subtraction an
+element; the document prints no count. Source: D3, "Backpropagation in practice".
 """
 
 from typing import NamedTuple

@@ -1,12 +1,12 @@
-"""Mean of squares as a loss: L = (1/n) Σ_k y_k² over all n entries of y.
+"""Mean of squares as a loss: `L = (1/n) Σ_k y_k²` over all n entries of y.
 
-Derivation. One term of the sum depends on y_k, and ∂(y_k²)/∂y_k = 2 y_k, so
+Derivation. One term of the sum depends on `y_k`, and `∂(y_k²)/∂y_k = 2 y_k`, so
 
     dy = dL (2/n) y
 
-Kept: y. Cost: the document leaves the loss out of its count, forward (n squares, n − 1 additions and a division, 2n)
-and backward (a product for each entry, and dL (2/n) once).
-Source: D0, "Gradient with respect to H₂" (with n = BC; where its first line prints dh_ij, h_ij is meant).
+Kept: y. Cost: the document leaves the loss out of its count, forward (n squares, `n − 1` additions and a division, 2n)
+and backward (a product for each entry, and `dL (2/n)` once). Source: D0, "Gradient with respect to H₂" (with `n = BC`;
+where its first line prints `dh_ij`, `h_ij` is meant).
 """
 
 import jax

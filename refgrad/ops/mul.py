@@ -1,11 +1,11 @@
-"""The multiplication gate: z = x y, element by element.
+"""The multiplication gate: `z = x y`, element by element.
 
-Derivation. ∂z/∂x = y and ∂z/∂y = x: the inputs swap places to multiply the upstream gradient,
+Derivation. `∂z/∂x = y` and `∂z/∂y = x`: the inputs swap places to multiply the upstream gradient,
 
     dx = dz y        dy = dz x
 
-Kept: x and y. Cost: two products an element; the document prints no count.
-Source: D3, "Backpropagation in practice"; D1, "Backpropagation as Message Passing" (x = y: 2x in all).
+Kept: x and y. Cost: two products an element; the document prints no count. Source: D3, "Backpropagation in practice";
+D1, "Backpropagation as Message Passing" (`x = y`: 2x in all).
 """
 
 from typing import NamedTuple

@@ -1,7 +1,7 @@
-"""Multi-head causal attention with its projections: y = heads(x w_qkv + b_qkv) merged, times w_out, plus b_out.
+"""Multi-head causal attention with its projections: `y = heads(x w_qkv + b_qkv)` merged, times `w_out`, plus `b_out`.
 
-Forward. One product makes q, k and v side by side; each is split into n_h heads of d = h/n_h columns; per head,
-p = causal_softmax(q kᵀ/√d) and o = p v; the heads' outputs stand side by side again and are projected.
+Forward. One product makes q, k and v side by side; each is split into `n_h` heads of `d = h/n_h` columns; per head, `p
+= causal_softmax(q kᵀ/√d)` and `o = p v`; the heads' outputs stand side by side again and are projected.
 
 Derivation. A chain of linear, query_key, attention_scaling, causal_softmax and attn_value; splitting and merging heads
 only moves entries, so that their gradients move them back. The rules are applied from the output to the input:

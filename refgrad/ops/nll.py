@@ -1,4 +1,4 @@
-"""Negative log-likelihood: L = −(1/bs) Σ_r p_r,t_r, the mean of the targets' log-probabilities.
+"""Negative log-likelihood: `L = −(1/bs) Σ_r p_r,t_r`, the mean of the targets' log-probabilities.
 
 Derivation. L depends on one entry of each row, and linearly, so with δ the Kronecker delta
 

@@ -1,12 +1,12 @@
-"""Position embedding: y = x + P[0 … s−1], the same rows for every example of the batch.
+"""Position embedding: `y = x + P[0 … s−1]`, the same rows for every example of the batch.
 
 Derivation. The addition hands dy to x. Row j of P is broadcast to the b examples, so it gets their sum; rows that the
 sequence does not reach get zero:
 
     dx = dy        dP_jh = Σ_b dy_bjh for j < s, 0 for j ≥ s
 
-Kept: types alone. Cost: (b − 1)·s·h additions, as in the document.
-Source: D2, "Position Embeddings", "Batched sequences".
+Kept: types alone. Cost: `(b − 1)·s·h` additions, as in the document. Source: D2, "Position Embeddings", "Batched
+sequences".
 """
 
 from typing import NamedTuple

@@ -1,14 +1,14 @@
-"""Attention scores: x = q kᵀ for each head and example.
+"""Attention scores: `x = q kᵀ` for each head and example.
 
-Forward. x_ij = Σ_d q_id k_jd, i and j positions of one head of one example.
+Forward. `x_ij = Σ_d q_id k_jd`, i and j positions of one head of one example.
 
 Derivation. A product of two activations: no weight is shared, so each head's gradients stand alone and nothing is
-summed over the batch. q_id reaches the loss through row i of x, k_jd through column j:
+summed over the batch. `q_id` reaches the loss through row i of x, `k_jd` through column j:
 
     dq_id = Σ_j dx_ij k_jd        dk_jd = Σ_i dx_ij q_id
 
-Kept: q and k. Cost: two products, 2·b·n_h·s²·d each, as in the document; the causal half is not skipped.
-Source: D2, "Activation-to-Activation Multiplications", query@key.
+Kept: q and k. Cost: two products, `2·b·n_h·s²·d` each, as in the document; the causal half is not skipped. Source: D2,
+"Activation-to-Activation Multiplications", query@key.
 """
 
 from typing import NamedTuple

@@ -1,8 +1,8 @@
-"""Rectified linear unit: y = max(0, x).
+"""Rectified linear unit: `y = max(0, x)`.
 
-Derivation. y is x above zero, where dy/dx = 1, and constant below, where dy/dx = 0. At x = 0 y has no derivative;
-here it is 0, by contract, and the forward selects by the same x ≤ 0, so that autodiff gives the same value there.
-The Jacobian is diagonal: the upstream gradient is masked, never multiplied by a matrix. Since y > 0 just where x > 0,
+Derivation. y is x above zero, where `dy/dx = 1`, and constant below, where `dy/dx = 0`. At `x = 0` y has no derivative;
+here it is 0, by contract, and the forward selects by the same `x ≤ 0`, so that autodiff gives the same value there. The
+Jacobian is diagonal: the upstream gradient is masked, never multiplied by a matrix. Since `y > 0` just where `x > 0`,
 
     dx = dy where y > 0, else 0
 

@@ -1,6 +1,6 @@
-"""Residual connection: y = x + f, f = F(x) a module's output.
+"""Residual connection: `y = x + f`, `f = F(x)` a module's output.
 
-Derivation. ∂y/∂x = ∂y/∂f = 1 for the addition alone, so the upstream gradient goes to both:
+Derivation. `∂y/∂x = ∂y/∂f = 1` for the addition alone, so the upstream gradient goes to both:
 
     dx = dy        df = dy
 

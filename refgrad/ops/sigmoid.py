@@ -1,14 +1,13 @@
-"""Sigmoid: y = σ(x) = 1 / (1 + e^(−x)).
+"""Sigmoid: `y = σ(x) = 1 / (1 + e^(−x))`.
 
-Derivation. By the quotient rule dy/dx = e^(−x) / (1 + e^(−x))², one factor of which is σ(x) and the other
-e^(−x) / (1 + e^(−x)) = 1 − σ(x), so that dy/dx = σ(x) (1 − σ(x)), as in the documents. Where the sigmoid saturates at 1
-the digits of 1 − σ(x) are lost, in float32 all of them from x = 17 on. The same number is σ(−x), which loses none:
+Derivation. By the quotient rule `dy/dx = e^(−x) / (1 + e^(−x))²`, one factor of which is `σ(x)` and the other `e^(−x) /
+(1 + e^(−x)) = 1 − σ(x)`, so that `dy/dx = σ(x) (1 − σ(x))`, as in the documents. Where the sigmoid saturates at 1 the
+digits of `1 − σ(x)` are lost, in float32 all of them from `x = 17` on. The same number is `σ(−x)`, which loses none:
 
     dx = dy σ(x) σ(−x)
 
-Kept: x (y alone would have to give 1 − y). Cost: XLA counts a σ as three and one transcendental; the documents print
-no count.
-Source: D1, "Backpropagation Through Activations"; D3, "Backpropagation"; D4, "Gradient Calculations".
+Kept: x (y alone would have to give `1 − y`). Cost: XLA counts a σ as three and one transcendental; the documents print
+no count. Source: D1, "Backpropagation Through Activations"; D3, "Backpropagation"; D4, "Gradient Calculations".
 """
 
 import jax

@@ -1,7 +1,7 @@
-"""Sigmoid linear unit (swish): y = x σ(x).
+"""Sigmoid linear unit (swish): `y = x σ(x)`.
 
-Derivation. By the product rule dy/dx = σ(x) + x σ'(x), and σ'(x) = σ(x) (1 − σ(x)) = σ(x) σ(−x), whose second form does
-not cancel where σ(x) nears 1 (see `sigmoid`). With σ(x) drawn out
+Derivation. By the product rule `dy/dx = σ(x) + x σ'(x)`, and `σ'(x) = σ(x) (1 − σ(x)) = σ(x) σ(−x)`, whose second form
+does not cancel where `σ(x)` nears 1 (see `sigmoid`). With `σ(x)` drawn out
 
     dx = dy σ(x) (1 + x σ(−x))
 

@@ -1,14 +1,15 @@
-"""Softmax over the last axis: z_i = e^(x_i) / Σ_j e^(x_j).
+"""Softmax over the last axis: `z_i = e^(x_i) / Σ_j e^(x_j)`.
 
-Forward. z = e / Σ_j e_j with e = exp(x − max x): the shift cancels in z, so that it leaves the gradient unchanged
+Forward. `z = e / Σ_j e_j` with `e = exp(x − max x)`: the shift cancels in z, so that it leaves the gradient unchanged
 and enters it as a constant.
 
-Derivation. With S = Σ_j e^(x_j), the quotient rule gives ∂z_i/∂x_i = z_i − z_i² and, for j ≠ i, ∂z_j/∂x_i = −z_j z_i.
-Summed over both paths, dx_i = dz_i z_i − z_i² dz_i − Σ_{j≠i} dz_j z_j z_i, and the middle term is what the sum lacks:
+Derivation. With `S = Σ_j e^(x_j)`, the quotient rule gives `∂z_i/∂x_i = z_i − z_i²` and, for `j ≠ i`, `∂z_j/∂x_i = −z_j
+z_i`. Summed over both paths, `dx_i = dz_i z_i − z_i² dz_i − Σ_{j≠i} dz_j z_j z_i`, and the middle term is what the sum
+lacks:
 
     dx_i = z_i (dz_i − Σ_j dz_j z_j)
 
-Kept: z, in the dtype of sums. Cost: four operations an element, as in the document, but n − 1 additions for n terms.
+Kept: z, in the dtype of sums. Cost: four operations an element, as in the document, but `n − 1` additions for n terms.
 Source: D2, "Softmax".
 """
 

@@ -1,18 +1,18 @@
-"""Cross-entropy with its two rules fused: L = (1/bs) Σ_r (log Σ_v e^(x_rv) − x_r,t_r).
+"""Cross-entropy with its two rules fused: `L = (1/bs) Σ_r (log Σ_v e^(x_rv) − x_r,t_r)`.
 
-With m_r the row's maximum, a shift that cancels, and S_r = Σ_v e^(x_rv − m_r), it is
-L = (1/bs) Σ_r (log S_r − (x_r,t_r − m_r)).
+With `m_r` the row's maximum, a shift that cancels, and `S_r = Σ_v e^(x_rv − m_r)`, it is `L = (1/bs) Σ_r (log S_r −
+(x_r,t_r − m_r))`.
 
-Derivation. ∂(log S_r)/∂x_rv is the softmax p_rv = e^(x_rv − m_r) / S_r, and the target's logit enters with −1, so that
-dx_rv = (dL/bs) (p_rv − δ(v, t_r)). With g = dL/bs and the division by S_r drawn out of the row:
+Derivation. `∂(log S_r)/∂x_rv` is the softmax `p_rv = e^(x_rv − m_r) / S_r`, and the target's logit enters with −1, so
+that `dx_rv = (dL/bs) (p_rv − δ(v, t_r))`. With `g = dL/bs` and the division by `S_r` drawn out of the row:
 
     dx_rv = e^(x_rv − m_r) (g / S_r) − g δ(v, t_r)
 
-This is the chain of `cross_entropy`, dp = −(dL/bs) δ and dx = dp − e^p Σ_v dp, with Σ_v dp = −dL/bs put in.
-Kept: the logits, m and S of each row, and the targets; no second array of V columns. m and S stay apart, since
-their sum m + log S would round away the last digits of log S where logits are large.
-Cost: against the composition, the sum over V is gone; each row has a division and an addition at its target.
-Source: D2, "Log-softmax Gradients", "Negative Log Likelihood Loss", their fusion.
+This is the chain of `cross_entropy`, `dp = −(dL/bs) δ` and `dx = dp − e^p Σ_v dp`, with `Σ_v dp = −dL/bs` put in. Kept:
+the logits, m and S of each row, and the targets; no second array of V columns. m and S stay apart, since their sum `m +
+log S` would round away the last digits of log S where logits are large. Cost: against the composition, the sum over V
+is gone; each row has a division and an addition at its target. Source: D2, "Log-softmax Gradients", "Negative Log
+Likelihood Loss", their fusion.
 """
 
 from typing import NamedTuple

@@ -1,12 +1,12 @@
-"""Mean squared error as a loss: L = (1/n) Σ_k (y_k − t_k)² over all n entries.
+"""Mean squared error as a loss: `L = (1/n) Σ_k (y_k − t_k)²` over all n entries.
 
-Derivation. As for `squared_error_sum`, each term divided by n: with r = y − t
+Derivation. As for `squared_error_sum`, each term divided by n: with `r = y − t`
 
     dy = dL (2/n) r        dt = −dy
 
 Every example's part is in the sum, so the gradients of parameters combine the whole batch. Kept: r in the dtype of
-sums, for both y and t. Cost: dL (2/n) once, a product and a negation an entry; the document prints no count.
-Source: D1, "Forward Pass", "Backpropagation Through Batches".
+sums, for both y and t. Cost: `dL (2/n)` once, a product and a negation an entry; the document prints no count. Source:
+D1, "Forward Pass", "Backpropagation Through Batches".
 """
 
 from typing import NamedTuple

@@ -1,7 +1,7 @@
-"""Summed squared error as a loss: L = Σ_k (y_k − t_k)² over all entries.
+"""Summed squared error as a loss: `L = Σ_k (y_k − t_k)²` over all entries.
 
-Derivation. With r = y − t one term of the sum depends on y_k and on t_k, ∂(r_k²)/∂r_k = 2 r_k, ∂r_k/∂y_k = 1 and
-∂r_k/∂t_k = −1:
+Derivation. With `r = y − t` one term of the sum depends on `y_k` and on `t_k`, `∂(r_k²)/∂r_k = 2 r_k`, `∂r_k/∂y_k = 1`
+and `∂r_k/∂t_k = −1`:
 
     dy = 2 dL r        dt = −dy
 

@@ -1,13 +1,12 @@
-"""Hyperbolic tangent: y = tanh(x).
+"""Hyperbolic tangent: `y = tanh(x)`.
 
-Derivation. With y = sinh(x) / cosh(x) the quotient rule gives dy/dx = 1 − y². Near |y| = 1 that cancels; with σ the
-logistic function y = 2σ(2x) − 1, so that 1 − y² = (1 − y) (1 + y) = 4 σ(−2x) σ(2x), which does not:
+Derivation. With `y = sinh(x) / cosh(x)` the quotient rule gives `dy/dx = 1 − y²`. Near `|y| = 1` that cancels; with σ
+the logistic function `y = 2σ(2x) − 1`, so that `1 − y² = (1 − y) (1 + y) = 4 σ(−2x) σ(2x)`, which does not:
 
     dx = 4 dy σ(2x) σ(−2x)
 
-Kept: x (y alone would have to give 1 − y²). Cost: XLA counts a σ as three and one transcendental; the document prints
-no count.
-Source: D3, "Activation functions".
+Kept: x (y alone would have to give `1 − y²`). Cost: XLA counts a σ as three and one transcendental; the document prints
+no count. Source: D3, "Activation functions".
 """
 
 import jax

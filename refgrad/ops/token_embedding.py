@@ -1,14 +1,13 @@
-"""Token embedding: x_r = E[t_r], row t_r of the table for each of the b·s tokens.
+"""Token embedding: `x_r = E[t_r]`, row `t_r` of the table for each of the `b·s` tokens.
 
-Derivation. E_vh reaches the loss through every place r where token v stands, and nowhere else, so with δ the
-Kronecker delta dE_vh = Σ_r δ(t_r, v) dx_rh. Written as additions into zeros, over the whole batch:
+Derivation. `E_vh` reaches the loss through every place r where token v stands, and nowhere else, so with δ the
+Kronecker delta `dE_vh = Σ_r δ(t_r, v) dx_rh`. Written as additions into zeros, over the whole batch:
 
     row v of dE = Σ_{r : t_r = v} row r of dx
 
-Kept: the ids and the type of E; ids get no gradient. An id outside [0, V) reads NaN, never another token's row.
-Cost: the document calls it O(h) additions; the least possible is (bs − number of different tokens)·h, and an addition
-into zeros, which XLA's scatter counts, is one for each element, bsh.
-Source: D2, "Token Embeddings", "Batched sequences".
+Kept: the ids and the type of E; ids get no gradient. An id outside [0, V) reads NaN, never another token's row. Cost:
+the document calls it `O(h)` additions; the least possible is (bs − number of different tokens)·h, and an addition into
+zeros, which XLA's scatter counts, is one for each element, bsh. Source: D2, "Token Embeddings", "Batched sequences".
 """
 
 from typing import NamedTuple

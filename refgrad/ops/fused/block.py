@@ -1,7 +1,7 @@
-"""A whole layer as one rule: x₁ = x + attention(norm(x)), y = x₁ + mlp(norm(x₁)).
+"""A whole layer as one rule: `x₁ = x + attention(norm(x))`, `y = x₁ + mlp(norm(x₁))`.
 
-Forward. n₁ = layer_norm(x), (q | k | v) = n₁ w_qkv + b_qkv split into n_h heads, o = the merged heads of causal
-attention, x₁ = x + o w_out + b_out, n₂ = layer_norm(x₁), u = n₂ w_fc + b_fc, y = x₁ + GELU(u) w_proj + b_proj.
+Forward. `n₁ = layer_norm(x)`, `(q | k | v) = n₁ w_qkv + b_qkv` split into `n_h` heads, o = the merged heads of causal
+attention, `x₁ = x + o w_out + b_out`, `n₂ = layer_norm(x₁)`, `u = n₂ w_fc + b_fc`, `y = x₁ + GELU(u) w_proj + b_proj`.
 
 Derivation. A chain of the rules of `layer_norm`, `linear`, `attention` and `mlp`, from the output to the input. The
 stream forks twice, and where two gradients of one value meet they are added:

@@ -1,9 +1,9 @@
-"""Head and cross-entropy as one, by chunks of positions: L = (1/n) Σ_r ℓ(x_r Eᵀ, t_r) over the n rows that count.
+"""Head and cross-entropy as one, by chunks of positions: `L = (1/n) Σ_r ℓ(x_r Eᵀ, t_r)` over the n rows that count.
 
-Derivation. `lm_head` gives dx = G E and dE = Gᵀ x with G = ∂L/∂logits, and `softmax_cross_entropy` gives row r of G as
-(dL/n) times the slope of ℓ (`_xent_rows`: label smoothing and z-loss included), 0 where the row is ignored. The
+Derivation. `lm_head` gives `dx = G E` and `dE = Gᵀ x` with `G = ∂L/∂logits`, and `softmax_cross_entropy` gives row r of
+G as `(dL/n)` times the slope of ℓ (`_xent_rows`: label smoothing and z-loss included), 0 where the row is ignored. The
 loss is the last thing that a model computes: its cotangent dL is one number, by which everything is linear. So the
-gradients are made for dL/n = 1 while the logits are at hand, a chunk of positions at a time, and scaled once dL is
+gradients are made for `dL/n = 1` while the logits are at hand, a chunk of positions at a time, and scaled once dL is
 known:
 
     forward, each chunk:   g = ∂ℓ/∂logits        dx̃ = g E        dẼ = Σ_chunks gᵀ x
@@ -13,12 +13,11 @@ A chunk's logits are made and used v columns at a time, x and g against v rows o
 processor's cache run faster than one that passes through memory. All of a chunk's columns are alive until its sums are
 known, from which its slopes follow; dẼ is filled v rows at a time.
 
-Kept: dx̃ and dẼ in the dtype of sums, and n. Logits exist for one chunk only: b·c rows of V. A chunk longer than
-the sequence is the sequence; the last may be shorter, as may the last columns. The value alone costs no gradient: only
-the rule makes one.
-If every target is ignored, n is taken as 1: the loss is 0, and so are its gradients.
-Cost: the backward pass has two scalings left; the gradient's products and slopes count in the rule's forward pass.
-Source: D2, "Tensor Contractions", "Negative Log Likelihood Loss"; Liger-Kernel's fused linear cross-entropy (2024).
+Kept: dx̃ and dẼ in the dtype of sums, and n. Logits exist for one chunk only: `b·c` rows of V. A chunk longer than the
+sequence is the sequence; the last may be shorter, as may the last columns. The value alone costs no gradient: only the
+rule makes one. If every target is ignored, n is taken as 1: the loss is 0, and so are its gradients. Cost: the backward
+pass has two scalings left; the gradient's products and slopes count in the rule's forward pass. Source: D2, "Tensor
+Contractions", "Negative Log Likelihood Loss"; Liger-Kernel's fused linear cross-entropy (2024).
 """
 
 from functools import reduce

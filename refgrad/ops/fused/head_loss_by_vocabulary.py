@@ -1,21 +1,20 @@
-"""Head and cross-entropy as one, by chunks of the vocabulary: L = (1/n) Σ_r ℓ(x_r Eᵀ, t_r), n rows that count.
+"""Head and cross-entropy as one, by chunks of the vocabulary: `L = (1/n) Σ_r ℓ(x_r Eᵀ, t_r)`, n rows that count.
 
 Derivation. Loss and gradients are those of `head_loss`; what differs is which part of the logits is alive. A row's L
 needs all of its logits, so that there are two passes over E, c of its rows at a time. The first gathers each chunk's
-M_k and S_k, and the target's logit as x_r · E_t; with M = max_k M_k they add up to S = Σ_k S_k e^(M_k − M). The second
-makes the chunk's logits again and with them its share of the gradients, for dL/n = 1 as there:
+`M_k` and `S_k`, and the target's logit as `x_r · E_t`; with `M = max_k M_k` they add up to `S = Σ_k S_k e^(M_k − M)`.
+The second makes the chunk's logits again and with them its share of the gradients, for `dL/n = 1` as there:
 
     g = ∂ℓ/∂logits of the chunk        dx̃ = Σ_chunks g E_chunk        dẼ_chunk = gᵀ x
     backward:        dx = (dL/n) dx̃        dE = (dL/n) dẼ
 
-dE's rows are written once and not summed, and b·s rows of c logits alone are alive, at the price of 2bshV FLOPs more.
+dE's rows are written once and not summed, and `b·s` rows of c logits alone are alive, at the price of 2bshV FLOPs more.
 
-Kept: dx̃ and dẼ in the dtype of sums, and n. A chunk longer than the vocabulary is the vocabulary; V need be no multiple
-of it: the last chunk is shorter and comes first, and the rest are walked by a loop, in which a compiler cannot take the
-first pass's logits for the second's. If every target is ignored the loss is 0, and so are its gradients.
-Cost: that of `head_loss` in the backward pass; the logits made again count in the rule's forward pass.
-Source: as `head_loss`; Wijmans et al., Cut Your Losses (2024).
-"""
+Kept: dx̃ and dẼ in the dtype of sums, and n. A chunk longer than the vocabulary is the vocabulary; V need be no
+multiple of it: the last chunk is shorter and comes first, and the rest are walked by a loop, in which a compiler cannot
+take the first pass's logits for the second's. If every target is ignored the loss is 0, and so are its gradients. Cost:
+that of `head_loss` in the backward pass; the logits made again count in the rule's forward pass. Source: as
+`head_loss`; Wijmans et al., Cut Your Losses (2024). """
 
 import jax
 import jax.numpy as jnp

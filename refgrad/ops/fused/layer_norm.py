@@ -1,4 +1,4 @@
-"""Layer normalisation that keeps its input: y = γ x̂ + β, x̂ = (x − μ) rstd, rstd = (σ² + ε)^(−1/2).
+"""Layer normalisation that keeps its input: `y = γ x̂ + β`, `x̂ = (x − μ) rstd`, `rstd = (σ² + ε)^(−1/2)`.
 
 Derivation. The gradients are those of `layer_norm`, which holds x̂ in memory from forward to backward. But x is alive
 there anyway (it is the residual stream), and x̂ is a subtraction and a product of x with two numbers a row:
@@ -6,9 +6,9 @@ there anyway (it is the residual stream), and x̂ is a subtraction and a product
     x̂ = (x − μ) rstd        v = dy γ
     dx = rstd (v − mean(v) − x̂ mean(v x̂))        dγ = Σ_r dy x̂        dβ = Σ_r dy
 
-Where x̂ mean(v x̂) cancels v, roundings decide how many digits are left. With c = x − μ and m = σ² + ε, x̂ = c rstd and
-rstd² = 1/m, that of rstd enters once only. And Σ_j c_j = 0, but not as rounded: the mean is taken last, so that a row
-of dx sums to 0.
+Where `x̂ mean(v x̂)` cancels v, roundings decide how many digits are left. With `c = x − μ` and `m = σ² + ε`, `x̂ = c
+rstd` and `rstd² = 1/m`, that of rstd enters once only. And `Σ_j c_j = 0`, but not as rounded: the mean is taken last,
+so that a row of dx sums to 0.
 
     p = v − c mean(v c) / m        dx = rstd (p − mean(p))
 

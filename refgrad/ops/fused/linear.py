@@ -1,7 +1,7 @@
-"""Linear layer over rows: z = x w + bias, with all axes of x but the last taken as one axis of rows.
+"""Linear layer over rows: `z = x w + bias`, with all axes of x but the last taken as one axis of rows.
 
-Derivation. `linear` gives dx = dz wᵀ, dw = Σ_r x_r dz_rᵀ, dbias = Σ_r dz_r over the b·s rows r. With X and dZ the rows
-one under the other, both sums over (b, s) are sums over one axis, and every product is one of two matrices:
+Derivation. `linear` gives `dx = dz wᵀ`, `dw = Σ_r x_r dz_rᵀ`, `dbias = Σ_r dz_r` over the `b·s` rows r. With X and dZ
+the rows one under the other, both sums over (b, s) are sums over one axis, and every product is one of two matrices:
 
     dX = dZ wᵀ        dw = Xᵀ dZ        dbias = Σ_r dZ_r
 

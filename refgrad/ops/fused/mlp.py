@@ -1,7 +1,7 @@
-"""Two linear layers with a GELU between them: y = GELU(u) w₂ + b₂, u = x w₁ + b₁.
+"""Two linear layers with a GELU between them: `y = GELU(u) w₂ + b₂`, `u = x w₁ + b₁`.
 
 Derivation. A chain of `linear`, `gelu` and `linear`, whose rules are applied from the output to the input. The second
-layer's weight gradient asks for a = GELU(u) and the GELU's for its slope at u: both come from one exponential of the
+layer's weight gradient asks for `a = GELU(u)` and the GELU's for its slope at u: both come from one exponential of the
 pre-activation (see `gelu`), so that a is not kept:
 
     da = dy w₂ᵀ        a, a′ = GELU(u), GELU′(u)        dw₂, db₂ = linear's of dy at a        du = da a′

@@ -1,6 +1,6 @@
-"""Root-mean-square normalisation over the last axis: y = γ x̂, x̂ = x rrms, rrms = (mean(x²) + ε)^(−1/2).
+"""Root-mean-square normalisation over the last axis: `y = γ x̂`, `x̂ = x rrms`, `rrms = (mean(x²) + ε)^(−1/2)`.
 
-Derivation. That of `layer_norm` without the mean: with v = dy γ and ∂rrms/∂x_i = −rrms³ x_i / h,
+Derivation. That of `layer_norm` without the mean: with `v = dy γ` and `∂rrms/∂x_i = −rrms³ x_i / h`,
 
     ∂x̂_j/∂x_i = rrms δ(i, j) − x_j rrms³ x_i / h = rrms (δ(i, j) − x̂_j x̂_i / h)
 
@@ -8,8 +8,8 @@ so that the sum over j has one mean in the place of two. γ is shared by every r
 
     x̂ = x rrms        v = dy γ        dx = rrms (v − x̂ mean(v x̂))        dγ = Σ_r dy x̂
 
-Where one entry of a row outweighs the others, x̂ mean(v x̂) cancels what is left of v. rrms is rounded, and would enter
-there twice; with m = mean(x²) + ε, whose inverse root it is, it does not:
+Where one entry of a row outweighs the others, `x̂ mean(v x̂)` cancels what is left of v. rrms is rounded, and would
+enter there twice; with `m = mean(x²) + ε`, whose inverse root it is, it does not:
 
     dx = rrms (v − x mean(v x) / m)
 

@@ -1,11 +1,11 @@
-"""SwiGLU's element-wise part: y = silu(g) u, silu(g) = g σ(g), of a gate g and a value u.
+"""SwiGLU's element-wise part: `y = silu(g) u`, `silu(g) = g σ(g)`, of a gate g and a value u.
 
-Derivation. dsilu/dg = σ(g) + g σ(g) σ(−g), by σ′ = σ(g) σ(−g). The product rule gives
+Derivation. `dsilu/dg = σ(g) + g σ(g) σ(−g)`, by `σ′ = σ(g) σ(−g)`. The product rule gives
 
     du = dy silu(g)        dg = dy u (σ(g) + g σ(g) σ(−g))
 
-As in `gelu`, both logistic functions come out of one exponential that never overflows: e = e^(−|g|), r = 1 / (1 + e),
-σ(g) = r where g ≥ 0 and e r elsewhere, σ(g) σ(−g) = e r².
+As in `gelu`, both logistic functions come out of one exponential that never overflows: `e = e^(−|g|)`, `r = 1 / (1 +
+e)`, `σ(g) = r` where `g ≥ 0` and `e r` elsewhere, `σ(g) σ(−g) = e r²`.
 
 Kept: g and u alone; σ, silu and its slope are made again once dy exists (see `depend_on`). Autodiff keeps three arrays
 of their size. Cost: 8 for e, r, e r and σ, 4 for the slope, 1 for silu, 3 for the two products, and 2 to wait for dy.
