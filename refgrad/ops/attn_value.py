@@ -19,7 +19,7 @@ from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, product
 from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec
-from refgrad.symbols import b, d, n_h, s, w
+from refgrad.symbols import b, d, item, n_h, s
 
 
 class Residuals(NamedTuple):
@@ -78,5 +78,5 @@ SPEC = OpSpec(
     backward=OpCost(4 * b * n_h * s**2 * d),
     published_flops=4 * b * n_h * s**2 * d,
     adjustments={},
-    residuals=w * (b * n_h * s**2 + b * n_h * s * d),
+    residuals=item * (b * n_h * s**2 + b * n_h * s * d),
 )

@@ -36,7 +36,7 @@ from refgrad.numerics import PrimalType, lift, wide
 from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.ops.layer_norm import affine
-from refgrad.symbols import a, b, h, s, w
+from refgrad.symbols import a, b, h, item, s
 
 
 class Residuals(NamedTuple):
@@ -128,7 +128,7 @@ SPEC = OpSpec(
     backward=OpCost(7 * b * s * h + 3 * h, h),
     published_flops=0,
     adjustments={"the rule, not counted": 7 * b * s * h + 3 * h},
-    residuals=a * (b * s * h + h) + w * h,
+    residuals=a * (b * s * h + h) + item * h,
     special={
         "constant columns": Special(values={"x": lambda x: np.full_like(x, 3)}),
         "one row": Special(dims={"b": 1, "s": 1}),

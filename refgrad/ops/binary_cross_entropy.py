@@ -26,7 +26,7 @@ from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec, Special
-from refgrad.symbols import b, i, s, w
+from refgrad.symbols import b, i, item, s
 
 
 class Residuals(NamedTuple):
@@ -91,7 +91,7 @@ SPEC = OpSpec(
     backward=OpCost(7 * b * s * i + 1),
     published_flops=0,
     adjustments={"(dL/N) / q, not counted": 7 * b * s * i + 1},
-    residuals=w * b * s * i + 4 * b * s * i,
+    residuals=item * b * s * i + 4 * b * s * i,
     special={
         "surely right": Special(values={"p": np.zeros_like, "y": np.zeros_like}),
         "one label throughout": Special(values={"y": np.ones_like}),

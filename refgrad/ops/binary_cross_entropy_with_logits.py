@@ -26,7 +26,7 @@ from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide, wide_dtype
 from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec, Special
-from refgrad.symbols import b, i, s, w
+from refgrad.symbols import b, i, item, s
 
 
 class Residuals(NamedTuple):
@@ -99,7 +99,7 @@ SPEC = OpSpec(
     backward=OpCost(10 * b * s * i + 1, b * s * i),
     published_flops=0,
     adjustments={"(dL/N) c σ(c z), not counted": 10 * b * s * i + 1},
-    residuals=w * b * s * i + 4 * b * s * i,
+    residuals=item * b * s * i + 4 * b * s * i,
     special={
         "large logits": Special(values={"z": lambda z: np.where(z > 0, 800, -800)}),
         "zero": Special(values={"z": np.zeros_like}),

@@ -33,7 +33,7 @@ from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, lift, wide
 from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec, Special
-from refgrad.symbols import H, W, b, i, k, l, o, w
+from refgrad.symbols import H, W, b, i, item, k, l, o
 
 PADDINGS = ("SAME", "VALID")
 Padding = list[tuple[int, int]]
@@ -135,7 +135,7 @@ SPEC = OpSpec(
         "taps on the padding": 4 * b * i * o * (PAIRS - H * W * k * l),
         "bias": (b * H * W - 1) * o,
     },
-    residuals=w * (b * H * W * i + k * l * i * o),
+    residuals=item * (b * H * W * i + k * l * i * o),
     special={
         "one tap": Special(dims={"k": 1, "l": 1}),
         "a kernel as large as the image": Special(dims={"H": 3, "W": 4, "k": 3, "l": 4}),

@@ -21,7 +21,7 @@ from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, product, wide
 from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec
-from refgrad.symbols import b, i, o, s, w
+from refgrad.symbols import b, i, item, o, s
 
 
 class Residuals(NamedTuple):
@@ -84,5 +84,5 @@ SPEC = OpSpec(
     backward=OpCost(4 * b * s * i * o + (b * s - 1) * o),
     published_flops=0,
     adjustments={"two products, not counted": 4 * b * s * i * o, "bias": (b * s - 1) * o},
-    residuals=w * (b * s * i + i * o),
+    residuals=item * (b * s * i + i * o),
 )

@@ -20,7 +20,7 @@ from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec, Special
-from refgrad.symbols import b, i, s, w
+from refgrad.symbols import b, i, item, s
 
 
 @custom_vjp(nondiff_argnums=(1,))
@@ -71,7 +71,7 @@ SPEC = OpSpec(
     backward=OpCost(5 * b * s * i, b * s * i),
     published_flops=0,
     adjustments={"α e^x dy and selections, not counted": 5 * b * s * i},
-    residuals=w * b * s * i,
+    residuals=item * b * s * i,
     special={
         "zero": Special(values={"x": np.zeros_like}),
         "large inputs": Special(values={"x": lambda x: np.where(x > 0, 800, -800)}),

@@ -22,7 +22,7 @@ from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec, Special
-from refgrad.symbols import b, i, s, w
+from refgrad.symbols import b, i, item, s
 
 
 def _normal(x: Array) -> Array:
@@ -77,7 +77,7 @@ SPEC = OpSpec(
     backward=OpCost(70 * b * s * i, 2 * b * s * i),
     published_flops=0,
     adjustments={"erfc spelt out": 62 * b * s * i, "(Φ(x) + x φ(x)) dy, not counted": 8 * b * s * i},
-    residuals=w * b * s * i,
+    residuals=item * b * s * i,
     special={
         "large inputs": Special(values={"x": lambda x: np.where(x > 0, 30, -30)}),
         "zero": Special(values={"x": np.zeros_like}),

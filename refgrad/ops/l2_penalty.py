@@ -18,7 +18,7 @@ from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec, Special
-from refgrad.symbols import i, o, w
+from refgrad.symbols import i, item, o
 
 
 @custom_vjp(nondiff_argnums=(1,))
@@ -71,6 +71,6 @@ SPEC = OpSpec(
     backward=OpCost(i * o + 1),
     published_flops=0,
     adjustments={"dR (2λ) W, not counted": i * o + 1},
-    residuals=w * i * o,
+    residuals=item * i * o,
     special={"zero": Special(values={"W": np.zeros_like})},
 )

@@ -33,7 +33,7 @@ from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, lift, wide
 from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec, Special
-from refgrad.symbols import a, b, h, s, w
+from refgrad.symbols import a, b, h, item, s
 
 
 class Residuals(NamedTuple):
@@ -122,7 +122,7 @@ SPEC = OpSpec(
     backward=OpCost(11 * b * s * h - 2 * h),
     published_flops=11 * b * s * h,
     adjustments={"n−1 additions": -2 * h},
-    residuals=a * (b * s * h + b * s) + w * h,
+    residuals=a * (b * s * h + b * s) + item * h,
     special={
         "constant rows": Special(values={"x": lambda x: np.full_like(x, 3)}),
         "rows of one element": Special(dims={"h": 1}),

@@ -20,7 +20,7 @@ from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, product
 from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec
-from refgrad.symbols import V, b, h, s, w
+from refgrad.symbols import V, b, h, item, s
 
 
 class Residuals(NamedTuple):
@@ -79,5 +79,5 @@ SPEC = OpSpec(
     backward=OpCost(4 * b * s * h * V),
     published_flops=4 * b * s * h * V,
     adjustments={},
-    residuals=w * (b * s * h + V * h),
+    residuals=item * (b * s * h + V * h),
 )

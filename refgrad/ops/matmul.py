@@ -23,7 +23,7 @@ from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, product
 from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec
-from refgrad.symbols import b, i, o, s, w
+from refgrad.symbols import b, i, item, o, s
 
 
 class Residuals(NamedTuple):
@@ -82,5 +82,5 @@ SPEC = OpSpec(
     backward=OpCost(4 * b * s * i * o),
     published_flops=4 * b * s * i * o,
     adjustments={},
-    residuals=w * (b * s * i + i * o),
+    residuals=item * (b * s * i + i * o),
 )

@@ -18,7 +18,7 @@ from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec, Special
-from refgrad.symbols import b, i, s, w
+from refgrad.symbols import b, i, item, s
 
 
 @custom_vjp
@@ -69,6 +69,6 @@ SPEC = OpSpec(
     backward=OpCost(b * s * i + 1),
     published_flops=0,
     adjustments={"the loss, left out": b * s * i + 1},
-    residuals=w * b * s * i,
+    residuals=item * b * s * i,
     special={"zero": Special(values={"y": np.zeros_like})},
 )

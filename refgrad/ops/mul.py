@@ -17,7 +17,7 @@ from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec
-from refgrad.symbols import b, i, s, w
+from refgrad.symbols import b, i, item, s
 
 
 class Residuals(NamedTuple):
@@ -73,5 +73,5 @@ SPEC = OpSpec(
     backward=OpCost(2 * b * s * i),
     published_flops=0,
     adjustments={"dz y and dz x, not counted": 2 * b * s * i},
-    residuals=2 * w * b * s * i,
+    residuals=2 * item * b * s * i,
 )

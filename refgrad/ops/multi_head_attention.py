@@ -36,7 +36,7 @@ from refgrad.ops.linear import SPEC as LINEAR
 from refgrad.ops.linear import linear
 from refgrad.ops.query_key import SPEC as QUERY_KEY
 from refgrad.ops.query_key import query_key
-from refgrad.symbols import a, b, h, i, n_h, o, s, w
+from refgrad.symbols import a, b, h, i, item, n_h, o, s
 
 
 class Residuals(NamedTuple):
@@ -182,7 +182,7 @@ SPEC = OpSpec(
         cause: _sum(lambda spec, cause=cause: spec.adjustments.get(cause, 0)) for cause in ("bias", "n−1 additions")
     },
     # in float32 and float64 the softmax's z and the probabilities that meet v are one array, kept once
-    residuals=_sum(lambda spec: spec.residuals) - sympy.KroneckerDelta(a, w) * w * b * n_h * s**2,
+    residuals=_sum(lambda spec: spec.residuals) - sympy.KroneckerDelta(a, item) * item * b * n_h * s**2,
     special={
         "one head": Special(dims={"n_h": 1, "d": 6, "h": 6}),
         "heads of one column": Special(dims={"n_h": 6, "d": 1, "h": 6}),

@@ -21,7 +21,7 @@ from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType
 from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec, Special
-from refgrad.symbols import b, i, s, w
+from refgrad.symbols import b, i, item, s
 
 
 @custom_vjp
@@ -69,6 +69,6 @@ SPEC = OpSpec(
     backward=OpCost(2 * b * s * i),
     published_flops=0,
     adjustments={"comparison and selection, not counted": 2 * b * s * i},
-    residuals=w * b * s * i,
+    residuals=item * b * s * i,
     special={"at the kink": Special(values={"x": np.round})},
 )

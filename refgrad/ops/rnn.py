@@ -33,7 +33,7 @@ from refgrad.numerics import PrimalType, product, vary_with, wide
 from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.ops.tanh import slope
-from refgrad.symbols import a, b, h, i, s, w
+from refgrad.symbols import a, b, h, i, item, s
 
 
 class Residuals(NamedTuple):
@@ -147,7 +147,7 @@ SPEC = OpSpec(
         "δ from dh, e and the slope": 2 * b * s * h,
         "bias": (b * s - 1) * h,
     },
-    residuals=w * (b * s * i + b * h + i * h + h * h + b * s * h) + a * b * s * h,
+    residuals=item * (b * s * i + b * h + i * h + h * h + b * s * h) + a * b * s * h,
     special={
         "saturated states": Special(values={"bias": lambda x: x + 30}),
         "a recurrence that explodes": Special(values={"w_h": lambda x: 3 * x}),

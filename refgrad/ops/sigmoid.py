@@ -18,7 +18,7 @@ from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec, Special
-from refgrad.symbols import b, i, s, w
+from refgrad.symbols import b, i, item, s
 
 
 @custom_vjp
@@ -66,6 +66,6 @@ SPEC = OpSpec(
     backward=OpCost(9 * b * s * i, 2 * b * s * i),
     published_flops=0,
     adjustments={"σ(x) σ(−x) dy, not counted": 9 * b * s * i},
-    residuals=w * b * s * i,
+    residuals=item * b * s * i,
     special={"zero": Special(values={"x": np.zeros_like})},
 )

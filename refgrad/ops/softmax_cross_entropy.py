@@ -27,7 +27,7 @@ from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.ops.cross_entropy import SPEC as COMPOSITION
 from refgrad.ops.nll import pick
-from refgrad.symbols import V, a, b, s, w
+from refgrad.symbols import V, a, b, item, s
 
 
 class Residuals(NamedTuple):
@@ -118,6 +118,6 @@ SPEC = OpSpec(
         "softmax and NLL fused": -b * s * V + 2 * b * s,
         "dL / bs and its negation": 2,
     },
-    residuals=w * b * s * V + 2 * a * b * s + 4 * b * s,
+    residuals=item * b * s * V + 2 * a * b * s + 4 * b * s,
     special=COMPOSITION.special,
 )

@@ -30,7 +30,7 @@ operations that it replaces: the masked blocks are not there; the scores are mad
 the block before is done (see `depend_on`); scaling and row sums act on the `s·d` entries of a head and not on its s². J
 is found in the rule's forward pass alone; r is one more column of a product, and what it corrects `s·d` entries a head.
 Source: D2, "Activation-to-Activation Multiplications", "Softmax", and its remark that half of the scores is masked; Dao
-et al., FlashAttention (2022), for the log-sum-exp in the probabilities' place. """
+et al., FlashAttention (2022), for the log-sum-exp in the probabilities' place."""
 
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -46,7 +46,7 @@ from refgrad.ops._check import check_args, check_size
 from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.ops.fused import _cudnn
 from refgrad.ops.fused._cudnn import KERNEL
-from refgrad.symbols import a, b, d, m, n_h, s, w
+from refgrad.symbols import a, b, d, item, m, n_h, s
 
 
 class Residuals(NamedTuple):
@@ -238,7 +238,7 @@ SPEC = OpSpec(
         "rows of dx made to sum to 0": HEADS * (2 * AREA + RESTS + 4 * s * d + s),
         "blocks await each other": HEADS * (4 * LATER + 2 * RESTS * d),
     },
-    residuals=HEADS * s * (4 * w * d + 2 * a + 4),
+    residuals=HEADS * s * (4 * item * d + 2 * a + 4),
     special={
         "one block": Special(dims={"m": 9}),
         "blocks of one row": Special(dims={"m": 1}),

@@ -46,7 +46,7 @@ from refgrad.ops.fused.mlp import mlp
 from refgrad.ops.layer_norm import affine
 from refgrad.ops.multi_head_attention import merge_heads, split_heads
 from refgrad.ops.residual import residual
-from refgrad.symbols import a, b, h, i, m, n_h, o, s, w
+from refgrad.symbols import a, b, h, i, item, m, n_h, o, s
 
 
 class Params(NamedTuple):
@@ -272,6 +272,6 @@ SPEC = OpSpec(
         "o awaits its cotangent": WAIT,
         "residual fan-in": FAN_IN,
     },
-    residuals=w * (10 * b * s * h + 12 * h**2 + 13 * h) + a * (4 * b * s + 2 * b * n_h * s) + 4 * b * n_h * s,
+    residuals=item * (10 * b * s * h + 12 * h**2 + 13 * h) + a * (4 * b * s + 2 * b * n_h * s) + 4 * b * n_h * s,
     special={"one head": Special(dims={"n_h": 1, "d": 10})},
 )

@@ -14,7 +14,7 @@ Kept: dx̃ and dẼ in the dtype of sums, and n. A chunk longer than the vocabul
 multiple of it: the last chunk is shorter and comes first, and the rest are walked by a loop, in which a compiler cannot
 take the first pass's logits for the second's. If every target is ignored the loss is 0, and so are its gradients. Cost:
 that of `head_loss` in the backward pass; the logits made again count in the rule's forward pass. Source: as
-`head_loss`; Wijmans et al., Cut Your Losses (2024). """
+`head_loss`; Wijmans et al., Cut Your Losses (2024)."""
 
 import jax
 import jax.numpy as jnp

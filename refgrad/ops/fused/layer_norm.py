@@ -30,7 +30,7 @@ from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.ops.layer_norm import SPEC as PLAIN
 from refgrad.ops.layer_norm import affine
-from refgrad.symbols import a, b, h, s, w
+from refgrad.symbols import a, b, h, item, s
 
 
 class Residuals(NamedTuple):
@@ -118,6 +118,6 @@ SPEC = OpSpec(
     backward=OpCost(15 * b * s * h - 2 * h + b * s, b * s),
     published_flops=PLAIN.published_flops,
     adjustments={"n−1 additions": -2 * h, "x̂ recomputed": 4 * b * s * h, "a quotient by m in each row": b * s},
-    residuals=w * (b * s * h + h) + a * 2 * b * s,
+    residuals=item * (b * s * h + h) + a * 2 * b * s,
     special=PLAIN.special,
 )

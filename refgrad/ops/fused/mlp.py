@@ -28,7 +28,7 @@ from refgrad.ops.fused.gelu import gelu, value_and_slope
 from refgrad.ops.fused.linear import SPEC as LINEAR
 from refgrad.ops.fused.linear import Residuals as Linear
 from refgrad.ops.fused.linear import input_gradient, linear, parameter_gradients
-from refgrad.symbols import b, i, o, s, w
+from refgrad.symbols import b, i, item, o, s
 
 
 class Residuals(NamedTuple):
@@ -104,5 +104,5 @@ SPEC = OpSpec(
         "transcendental split": sympy.sympify(GELU.adjustments["transcendental split"]).subs(i, o),
         "GELU's value recomputed": AGAIN,
     },
-    residuals=w * (b * s * i + b * s * o + 2 * i * o),
+    residuals=item * (b * s * i + b * s * o + 2 * i * o),
 )

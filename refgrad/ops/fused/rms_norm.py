@@ -31,7 +31,7 @@ from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, depend_on, lift, rows, wide
 from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec, Special
-from refgrad.symbols import a, b, h, s, w
+from refgrad.symbols import a, b, h, item, s
 
 
 class Residuals(NamedTuple):
@@ -99,7 +99,7 @@ SPEC = OpSpec(
     backward=OpCost(11 * b * s * h - h + b * s, b * s),
     published_flops=8 * b * s * h,
     adjustments={"n−1 additions": -h, "x̂ recomputed": 3 * b * s * h, "a quotient by m in each row": b * s},
-    residuals=w * (b * s * h + h) + a * b * s,
+    residuals=item * (b * s * h + h) + a * b * s,
     special={
         "rows of zeros": Special(values={"x": np.zeros_like}),
         "rows of one element": Special(dims={"h": 1}),

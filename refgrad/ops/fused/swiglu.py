@@ -23,7 +23,7 @@ from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, depend_on, wide
 from refgrad.ops._check import check_args
 from refgrad.ops._spec import OpCost, OpSpec, Special
-from refgrad.symbols import b, i, s, w
+from refgrad.symbols import b, i, item, s
 
 
 class Residuals(NamedTuple):
@@ -86,7 +86,7 @@ SPEC = OpSpec(
     backward=OpCost(16 * b * s * i, b * s * i),
     published_flops=14 * b * s * i,
     adjustments={"g awaits its cotangent": 2 * b * s * i},
-    residuals=2 * w * b * s * i,
+    residuals=2 * item * b * s * i,
     special={
         "large gates": Special(values={"g": lambda g: np.where(g > 0, 60, -60)}),
         "zero": Special(values={"g": np.zeros_like}),
