@@ -5,8 +5,11 @@ import sys
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+monitoring: Any = getattr(sys, "monitoring", None)  # of Python 3.12
 
 
 def pytest_addoption(parser) -> None:
@@ -40,7 +43,6 @@ class Watch:
         self.seen: dict[str, list[tuple[str, int]]] = {}
         self.seconds: dict[str, float] = defaultdict(float)
         self.failed: list[str] = []
-        monitoring = sys.monitoring
         self.tool, self.events = monitoring.COVERAGE_ID, monitoring.events
         monitoring.use_tool_id(self.tool, "planted faults")
         monitoring.register_callback(self.tool, self.events.PY_START, self._start)
@@ -50,10 +52,10 @@ class Watch:
     def _start(self, code, _offset):
         """Watch the lines of a watched file's functions; a test that enters one has seen line 0 of the file."""
         if code.co_filename not in self.lines:
-            return sys.monitoring.DISABLE
+            return monitoring.DISABLE
         self.now.add((code.co_filename, 0))
         if not self.lines[code.co_filename].isdisjoint(line for _, _, line in code.co_lines()):
-            sys.monitoring.set_local_events(self.tool, code, self.events.LINE)
+            monitoring.set_local_events(self.tool, code, self.events.LINE)
         return None
 
     def _line(self, code, line):

@@ -1,7 +1,7 @@
 """Do the fast tests of a room catch faults planted in its code?
 
-A fault is one edit of one expression: another comparison or operator, a dropped term, sign or condition, `and` for `or`,
-a number off by one or doubled, swapped arguments or branches. Docstrings, messages and annotations have none. All
+A fault is one edit of one expression: another comparison or operator, a dropped term, sign or condition, `and` for
+`or`, a number off by one or doubled, swapped arguments or branches. Docstrings, messages and annotations have none. All
 faults are drawn before any test runs. Each is planted in a copy of the checkout and put before the fast tests of its
 room: first those that execute its line, then those that enter its file, then the rest, until one fails. A run that
 does not end within the limit is a failure too. At least 95 % must be caught.
