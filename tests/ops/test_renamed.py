@@ -11,6 +11,7 @@ SPEC = ops.TABLE["gelu"]
 PROVE = sys.modules["refgrad.verify.prove"]
 OLD = {
     "a class": (ops, "Row", "refgrad.ops.Row is now refgrad.ops.OpSpec", lambda: ops.OpSpec),
+    "another class": (ops, "Cost", "refgrad.ops.Cost is now refgrad.ops.OpCost", lambda: ops.OpCost),
     "a module": (models, "tally", "models.tally is now refgrad.models.gpt2_costs", lambda: gpt2_costs),
     "a function": (gpt2_costs, "ahead", "gpt2_costs.ahead is now", lambda: gpt2_costs.fwd_extra),
     "of a folder": (PROVE, "Verdict", "verify.prove.Verdict is now", lambda: PROVE.ProofVerdict),
