@@ -34,6 +34,7 @@ def test_blocks_leave_out_what_the_mask_hides():
     assert counted(config, b, s) - listed == scores * (s * s - seen)
 
 
+@pytest.mark.slow
 def test_runs_every_product():
     config, dtype = CONFIGS[1], jnp.dtype(jnp.bfloat16)
     runner = roofline.RooflineRunner(config, 2, 24, dtype)

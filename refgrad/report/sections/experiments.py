@@ -16,8 +16,8 @@ from refgrad.jaxpr.scaffold import FLAGS
 from refgrad.report.cells import CHECKOUT, coded
 from refgrad.report.sections.section import Section, Shown
 
-# A gigabyte of text, a compiler of its own, 24 gigabytes of memory: more than the page's ten minutes.
-LARGE = frozenset(["tokenise_1gb", "tpu", "train_1558m"])
+# The tests of four rooms, a gigabyte of text, a compiler of its own, 24 gigabytes: more than the page's ten minutes.
+LARGE = frozenset(["planted_faults", "tokenise_1gb", "tpu", "train_1558m"])
 LONG = frozenset(["mutants", "world_rules"])  # a quarter of an hour whole: the page has its quick form
 SLOW = frozenset(
     ["checkpointing", "decision_boundaries", "gradient_flow", "less_memory", "predict_here", "verify_time"]

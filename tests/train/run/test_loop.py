@@ -91,7 +91,10 @@ def test_killed_and_resumed_it_is_the_same(step, finished, tmp_path, monkeypatch
     chex.assert_trees_all_equal(trained.params, finished[2].params)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+)
 def test_a_signal_ends_it_with_a_checkpoint(number, finished, tmp_path, monkeypatch):
     whole, chosen, _, _ = finished
     out, place = tmp_path / "run", CompiledStep.place
