@@ -5,6 +5,7 @@ import doctest
 import importlib
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,7 +83,7 @@ def missing(value):
 
 
 def test_every_public_function_is_documented():
-    values = [parameter.values[0] for parameter in functions()]
+    values: list[Any] = [parameter.values[0] for parameter in functions()]
     assert len(values) > 80
     assert {value.__name__: missing(value) for value in values if is_function(value) and missing(value)} == {}
     assert [value.__name__ for value in values if is_function(value) and not examples_of(value).examples] == []
