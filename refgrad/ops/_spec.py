@@ -48,9 +48,9 @@ class OpSpec:
     its value: an expression in the dimensions, a float or a string. `scale` is a factor on a standard normal sample,
     for arguments that the operation meets at another size, and `domain` carries such a sample to where an argument
     lives. `published_flops` is the backward pass as the document counts it, `backward.flops` is
-    `published_flops + Σ adjustments`, and `residuals` the bytes that the rule keeps, w for an element of the arguments
-    and a for an accumulated one. `fwd_extra` is what the rule's forward pass does beyond the forward, in the backward
-    pass's place.
+    `published_flops + Σ adjustments`, and `residuals` the bytes that the rule keeps, `item` for an element of the
+    arguments and a for an accumulated one. `fwd_extra` is what the rule's forward pass does beyond the forward, in the
+    backward pass's place.
     """
 
     op: Any  # a jax.custom_vjp; its __call__ has no static type
