@@ -14,7 +14,7 @@ def shared(files):
     """Return the names that more than one class has, with the files: (name of a file, its source) → names."""
     places = defaultdict(list)
     for name, source in files:
-        for found in re.findall(r"^\s*class (\w+)", source, re.MULTILINE):
+        for found in re.findall(r"^\s*class (\w+)[:(]", source, re.MULTILINE):
             places[found].append(name)
     return {name: found for name, found in places.items() if len(found) > 1 and name not in SAME}
 
