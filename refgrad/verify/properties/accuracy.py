@@ -185,7 +185,9 @@ def _accuracy(case: Case, leaf: Leaf, i: int, name: str, allowed: float, mathema
         return Row("accuracy", name, FAIL, **worst.found.cells(), allowed=allowed, note=note)
     moves = case.conditioning[i] / case.scale(i, leaf.truth[0], dtype)
     rounding = [case.rounding(i, a, t) for a, t in zip(leaf.autodiff or leaf.truth, leaf.truth, strict=True)]
-    slack = C * np.maximum(moves, np.fmax.reduce(rounding))  # one draw may be a lucky one for autodiff
+    slack = C * (moves + np.fmax.reduce(rounding))  # one draw may be a lucky one for autodiff
+    if any(np.any(e > np.maximum(allowed, slack)) for e in found.entries):
+        slack = slack + C * case.rounding_aside[i]
     excess = [e - np.maximum(allowed, slack) for e in found.entries]
     bad = any(np.any(x > 0) for x in excess)
     worst = found.worst(excess) if bad else worst
