@@ -78,7 +78,7 @@ def holds(cell: Any) -> bool:
 @contextlib.contextmanager
 def calling(seen: Callable[[Any, Any], Any]) -> Iterator[None]:
     """Call `seen(kind, rule)` before each call of a `custom_vjp` or `custom_jvp` object."""
-    kinds = {kind: kind.__call__ for kind in (jax.custom_vjp, jax.custom_jvp)}
+    kinds: dict[Any, Callable] = {kind: kind.__call__ for kind in (jax.custom_vjp, jax.custom_jvp)}
 
     def watched(kind: Any, call: Callable) -> Callable:
         def watching(self, *args, **kwargs):

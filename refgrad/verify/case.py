@@ -49,7 +49,8 @@ SAME = 1e-12  # relative difference of a rule in float64 from truth, below which
 UNCERTAIN = 1e-4  # relative: a truth that moves by more between neighbours in float64 does not move by rounding
 MANY = 8  # calls of rules: above that a function is a model
 LONG = 800  # equations of a rule: above that compiling it takes seconds
-SHARED = ("rules", "outputs", "rule", "primal", "autodiff", "rule_wide", "allowed", "allowed_wide", "allowed_values")
+ALLOWANCES = ("allowed", "allowed_wide", "rounded")
+SHARED = ("rules", "outputs", "rule", "primal", "autodiff", "rule_wide", "allowed_values", *ALLOWANCES)
 ASIDES, ASIDE = 8, 1 / 64  # sets of arguments a little aside, and the part by which they move
 LARGEST = 0.25  # relative difference that is still put down to rounding, whatever the dtype and length
 
@@ -97,7 +98,7 @@ class Case:
 
     def variant(self, f: Callable) -> "Case":
         """The same case for a function that differs in its rule alone: truth and autodiff are shared."""
-        names = ["outputs", "held", "own", "lane", "autodiff", "allowed", "allowed_wide"]
+        names = ["outputs", "held", "own", "lane", "autodiff", *ALLOWANCES]
         if self.own.exact.whole:  # else they depend on where the rule differs from the truth
             names.append("points")
         other = self._sharing(names)
@@ -324,15 +325,22 @@ class Case:
         return self._allowed(traced, [x.dtype for x in self.diff])
 
     @functools.cached_property
+    def rounded(self) -> bool:
+        """True where a part of the rule, or of truth, could not be widened: their constants are of the own dtypes."""
+        programs = self._programs_wide
+        judged = [p for p in programs if p is self.rule_wide] if self.lane.exact.whole else programs
+        return not programs or bool(self.limits) or any(p.own_types and not self.lane.own for p in judged)
+
+    @property
+    def _programs_wide(self) -> list[Float64Program]:
+        return [p for p in (self.lane.oracle.program, self.rule_wide) if isinstance(p, Float64Program)]
+
+    @functools.cached_property
     def allowed_wide(self) -> list[float]:
         """The same in float64; in the leaf's own dtype where a part of a program could not be widened."""
-        programs = [p for p in (self.lane.oracle.program, self.rule_wide) if isinstance(p, Float64Program)]
-        if not programs:
+        if self.rounded:
             return self.allowed
-        judged = [p for p in programs if p is self.rule_wide] if self.lane.exact.whole else programs
-        if self.limits or any(p.own_types and not self.lane.own for p in judged):
-            return self.allowed
-        traced = programs[0].traced(self.diff, self.rest, self.drawn(0))
+        traced = self._programs_wide[0].traced(self.diff, self.rest, self.drawn(0))
         return self._allowed(traced, [to_wide(x).dtype for x in self.diff])
 
     @functools.cached_property
@@ -535,8 +543,8 @@ class Case:
 
     @functools.cached_property
     def noise(self) -> Leaves:
-        """The same in float64."""
-        if not self.narrow:
+        """The same in float64, or in the leaves' own dtypes where the rule's constants are rounded to these."""
+        if not self.narrow or self.rounded:
             return self.conditioning
         return self._moved(self.first_wide.truth, [truth for _, truth in self.near])
 

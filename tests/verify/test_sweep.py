@@ -110,6 +110,23 @@ def test_scalars_have_variants():
     assert_ok(rule(jnp.sinh, lambda x: (jnp.sinh(x), x), lambda x, g: (g * jnp.cosh(x),)), 0.5, sweep=True, **QUICK)
 
 
+def test_a_constant_rounded_to_the_own_dtype_is_not_blamed_far_away():
+    """The forward divides by √2, the rule multiplies by its inverse, and neither takes float64."""
+    root = np.float32(np.sqrt(2))
+
+    def wave(x):
+        if x.dtype != jnp.float32:
+            raise TypeError("float32 only")
+        return jnp.sin(x / root)
+
+    right, wrong = (
+        rule(wave, lambda x: (wave(x), x), lambda x, g, k=k: (k * g * jnp.cos(x * (1 / root)) * (1 / root),))
+        for k in (1, 1.01)
+    )
+    assert_ok(right, normal(3), sweep=True, **QUICK)
+    assert not check(wrong, normal(3), sweep="x: large", **QUICK).ok
+
+
 def test_keys_and_sizes_of_nothing_are_left_alone():
     assert not special.changes(jax.random.key(0)) and not special.changes(np.zeros(2, np.uint32))
     assert not special.changes(np.zeros((0, 3), np.float32))

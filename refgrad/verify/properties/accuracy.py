@@ -149,7 +149,8 @@ def _mathematics(case: Case, leaf: Leaf, i: int, name: str) -> Row:
         moved = [C * m / case.scale(i, t) for m, t in zip(moves(), leaf.truth, strict=True)]
         slack = np.maximum(slack, moved)
         each = zip(found.entries, slack, strict=True)
-        excess = [e - np.maximum(allowed, np.where(s <= UNCERTAIN, s, 0.0)) for e, s in each]
+        most = LARGEST if case.rounded else UNCERTAIN
+        excess = [e - np.maximum(allowed, np.where(s <= most, s, 0.0)) for e, s in each]
         if all(np.all(x <= 0) for x in excess):
             break
     if all(np.all(x <= 0) for x in excess):
