@@ -22,7 +22,7 @@ from refgrad.verify.report import COMPILER, FAIL, OK, UNAVAILABLE, Row
 from refgrad.verify.subject import Flat, pullback
 
 COPIES = 2  # entries along a mapped or scanned axis
-PLACEMENTS = 16  # of a new axis in one argument alone: what every rule has; see `Case.at_most`
+PLACEMENTS = 16  # of a new axis in one argument alone: what every rule has; see `FunctionCase.at_most`
 
 
 def eager(case: FunctionCase) -> Iterator[Row]:
