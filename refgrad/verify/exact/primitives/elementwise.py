@@ -318,6 +318,12 @@ def _shift(right: bool, arithmetic: bool = False) -> Callable[..., np.ndarray]:
     return shifted
 
 
+def _leading_zeros(x: np.ndarray) -> np.ndarray:
+    """Return the number of leading zero bits; none of a negative integer."""
+    bits = x.view(f"u{x.dtype.itemsize}").astype(object)
+    return np.array(8 * x.dtype.itemsize - np.vectorize(int.bit_length, otypes=[int])(bits))
+
+
 INTEGERS: dict[str, Callable[..., Any]] = {
     "add": np.add,
     "sub": np.subtract,
@@ -344,7 +350,7 @@ INTEGERS: dict[str, Callable[..., Any]] = {
     "pow": np.power,
     "mulhi": lambda a, b: (a.astype(object) * b.astype(object)) >> (8 * a.dtype.itemsize),
     "population_count": np.bitwise_count,
-    "clz": lambda x: np.array(8 * x.dtype.itemsize - np.vectorize(int.bit_length, otypes=[int])(x.astype(object))),
+    "clz": _leading_zeros,
     "shift_left": _shift(right=False),
     "shift_right_logical": _shift(right=True),
     "shift_right_arithmetic": _shift(right=True, arithmetic=True),
