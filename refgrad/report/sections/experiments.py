@@ -18,11 +18,14 @@ from refgrad.report.mathml.prose import plain
 from refgrad.report.sections.section import Section, Shown
 
 CHECKOUT = Path(refgrad.__file__).parent.parent
-# A gigabyte of text, a compiler of its own, 24 gigabytes of memory: more than the page's ten minutes.
-LARGE = frozenset(["tokenise_1gb", "tpu", "train_1558m"])
+# A gigabyte of text, a device or a compiler of its own, 24 gigabytes of memory: more than the page's ten minutes.
+LARGE = frozenset(["on_gpu", "tokenise_1gb", "tpu", "train_1558m"])
 LONG = frozenset(["mutants", "world_rules"])  # a quarter of an hour whole: the page has its quick form
 SLOW = frozenset(
-    ["checkpointing", "decision_boundaries", "gradient_flow", "less_memory", "predict_here", "verify_time"]
+    [
+        *("checkpointing", "decision_boundaries", "gradient_flow", "less_memory", "predict_here", "verify_time"),
+        "xla_settings",
+    ]
 )  # 10 s and more, if quick
 
 
