@@ -1,4 +1,4 @@
-"""Which of a bfloat16 step's matrix products does XLA on this CPU multiply more slowly than PyTorch, and why?
+"""Does XLA on this CPU multiply a bfloat16 step's matrices as fast as PyTorch, and what does a rewriting change?
 
 Every product of a training step of GPT-2, as the fused rules and the roofline make it: bfloat16 in and out, sums in
 float32. PyTorch (the extra `peers`) multiplies the same operands. A weight's gradient xᵀ dz is also written in other
@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _common import Figure, Result, Table, interleaved, main
+from _common import Figure, Result, Table, interleaved, main, track
 from jax import Array
 from jax.experimental.layout import Layout, with_layout_constraint
 
@@ -94,7 +94,7 @@ def in_torch(item: Product, operands: tuple[Array, ...]) -> Callable[[], Any]:
     """The same product of the same operands as a call of PyTorch."""
     import torch
 
-    x, y = (torch.from_numpy(np.asarray(a.astype(jnp.float32))).to(torch.bfloat16) for a in operands)
+    x, y = (torch.from_numpy(np.array(a.astype(jnp.float32))).to(torch.bfloat16) for a in operands)
     x = x.mT if item.left_transposed else x
     y = y.mT if item.right_transposed else y
     return lambda: torch.matmul(x, y)
@@ -118,26 +118,29 @@ def rewritings(item: Product, operands: tuple[Array, ...]) -> tuple[dict[str, Ca
     return calls, failures
 
 
-def measured(item: Product, rounds: int, with_torch: bool) -> tuple[dict[str, float], list[str]]:
-    """Seconds of one product by XLA, by PyTorch and by each rewriting, and what fails among these."""
+def programs(item: Product, with_torch: bool) -> tuple[dict[str, Callable[[], Any]], list[str]]:
+    """Return one product as calls, by XLA, by PyTorch and by each rewriting, and what fails among these."""
     compiled, operands = compiled_product(item, BF16)
-    work: dict[str, Callable[[], Any]] = {XLA: partial(compiled, *operands)}
+    calls: dict[str, Callable[[], Any]] = {XLA: partial(compiled, *operands)}
     failures: list[str] = []
     if with_torch:
-        work[TORCH] = in_torch(item, operands)
+        calls[TORCH] = in_torch(item, operands)
     if item.left_transposed and item.batch == 1:
         more, failures = rewritings(item, operands)
-        work |= more
-    return interleaved(work, rounds), failures
+        calls |= more
+    return calls, failures
 
 
 def run(settings: Settings) -> Result:
     """Measure every product, and say where PyTorch is ahead."""
     with_torch = importlib.util.find_spec("torch") is not None
-    every, failures = {}, []
-    for item in settings.products:
-        every[item], wrong = measured(item, settings.rounds, with_torch)
+    calls, failures = {}, []
+    for item in track(settings.products, "compiled"):
+        calls[item], wrong = programs(item, with_torch)
         failures += wrong
+    work = {(item, name): call for item, of in calls.items() for name, call in of.items()}
+    seconds = interleaved(work, settings.rounds)
+    every = {item: {name: seconds[item, name] for name in of} for item, of in calls.items()}
     rates = {item: {name: item.flops / item.count / s / 1e9 for name, s in of.items()} for item, of in every.items()}
     rows = [
         (

@@ -42,7 +42,7 @@ SLACK = 2.0  # a kernel's gradient may err by this factor more than the blocks' 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Where, the model, the operations that are checked, the contenders timed and profiled."""
+    """The platform, the model, the operations that are checked, the contenders timed and profiled."""
 
     platform: str
     model: str
