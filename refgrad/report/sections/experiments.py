@@ -16,12 +16,12 @@ from refgrad.jaxpr.scaffold import FLAGS
 from refgrad.report.cells import CHECKOUT, coded
 from refgrad.report.sections.section import Section, Shown
 
-# The tests of four rooms, a gigabyte of text, a compiler of its own, 24 gigabytes: more than the page's ten minutes.
-LARGE = frozenset(["planted_faults", "tokenise_1gb", "tpu", "train_1558m"])
+# The tests of four rooms, a gigabyte of text, a device or compiler of its own, 24 GB: more than the page's ten minutes.
+LARGE = frozenset(["on_gpu", "planted_faults", "tokenise_1gb", "tpu", "train_1558m"])
 LONG = frozenset(["mutants", "world_rules"])  # a quarter of an hour whole: the page has its quick form
-SLOW = frozenset(
-    ["checkpointing", "decision_boundaries", "gradient_flow", "less_memory", "predict_here", "verify_time"]
-)  # 10 s and more, if quick
+SLOW = frozenset(  # 10 s and more, if quick
+    "checkpointing decision_boundaries gradient_flow less_memory predict_here verify_time xla_settings".split()
+)
 
 
 def scripts() -> list[Path]:
