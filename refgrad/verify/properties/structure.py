@@ -133,5 +133,7 @@ def explain(error: Exception) -> str:
     )
     if types:
         return f"_bwd returns {types[2]} where the primal is {types[3]} ({types[1].replace('output', 'cotangent', 1)})"
+    if re.search(r"takes \d+ positional arguments? but \d+ (?:was|were) given|missing \d+ required positional", text):
+        text += ": _fwd takes the function's arguments, defaults too; _bwd the nondiff_argnums, residuals and cotangent"
     sentence = text.split(". ")[0].split(" --------")[0]
     return f"{type(error).__name__}: {sentence if len(sentence) <= 200 else sentence[:197] + '…'}"
