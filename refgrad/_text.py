@@ -21,7 +21,7 @@ class Table(NamedTuple):
     """A header and rows of cells, which print as `table` sets them and which a page can show in its own way."""
 
     header: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[object]]
 
     def __str__(self) -> str:
         return table(*self)

@@ -16,7 +16,7 @@ import numpy as np
 
 from refgrad.claims._documents import DOCUMENTS
 from refgrad.claims._formula import evaluate
-from refgrad.claims._results import Case, Figures, Result, figures
+from refgrad.claims._results import Case, CheckFigures, Result, figures
 
 P = ParamSpec("P")
 Cases = Callable[[], Iterable[Case]]
@@ -72,7 +72,7 @@ class Check:
         except Exception as error:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
-            return Finding(self, "undecided", Figures(), f"{type(error).__name__} at {place}: {error}")
+            return Finding(self, "undecided", CheckFigures(), f"{type(error).__name__} at {place}: {error}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Finding:
 
     check: Check
     kind: Kind
-    figures: Figures
+    figures: CheckFigures
     reason: str = ""
 
     def data(self) -> dict[str, str]:
@@ -195,7 +195,7 @@ class Outcome:
         }
 
 
-def _outcome(id: str, findings: Sequence[tuple[Kind, Figures, str]]) -> Outcome:
+def _outcome(id: str, findings: Sequence[tuple[Kind, CheckFigures, str]]) -> Outcome:
     from refgrad.claims import LEDGER  # which the modules that import this one fill
 
     claim = LEDGER[id]

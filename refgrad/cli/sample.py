@@ -20,7 +20,7 @@ COUNTS = {"tokens": {"least": 1}, "samples": {"least": 1}, "seed": {"least": 0, 
 UNKNOWN = "\ufffd"
 
 
-class Writer(NamedTuple):
+class TextModel(NamedTuple):
     """A model, and the text that its ids stand for."""
 
     params: Params
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _writer(folder: Path) -> Writer:
+def _writer(folder: Path) -> TextModel:
     """The model in a folder and its tokenizer. Raises ValueError for a folder that lacks one of them."""
     if (folder / RUN).is_file():
         writer = _of_run(folder)
@@ -76,7 +76,7 @@ def _writer(folder: Path) -> Writer:
     return writer
 
 
-def _of_run(folder: Path) -> Writer:
+def _of_run(folder: Path) -> TextModel:
     """The newest good checkpoint; `refgrad.train.run.folder` is imported here, since it needs the `train` extra."""
     from refgrad.train.run.folder import load_model
     from refgrad.train.run.restore import CheckpointError
@@ -85,10 +85,10 @@ def _of_run(folder: Path) -> Writer:
         loaded = load_model(folder, _say)
     except CheckpointError as error:
         raise ValueError(str(error)) from error
-    return Writer(loaded.params, loaded.config, from_data(loaded.tokenizer), f"{folder}, step {loaded.step}")
+    return TextModel(loaded.params, loaded.config, from_data(loaded.tokenizer), f"{folder}, step {loaded.step}")
 
 
-def _of_gpt2(folder: Path) -> Writer:
+def _of_gpt2(folder: Path) -> TextModel:
     """A GPT-2 as others store it; `refgrad.weights` is imported here, since it needs the `train` extra."""
     from refgrad import weights
 
@@ -102,7 +102,7 @@ def _of_gpt2(folder: Path) -> Writer:
             f"{folder} has no {VOCABULARY[there.index(False)]}, so that its {config.vocab_size} ids stand for no text: "
             f"put GPT-2's {' and '.join(VOCABULARY)} there (256 ids without either are bytes)"
         )
-    return Writer(params, config, tokenizer, str(folder))
+    return TextModel(params, config, tokenizer, str(folder))
 
 
 def _write(prompt: str, steps: Iterator[np.ndarray], tokenizer: Tokenizer, samples: int) -> list[str]:

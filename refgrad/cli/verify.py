@@ -28,7 +28,7 @@ from refgrad.report.text import standard_library_ids
 from refgrad.rule_sets import rule_set
 from refgrad.verify.arguments import is_text, needs_x64, sized
 from refgrad.verify.draws import values
-from refgrad.verify.prove import Verdict
+from refgrad.verify.prove import ProofVerdict
 
 QUICK = ("input.batch=1", "input.sequence=8")
 DRAWS, QUICK_DRAWS = 8, 2  # cotangents
@@ -171,7 +171,7 @@ def _proofs(options: argparse.Namespace) -> int:
         if not result.proof.ok:
             print(f"\n{result.proof}")
     print(f"\n{proofs.counts(results)}.")
-    refuted = any(result.proof.verdict is Verdict.REFUTED for result in results)
+    refuted = any(result.proof.verdict is ProofVerdict.REFUTED for result in results)
     if options.json:
         write_json(options.json, {"ok": not refuted, "jax": JAX, "rows": [result.data() for result in results]})
     return 1 if refuted else 0

@@ -14,7 +14,7 @@ from jax import Array
 
 from refgrad.models._costs import priced, total
 from refgrad.models.inputs import check_widths
-from refgrad.ops import Cost, operations
+from refgrad.ops import OpCost, operations
 from refgrad.symbols import B, D, h
 
 Params = dict[str, Array]
@@ -54,7 +54,7 @@ def loss(params: Params, x: Array, y: Array, rules: str = "derived") -> Array:
     return operations(rules).binary_cross_entropy(apply(params, x, rules), y)
 
 
-def exact(input_gradient: bool = True) -> Mapping[str, Cost]:
+def exact(input_gradient: bool = True) -> Mapping[str, OpCost]:
     """The network's costs from the rows of its operations: "forward" and "backward", in XLA's convention.
 
     Without the inputs' gradient its product, dx = dh w₁ᵀ, does not run.

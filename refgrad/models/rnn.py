@@ -16,7 +16,7 @@ from jax import Array
 from refgrad.models._costs import priced, total
 from refgrad.models.inputs import check_widths
 from refgrad.numerics import product, wide
-from refgrad.ops import Cost, operations
+from refgrad.ops import OpCost, operations
 from refgrad.ops.rnn import through_time
 from refgrad.symbols import B, a, b, h, i, o, s, w
 
@@ -64,7 +64,7 @@ def loss(params: Params, x: Array, targets: Array, rules: str = "derived") -> Ar
     return operations(rules).squared_error_mean(apply(params, x, rules), targets)
 
 
-def exact(input_gradient: bool = True) -> Mapping[str, Cost]:
+def exact(input_gradient: bool = True) -> Mapping[str, OpCost]:
     """The network's costs over B sequences from the rows of its operations: "forward" and "backward".
 
     The targets get no gradient; without the inputs' gradient its product, dx = δ W_xᵀ, does not run.

@@ -21,14 +21,14 @@ from refgrad.symbols import SYMBOLS, evaluate, parse
 KEY = "key"  # in the place of axes
 
 
-class Cost(NamedTuple):
+class OpCost(NamedTuple):
     """Operations in XLA's convention, for float32 arguments; float64 ones cost the same but for erfc."""
 
     flops: sympy.Expr | int
     transcendentals: sympy.Expr | int = 0
 
 
-NOTHING = Cost(0)
+NOTHING = OpCost(0)
 OLD_FIELDS = {"document": "published_flops", "causes": "adjustments", "ahead": "fwd_extra"}  # until 0.3
 
 
@@ -56,12 +56,12 @@ class OpSpec:
     op: Any  # a jax.custom_vjp; its __call__ has no static type
     source: str
     arguments: Mapping[str, str]
-    forward: Cost
-    backward: Cost
+    forward: OpCost
+    backward: OpCost
     published_flops: sympy.Expr | int
     adjustments: Mapping[str, sympy.Expr | int]
     residuals: sympy.Expr | int
-    fwd_extra: Cost = NOTHING
+    fwd_extra: OpCost = NOTHING
     statics: Mapping[str, sympy.Expr | float | str] = dataclasses.field(default_factory=dict)
     scale: Mapping[str, sympy.Expr] = dataclasses.field(default_factory=dict)
     domain: Mapping[str, Callable[[np.ndarray], np.ndarray]] = dataclasses.field(default_factory=dict)

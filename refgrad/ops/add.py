@@ -16,7 +16,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.symbols import b, i, s
 
 
@@ -51,8 +51,8 @@ SPEC = OpSpec(
     op=add,
     source="D3, Backpropagation in practice",
     arguments={"x": "b s i", "y": "b s i"},
-    forward=Cost(b * s * i),
-    backward=Cost(0),
+    forward=OpCost(b * s * i),
+    backward=OpCost(0),
     published_flops=0,
     adjustments={},
     residuals=0,

@@ -16,7 +16,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.symbols import b, d, n_h, s
 
 
@@ -47,8 +47,8 @@ SPEC = OpSpec(
     source="D2, Attention Scaling",
     arguments={"x": "b n_h s s"},
     statics={"d": d},
-    forward=Cost(b * n_h * s**2),
-    backward=Cost(b * n_h * s**2),
+    forward=OpCost(b * n_h * s**2),
+    backward=OpCost(b * n_h * s**2),
     published_flops=b * n_h * s**2,
     adjustments={},
     residuals=0,

@@ -34,7 +34,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, lift, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.ops.layer_norm import affine
 from refgrad.symbols import a, b, h, s, w
 
@@ -107,8 +107,8 @@ SPEC = OpSpec(
     arguments={"x": "b s h", "gamma": "h", "beta": "h"},
     statics={"eps": 1e-5},
     # two means (n each), centring, square, x̂, γ x̂, + β; + ε and rsqrt once a column
-    forward=Cost(7 * b * s * h + h, h),
-    backward=Cost(7 * b * s * h + 3 * h, h),
+    forward=OpCost(7 * b * s * h + h, h),
+    backward=OpCost(7 * b * s * h + 3 * h, h),
     published_flops=0,
     adjustments={"the rule, not counted": 7 * b * s * h + 3 * h},
     residuals=a * (b * s * h + h) + w * h,

@@ -26,7 +26,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 
@@ -73,8 +73,8 @@ SPEC = OpSpec(
     arguments={"p": "b s i", "y": "b s i < 2"},
     domain={"p": lambda x: 1 / (1 + np.exp(-x))},
     # two comparisons, three selections, a negation, the sum of the logarithms, its mean; the mean's negation
-    forward=Cost(8 * b * s * i + 1, 2 * b * s * i),
-    backward=Cost(7 * b * s * i + 1),
+    forward=OpCost(8 * b * s * i + 1, 2 * b * s * i),
+    backward=OpCost(7 * b * s * i + 1),
     published_flops=0,
     adjustments={"(dL/N) / q, not counted": 7 * b * s * i + 1},
     residuals=w * b * s * i + 4 * b * s * i,

@@ -25,7 +25,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide, wide_dtype
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 
@@ -80,8 +80,8 @@ SPEC = OpSpec(
     source="D4, Gradient Calculations",
     arguments={"z": "b s i", "y": "b s i < 2"},
     # two comparisons and two selections for c, c z, softplus (five and two), the mean
-    forward=Cost(11 * b * s * i, 2 * b * s * i),
-    backward=Cost(10 * b * s * i + 1, b * s * i),
+    forward=OpCost(11 * b * s * i, 2 * b * s * i),
+    backward=OpCost(10 * b * s * i + 1, b * s * i),
     published_flops=0,
     adjustments={"(dL/N) c σ(c z), not counted": 10 * b * s * i + 1},
     residuals=w * b * s * i + 4 * b * s * i,

@@ -21,7 +21,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import lift
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.ops.softmax import SPEC as SOFTMAX
 from refgrad.ops.softmax import Residuals, softmax
 from refgrad.symbols import b, n_h, s
@@ -65,7 +65,7 @@ SPEC = OpSpec(
     source="D2, Softmax; the mask is GPT-2's",
     arguments={"x": "b n_h s s"},
     # the softmax, one comparison of the s × s mask and one selection an element
-    forward=Cost(SOFTMAX.forward.flops + b * n_h * s**2 + s**2, SOFTMAX.forward.transcendentals),
+    forward=OpCost(SOFTMAX.forward.flops + b * n_h * s**2 + s**2, SOFTMAX.forward.transcendentals),
     backward=SOFTMAX.backward,
     published_flops=SOFTMAX.published_flops,
     adjustments=SOFTMAX.adjustments,

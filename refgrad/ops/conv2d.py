@@ -32,7 +32,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, lift, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import H, W, b, i, k, l, o, w
 
 PADDINGS = ("SAME", "VALID")
@@ -110,8 +110,8 @@ SPEC = OpSpec(
     source="D1, Computational Complexity",
     arguments={"x": "b H W i", "kernel": "k l i o", "bias": "o"},
     statics={"padding": "SAME"},
-    forward=Cost(2 * b * i * o * PAIRS + b * H * W * o),
-    backward=Cost(4 * b * i * o * PAIRS + (b * H * W - 1) * o),
+    forward=OpCost(2 * b * i * o * PAIRS + b * H * W * o),
+    backward=OpCost(4 * b * i * o * PAIRS + (b * H * W - 1) * o),
     published_flops=0,
     adjustments={
         "products with the padding, not counted": 4 * b * i * o * H * W * k * l,

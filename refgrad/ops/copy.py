@@ -16,7 +16,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.symbols import b, i, s
 
 
@@ -45,8 +45,8 @@ SPEC = OpSpec(
     op=copy,
     source="D3, Backpropagation in practice",
     arguments={"x": "b s i"},
-    forward=Cost(0),
-    backward=Cost(b * s * i),
+    forward=OpCost(0),
+    backward=OpCost(b * s * i),
     published_flops=0,
     adjustments={"fan-in": b * s * i},
     residuals=0,

@@ -17,7 +17,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.ops.log_softmax import SPEC as LOG_SOFTMAX
 from refgrad.ops.log_softmax import log_softmax
 from refgrad.ops.nll import SPEC as NLL
@@ -64,8 +64,8 @@ SPEC = OpSpec(
     op=cross_entropy,
     source="D2, Negative Log Likelihood Loss",
     arguments={"x": "b s V", "targets": "b s < V"},
-    forward=Cost(LOG_SOFTMAX.forward.flops + NLL.forward.flops, LOG_SOFTMAX.forward.transcendentals),
-    backward=Cost(LOG_SOFTMAX.backward.flops + NLL.backward.flops, LOG_SOFTMAX.backward.transcendentals),
+    forward=OpCost(LOG_SOFTMAX.forward.flops + NLL.forward.flops, LOG_SOFTMAX.forward.transcendentals),
+    backward=OpCost(LOG_SOFTMAX.backward.flops + NLL.backward.flops, LOG_SOFTMAX.backward.transcendentals),
     published_flops=LOG_SOFTMAX.published_flops + NLL.published_flops,
     adjustments={**LOG_SOFTMAX.adjustments, **NLL.adjustments},
     residuals=LOG_SOFTMAX.residuals + NLL.residuals,

@@ -21,7 +21,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, product, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.symbols import b, i, o, s, w
 
 
@@ -62,8 +62,8 @@ SPEC = OpSpec(
     op=dense,
     source="D1, Matrix Backpropagation",
     arguments={"x": "b s i", "w": "o i", "bias": "o"},
-    forward=Cost(2 * b * s * i * o + b * s * o),
-    backward=Cost(4 * b * s * i * o + (b * s - 1) * o),
+    forward=OpCost(2 * b * s * i * o + b * s * o),
+    backward=OpCost(4 * b * s * i * o + (b * s - 1) * o),
     published_flops=0,
     adjustments={"two products, not counted": 4 * b * s * i * o, "bias": (b * s - 1) * o},
     residuals=w * (b * s * i + i * o),

@@ -25,7 +25,7 @@ from refgrad.jaxpr.avals import explicit_sharding
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, h, s
 
 
@@ -91,8 +91,8 @@ SPEC = OpSpec(
     arguments={"x": "b s h", "key": "key"},
     statics={"rate": 0.25},
     # Threefry's 117, numbering 3, joining 1; comparison, product, selection; the key's own 2
-    forward=Cost(124 * b * s * h + 2),
-    backward=Cost(124 * b * s * h + 2),
+    forward=OpCost(124 * b * s * h + 2),
+    backward=OpCost(124 * b * s * h + 2),
     published_flops=0,
     adjustments={"the mask drawn again": 122 * b * s * h + 2, "product and selection, not counted": 2 * b * s * h},
     residuals=8,

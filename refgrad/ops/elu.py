@@ -19,7 +19,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 
@@ -50,8 +50,8 @@ SPEC = OpSpec(
     source="D3, Activation functions",
     arguments={"x": "b s i"},
     statics={"alpha": 0.5},
-    forward=Cost(4 * b * s * i, b * s * i),
-    backward=Cost(5 * b * s * i, b * s * i),
+    forward=OpCost(4 * b * s * i, b * s * i),
+    backward=OpCost(5 * b * s * i, b * s * i),
     published_flops=0,
     adjustments={"α e^x dy and selections, not counted": 5 * b * s * i},
     residuals=w * b * s * i,

@@ -22,7 +22,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 A = math.sqrt(2 / math.pi)
@@ -60,8 +60,8 @@ SPEC = OpSpec(
     op=gelu,
     source="D2, GELU",
     arguments={"x": "b s i"},
-    forward=Cost(8 * b * s * i, b * s * i),
-    backward=Cost(18 * b * s * i, 2 * b * s * i),
+    forward=OpCost(8 * b * s * i, b * s * i),
+    backward=OpCost(18 * b * s * i, 2 * b * s * i),
     published_flops=19 * b * s * i,
     adjustments={"transcendental split": -2 * b * s * i, "σ(z) σ(−z) for 1 − t²": b * s * i},
     residuals=w * b * s * i,

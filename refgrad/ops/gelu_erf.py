@@ -21,7 +21,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 
@@ -57,8 +57,8 @@ SPEC = OpSpec(
     op=gelu_erf,
     source="D3, Activation functions",
     arguments={"x": "b s i"},
-    forward=Cost(65 * b * s * i, b * s * i),
-    backward=Cost(70 * b * s * i, 2 * b * s * i),
+    forward=OpCost(65 * b * s * i, b * s * i),
+    backward=OpCost(70 * b * s * i, 2 * b * s * i),
     published_flops=0,
     adjustments={"erfc spelt out": 62 * b * s * i, "(Φ(x) + x φ(x)) dy, not counted": 8 * b * s * i},
     residuals=w * b * s * i,

@@ -22,7 +22,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.ops.nll import pick
 from refgrad.symbols import V, b, s
 
@@ -90,8 +90,8 @@ SPEC = OpSpec(
     arguments={"x": "b s V", "targets": "b s < V"},
     statics={"margin": 1.0},
     # the target's score (4 a row); its subtraction, + Δ, is-target, selection; max(0, ·) in two; the sum and the mean
-    forward=Cost(7 * b * s * V + 4 * b * s),
-    backward=Cost(5 * b * s * V + 1),
+    forward=OpCost(7 * b * s * V + 4 * b * s),
+    backward=OpCost(5 * b * s * V + 1),
     published_flops=0,
     adjustments={"dL/n at what is not flat, not counted": 5 * b * s * V + 1},
     residuals=b * s * V + 4 * b * s,

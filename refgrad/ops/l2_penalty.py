@@ -17,7 +17,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import i, o, w
 
 
@@ -52,8 +52,8 @@ SPEC = OpSpec(
     source="D3, How to compute gradients?",
     arguments={"W": "i o"},
     statics={"strength": 0.1},
-    forward=Cost(2 * i * o),
-    backward=Cost(i * o + 1),
+    forward=OpCost(2 * i * o),
+    backward=OpCost(i * o + 1),
     published_flops=0,
     adjustments={"dR (2λ) W, not counted": i * o + 1},
     residuals=w * i * o,

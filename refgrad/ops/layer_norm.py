@@ -32,7 +32,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, lift, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import a, b, h, s, w
 
 
@@ -99,8 +99,8 @@ SPEC = OpSpec(
     arguments={"x": "b s h", "gamma": "h", "beta": "h"},
     statics={"eps": 1e-5},
     # two means (n each), centring, square, x̂, γ x̂, + β; + ε and rsqrt once a row
-    forward=Cost(7 * b * s * h + b * s, b * s),
-    backward=Cost(11 * b * s * h - 2 * h),
+    forward=OpCost(7 * b * s * h + b * s, b * s),
+    backward=OpCost(11 * b * s * h - 2 * h),
     published_flops=11 * b * s * h,
     adjustments={"n−1 additions": -2 * h},
     residuals=a * (b * s * h + b * s) + w * h,

@@ -20,7 +20,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, i, s
 
 
@@ -57,8 +57,8 @@ SPEC = OpSpec(
     source="D3, Activation functions",
     arguments={"x": "b s i"},
     statics={"slope": 0.01},
-    forward=Cost(3 * b * s * i),
-    backward=Cost(2 * b * s * i),
+    forward=OpCost(3 * b * s * i),
+    backward=OpCost(2 * b * s * i),
     published_flops=0,
     adjustments={"product and selection, not counted": 2 * b * s * i},
     residuals=b * s * i,

@@ -24,7 +24,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, product, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.symbols import b, i, o, s, w
 
 
@@ -66,8 +66,8 @@ SPEC = OpSpec(
     op=linear,
     source="D2, Tensor Contractions",
     arguments={"x": "b s i", "w": "i o", "bias": "o"},
-    forward=Cost(2 * b * s * i * o + b * s * o),
-    backward=Cost(4 * b * s * i * o + (b * s - 1) * o),
+    forward=OpCost(2 * b * s * i * o + b * s * o),
+    backward=OpCost(4 * b * s * i * o + (b * s - 1) * o),
     published_flops=4 * b * s * i * o,
     adjustments={"bias": (b * s - 1) * o},
     residuals=w * (b * s * i + i * o),

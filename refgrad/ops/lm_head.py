@@ -19,7 +19,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, product
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.symbols import V, b, h, s, w
 
 
@@ -57,8 +57,8 @@ SPEC = OpSpec(
     op=lm_head,
     source="D2, Tensor Contractions",
     arguments={"x": "b s h", "E": "V h"},
-    forward=Cost(2 * b * s * h * V),
-    backward=Cost(4 * b * s * h * V),
+    forward=OpCost(2 * b * s * h * V),
+    backward=OpCost(4 * b * s * h * V),
     published_flops=4 * b * s * h * V,
     adjustments={},
     residuals=w * (b * s * h + V * h),

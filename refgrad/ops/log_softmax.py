@@ -22,7 +22,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import V, a, b, s
 
 
@@ -69,8 +69,8 @@ SPEC = OpSpec(
     source="D2, Log-softmax Gradients",
     arguments={"x": "b s V"},
     # maximum and sum with n − 1 each, the shift and the subtraction; exp per element and one logarithm a row
-    forward=Cost(4 * b * s * V - 2 * b * s, b * s * V + b * s),
-    backward=Cost(3 * b * s * V - b * s, b * s * V),
+    forward=OpCost(4 * b * s * V - 2 * b * s, b * s * V + b * s),
+    backward=OpCost(3 * b * s * V - b * s, b * s * V),
     published_flops=4 * b * s * V,
     adjustments={"transcendental split": -b * s * V, "n−1 additions": -b * s},
     residuals=a * b * s * V,

@@ -22,7 +22,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, product
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.symbols import b, i, o, s, w
 
 
@@ -60,8 +60,8 @@ SPEC = OpSpec(
     op=matmul,
     source="D0, Gradient with respect to W₂ … X",
     arguments={"x": "b s i", "w": "i o"},
-    forward=Cost(2 * b * s * i * o),
-    backward=Cost(4 * b * s * i * o),
+    forward=OpCost(2 * b * s * i * o),
+    backward=OpCost(4 * b * s * i * o),
     published_flops=4 * b * s * i * o,
     adjustments={},
     residuals=w * (b * s * i + i * o),

@@ -21,7 +21,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, i, s
 
 
@@ -60,8 +60,8 @@ SPEC = OpSpec(
     op=maximum,
     source="D3, Backpropagation in practice",
     arguments={"x": "b s i", "y": "b s i"},
-    forward=Cost(b * s * i),
-    backward=Cost(4 * b * s * i),
+    forward=OpCost(b * s * i),
+    backward=OpCost(4 * b * s * i),
     published_flops=0,
     adjustments={"½ dz, selections, dz − dx, not counted": 4 * b * s * i},
     residuals=2 * b * s * i,

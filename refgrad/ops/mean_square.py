@@ -17,7 +17,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 
@@ -51,8 +51,8 @@ SPEC = OpSpec(
     op=mean_square,
     source="D0, Gradient with respect to H₂",
     arguments={"y": "b s i"},
-    forward=Cost(2 * b * s * i),
-    backward=Cost(b * s * i + 1),
+    forward=OpCost(2 * b * s * i),
+    backward=OpCost(b * s * i + 1),
     published_flops=0,
     adjustments={"the loss, left out": b * s * i + 1},
     residuals=w * b * s * i,

@@ -16,7 +16,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.symbols import b, i, s, w
 
 
@@ -52,8 +52,8 @@ SPEC = OpSpec(
     op=mul,
     source="D3, Backpropagation in practice",
     arguments={"x": "b s i", "y": "b s i"},
-    forward=Cost(b * s * i),
-    backward=Cost(2 * b * s * i),
+    forward=OpCost(b * s * i),
+    backward=OpCost(2 * b * s * i),
     published_flops=0,
     adjustments={"dz y and dz x, not counted": 2 * b * s * i},
     residuals=2 * w * b * s * i,

@@ -25,7 +25,7 @@ from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special, summed
+from refgrad.ops._spec import OpCost, OpSpec, Special, summed
 from refgrad.ops.attention_scaling import SPEC as SCALING
 from refgrad.ops.attention_scaling import attention_scaling
 from refgrad.ops.attn_value import SPEC as ATTN_VALUE
@@ -158,8 +158,8 @@ SPEC = OpSpec(
     arguments={"x": "b s h", "w_qkv": "h 3*h", "b_qkv": "3*h", "w_out": "h h", "b_out": "h"},
     statics={"n_head": n_h},
     scale={"w_qkv": 1 / sympy.sqrt(h), "w_out": 1 / sympy.sqrt(h)},  # scores of the order of 1
-    forward=Cost(_sum(lambda spec: spec.forward.flops), _sum(lambda spec: spec.forward.transcendentals)),
-    backward=Cost(_sum(lambda spec: spec.backward.flops), _sum(lambda spec: spec.backward.transcendentals)),
+    forward=OpCost(_sum(lambda spec: spec.forward.flops), _sum(lambda spec: spec.forward.transcendentals)),
+    backward=OpCost(_sum(lambda spec: spec.backward.flops), _sum(lambda spec: spec.backward.transcendentals)),
     published_flops=_sum(lambda spec: spec.published_flops),
     adjustments={
         cause: _sum(lambda spec, cause=cause: spec.adjustments.get(cause, 0)) for cause in ("bias", "n−1 additions")

@@ -20,7 +20,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, s
 
 
@@ -77,8 +77,8 @@ SPEC = OpSpec(
     source="D2, Negative Log Likelihood Loss",
     arguments={"p": "b s V", "targets": "b s < V"},
     # the range check and selection of `pick`, four a target; bs − 1 additions, a division and a negation
-    forward=Cost(5 * b * s + 1),
-    backward=Cost(1),
+    forward=OpCost(5 * b * s + 1),
+    backward=OpCost(1),
     published_flops=0,
     adjustments={"division of dL by bs": 1},
     residuals=4 * b * s,

@@ -18,7 +18,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, lift, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, h, s
 
 
@@ -60,8 +60,8 @@ SPEC = OpSpec(
     op=position_embedding,
     source="D2, Position Embeddings",
     arguments={"x": "b s h", "P": "s h"},
-    forward=Cost(b * s * h),
-    backward=Cost((b - 1) * s * h),
+    forward=OpCost(b * s * h),
+    backward=OpCost((b - 1) * s * h),
     published_flops=(b - 1) * s * h,
     adjustments={},
     residuals=0,

@@ -19,7 +19,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, product
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.symbols import b, d, n_h, s, w
 
 
@@ -57,8 +57,8 @@ SPEC = OpSpec(
     op=query_key,
     source="D2, Activation-to-Activation Multiplications",
     arguments={"q": "b n_h s d", "k": "b n_h s d"},
-    forward=Cost(2 * b * n_h * s**2 * d),
-    backward=Cost(4 * b * n_h * s**2 * d),
+    forward=OpCost(2 * b * n_h * s**2 * d),
+    backward=OpCost(4 * b * n_h * s**2 * d),
     published_flops=4 * b * n_h * s**2 * d,
     adjustments={},
     residuals=w * 2 * b * n_h * s * d,

@@ -20,7 +20,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 
@@ -49,8 +49,8 @@ SPEC = OpSpec(
     op=relu,
     source="D1, Backpropagation Through Activations",
     arguments={"x": "b s i"},
-    forward=Cost(2 * b * s * i),
-    backward=Cost(2 * b * s * i),
+    forward=OpCost(2 * b * s * i),
+    backward=OpCost(2 * b * s * i),
     published_flops=0,
     adjustments={"comparison and selection, not counted": 2 * b * s * i},
     residuals=w * b * s * i,

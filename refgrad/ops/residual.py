@@ -17,7 +17,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.symbols import b, h, s
 
 
@@ -52,8 +52,8 @@ SPEC = OpSpec(
     op=residual,
     source="D2, Residual Connections",
     arguments={"x": "b s h", "f": "b s h"},
-    forward=Cost(b * s * h),
-    backward=Cost(0),
+    forward=OpCost(b * s * h),
+    backward=OpCost(0),
     published_flops=0,
     adjustments={},
     residuals=0,

@@ -32,7 +32,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, product, vary_with, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.ops.tanh import slope
 from refgrad.symbols import a, b, h, i, s, w
 
@@ -121,8 +121,8 @@ SPEC = OpSpec(
     arguments={"x": "b s i", "h_0": "b h", "w_x": "i h", "w_h": "h h", "bias": "h"},
     scale={"w_x": i**-0.5, "w_h": h**-0.5},
     # the bias and the sum of the two products, an addition each
-    forward=Cost(2 * b * s * h * (i + h) + 2 * b * s * h, b * s * h),
-    backward=Cost(4 * b * s * h * (i + h) + 12 * b * s * h + (b * s - 1) * h, 2 * b * s * h),
+    forward=OpCost(2 * b * s * h * (i + h) + 2 * b * s * h, b * s * h),
+    backward=OpCost(4 * b * s * h * (i + h) + 12 * b * s * h + (b * s - 1) * h, 2 * b * s * h),
     published_flops=0,
     adjustments={
         "products, not counted": 4 * b * s * h * (i + h),

@@ -18,7 +18,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 
@@ -47,8 +47,8 @@ SPEC = OpSpec(
     op=sigmoid,
     source="D1, Backpropagation Through Activations",
     arguments={"x": "b s i"},
-    forward=Cost(3 * b * s * i, b * s * i),
-    backward=Cost(9 * b * s * i, 2 * b * s * i),
+    forward=OpCost(3 * b * s * i, b * s * i),
+    backward=OpCost(9 * b * s * i, 2 * b * s * i),
     published_flops=0,
     adjustments={"σ(x) σ(−x) dy, not counted": 9 * b * s * i},
     residuals=w * b * s * i,

@@ -16,7 +16,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 
@@ -46,8 +46,8 @@ SPEC = OpSpec(
     op=silu,
     source="D3, Activation functions",
     arguments={"x": "b s i"},
-    forward=Cost(4 * b * s * i, b * s * i),
-    backward=Cost(11 * b * s * i, 2 * b * s * i),
+    forward=OpCost(4 * b * s * i, b * s * i),
+    backward=OpCost(11 * b * s * i, 2 * b * s * i),
     published_flops=0,
     adjustments={"σ(x) (1 + x σ(−x)) dy, not counted": 11 * b * s * i},
     residuals=w * b * s * i,

@@ -22,7 +22,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import a, b, n_h, s
 
 
@@ -65,13 +65,13 @@ def _bwd(kept: Residuals, dz: Array) -> tuple[Array]:
 softmax.defvjp(_fwd, _bwd)
 
 # exp and division per element, the maximum and the sum with n − 1 each, and the shift
-FORWARD = Cost(4 * b * n_h * s**2 - 2 * b * n_h * s, b * n_h * s**2)
+FORWARD = OpCost(4 * b * n_h * s**2 - 2 * b * n_h * s, b * n_h * s**2)
 SPEC = OpSpec(
     op=softmax,
     source="D2, Softmax",
     arguments={"x": "b n_h s s"},
     forward=FORWARD,
-    backward=Cost(4 * b * n_h * s**2 - b * n_h * s),
+    backward=OpCost(4 * b * n_h * s**2 - b * n_h * s),
     published_flops=4 * b * n_h * s**2,
     adjustments={"n−1 additions": -b * n_h * s},
     residuals=a * b * n_h * s**2,

@@ -24,7 +24,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.ops.cross_entropy import SPEC as COMPOSITION
 from refgrad.ops.nll import pick
 from refgrad.symbols import V, a, b, s, w
@@ -95,8 +95,8 @@ SPEC = OpSpec(
     source="D2, Negative Log Likelihood Loss",
     arguments=COMPOSITION.arguments,
     # maximum and sum with n − 1 each, the shift; per row the pick (4), its two subtractions; the mean; exp and log
-    forward=Cost(3 * b * s * V + 5 * b * s, b * s * V + b * s),
-    backward=Cost(2 * b * s * V + 2 * b * s + 2, b * s * V),
+    forward=OpCost(3 * b * s * V + 5 * b * s, b * s * V + b * s),
+    backward=OpCost(2 * b * s * V + 2 * b * s + 2, b * s * V),
     published_flops=COMPOSITION.published_flops,
     adjustments={
         "transcendental split": -b * s * V,

@@ -19,7 +19,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import a, b, i, s
 
 
@@ -62,8 +62,8 @@ SPEC = OpSpec(
     op=squared_error_mean,
     source="D1, Backpropagation Through Batches",
     arguments={"y": "b s i", "t": "b s i"},
-    forward=Cost(3 * b * s * i),
-    backward=Cost(2 * b * s * i + 1),
+    forward=OpCost(3 * b * s * i),
+    backward=OpCost(2 * b * s * i + 1),
     published_flops=0,
     adjustments={"dL (2/n) r and its negation, not counted": 2 * b * s * i + 1},
     residuals=a * b * s * i,

@@ -20,7 +20,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import a, b, i, s
 
 
@@ -61,8 +61,8 @@ SPEC = OpSpec(
     op=squared_error_sum,
     source="D3, A note on network size and regularization",
     arguments={"y": "b s i", "t": "b s i"},
-    forward=Cost(3 * b * s * i - 1),
-    backward=Cost(2 * b * s * i + 1),
+    forward=OpCost(3 * b * s * i - 1),
+    backward=OpCost(2 * b * s * i + 1),
     published_flops=0,
     adjustments={"2 dL r and its negation, not counted": 2 * b * s * i + 1},
     residuals=a * b * s * i,

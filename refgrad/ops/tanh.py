@@ -18,7 +18,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 
@@ -52,8 +52,8 @@ SPEC = OpSpec(
     op=tanh,
     source="D3, Activation functions",
     arguments={"x": "b s i"},
-    forward=Cost(0, b * s * i),
-    backward=Cost(11 * b * s * i, 2 * b * s * i),
+    forward=OpCost(0, b * s * i),
+    backward=OpCost(11 * b * s * i, 2 * b * s * i),
     published_flops=0,
     adjustments={"4 σ(2x) σ(−2x) dy, not counted": 11 * b * s * i},
     residuals=w * b * s * i,

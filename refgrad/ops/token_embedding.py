@@ -21,7 +21,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide_dtype
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, h, s
 
 
@@ -71,8 +71,8 @@ SPEC = OpSpec(
     source="D2, Token Embeddings",
     arguments={"E": "V h", "tokens": "b s < V"},
     # a selection an element, and three operations an index: is it in [0, V)?
-    forward=Cost(b * s * h + 3 * b * s),
-    backward=Cost(b * s * h),
+    forward=OpCost(b * s * h + 3 * b * s),
+    backward=OpCost(b * s * h),
     published_flops=0,
     adjustments={"addition into zeros": b * s * h},
     residuals=4 * b * s,

@@ -56,7 +56,7 @@ def block_table(results: list[BlockResult]) -> Table:
     """One line a way of differentiating."""
     header = ["a block's backward by", "kept, derived", "kept, measured", "unexplained", "whole model", "bytes"]
     rows = [
-        [r.way, f"{r.derived:,}", f"{r.measured:,}", str(r.unexplained), f"{r.whole:,}", str(sympy.factor(r.formula))]
+        [r.way, f"{r.derived:,}", f"{r.measured:,}", str(r.unexplained), f"{r.whole:,}", sympy.factor(r.formula)]
         for r in results
     ]
     return Table(header, rows)

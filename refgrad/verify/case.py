@@ -18,14 +18,14 @@ from refgrad.jaxpr.scaffold import scaffold
 from refgrad.jaxpr.uncompiled import uncompiled
 from refgrad.verify import method_cases
 from refgrad.verify.allowance import C, allowance, reductions
-from refgrad.verify.clock import Clock
+from refgrad.verify.clock import TimeBudget
 from refgrad.verify.kinks import kinks
 from refgrad.verify.lane import Lane
 from refgrad.verify.meaning import Meaning
 from refgrad.verify.method_case import MethodCase
 from refgrad.verify.numbers import (
     NEIGHBOURS,
-    Difference,
+    WorstEntry,
     compared,
     difference,
     draws_like,
@@ -63,7 +63,7 @@ class Gradients(NamedTuple):
     autodiff: Leaves | None
 
 
-class Case:
+class FunctionCase:
     """`f` at its arguments, with its oracle. Everything is found on first use: a property costs only its own."""
 
     def __init__(
@@ -75,14 +75,14 @@ class Case:
         order: int,
         meaning: Meaning | None = None,
         tolerance: float = 0.0,
-        clock: Clock | None = None,
+        clock: TimeBudget | None = None,
         within: Sequence[tuple[float, float] | None] = (),
     ) -> None:
         self.within = dict(enumerate(within))
         self.subject, self.draws, self.seed, self.order = subject, draws, seed, order
         self.diff, self.rest = subject.diff, subject.rest
         self.flat = self._typed(subject.flat())
-        self.tolerance, self.clock = tolerance, clock or Clock()
+        self.tolerance, self.clock = tolerance, clock or TimeBudget()
         self.jitted = True
         self.exact_alone = False  # whether float64 autodiff is not asked about what exact arithmetic leaves open
         self.retry_uncompiled = True  # whether a failing rule is tried without the compiler before it is blamed
@@ -93,7 +93,7 @@ class Case:
         self.bound = meaning.bound  # of a slope that is finite on purpose
         self.lanes: dict[tuple[bool, bool], Lane] = {}
 
-    def variant(self, f: Callable) -> "Case":
+    def variant(self, f: Callable) -> "FunctionCase":
         """The same case for a function that differs in its rule alone: truth and autodiff are shared."""
         names = ["outputs", "held", "own", "lane", "autodiff", "allowed", "allowed_wide"]
         if self.own.exact.whole:  # else they depend on where the rule differs from the truth
@@ -104,7 +104,7 @@ class Case:
         other.retry_uncompiled = False  # the right rule has passed under the same compiler
         return other
 
-    def _sharing(self, names: Sequence[str]) -> "Case":
+    def _sharing(self, names: Sequence[str]) -> "FunctionCase":
         """A copy that has found nothing yet but what is named."""
         shared = {name: getattr(self, name) for name in names}
         other = copy.copy(self)
@@ -114,7 +114,7 @@ class Case:
         other.__dict__.update(shared)
         return other
 
-    def at(self, diff: Sequence, rest: Sequence, operations: float) -> "Case | None":
+    def at(self, diff: Sequence, rest: Sequence, operations: float) -> "FunctionCase | None":
         """The same function at other arguments of the same types: every program is shared, and nothing is compiled.
 
         Truth is that of exact arithmetic alone, within so many scalar operations; None where it decides nothing.
@@ -454,7 +454,7 @@ class Case:
 
     def apart(
         self, i: int, got: np.ndarray, expected: np.ndarray, scale: float | None = None, skip: np.ndarray | None = None
-    ) -> tuple[Difference, float]:
+    ) -> tuple[WorstEntry, float]:
         """Return the worst entry of two evaluations of leaf `i` by the rule, fused differently, and its allowance.
 
         The first draw may be a lucky one for autodiff: where they are further apart than that allows, the others count.

@@ -14,9 +14,9 @@ import jax
 from refgrad.verify.allowance import C, known_tolerance
 from refgrad.verify.arguments import is_text
 from refgrad.verify.blame import blame
-from refgrad.verify.case import PRECISION, Case
+from refgrad.verify.case import PRECISION, FunctionCase
 from refgrad.verify.causes import explained
-from refgrad.verify.clock import Clock, OutOfTime
+from refgrad.verify.clock import OutOfTime, TimeBudget
 from refgrad.verify.empty import nothing, undefined, unsteady
 from refgrad.verify.exact_oracle import BUDGET
 from refgrad.verify.intents import Intent
@@ -99,14 +99,14 @@ def check(
         raise ValueError(
             f"seconds is {seconds!r}, but must be above 0: the wall time that the check may take, such as 10"
         )
-    clock = Clock(seconds)
+    clock = TimeBudget(seconds)
     meant = {"reference": reference, "reference_vjp": reference_vjp, "intent": intent}
     if len(args) == 1 and is_text(args[0]):
         settings = {"kwargs": kwargs, "argnums": argnums, **meant, "tolerance": tolerance, "sweep": sweep}
         settings |= {"order": order, "properties": properties, "draws": draws}
         return at_sizes(check, f, args[0], settings, seed, clock)
     subject = Subject.of(f, args, kwargs, argnums)
-    case = Case(
+    case = FunctionCase(
         subject,
         draws=draws,
         seed=seed,
@@ -177,7 +177,7 @@ def _names(properties: Sequence[str] | None, order: int, draws: int) -> list[str
     return [name for name in PROPERTIES if properties is None or name in properties]
 
 
-def _rows(case: Case, names: Sequence[str]) -> tuple[list[Row], list[str]]:
+def _rows(case: FunctionCase, names: Sequence[str]) -> tuple[list[Row], list[str]]:
     """The rows of the properties, or the one that says why the rule cannot be run; and what time did not allow."""
     rows: list[Row] = []
     left_out: list[str] = []
@@ -209,7 +209,7 @@ def _rows(case: Case, names: Sequence[str]) -> tuple[list[Row], list[str]]:
     return rows, left_out
 
 
-def _facts(case: Case) -> dict[str, str]:
+def _facts(case: FunctionCase) -> dict[str, str]:
     """Conditions under which the rows hold."""
     device = default_device()
     facts = {
@@ -233,7 +233,7 @@ def _facts(case: Case) -> dict[str, str]:
     return facts
 
 
-def _truth(case: Case, device: Any) -> dict[str, str]:
+def _truth(case: FunctionCase, device: Any) -> dict[str, str]:
     """Describe the truth, and the reason where it is not exact arithmetic."""
     exact, oracle = case.own.exact, case.own.oracle
     if exact.whole:
@@ -246,7 +246,7 @@ def _truth(case: Case, device: Any) -> dict[str, str]:
     return facts
 
 
-def _where(case: Case, rows: Sequence[Row]) -> tuple[str, ...]:
+def _where(case: FunctionCase, rows: Sequence[Row]) -> tuple[str, ...]:
     """`file:line (name)` of the method or backward of each rule at fault; of all where no single one can be blamed."""
     if methods := tuple(dict.fromkeys(row.where for row in rows if row.failed and row.where)):
         return methods

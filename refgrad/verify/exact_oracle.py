@@ -14,7 +14,7 @@ import numpy as np
 from flint import arb
 
 from refgrad.jaxpr.avals import is_float
-from refgrad.verify.exact import Balls, Entry, Limits, NoMeaning, OverBudget, Truth, Verdict, exact
+from refgrad.verify.exact import Balls, Entry, EntryVerdict, Limits, NoMeaning, OverBudget, Truth, exact
 from refgrad.verify.numbers import errors, largest, to_wide
 from refgrad.verify.oracle import Leaves, first_line
 from refgrad.verify.subject import Flat
@@ -209,12 +209,12 @@ def unknown(leaves: Leaves) -> list[Place]:
 def _fill(leaves: Leaves, place: Place, entries: Sequence[Entry]) -> None:
     """Put the slope of a smooth entry in its place."""
     slope, _, verdict = slopes(entries)
-    if verdict is Verdict.SMOOTH:
+    if verdict is EntryVerdict.SMOOTH:
         leaf = leaves[place[0]]
         leaf[place[1]] = slope if np.iscomplexobj(leaf) else slope.real
 
 
-def slopes(entries: Sequence[Entry]) -> tuple[complex, complex, Verdict]:
+def slopes(entries: Sequence[Entry]) -> tuple[complex, complex, EntryVerdict]:
     """Return both one-sided slopes, as a cotangent has them, and the verdict; NaN where the derivative does not exist.
 
     A complex entry has two verdicts, along its real and its imaginary part: the worse one is returned.
@@ -234,10 +234,10 @@ def kink(leaf: int, index: tuple[int, ...], below: complex, above: complex) -> l
     parts = [(below.real, above.real, False)]
     if isinstance(below, complex | np.complexfloating):
         parts.append((-below.imag, -above.imag, True))
-    return [Entry(leaf, index, Verdict.KINK, arb(float(a)), arb(float(b)), imaginary=i) for a, b, i in parts]
+    return [Entry(leaf, index, EntryVerdict.KINK, arb(float(a)), arb(float(b)), imaginary=i) for a, b, i in parts]
 
 
-DECIDED = (Verdict.SMOOTH, Verdict.END, Verdict.KINK)
+DECIDED = (EntryVerdict.SMOOTH, EntryVerdict.END, EntryVerdict.KINK)
 
 
 def _numbers(found: Balls, like: Any) -> np.ndarray:

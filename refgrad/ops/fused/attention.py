@@ -42,7 +42,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, blocks, depend_on, first_entry, lift, product, wide
 from refgrad.ops._check import check_args, check_size
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.ops.fused import _cudnn
 from refgrad.ops.fused._cudnn import KERNEL
 from refgrad.symbols import a, b, d, m, n_h, s, w
@@ -205,14 +205,14 @@ SPEC = OpSpec(
     arguments={"q": "b n_h s d", "k": "b n_h s d", "v": "b n_h s d"},
     statics={"block": m},
     # two products; a selection, the maximum and the sum with n − 1 a row, the shift; scaling and division; the mask
-    forward=Cost(
+    forward=OpCost(
         HEADS * (4 * AREA * d + 4 * AREA - 2 * s + 2 * s * d + 2 * LATER + 2 * PREFIXES * d) + AREA, HEADS * AREA
     ),
-    backward=Cost(
+    backward=OpCost(
         HEADS * (10 * AREA * d + 7 * AREA + 10 * s * d + s + 3 * RESTS * d + RESTS + 4 * LATER) + AREA,
         HEADS * AREA,
     ),
-    fwd_extra=Cost(HEADS * 3 * AREA),  # J: a comparison, a selection, the maximum with n − 1 a row; its conversion
+    fwd_extra=OpCost(HEADS * 3 * AREA),  # J: a comparison, a selection, the maximum with n − 1 a row; its conversion
     published_flops=HEADS * s**2 * (8 * d + 5),
     adjustments={
         "masked blocks skipped": HEADS * (AREA - s**2) * (8 * d + 5),

@@ -30,7 +30,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, depend_on
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special, summed
+from refgrad.ops._spec import OpCost, OpSpec, Special, summed
 from refgrad.ops.fused.attention import SPEC as ATTENTION
 from refgrad.ops.fused.attention import Block, attention, check_block
 from refgrad.ops.fused.attention import Residuals as Attention
@@ -233,15 +233,15 @@ SPEC = OpSpec(
     },
     statics={"n_head": n_h, "eps": 1e-5, "block": m, "recompute": False},
     scale={name: 1 / sympy.sqrt(h) for name in ("w_qkv", "w_out", "w_fc", "w_proj")},
-    forward=Cost(
+    forward=OpCost(
         _sum(lambda spec: spec.forward.flops) + 2 * b * s * h,
         _sum(lambda spec: spec.forward.transcendentals),
     ),
-    backward=Cost(
+    backward=OpCost(
         _sum(lambda spec: spec.backward.flops) + FAN_IN + NORMS + WAIT,
         _sum(lambda spec: spec.backward.transcendentals) + 2 * b * s,
     ),
-    fwd_extra=Cost(_sum(lambda spec: spec.fwd_extra.flops), _sum(lambda spec: spec.fwd_extra.transcendentals)),
+    fwd_extra=OpCost(_sum(lambda spec: spec.fwd_extra.flops), _sum(lambda spec: spec.fwd_extra.transcendentals)),
     published_flops=_sum(lambda spec: spec.published_flops),
     adjustments={
         **{cause: _sum(lambda spec, cause=cause: spec.adjustments.get(cause, 0)) for cause in ADJUSTMENTS},

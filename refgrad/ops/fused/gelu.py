@@ -22,7 +22,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.ops.gelu import SPEC as PLAIN
 from refgrad.ops.gelu import A, C
 from refgrad.ops.gelu import gelu as plain
@@ -69,7 +69,7 @@ SPEC = OpSpec(
     source=PLAIN.source,
     arguments=PLAIN.arguments,
     forward=PLAIN.forward,
-    backward=Cost(18 * b * s * i, b * s * i),
+    backward=OpCost(18 * b * s * i, b * s * i),
     published_flops=PLAIN.published_flops,
     adjustments={"transcendental split": -b * s * i},
     residuals=PLAIN.residuals,

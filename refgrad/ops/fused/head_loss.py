@@ -34,7 +34,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, blocks, depend_on, first_entry, lift, product, rows, weight_grad
 from refgrad.ops._check import check_size
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.ops.fused._xent_rows import (
     LossTerms,
     Rows,
@@ -202,10 +202,10 @@ SPEC = OpSpec(
     scale={"x": 1 / sympy.sqrt(h)},
     # the product; maximum and sum with n − 1 each, the shift; a row's mask, target, pick (and whether it is among these
     # columns) and sums; the mean
-    forward=Cost(2 * N * h * V + 3 * N * V + 12 * N + 7 * N * MORE + WAIT, N * V + N),
-    backward=Cost(N * h + V * h + 1),
+    forward=OpCost(2 * N * h * V + 3 * N * V + 12 * N + 7 * N * MORE + WAIT, N * V + N),
+    backward=OpCost(N * h + V * h + 1),
     # the gradients' products and their sums; shift, factor, comparison, selection; the targets' part
-    fwd_extra=Cost(
+    fwd_extra=OpCost(
         4 * N * h * V + (CHUNKS - 1) * (V * h + 2 * b - 1) + MORE * N * h + 4 * N * V + 5 * N * h + 8 * N,
         N * V + N,
     ),

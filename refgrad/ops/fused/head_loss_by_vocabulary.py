@@ -25,7 +25,7 @@ from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, lift, product, rows, weight_grad, wide
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.ops.fused._xent_rows import (
     LossTerms,
     Rows,
@@ -160,10 +160,10 @@ SPEC = OpSpec(
     statics={"chunk": c},
     scale=BY_POSITIONS.scale,
     # as by positions, but for the chunks' sums being put together and the target's logit, a product of its own
-    forward=Cost(2 * N * h * V + 3 * N * V + 2 * N * CHUNKS + 3 * N * h + 10 * N, N * V + N * CHUNKS + N),
+    forward=OpCost(2 * N * h * V + 3 * N * V + 2 * N * CHUNKS + 3 * N * h + 10 * N, N * V + N * CHUNKS + N),
     backward=BY_POSITIONS.backward,
     # the logits again; as by positions, but for dx's sums and the targets' places chunk by chunk
-    fwd_extra=Cost(6 * N * h * V + (CHUNKS - 1) * N * h + 4 * N * V + N * CHUNKS + 5 * N * h + 8 * N, N * V + N),
+    fwd_extra=OpCost(6 * N * h * V + (CHUNKS - 1) * N * h + 4 * N * V + N * CHUNKS + 5 * N * h + 8 * N, N * V + N),
     published_flops=BY_POSITIONS.published_flops,
     adjustments=BY_POSITIONS.adjustments,
     residuals=BY_POSITIONS.residuals,

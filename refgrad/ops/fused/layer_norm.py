@@ -27,7 +27,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, depend_on, lift, rows, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.ops.layer_norm import SPEC as PLAIN
 from refgrad.ops.layer_norm import affine
 from refgrad.symbols import a, b, h, s, w
@@ -96,7 +96,7 @@ SPEC = OpSpec(
     arguments=PLAIN.arguments,
     statics=PLAIN.statics,
     forward=PLAIN.forward,
-    backward=Cost(15 * b * s * h - 2 * h + b * s, b * s),
+    backward=OpCost(15 * b * s * h - 2 * h + b * s, b * s),
     published_flops=PLAIN.published_flops,
     adjustments={"n−1 additions": -2 * h, "x̂ recomputed": 4 * b * s * h, "a quotient by m in each row": b * s},
     residuals=w * (b * s * h + h) + a * 2 * b * s,

@@ -22,7 +22,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, depend_on
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, summed
+from refgrad.ops._spec import OpCost, OpSpec, summed
 from refgrad.ops.fused.gelu import SPEC as GELU
 from refgrad.ops.fused.gelu import gelu, value_and_slope
 from refgrad.ops.fused.linear import SPEC as LINEAR
@@ -80,8 +80,8 @@ SPEC = OpSpec(
     source="D2, Final Tally (mlp_up, gelu, mlp_down)",
     arguments={"x": "b s i", "w_1": "i o", "b_1": "o", "w_2": "o i", "b_2": "i"},
     scale={"w_1": 1 / sympy.sqrt(i), "w_2": 1 / sympy.sqrt(o)},
-    forward=Cost(_sum(lambda spec: spec.forward.flops), _sum(lambda spec: spec.forward.transcendentals)),
-    backward=Cost(_sum(lambda spec: spec.backward.flops) + AGAIN, _sum(lambda spec: spec.backward.transcendentals)),
+    forward=OpCost(_sum(lambda spec: spec.forward.flops), _sum(lambda spec: spec.forward.transcendentals)),
+    backward=OpCost(_sum(lambda spec: spec.backward.flops) + AGAIN, _sum(lambda spec: spec.backward.transcendentals)),
     published_flops=_sum(lambda spec: spec.published_flops),
     adjustments={
         "bias": _sum(lambda spec: spec.adjustments.get("bias", 0)),

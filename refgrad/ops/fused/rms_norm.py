@@ -30,7 +30,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, depend_on, lift, rows, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import a, b, h, s, w
 
 
@@ -76,8 +76,8 @@ SPEC = OpSpec(
     arguments={"x": "b s h", "gamma": "h"},
     statics={"eps": 1e-5},
     # the square and its mean (n), x̂, γ x̂; + ε and rsqrt once a row
-    forward=Cost(4 * b * s * h + b * s, b * s),
-    backward=Cost(11 * b * s * h - h + b * s, b * s),
+    forward=OpCost(4 * b * s * h + b * s, b * s),
+    backward=OpCost(11 * b * s * h - h + b * s, b * s),
     published_flops=8 * b * s * h,
     adjustments={"n−1 additions": -h, "x̂ recomputed": 3 * b * s * h, "a quotient by m in each row": b * s},
     residuals=w * (b * s * h + h) + a * b * s,

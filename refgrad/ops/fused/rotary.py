@@ -21,7 +21,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, lift, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, h, s
 
 
@@ -68,7 +68,7 @@ def _bwd(base: float, kept: PrimalType, dy: Array) -> tuple[Array]:
 
 rotary.defvjp(_fwd, _bwd)
 
-COST = Cost(3 * b * s * h + s * h / 2, s * h)  # two products and a sum an element; s·h/2 angles
+COST = OpCost(3 * b * s * h + s * h / 2, s * h)  # two products and a sum an element; s·h/2 angles
 
 SPEC = OpSpec(
     op=rotary,

@@ -22,7 +22,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, depend_on, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, i, s, w
 
 
@@ -65,8 +65,8 @@ SPEC = OpSpec(
     source="Shazeer (2020)",
     arguments={"g": "b s i", "u": "b s i"},
     # the logistic function's three, two products
-    forward=Cost(5 * b * s * i, b * s * i),
-    backward=Cost(16 * b * s * i, b * s * i),
+    forward=OpCost(5 * b * s * i, b * s * i),
+    backward=OpCost(16 * b * s * i, b * s * i),
     published_flops=14 * b * s * i,
     adjustments={"g awaits its cotangent": 2 * b * s * i},
     residuals=2 * w * b * s * i,

@@ -10,16 +10,14 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-import refgrad
 from refgrad._files import read_toml
 from refgrad._text import Table
 from refgrad.jaxpr.scaffold import FLAGS
-from refgrad.report.mathml.prose import plain
+from refgrad.report.cells import CHECKOUT, coded
 from refgrad.report.sections.section import Section, Shown
 
-CHECKOUT = Path(refgrad.__file__).parent.parent
-# A gigabyte of text, a compiler of its own, 24 gigabytes of memory: more than the page's ten minutes.
-LARGE = frozenset(["tokenise_1gb", "tpu", "train_1558m"])
+# The tests of four rooms, a gigabyte of text, a compiler of its own, 24 gigabytes: more than the page's ten minutes.
+LARGE = frozenset(["planted_faults", "tokenise_1gb", "tpu", "train_1558m"])
 LONG = frozenset(["mutants", "world_rules"])  # a quarter of an hour whole: the page has its quick form
 SLOW = frozenset(
     ["checkpointing", "decision_boundaries", "gradient_flow", "less_memory", "predict_here", "verify_time"]
@@ -42,7 +40,7 @@ def named(script: Path) -> Section:
     text = ast.get_docstring(ast.parse(script.read_text())) or ""
     question, explanation, *_ = (" ".join(part.split()) for part in text.split("\n\n"))
     about = f"Not run for this page, which it would hold up. {explanation}"
-    return Section(plain(question), about=about, ran=False)
+    return Section(coded(question), about=about, ran=False)
 
 
 def experiment(script: Path, quick: bool) -> Section:
@@ -68,13 +66,13 @@ def experiment(script: Path, quick: bool) -> Section:
 def shown(card: dict, folder: Path, ok: bool) -> Section:
     """A card as a section; `folder` holds its figures."""
     figures = [{**figure, "svg": Markup((folder / figure["file"]).read_text())} for figure in card["figures"]]
-    explanation = [plain(" ".join(part.split())) for part in card["explanation"].split("\n\n") if part.strip()]
+    explanation = [coded(" ".join(part.split())) for part in card["explanation"].split("\n\n") if part.strip()]
     table = Table(card["table"]["header"], card["table"]["rows"])
     data = {
         "card": card,
         "figures": figures,
-        "answer": [plain(line) for line in card["answer"]],
+        "answer": [coded(line) for line in card["answer"]],
         "explanation": explanation,
         "shown": [Shown("What was measured", table)],
     }
-    return Section(plain(card["question"]), data, "experiment.html.j2", ok=ok and card["holds"])
+    return Section(coded(card["question"]), data, "experiment.html.j2", ok=ok and card["holds"])

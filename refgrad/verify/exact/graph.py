@@ -19,7 +19,7 @@ from refgrad.verify.exact.arrays import Array, Deferred, NotDecided, full, matmu
 from refgrad.verify.exact.functions import Function
 from refgrad.verify.exact.germ import Undecided
 from refgrad.verify.exact.operations import COMPARED, LIFTED, MOVED, SUMMED, operations_within, weight_of
-from refgrad.verify.exact.primitives.elementwise import Choice
+from refgrad.verify.exact.primitives.elementwise import Select
 
 Places = np.ndarray  # flat positions, sorted, each once
 NOWHERE: Places = np.empty(0, np.int64)
@@ -37,7 +37,7 @@ class Node(Deferred):
     __slots__ = ("id", "operands", "operation", "readers")
 
     def __init__(
-        self, graph: "Graph", shape: Sequence[int], operation: "Operation", operands: Sequence["Node"]
+        self, graph: "Graph", shape: Sequence[int], operation: "NodeOperation", operands: Sequence["Node"]
     ) -> None:
         super().__init__(graph, tuple(shape))
         self.operation, self.operands, self.readers = operation, tuple(operands), []
@@ -80,7 +80,7 @@ class Fetch(Protocol):
         ...
 
 
-class Operation:
+class NodeOperation:
     """An operation that makes a node of its operands; `weight` estimates the operations of one entry."""
 
     weight: float = 0.0
@@ -105,7 +105,7 @@ class Operation:
         raise NotImplementedError
 
 
-class Source(Operation):
+class Source(NodeOperation):
     """Entries that are given: `entries(positions)`."""
 
     weight = LIFTED
@@ -166,7 +166,7 @@ class Map:
         return np.sort(np.concatenate([order[s:e] for s, e in zip(starts, ends, strict=True)]))
 
 
-class Each(Operation):
+class Each(NodeOperation):
     """A function of each entry; axes of length 1 are broadcast."""
 
     def __init__(self, f: Function, shape: tuple[int, ...], operands: Sequence[Node]) -> None:
@@ -214,13 +214,13 @@ def _relevance(f: Function, moving: list[np.ndarray]) -> list[tuple[np.ndarray, 
     if f is MUL:
         a, b = moving
         return [(b, a & ~b), (a, b & ~a)]
-    if f is DIV or isinstance(f, Choice):
+    if f is DIV or isinstance(f, Select):
         k = 1 if f is DIV else 0  # the operand on which the result depends in another way
         return [(~none, none) if i == k else (moving[k], m & ~moving[k]) for i, m in enumerate(moving)]
     return [(~none, none)] * len(moving)
 
 
-class Move(Operation):
+class Move(NodeOperation):
     """Entries moved, repeated and left out: of all operands, counted through."""
 
     weight = MOVED
@@ -259,7 +259,7 @@ class Move(Operation):
         return out
 
 
-class AddUp(Operation):
+class AddUp(NodeOperation):
     """Sums of entries at flat positions; −1 drops one."""
 
     weight = SUMMED
@@ -289,7 +289,7 @@ class AddUp(Operation):
         return out
 
 
-class Product(Operation):
+class Product(NodeOperation):
     """Products of stacks of matrices (…, m, k) · (…, k, n)."""
 
     def __init__(self, operands: Sequence[Node]) -> None:
@@ -376,7 +376,7 @@ class Product(Operation):
         return out
 
 
-class Chosen(Operation):
+class Chosen(NodeOperation):
     """Entries of each row that a comparison chooses: `decide(keys' rows)` → (ids, …, reasons of lost rows)."""
 
     def __init__(self, decide: Callable[..., tuple], operands: Sequence[Node], chosen: int) -> None:
@@ -414,7 +414,7 @@ def _entries(rows: np.ndarray, n: int) -> Places:
     return (rows[:, None] * n + np.arange(n)).ravel()
 
 
-class Whole(Operation):
+class Whole(NodeOperation):
     """Result j of an equation that is evaluated on all entries."""
 
     def __init__(self, eqn: JaxprEqn, values: Sequence[Any], j: int, count: int) -> None:
@@ -456,7 +456,7 @@ class Graph:
         self.nodes: list[Node] = []
 
     def add(
-        self, operation: Operation, shape: Sequence[int], operands: Sequence[Node] = (), kind: type[Node] = Node
+        self, operation: NodeOperation, shape: Sequence[int], operands: Sequence[Node] = (), kind: type[Node] = Node
     ) -> Node:
         """Return a new node. Raises NotSliceable where there are too many."""
         if len(self.nodes) >= MOST_NODES:

@@ -11,7 +11,7 @@ import numpy as np
 
 from refgrad.jaxpr.scaffold import scaffold
 from refgrad.verify.allowance import C
-from refgrad.verify.case import UNCERTAIN, Case
+from refgrad.verify.case import UNCERTAIN, FunctionCase
 from refgrad.verify.numbers import compared, errors, sample, to_wide
 from refgrad.verify.oracle import Leaves, first_line
 from refgrad.verify.properties.transforms import rows_of
@@ -22,7 +22,7 @@ OUTPUTS, INPUTS = 64, 256  # sizes up to which the whole Jacobian is compared
 PARTS = 6  # arguments, and outputs, taken alone, at most
 
 
-def jacobian(case: Case) -> Iterator[Row]:
+def jacobian(case: FunctionCase) -> Iterator[Row]:
     """One row per argument, its index that of the output followed by that of the entry; nothing at larger sizes."""
     size = sum(int(np.prod(a.shape)) for a in case.outputs)
     if not case.lane.entries or not 0 < size <= OUTPUTS or sum(np.size(x) for x in case.diff) > INPUTS:
@@ -47,7 +47,7 @@ def jacobian(case: Case) -> Iterator[Row]:
         yield Row("jacobian", name, OK if found.error <= allowed else FAIL, **found.cells(), allowed=allowed)
 
 
-def parts(case: Case) -> Iterator[Row]:
+def parts(case: FunctionCase) -> Iterator[Row]:
     """Each argument differentiated alone, and each output with a cotangent alone."""
     whole = rows_of(case)
     if len(case.diff) > 1:
@@ -62,7 +62,7 @@ def parts(case: Case) -> Iterator[Row]:
             yield _part(case, "", f"output {k} alone with a cotangent", everything, [k], expected)
 
 
-def _part(case: Case, name: str, note: str, arguments, outputs, expected: Leaves) -> Row:
+def _part(case: FunctionCase, name: str, note: str, arguments, outputs, expected: Leaves) -> Row:
     """The gradient of some outputs by some arguments, the others held constant."""
 
     def pull(diff, rest, cts):
@@ -85,7 +85,7 @@ def _part(case: Case, name: str, note: str, arguments, outputs, expected: Leaves
     return Row("parts", case.subject.arguments[i], verdict, **worst.cells(), allowed=allowed, note=note)
 
 
-def _units(case: Case) -> Iterator[Leaves]:
+def _units(case: FunctionCase) -> Iterator[Leaves]:
     """A cotangent of 1 for each output entry in turn, 0 elsewhere."""
     zeros = [np.zeros_like(c) for c in case.drawn(0)]
     for k, zero in enumerate(zeros):

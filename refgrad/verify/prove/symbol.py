@@ -17,7 +17,7 @@ from refgrad.verify.prove.polynomials import Polynomial, add, constant, scale
 GIVE_UP = 3  # equalities that are too large to decide, after which the run is
 
 
-class Run:
+class ConcolicRun:
     """One concolic run: its field, the expressions met so far, and the comparisons that decided its branch."""
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ class Symbol:
 
     def __init__(
         self,
-        run: Run,
+        run: ConcolicRun,
         name: str,
         parents: "tuple[Symbol, ...]",
         ball: arb,

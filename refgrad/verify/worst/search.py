@@ -20,7 +20,7 @@ from refgrad.verify.case import PRECISION
 from refgrad.verify.numbers import generator
 from refgrad.verify.properties.accuracy import NO_WORSE
 from refgrad.verify.subject import Subject
-from refgrad.verify.worst.candidates import Point, Source
+from refgrad.verify.worst.candidates import Point, PointSource
 from refgrad.verify.worst.contest import Contest, Measured
 
 ELITE = 4  # points kept for each leaf and contestant
@@ -39,7 +39,7 @@ class Extreme(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class WorstRow:
     """One argument: where the rule errs most, where autodiff does, over the same points.
 
     `compared` holds both errors over the points at which autodiff is not infinitely wrong.
@@ -84,7 +84,7 @@ class Worst:
     """
 
     subject: str
-    rows: tuple[Row, ...]
+    rows: tuple[WorstRow, ...]
     arguments: tuple
     cotangents: tuple[np.ndarray, ...]
     seed: int
@@ -180,7 +180,7 @@ def worst(f: Callable, *args: Any, seed: int = 0, budget: int = 2000) -> Worst:
     if all(rule is None or rule.of_jax for rule in rules):
         raise ValueError(f"{subject.title} holds no rule: there is nothing to search")
     with jax.default_matmul_precision(PRECISION):
-        source = Source(generator(seed, 5), subject.diff, jax.eval_shape(flat, subject.diff, subject.rest)[0])
+        source = PointSource(generator(seed, 5), subject.diff, jax.eval_shape(flat, subject.diff, subject.rest)[0])
         first = source.first()
         contest = Contest(subject, first, generator(seed, 6))
         elites = _climb(contest, source, first, budget)
@@ -227,7 +227,7 @@ class Elites:
         return list({id(point): point for point in (*self.broken, *ranked)}.values())[:most]
 
 
-def _climb(contest: Contest, source: Source, first: Point, budget: int) -> Elites:
+def _climb(contest: Contest, source: PointSource, first: Point, budget: int) -> Elites:
     """Return the best of `budget` points: the first, random ones up to a third, then neighbours of the best."""
     elites = Elites(len(first.diff))
     for n in range(budget):
@@ -239,12 +239,12 @@ def _climb(contest: Contest, source: Source, first: Point, budget: int) -> Elite
     return elites
 
 
-def _row(name: str, leaf: int, measured: Sequence[Measured]) -> Row:
+def _row(name: str, leaf: int, measured: Sequence[Measured]) -> WorstRow:
     """Return the extremes of one leaf over all points."""
     rule, autodiff = (max((_extreme(m, n, k, leaf) for n, m in enumerate(measured)), key=_ulps) for k in range(2))
     finite = [m for m in measured if np.isfinite(m.errors[1][leaf]).all()]
     compared = [max((float(np.max(m.errors[k][leaf], initial=0.0)) for m in finite), default=0.0) for k in range(2)]
-    return Row(name, rule, autodiff, (compared[0], compared[1]))
+    return WorstRow(name, rule, autodiff, (compared[0], compared[1]))
 
 
 def _extreme(measured: Measured, point: int, contestant: int, leaf: int) -> Extreme:

@@ -98,7 +98,7 @@ DAMAGE = {
 }
 
 
-RARER = ("moments", "gone", "no about", "form")
+RARER = ("moments", "gone", "no about", "form", "about", "truncated")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in RARER)) for name in DAMAGE])
@@ -162,6 +162,7 @@ def test_what_reads_back_otherwise_does_not_count(written, tmp_path, monkeypatch
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
 
 
+@pytest.mark.slow
 def test_restored_on_a_mesh(written):
     mesh = jax.make_mesh((4,), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
 

@@ -27,7 +27,7 @@ from refgrad.verify.exact.germ import (
     slope,
     variable,
 )
-from refgrad.verify.exact.primitives.elementwise import SCALARS, Choice, Decision
+from refgrad.verify.exact.primitives.elementwise import SCALARS, Decision, Select
 
 STEP = arb(2) ** -60
 # arguments in the domain of each function; of all others 0.375 in every place
@@ -44,7 +44,7 @@ DOMAINS = {
 }
 SPECIAL = {"igamma", "igammac", "igamma_grad_a", "polygamma", "regularized_incomplete_beta", "zeta"}
 STEPS = {"sign", "floor", "ceil"}
-REAL = [n for n, f in SCALARS.items() if not isinstance(f, Decision | Choice) and n not in ("real", "imag", "conj")]
+REAL = [n for n, f in SCALARS.items() if not isinstance(f, Decision | Select) and n not in ("real", "imag", "conj")]
 ARGUMENTS = {n: 2 for n in ("add", "sub", "mul", "div", "complex", "pow", "atan2", "rem", "max", "min")}
 ARGUMENTS |= {
     "polygamma": 2,

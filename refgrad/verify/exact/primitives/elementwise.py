@@ -111,7 +111,7 @@ def _choose(which: Any, *cases: Any) -> Any:
     return cases[int(which)]
 
 
-class Choice(Function):
+class Select(Function):
     """One of several scalars by a truth value."""
 
     def tangent(self, apply: Callable, tangents: Sequence[Any], y: Any, *xs: Any) -> Any:
@@ -395,7 +395,7 @@ def select_n(eqn: JaxprEqn, which: Any, *cases: Any) -> Any:
             if not any(isinstance(c, Array) for c in cases):
                 raise
     if isinstance(which, Array):
-        return elementwise(Choice(_choose), which, *map(as_array, cases))
+        return elementwise(Select(_choose), which, *map(as_array, cases))
     return move(lambda *xs: np.choose(np.asarray(which, int), xs), *cases)
 
 
@@ -422,7 +422,7 @@ def convert(eqn: JaxprEqn, x: Any) -> Any:
     if old == np.bool_:
         if not inexact:
             return concrete(x).astype(new)
-        return elementwise(Choice(_choose), x, Array(full((), ZERO)), Array(full((), ONE)))
+        return elementwise(Select(_choose), x, Array(full((), ZERO)), Array(full((), ONE)))
     if new == np.bool_:
         return elementwise(SCALARS["ne"], x, Array(full((), ZERO)))
     if not inexact:
