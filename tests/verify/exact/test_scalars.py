@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flint import acb, arb, ctx
 
-from refgrad.verify.exact import functions as fn
+from refgrad.verify.exact import elementary as fn
 from refgrad.verify.exact.arithmetic import Arithmetic
 from refgrad.verify.exact.functions import terms
 from refgrad.verify.exact.germ import (

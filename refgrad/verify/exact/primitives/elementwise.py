@@ -12,13 +12,14 @@ from flint import acb, arb
 from jax.extend.core import JaxprEqn
 
 from refgrad.jaxpr.avals import dtype_of
-from refgrad.verify.exact import functions as fn
+from refgrad.verify.exact import elementary as fn
 from refgrad.verify.exact.arithmetic import ADD, DIV, MUL, NEG, SQUARE, SUB, Linear, power_of
 from refgrad.verify.exact.arrays import Array, NotDecided, concrete, elementwise, full, move, reaches_a_tie
-from refgrad.verify.exact.functions import ANALYTIC, HALF, Function
+from refgrad.verify.exact.functions import Function
 from refgrad.verify.exact.germ import (
     ABSENT,
     CORNER,
+    HALF,
     NAN,
     ONE,
     PRECISION,
@@ -31,6 +32,7 @@ from refgrad.verify.exact.germ import (
     same,
     sign,
 )
+from refgrad.verify.exact.special_functions import ANALYTIC, BESSEL_I
 
 
 class Decision(Function):
@@ -207,7 +209,7 @@ def _cbrt(x: Any) -> Any:
 
 
 def _bessel(n: int, x: Any) -> Any:
-    return fn.EXP(-fn.absolute(x)) * fn.BESSEL_I[n](x)
+    return fn.EXP(-fn.absolute(x)) * BESSEL_I[n](x)
 
 
 def _complex(a: Any, b: Any) -> Any:

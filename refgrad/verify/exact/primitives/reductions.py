@@ -20,9 +20,9 @@ from refgrad.verify.exact.arrays import (
     take,
     total,
 )
-from refgrad.verify.exact.functions import ANALYTIC
 from refgrad.verify.exact.germ import INFINITY, ONE, TIE, ZERO, Undecided, compare
 from refgrad.verify.exact.primitives.elementwise import SCALARS, as_array
+from refgrad.verify.exact.special_functions import ANALYTIC
 
 STARTS = {"max": -INFINITY, "min": INFINITY, "mul": ONE, "add": ZERO}
 Combine = Callable[[Array, Array], Array]
