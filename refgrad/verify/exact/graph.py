@@ -94,9 +94,7 @@ class NodeOperation:
         """Return the results that move, given the entries of each operand that do."""
         raise NotImplementedError
 
-    def needs(
-        self, node: Node, values: Places, changes: Places, moved: Sequence[Places]
-    ) -> list[tuple[Places, Places]]:
+    def needs(self, node: Node, values: Places, changes: Places, moved: Sequence[Places]) -> Needed:
         """Return the entries of each operand that some results need: (values, changes)."""
         raise NotImplementedError
 
@@ -113,9 +111,7 @@ class Source(NodeOperation):
     def __init__(self, entries: Callable[[np.ndarray], np.ndarray]) -> None:
         self.entries = entries
 
-    def needs(
-        self, node: Node, values: Places, changes: Places, moved: Sequence[Places]
-    ) -> list[tuple[Places, Places]]:
+    def needs(self, node: Node, values: Places, changes: Places, moved: Sequence[Places]) -> Needed:
         """Return nothing."""
         return []
 
@@ -185,9 +181,7 @@ class Each(NodeOperation):
         found = (s if m is None else m.forth(s) for m, s in zip(self.maps, moved, strict=True))
         return functools.reduce(union, found, NOWHERE)
 
-    def needs(
-        self, node: Node, values: Places, changes: Places, moved: Sequence[Places]
-    ) -> list[tuple[Places, Places]]:
+    def needs(self, node: Node, values: Places, changes: Places, moved: Sequence[Places]) -> Needed:
         """Return all operands, but of those that stand still beside what moves only what the change depends on."""
         sources = [self._sources(i, changes, node) for i in range(len(moved))]
         moving = [within(m, s) for m, s in zip(moved, sources, strict=True)]
@@ -235,9 +229,7 @@ class Move(NodeOperation):
         """Return the entries that are moved from one that moves."""
         return self.map.forth(np.concatenate([m + start for m, start in zip(moved, self.ends, strict=False)]))
 
-    def needs(
-        self, node: Node, values: Places, changes: Places, moved: Sequence[Places]
-    ) -> list[tuple[Places, Places]]:
+    def needs(self, node: Node, values: Places, changes: Places, moved: Sequence[Places]) -> Needed:
         """Return the sources."""
         sources = [distinct(self.map.back(at)) for at in (values, changes)]
         return [tuple(s[self._of(i, s)] - self.ends[i] for s in sources) for i in range(len(moved))]  # type: ignore
@@ -272,9 +264,7 @@ class AddUp(NodeOperation):
         found = distinct(self.map.back(moved[0]))
         return found[found >= 0]
 
-    def needs(
-        self, node: Node, values: Places, changes: Places, moved: Sequence[Places]
-    ) -> list[tuple[Places, Places]]:
+    def needs(self, node: Node, values: Places, changes: Places, moved: Sequence[Places]) -> Needed:
         """Return all terms, of sums of which only the change matters those that move."""
         sums = self.map.back(moved[0])
         return [(self.map.forth(values), moved[0][within(changes, sums)])]
@@ -328,9 +318,7 @@ class Product(NodeOperation):
         by_column = np.sort(((matrix[:, None] * self.m + np.arange(self.m)) * self.n + column[:, None]).ravel())
         return union(by_row, by_column)
 
-    def needs(
-        self, node: Node, values: Places, changes: Places, moved: Sequence[Places]
-    ) -> list[tuple[Places, Places]]:
+    def needs(self, node: Node, values: Places, changes: Places, moved: Sequence[Places]) -> Needed:
         """Return rows and columns; where one factor stands still, only those of its entries that meet what moves."""
         if moved[0].size and moved[1].size:
             values, changes = union(values, changes), NOWHERE
@@ -389,9 +377,7 @@ class Chosen(NodeOperation):
         rows = functools.reduce(union, (distinct(m // n) for m, n in zip(moved, self.lengths, strict=True)), NOWHERE)
         return _entries(rows, self.chosen)
 
-    def needs(
-        self, node: Node, values: Places, changes: Places, moved: Sequence[Places]
-    ) -> list[tuple[Places, Places]]:
+    def needs(self, node: Node, values: Places, changes: Places, moved: Sequence[Places]) -> Needed:
         """Return the whole rows."""
         rows = distinct(union(values, changes) // self.chosen)
         return [(_entries(rows, n), NOWHERE) for n in self.lengths]
@@ -425,9 +411,7 @@ class Whole(NodeOperation):
         """Return everything."""
         return np.arange(node.size)
 
-    def needs(
-        self, node: Node, values: Places, changes: Places, moved: Sequence[Places]
-    ) -> list[tuple[Places, Places]]:
+    def needs(self, node: Node, values: Places, changes: Places, moved: Sequence[Places]) -> Needed:
         """Return everything."""
         return [(np.arange(x.size), NOWHERE) for x in node.operands]
 
