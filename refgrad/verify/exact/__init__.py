@@ -6,8 +6,10 @@
 - `germ`, `functions`, `analytic`, `elementary`, `special_functions`, `arithmetic`, `arrays`: series in ε → 0+ with ball
   coefficients, functions and arrays of them
 - `OverBudget` (`operations.py`): estimates of scalar operations, and the bound on them
-- `graph`, `slices`: what one entry reaches and what that needs, so that nothing else is evaluated
-- `evaluate`, `primitives/`, `rounding`: a program evaluated on such arrays, and the table of what its primitives mean
+- `graph`, `nodes`, `node_operations`, `places`, `slices`: what one entry reaches and what that needs, so that nothing
+  else is evaluated
+- `evaluate`, `scalars`, `decisions`, `primitives/`, `rounding`: a program evaluated on such arrays, and the table of
+  what its primitives mean
 """
 
 from refgrad._renamed import old_names

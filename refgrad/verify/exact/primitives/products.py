@@ -10,8 +10,9 @@ from jax.extend.core import JaxprEqn
 
 from refgrad.jaxpr.avals import dtype_of
 from refgrad.verify.exact.arrays import Array, elementwise, full, matmul, move, take
-from refgrad.verify.exact.primitives.elementwise import SCALARS, TO_COMPLEX, as_array
+from refgrad.verify.exact.primitives.elementwise import as_array
 from refgrad.verify.exact.primitives.reductions import window_ids
+from refgrad.verify.exact.scalars import SCALARS, TO_COMPLEX
 
 
 def contract(a: Array, b: Array, contracting: Any, batch: Any) -> Array:

@@ -21,7 +21,8 @@ from refgrad.verify.exact.arrays import (
     total,
 )
 from refgrad.verify.exact.germ import INFINITY, ONE, TIE, ZERO, Undecided, compare
-from refgrad.verify.exact.primitives.elementwise import SCALARS, as_array
+from refgrad.verify.exact.primitives.elementwise import as_array
+from refgrad.verify.exact.scalars import SCALARS
 from refgrad.verify.exact.special_functions import ANALYTIC
 
 STARTS = {"max": -INFINITY, "min": INFINITY, "mul": ONE, "add": ZERO}
