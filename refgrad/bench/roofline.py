@@ -4,7 +4,7 @@ The products are those that the step cannot do without: forward, and two for eac
 mask each block of queries meets its prefix alone; nothing is recomputed. Their FLOPs are the derived cost's (a test
 holds the list against `refgrad.cost`). AdamW reads parameter, gradient and two moments, and writes all but the
 gradient. On a CPU alone: a GPU multiplies the blocks of attention in less time than their calls take from Python, so
-that the sum would be no floor.
+that the sum would not be a floor.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Write text by a model: a training run's newest checkpoint, or a GPT-2 folder; exit code 0 once it is written."""
+"""Generate text with a model: a training run's newest checkpoint, or a GPT-2 folder; exit code 0 once it is written."""
 
 import argparse
 import sys
@@ -38,17 +38,17 @@ def run(options: argparse.Namespace) -> int:
     for name, bounds in COUNTS.items():
         check(f"--{name}", getattr(options, name), int, bounds)
     _say(f"reading {options.folder}")
-    writer = _writer(Path(options.folder))
-    tokenizer, config = writer.tokenizer, writer.config
+    model = _model(Path(options.folder))
+    tokenizer, config = model.tokenizer, model.config
     prompt = np.asarray(tokenizer.encode(options.prompt) if options.prompt else [tokenizer.separator], np.int32)
-    _say(f"{writer.name}, prompt of {prompt.size} tokens")
+    _say(f"{model.name}, prompt of {prompt.size} tokens")
     if prompt.size + options.tokens - 1 > config.n_positions:
         _say(
             f"longer than n_positions = {config.n_positions}: the text goes on from its last "
             f"{window(config.n_positions)} tokens, read anew, whenever the positions are used up"
         )
     steps = generate(
-        writer.params, config, prompt, options.tokens, how, options.seed, options.samples, tokenizer.vocab_size
+        model.params, config, prompt, options.tokens, how, options.seed, options.samples, tokenizer.vocab_size
     )
     began = time.perf_counter()
     texts = _write(options.prompt, steps, tokenizer, options.samples)
@@ -56,24 +56,24 @@ def run(options: argparse.Namespace) -> int:
     _say(f"{options.samples} × {options.tokens} tokens in {seconds:.1f} s, compiling included")
     if options.json:
         asked = {name: getattr(options, name) for name in ("prompt", "tokens", "temperature", "top_k", "top_p", "seed")}
-        write_json(options.json, {"model": writer.name, **asked, "texts": texts})
+        write_json(options.json, {"model": model.name, **asked, "texts": texts})
     return 0
 
 
-def _writer(folder: Path) -> TextModel:
+def _model(folder: Path) -> TextModel:
     """The model in a folder and its tokenizer. Raises ValueError for a folder that lacks one of them."""
     if (folder / RUN).is_file():
-        writer = _of_run(folder)
+        model = _of_run(folder)
     elif (folder / CONFIG).is_file():
-        writer = _of_gpt2(folder)
+        model = _of_gpt2(folder)
     else:
         raise ValueError(f"{folder} is neither a run of refgrad train (no {RUN}) nor a GPT-2 (no {CONFIG})")
-    if writer.tokenizer.vocab_size > writer.config.vocab_size:
+    if model.tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError(
-            f"{folder}: its tokenizer has {writer.tokenizer.vocab_size} ids, but vocab_size is "
-            f"{writer.config.vocab_size}: put the {' and '.join(VOCABULARY)} there that the model was trained with"
+            f"{folder}: its tokenizer has {model.tokenizer.vocab_size} ids, but vocab_size is "
+            f"{model.config.vocab_size}: put the {' and '.join(VOCABULARY)} there that the model was trained with"
         )
-    return writer
+    return model
 
 
 def _of_run(folder: Path) -> TextModel:
@@ -89,7 +89,7 @@ def _of_run(folder: Path) -> TextModel:
 
 
 def _of_gpt2(folder: Path) -> TextModel:
-    """A GPT-2 as others store it; `refgrad.weights` is imported here, since it needs the `train` extra."""
+    """A GPT-2 in the format of `transformers`; `refgrad.weights` is imported here, since it needs the `train` extra."""
     from refgrad import weights
 
     there = [(folder / name).is_file() for name in VOCABULARY]

@@ -1,8 +1,8 @@
 """D4's binary classifier: p = σ(max(0, x w₁) w₂ + b), loss = the mean binary cross-entropy of p.
 
-x is (N, 2), w₁ (2, 3), w₂ (3, 1) and b (1,) as D4 has them; any number of inputs and of hidden units will do.
-`logits` is what the sigmoid takes: `refgrad.ops.binary_cross_entropy_with_logits` of it is the same loss, finite for
-every input.
+x is (N, 2), w₁ (2, 3), w₂ (3, 1) and b (1,) as D4 has them; any number of inputs and of hidden units works.
+`logits` returns the sigmoid's argument; `refgrad.ops.binary_cross_entropy_with_logits` of it is the same loss, finite
+for every input.
 Source: D4, "The Network", "Gradient Calculations".
 """
 

@@ -18,12 +18,12 @@ from refgrad.models.inputs import check_widths
 from refgrad.numerics import product, wide
 from refgrad.ops import OpCost, operations
 from refgrad.ops.rnn import through_time
-from refgrad.symbols import B, a, b, h, i, o, s, w
+from refgrad.symbols import B, a, b, h, i, item, o, s
 
 Params = dict[str, Array]
 # Bytes kept for the backward pass: the sequence, h_0, every state and tanh's arguments, both weights; the last state
 # again, as its own array, and the weight out; the differences from the targets.
-KEPT: sympy.Expr = w * (b * s * i + b * h + b * s * h + i * h + h * h + b * h + h * o) + a * (b * s * h + b * o)
+KEPT: sympy.Expr = item * (b * s * i + b * h + b * s * h + i * h + h * h + b * h + h * o) + a * (b * s * h + b * o)
 
 
 def init(key: Array, inputs: int, hidden: int, outputs: int, radius: float) -> Params:

@@ -1,13 +1,13 @@
-"""Attention scaling: y = x / √d.
+"""Attention scaling: `y = x / √d`.
 
-Forward. y = x · d^(−1/2), element by element; d is the head's width, a constant.
+Forward. `y = x · d^(−1/2)`, element by element; d is the head's width, a constant.
 
-Derivation. ∂y/∂x = d^(−1/2), so
+Derivation. `∂y/∂x = d^(−1/2)`, so
 
     dx = dy · d^(−1/2)
 
-Kept: nothing. Cost: one multiplication an element, as in the document (XLA folds it away where d = 1).
-Source: D2, "Attention Scaling".
+Kept: nothing. Cost: one multiplication an element, as in the document (XLA folds it away where `d = 1`). Source: D2,
+"Attention Scaling".
 """
 
 import jax
@@ -23,7 +23,25 @@ from refgrad.symbols import b, d, n_h, s
 @custom_vjp(nondiff_argnums=(1,))
 @jax.named_scope("attention_scaling")
 def attention_scaling(x: Array, d: int) -> Array:
-    """x of any shape, d a positive number → x / √d. Raises ValueError for d ≤ 0, TypeError for x not floating."""
+    """Return x / √d.
+
+    Args:
+      x: Scores of any shape.
+      d: The size of a head, a positive Python number.
+
+    Returns:
+      The scaled scores, of x's shape and dtype.
+
+    Raises:
+      ValueError: d ≤ 0.
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.attention_scaling(jnp.array([2.0, 6.0]), 4).tolist()
+      [1.0, 3.0]
+    """
     check_args("attention_scaling", x=(x, "..."))
     if not d > 0:
         raise ValueError(f"attention_scaling: d is {d}, but the head's width is at least 1: pass q.shape[-1]")

@@ -1,7 +1,7 @@
-"""Causal softmax: position i attends to positions j ≤ i alone.
+"""Causal softmax: position i attends to positions `j ≤ i` alone.
 
-Forward. z = softmax(x where j ≤ i, −∞ elsewhere): the exponential of −∞ is exactly 0, so z_ij = 0 for j > i, and the
-diagonal keeps every row's maximum finite.
+Forward. z = softmax(x where `j ≤ i`, −∞ elsewhere): the exponential of −∞ is exactly 0, so `z_ij = 0` for `j > i`, and
+the diagonal keeps every row's maximum finite.
 
 Derivation. The mask is a constant, and where it closes z is 0; the softmax's own rule multiplies by z:
 
@@ -10,7 +10,7 @@ Derivation. The mask is a constant, and where it closes z is 0; the softmax's ow
 so the backward pass needs no mask. A value under the mask, −∞ and NaN included, does not reach z or dx.
 
 Kept: z, as in `softmax`. Cost: the softmax's; the document knows no mask, and the closed half is computed and counted.
-Source: GPT-2 itself; D2, "Softmax" (its figures for the attention matrix b × n_h × s × s).
+Source: GPT-2 itself; D2, "Softmax" (its figures for the attention matrix `b × n_h × s × s`).
 """
 
 import jax
@@ -37,7 +37,24 @@ def _masked(x: Array) -> Array:
 @custom_vjp
 @jax.named_scope("causal_softmax")
 def causal_softmax(x: Array) -> Array:
-    """x (..., s, s), queries × keys → probabilities (..., s, s). Raises ValueError or TypeError for other arrays."""
+    """Return the softmax of each query's scores over the keys up to its own position.
+
+    Args:
+      x: Scores (..., s, s), queries × keys.
+
+    Returns:
+      Probabilities (..., s, s), 0 above the diagonal.
+
+    Raises:
+      ValueError: The last two axes differ.
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.causal_softmax(jnp.zeros((2, 2))).tolist()
+      [[1.0, 0.0], [0.5, 0.5]]
+    """
     check_args("causal_softmax", x=(x, "... s s"))
     return softmax.fun(_masked(x))
 

@@ -1,4 +1,4 @@
-"""The copy gate, a fan-out: z₁ = z₂ = x.
+"""The copy gate, a fan-out: `z₁ = z₂ = x`.
 
 Derivation. x reaches the loss along two paths, each with the local derivative 1, and the chain rule sums over paths:
 the gate adds what comes back,
@@ -23,7 +23,24 @@ from refgrad.symbols import b, i, s
 @custom_vjp
 @jax.named_scope("copy")
 def copy(x: Array) -> tuple[Array, Array]:
-    """x of any shape → (x, x). Raises TypeError where x is not floating."""
+    """Return x twice. The rule adds the two cotangents.
+
+    Args:
+      x: Any shape.
+
+    Returns:
+      The pair (x, x).
+
+    Raises:
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> jax.grad(lambda x: sum(ops.copy(x)))(jnp.array(1.0)).tolist()
+      2.0
+    """
     check_args("copy", x=(x, "..."))
     return x, x
 

@@ -35,9 +35,24 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("cross_entropy")
 def cross_entropy(x: Array, targets: Array) -> Array:
-    """Logits x (..., V), ids (...) in [0, V) → the mean loss, a scalar in float32 at least; NaN for another id.
+    """Return the mean of −log softmax(x) at the targets.
 
-    Raises ValueError or TypeError where they do not agree, and ValueError for an empty batch.
+    Args:
+      x: Logits (..., V).
+      targets: Integer ids (...) in [0, V).
+
+    Returns:
+      The loss, a scalar in float32 at least; NaN for an id outside [0, V).
+
+    Raises:
+      ValueError: The shapes do not agree, or the batch is empty.
+      TypeError: `x` is not floating, or `targets` not integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> f"{ops.cross_entropy(jnp.zeros((1, 2)), jnp.array([0])):.3f}"
+      '0.693'
     """
     check_args("cross_entropy", targets=(targets, "... < V"), x=(x, "... V"))
     return nll.fun(log_softmax.fun(wide(x)), targets)

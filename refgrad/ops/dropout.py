@@ -1,9 +1,9 @@
-"""Dropout: y = x r / (1 − p), where each r is 0 with probability p and 1 otherwise, drawn from a key.
+"""Dropout: `y = x r / (1 − p)`, where each r is 0 with probability p and 1 otherwise, drawn from a key.
 
-Forward. The division keeps the expectation, E[y] = x, so that nothing changes when dropout is left out. r is a
-function of the key and x's shape alone: 32 random bits an element, held against p·2³².
+Forward. The division keeps the expectation, `E[y] = x`, so that nothing changes when dropout is left out. r is a
+function of the key and x's shape alone: 32 random bits an element, held against `p·2³²`.
 
-Derivation. r does not depend on x, and y_j on no other x than x_j, through the factor r_j / (1 − p):
+Derivation. r does not depend on x, and `y_j` on no other x than `x_j`, through the factor `r_j / (1 − p)`:
 
     dx = dy r / (1 − p)
 
@@ -52,9 +52,26 @@ def _drop(x: Array, key: Array, rate: float) -> Array:
 @custom_vjp(nondiff_argnums=(2,))
 @jax.named_scope("dropout")
 def dropout(x: Array, key: Array, rate: float) -> Array:
-    """x of any shape, a key from `jax.random.key`, the probability 0 ≤ rate < 1 that an element is dropped → as x.
+    """Set elements of x to 0 at random, and divide the others by 1 − rate.
 
-    Raises TypeError where x is not floating or `key` is not a key, ValueError for a batch of keys or another rate.
+    Args:
+      x: Any shape.
+      key: One key from `jax.random.key`; the same key draws the same mask.
+      rate: The probability of dropping an element, 0 ≤ rate < 1.
+
+    Returns:
+      An array of x's shape and dtype.
+
+    Raises:
+      ValueError: `key` is a batch of keys, or `rate` is out of range.
+      TypeError: `x` is not floating, or `key` is not a key.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.dropout(jnp.ones(3), jax.random.key(0), 0.0).tolist()
+      [1.0, 1.0, 1.0]
     """
     _check_args(x, key, rate)
     return _drop(x, key, rate).astype(x.dtype)

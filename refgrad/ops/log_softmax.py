@@ -1,15 +1,14 @@
-"""Log-softmax over the last axis: p_i = x_i − log Σ_j e^(x_j).
+"""Log-softmax over the last axis: `p_i = x_i − log Σ_j e^(x_j)`.
 
-Forward. p = y − log Σ_j exp(y_j) with y = x − max x: the shift cancels and enters the gradient as a constant.
+Forward. `p = y − log Σ_j exp(y_j)` with `y = x − max x`: the shift cancels and enters the gradient as a constant.
 
-Derivation. ∂p_i/∂x_i = 1 − e^(p_i) and, for j ≠ i, ∂p_j/∂x_i = −e^(p_i), since ∂(log Σ_k e^(x_k))/∂x_i is the softmax,
-e^(p_i). Summed over both paths:
+Derivation. `∂p_i/∂x_i = 1 − e^(p_i)` and, for `j ≠ i`, `∂p_j/∂x_i = −e^(p_i)`, since `∂(log Σ_k e^(x_k))/∂x_i` is the
+softmax, `e^(p_i)`. Summed over both paths:
 
     dx_i = dp_i − e^(p_i) Σ_j dp_j
 
-Kept: p, in the dtype of sums. Cost: the document's four operations an element (XLA counts the exponential apart as
-a transcendental), and n − 1 additions for n terms.
-Source: D2, "Log-softmax Gradients".
+Kept: p, in the dtype of sums. Cost: the document's four operations an element (XLA counts the exponential apart as a
+transcendental), and `n − 1` additions for n terms. Source: D2, "Log-softmax Gradients".
 """
 
 from typing import NamedTuple
@@ -43,7 +42,23 @@ def _log_softmax(x: Array) -> Array:
 @custom_vjp
 @jax.named_scope("log_softmax")
 def log_softmax(x: Array) -> Array:
-    """x (..., n) → log-probabilities (..., n). Raises TypeError where x is not floating."""
+    """Return x − log Σ_j e^(x_j) over the last axis.
+
+    Args:
+      x: Logits (..., n).
+
+    Returns:
+      Log-probabilities (..., n).
+
+    Raises:
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> f"{ops.log_softmax(jnp.zeros(2))[0]:.3f}"
+      '-0.693'
+    """
     check_args("log_softmax", x=(x, "... n"))
     return _log_softmax(x).astype(x.dtype)
 

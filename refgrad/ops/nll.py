@@ -1,4 +1,4 @@
-"""Negative log-likelihood: L = −(1/bs) Σ_r p_r,t_r, the mean of the targets' log-probabilities.
+"""Negative log-likelihood: `L = −(1/bs) Σ_r p_r,t_r`, the mean of the targets' log-probabilities.
 
 Derivation. L depends on one entry of each row, and linearly, so with δ the Kronecker delta
 
@@ -48,9 +48,24 @@ def place(value: Array, targets: Array, zeros: Array) -> Array:
 @custom_vjp
 @jax.named_scope("nll")
 def nll(p: Array, targets: Array) -> Array:
-    """Log-probabilities p (..., V), ids (...) in [0, V) → the mean loss, a scalar in float32 at least.
+    """Return the mean of −p at the targets.
 
-    Raises ValueError or TypeError where they do not agree, and ValueError for an empty batch.
+    Args:
+      p: Log-probabilities (..., V).
+      targets: Integer ids (...) in [0, V).
+
+    Returns:
+      The loss, a scalar in float32 at least; NaN for an id outside [0, V).
+
+    Raises:
+      ValueError: The shapes do not agree, or the batch is empty.
+      TypeError: `p` is not floating, or `targets` not integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.nll(jnp.array([[-0.5, -1.0]]), jnp.array([1])).tolist()
+      1.0
     """
     check_args("nll", targets=(targets, "... < V"), p=(p, "... V"))
     if not targets.size:

@@ -1,6 +1,6 @@
-"""Residual connection: y = x + f, f = F(x) a module's output.
+"""Residual connection: `y = x + f`, `f = F(x)` a module's output.
 
-Derivation. ∂y/∂x = ∂y/∂f = 1 for the addition alone, so the upstream gradient goes to both:
+Derivation. `∂y/∂x = ∂y/∂f = 1` for the addition alone, so the upstream gradient goes to both:
 
     dx = dy        df = dy
 
@@ -31,7 +31,24 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("residual")
 def residual(x: Array, f: Array) -> Array:
-    """x and f of one shape → x + f. Raises ValueError or TypeError where they do not agree."""
+    """Return x + f, a block's input and its output.
+
+    Args:
+      x, f: Arrays of one shape and dtype.
+
+    Returns:
+      The sum, of their shape.
+
+    Raises:
+      ValueError: The shapes do not agree.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.residual(jnp.array([1.0, 2.0]), jnp.array([3.0, 5.0])).tolist()
+      [4.0, 7.0]
+    """
     check_args("residual", x=(x, "..."), f=(f, "..."))
     return (wide(x) + wide(f)).astype(x.dtype)
 

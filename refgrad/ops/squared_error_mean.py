@@ -1,12 +1,12 @@
-"""Mean squared error as a loss: L = (1/n) Σ_k (y_k − t_k)² over all n entries.
+"""Mean squared error as a loss: `L = (1/n) Σ_k (y_k − t_k)²` over all n entries.
 
-Derivation. As for `squared_error_sum`, each term divided by n: with r = y − t
+Derivation. As for `squared_error_sum`, each term divided by n: with `r = y − t`
 
     dy = dL (2/n) r        dt = −dy
 
 Every example's part is in the sum, so the gradients of parameters combine the whole batch. Kept: r in the dtype of
-sums, for both y and t. Cost: dL (2/n) once, a product and a negation an entry; the document prints no count.
-Source: D1, "Forward Pass", "Backpropagation Through Batches".
+sums, for both y and t. Cost: `dL (2/n)` once, a product and a negation an entry; the document prints no count. Source:
+D1, "Forward Pass", "Backpropagation Through Batches".
 """
 
 from typing import NamedTuple
@@ -34,9 +34,23 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("squared_error_mean")
 def squared_error_mean(y: Array, t: Array) -> Array:
-    """Predictions y and targets t of one shape → the mean of (y − t)², a scalar in float32 at least.
+    """Return the mean of (y − t)².
 
-    Raises ValueError or TypeError where they do not agree, and ValueError where they are empty.
+    Args:
+      y, t: Predictions and targets of one shape and dtype, one element at least.
+
+    Returns:
+      The loss, a scalar in float32 at least.
+
+    Raises:
+      ValueError: The shapes differ, or the arrays are empty.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.squared_error_mean(jnp.array([1.0, 3.0]), jnp.array([0.0, 0.0])).tolist()
+      5.0
     """
     check_args("squared_error_mean", y=(y, "..."), t=(t, "..."))
     if not y.size:

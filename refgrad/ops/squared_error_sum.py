@@ -1,7 +1,7 @@
-"""Summed squared error as a loss: L = Σ_k (y_k − t_k)² over all entries.
+"""Summed squared error as a loss: `L = Σ_k (y_k − t_k)²` over all entries.
 
-Derivation. With r = y − t one term of the sum depends on y_k and on t_k, ∂(r_k²)/∂r_k = 2 r_k, ∂r_k/∂y_k = 1 and
-∂r_k/∂t_k = −1:
+Derivation. With `r = y − t` one term of the sum depends on `y_k` and on `t_k`, `∂(r_k²)/∂r_k = 2 r_k`, `∂r_k/∂y_k = 1`
+and `∂r_k/∂t_k = −1`:
 
     dy = 2 dL r        dt = −dy
 
@@ -35,9 +35,23 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("squared_error_sum")
 def squared_error_sum(y: Array, t: Array) -> Array:
-    """Predictions y and targets t of one shape → the sum of (y − t)², a scalar in float32 at least.
+    """Return the sum of (y − t)².
 
-    Raises ValueError or TypeError where they do not agree.
+    Args:
+      y, t: Predictions and targets of one shape and dtype.
+
+    Returns:
+      The loss, a scalar in float32 at least.
+
+    Raises:
+      ValueError: The shapes do not agree.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.squared_error_sum(jnp.array([1.0, 3.0]), jnp.array([0.0, 0.0])).tolist()
+      10.0
     """
     check_args("squared_error_sum", y=(y, "..."), t=(t, "..."))
     r = wide(y) - wide(t)

@@ -33,6 +33,7 @@ from refgrad.verify.numbers import (
     generator,
     jitter,
     largest,
+    magnitude,
     moved_by,
     scaled,
     to_wide,
@@ -48,7 +49,9 @@ SAME = 1e-12  # relative difference of a rule in float64 from truth, below which
 UNCERTAIN = 1e-4  # relative: a truth that moves by more between neighbours in float64 does not move by rounding
 MANY = 8  # calls of rules: above that a function is a model
 LONG = 800  # equations of a rule: above that compiling it takes seconds
-SHARED = ("rules", "outputs", "rule", "primal", "autodiff", "rule_wide", "allowed", "allowed_wide", "allowed_values")
+ALLOWANCES = ("allowed", "allowed_wide", "rounded")
+SHARED = ("rules", "outputs", "rule", "primal", "autodiff", "rule_wide", "allowed_values", *ALLOWANCES)
+ASIDES, ASIDE = 8, 1 / 64  # sets of arguments a little aside, and the part by which they move
 LARGEST = 0.25  # relative difference that is still put down to rounding, whatever the dtype and length
 
 
@@ -95,7 +98,7 @@ class FunctionCase:
 
     def variant(self, f: Callable) -> "FunctionCase":
         """The same case for a function that differs in its rule alone: truth and autodiff are shared."""
-        names = ["outputs", "held", "own", "lane", "autodiff", "allowed", "allowed_wide"]
+        names = ["outputs", "held", "own", "lane", "autodiff", *ALLOWANCES]
         if self.own.exact.whole:  # else they depend on where the rule differs from the truth
             names.append("points")
         other = self._sharing(names)
@@ -322,15 +325,22 @@ class FunctionCase:
         return self._allowed(traced, [x.dtype for x in self.diff])
 
     @functools.cached_property
+    def rounded(self) -> bool:
+        """True where a part of the rule, or of truth, could not be widened: their constants are of the own dtypes."""
+        programs = self._programs_wide
+        judged = [p for p in programs if p is self.rule_wide] if self.lane.exact.whole else programs
+        return not programs or bool(self.limits) or any(p.own_types and not self.lane.own for p in judged)
+
+    @property
+    def _programs_wide(self) -> list[Float64Program]:
+        return [p for p in (self.lane.oracle.program, self.rule_wide) if isinstance(p, Float64Program)]
+
+    @functools.cached_property
     def allowed_wide(self) -> list[float]:
         """The same in float64; in the leaf's own dtype where a part of a program could not be widened."""
-        programs = [p for p in (self.lane.oracle.program, self.rule_wide) if isinstance(p, Float64Program)]
-        if not programs:
+        if self.rounded:
             return self.allowed
-        judged = [p for p in programs if p is self.rule_wide] if self.lane.exact.whole else programs
-        if self.limits or any(p.own_types and not self.lane.own for p in judged):
-            return self.allowed
-        traced = programs[0].traced(self.diff, self.rest, self.drawn(0))
+        traced = self._programs_wide[0].traced(self.diff, self.rest, self.drawn(0))
         return self._allowed(traced, [to_wide(x).dtype for x in self.diff])
 
     @functools.cached_property
@@ -429,16 +439,15 @@ class FunctionCase:
         outputs = _host(self.rule(self.diff, self.rest, self.cotangent(0))[0])
         with np.errstate(all="ignore"):
             size = max((largest(c * y) for c, y in zip(self.drawn(0), outputs, strict=True)), default=0.0)
-        return [size / (largest(x) or 1.0) for x in map(to_wide, self.diff)]
+        return [size / magnitude(x) for x in self.diff]
 
-    def scale(self, i: int, expected: np.ndarray, dtype: Any = None, *, exact: bool = True) -> float:
+    def scale(self, i: int, expected: np.ndarray, dtype: Any = None, programs: int = 1) -> float:
         """The scale of errors of leaf `i`: its largest expected entry.
 
         It is the function's own scale where the gradient is so small beside that, in this dtype, that it has no digits.
-        Unless `expected` is `exact`, it is rounded as what is compared with it is: both together leave twice as much.
+        `programs` is 2 where `expected` is rounded as what is compared with it is.
         """
-        eps = float(jax.numpy.finfo(dtype or to_wide(self.diff[i]).dtype).eps)
-        return scaled(largest(expected), self.own_scale[i], eps if exact else 2 * eps)
+        return scaled(largest(expected), self.own_scale[i], dtype or to_wide(self.diff[i]).dtype, programs)
 
     @functools.cached_property
     def spread(self) -> list[np.ndarray]:
@@ -461,7 +470,7 @@ class FunctionCase:
         `scale` is that of `expected` where it is not given; entries in `skip` do not count.
         """
         if scale is None:
-            scale = self.scale(i, expected, self.diff[i].dtype, exact=False)
+            scale = self.scale(i, expected, self.diff[i].dtype, programs=2)
         found, allowed = compared(got, expected, self.spread[i], scale, skip)
         if found.error <= allowed:
             return found, allowed
@@ -516,9 +525,26 @@ class FunctionCase:
         return self._moved(self.points.truth, moved)
 
     @functools.cached_property
+    def rounding_aside(self) -> Leaves:
+        """The largest relative error of autodiff at each entry a little aside, where its steps round in other ways.
+
+        At the given arguments, and their neighbours, it may be a lucky one.
+        """
+        if self.autodiff is None:
+            return [np.zeros(np.shape(x)) for x in self.diff]
+        draws, ct, lane = [], self.cotangent(0), self.own
+        for k in range(ASIDES):
+            rng = generator(self.seed, k, 31)
+            diff = [jitter(x, rng, ASIDE) for x in self.diff]
+            autodiff = lane.measure(_host(self.autodiff(diff, self.rest, ct)[1]))
+            pairs = zip(autodiff, lane.truth(diff, self.drawn(0)), strict=True)
+            draws.append([np.nan_to_num(self.rounding(i, a, t)) for i, (a, t) in enumerate(pairs)])
+        return [np.max(each, axis=0) for each in zip(*draws, strict=True)]
+
+    @functools.cached_property
     def noise(self) -> Leaves:
-        """The same in float64."""
-        if not self.narrow:
+        """The same in float64, or in the leaves' own dtypes where the rule's constants are rounded to these."""
+        if not self.narrow or self.rounded:
             return self.conditioning
         return self._moved(self.first_wide.truth, [truth for _, truth in self.near])
 

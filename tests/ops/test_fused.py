@@ -300,6 +300,13 @@ def test_smoothing_z_loss_and_ignored_targets(name, smoothing, z_loss, x64):
         assert relative_error(one, other) <= 1e-13
 
 
+@pytest.mark.parametrize("name", HEADS)
+def test_an_ignored_target_may_be_any_id_of_a_vocabulary_of_one(name):
+    args = jnp.ones((1, 2, 3)), jnp.ones((1, 3)), jnp.array([[0, -100]]), jnp.array([[1, 0]])
+    loss, grads = jax.value_and_grad(partial(getattr(fused, name), chunk=4), (0, 1))(*args)
+    chex.assert_trees_all_equal((loss, grads), jax.tree.map(jnp.zeros_like, (loss, grads)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HEADS)
 def test_smoothing_and_z_loss_hold_to_second_order(name):

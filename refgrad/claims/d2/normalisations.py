@@ -34,7 +34,7 @@ def _softmax(x: Any, dz: Any) -> tuple[Any, Any]:
 
 @deferred
 def shifted(tied: bool) -> Iterator[Case]:
-    """Cases of the softmax with max x subtracted; where `tied`, on whole numbers, so that maxima stand twice."""
+    """Cases of the softmax with max x subtracted; where `tied`, on whole numbers, so that maxima occur twice."""
     for n, dims in enumerate(SIZES):
         shape = (dims["b"], dims["s"], dims["h"])
         x, dz = normal(n, *shape), normal(n + 3, *shape)

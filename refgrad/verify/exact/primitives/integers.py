@@ -7,10 +7,15 @@ import numpy as np
 
 
 def _quotient(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return a / b towards zero, as XLA has it for integers; −1 for a division by 0."""
-    safe = np.where(b == 0, 1, b)
+    """Return a / b towards zero, as XLA has it for integers; all bits are set in a division by 0."""
+    safe = np.where(b == 0, np.ones_like(b), b)
     q = np.abs(a) // np.abs(safe) * np.sign(a) * np.sign(safe)
-    return np.where(b == 0, -1, q).astype(a.dtype)
+    return np.where(b == 0, np.array(-1).astype(a.dtype), q).astype(a.dtype)
+
+
+def _modulo(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the remainder with the sign of a, and a itself in a division by 0."""
+    return np.where(b == 0, a, np.fmod(a, np.where(b == 0, np.ones_like(b), b)))
 
 
 def _shift(right: bool, arithmetic: bool = False) -> Callable[..., np.ndarray]:
@@ -32,7 +37,7 @@ INTEGERS: dict[str, Callable[..., Any]] = {
     "sub": np.subtract,
     "mul": np.multiply,
     "div": _quotient,
-    "rem": np.fmod,
+    "rem": _modulo,
     "neg": np.negative,
     "abs": np.abs,
     "sign": np.sign,
