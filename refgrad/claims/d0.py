@@ -63,11 +63,13 @@ def _scalar_loss(x: Any, w: Any) -> Any:
 
 
 def scalar_gradient() -> Iterator[Case]:
+    """The gradient of the scalar loss by w, at D0's numbers."""
     values = _scalar_values()
     yield Case("", values, gradients(_scalar_loss, *values.values())[1])
 
 
 def scalar_accumulated() -> Iterator[Case]:
+    """The number of arrays that a gradient by w alone returns."""
     x, w = _scalar_values().values()
     asked = jax.grad(_scalar_loss, argnums=1)(x, w)
     yield Case("", {"arrays_returned": len(jax.tree.leaves(asked)), "weights": 1})

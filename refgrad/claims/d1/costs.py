@@ -67,6 +67,7 @@ def _programs() -> Mapping[str, tuple[int, int, int]]:
 
 
 def one_pass() -> Iterator[Case]:
+    """Parameters and operations of every program, forward and backward."""
     for where, (parameters, forward, backward) in _programs().items():
         yield Case(where, {"parameters": parameters, "forward": forward, "backward": backward, **BOUNDS})
 

@@ -53,6 +53,7 @@ def linear_stack() -> tuple[Case, ...]:
 
 
 def deep_enough() -> Iterator[Case]:
+    """The stack at the largest depth alone."""
     for case in linear_stack():
         if case.values["depth"] == max(DISTANCES):
             yield Case(case.at, case.values)

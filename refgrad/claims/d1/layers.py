@@ -78,6 +78,7 @@ def linear(B: int, d: int, h: int) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def relu_example() -> Iterator[Case]:
+    """The gradient through ReLU at D1's three numbers."""
     yield Case("x=[−2, 1, 3]", {}, gradients(lambda x: OPS.relu(x).sum(), np.array([-2.0, 1.0, 3.0]))[0])
 
 

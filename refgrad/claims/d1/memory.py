@@ -27,6 +27,7 @@ SMALL = (
 
 
 def square_bytes() -> Iterator[Case]:
+    """Bytes that x² keeps from forward to backward."""
     for shape in ((5,), (3, 4), (2, 7, 6)):
         x = jax.ShapeDtypeStruct(shape, jnp.float32)
         kept = cost.residuals(lambda x: OPS.mul(x, x), x)

@@ -40,6 +40,7 @@ def _product(form: str) -> tuple[tuple[dict[str, Any], dict[str, Any]], ...]:
 
 @deferred
 def gradient(form: str, argument: str) -> Iterator[Case]:
+    """Cases of one form, whose truth is the gradient of one argument."""
     for values, grads in _product(form):
         sizes = ", ".join(f"{name}={value}" for name, value in values.items() if isinstance(value, int))
         yield Case(sizes, values, grads[argument])

@@ -71,6 +71,7 @@ def _network() -> Iterator[Case]:
 
 @deferred
 def twice(part: str) -> Iterator[Case]:
+    """The backward pass over the forward, of GPT-2's four sizes."""
     for name, config in gpt2.SIZES.items():
         forward, back = passes(name)
         ratio = Fraction(getattr(back, part), getattr(forward, part))

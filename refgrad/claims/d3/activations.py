@@ -41,12 +41,14 @@ def values(name: str) -> Iterator[Case]:
 
 
 def jacobian() -> Iterator[Case]:
+    """The Jacobian of ReLU in full."""
     for seed, shape in enumerate(((4,), (6,), (9,))):
         x = np.array(LOST_X) if seed == 0 else normal(seed, *shape)
         yield Case(f"{x.size} entries", {"x": x}, value(jax.jacobian(OPS.relu), x))
 
 
 def masked() -> Iterator[Case]:
+    """The gradient through ReLU for D3's upstream gradient."""
     x, dz = np.array(LOST_X), np.array(UPSTREAM)
     (dx,) = gradients(weighted(OPS.relu, dz), x)
     yield Case("x = [1, −2, 3, −1], chosen here", {"x": x, "dz": dz}, dx)

@@ -24,6 +24,7 @@ def gate(name: str, argument: int) -> Cases:
 
 
 def copied() -> Iterator[Case]:
+    """The gradient of what a copy gate hands to two readers."""
     for shape in SHAPES:
         x, da, db = (normal(seed, *shape) for seed in range(3))
 
@@ -101,6 +102,7 @@ def chosen(truth: str) -> Iterator[Case]:
 
 
 def slopes() -> Iterator[Case]:
+    """The slope of the sigmoid between −5 and 5."""
     for n in (3, 8, 20):
         x = np.linspace(-5, 5, n)
         yield Case(f"{n} arguments from −5 to 5", {"x": x}, gradients(lambda x: OPS.sigmoid(x).sum(), x)[0])

@@ -54,6 +54,7 @@ def _count(upstream: tuple[int, ...], other: tuple[int, ...], wanted: tuple[int,
 
 
 def same_shape() -> Iterator[Case]:
+    """The shapes of both arguments and of their gradients."""
     for sizes in SIZES:
         values, truth = _product(**sizes)
         pairs = {f"axes_{name}": np.shape(values[name]) for name in ("x", "w")}

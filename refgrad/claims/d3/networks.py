@@ -54,6 +54,7 @@ def collapse() -> Iterator[Case]:
 
 
 def three_sigmoid() -> Iterator[Case]:
+    """The output of D3's three layers with sigmoids, at several widths."""
     for widths in DEEP:
         x = normal(0, widths[0], 1)
         values: dict[str, Any] = {"x": x}
@@ -92,6 +93,7 @@ def not_separable() -> Iterator[Case]:
 
 
 def polar() -> Iterator[Case]:
+    """The largest radius of a red point, the smallest of a blue one."""
     for seed in range(3):
         red, blue = (np.linalg.norm(points, axis=1) for points in _ring(seed))
         yield Case(f"draw {seed}", {"largest_r_red": float(red.max()), "smallest_r_blue": float(blue.min())})
