@@ -76,7 +76,7 @@ def largest(x: np.ndarray) -> float:
 def magnitude(x: Any) -> float:
     """The size of an argument in a function's own scale: its largest entry, 1 where all are 0.
 
-    Below `SMALLEST` most functions do not notice it, so that their gradients are no larger for it.
+    Below `SMALLEST` most functions do not notice it, so that it makes their gradients no larger.
     """
     return max(size, SMALLEST) if (size := largest(to_wide(x))) else 1.0
 
