@@ -15,6 +15,7 @@ OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast
 JOINED = {ast.And: ast.Or, ast.Or: ast.And}
 NEVER_SWAPPED = ("isinstance", "issubclass", "max", "min", "maximum", "minimum", "gcd", "logical_and", "logical_or")
 """Calls whose swapped arguments fail at once or change nothing."""
+GUARDS = ("strict", "frozen")  # keywords that change nothing in a program that is right
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +79,8 @@ def _expressions(node: ast.AST, lines: range) -> Iterator[tuple[ast.expr, range]
     """The expressions below a node, each with the lines of its statement, or its own below a compound statement."""
     if isinstance(node, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom):
         return
+    if isinstance(node, ast.keyword) and node.arg in GUARDS:
+        return
     if isinstance(node, ast.stmt):
         lines = range(0) if hasattr(node, "body") else _lines(node)
     if isinstance(node, ast.expr):
@@ -118,5 +121,6 @@ def _edits(node: ast.expr) -> Iterator[tuple[str, ast.expr]]:
         case ast.Call(ast.Name(name) | ast.Attribute(attr=name)) if name in NEVER_SWAPPED:
             return
         case ast.Call(func, [first, second, *rest], keywords):
-            if not any(isinstance(argument, ast.Starred) for argument in (first, second)):
+            starred = isinstance(first, ast.Starred) or isinstance(second, ast.Starred)
+            if not starred and ast.dump(first) != ast.dump(second):
                 yield "swapped arguments", ast.Call(func, [second, first, *rest], keywords)

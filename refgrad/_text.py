@@ -182,6 +182,11 @@ def one_line(text: str, most: int = LONGEST) -> str:
     return f"{text[:half]} … ({left_out:,} characters left out) … {text[-half:]}"
 
 
+def clipped(text: str, most: int) -> str:
+    """The text, its end left out where it is longer than `most` characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def counted(number: int, noun: str) -> str:
     """`1 row`, `2 rows`."""
     return f"{number:,} {noun}" + "s" * (number != 1)

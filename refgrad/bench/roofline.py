@@ -75,7 +75,7 @@ class RooflineRunner:
 
     def __init__(self, config: gpt2.Config, batch: int, sequence: int, dtype: Any) -> None:
         start = time.perf_counter()
-        self._products = [(p.count, *_compiled(p, dtype)) for p in products(config, batch, sequence)]
+        self._products = [(p.count, *compiled_product(p, dtype)) for p in products(config, batch, sequence)]
         parameters = sum(leaf.size for leaf in jax.tree.leaves(gpt2.shapes(config)))
         self._updates, self._arrays = _memory_test(parameters)
         self.built = {"trace_s": None, "compile_s": time.perf_counter() - start, "temporaries": None}
@@ -93,7 +93,7 @@ class RooflineRunner:
     peak = staticmethod(peak_memory)
 
 
-def _compiled(product: Matmuls, dtype: Any) -> tuple[Any, tuple[jax.Array, ...]]:
+def compiled_product(product: Matmuls, dtype: Any) -> tuple[Any, tuple[jax.Array, ...]]:
     """One product as a compiled function, and operands for it; accumulated in float32 and rounded to `dtype`."""
     left = (product.k, product.m) if product.left_transposed else (product.m, product.k)
     right = (product.n, product.k) if product.right_transposed else (product.k, product.n)

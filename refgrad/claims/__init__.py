@@ -1,7 +1,7 @@
 """The claims ledger: every figure and formula of the documents that a program can test, and its verdict.
 
 `LEDGER` maps each id ("D0.6") to its row; `run_claim(row)` computes its outcome. A new row is data in its document's
-file: `_ledger.py` says how.
+TOML file: `_rows.py` says how.
 """
 
 import importlib

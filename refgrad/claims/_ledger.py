@@ -1,25 +1,9 @@
 """The ledger's parts: a claim is data and what it is held against; its verdict is computed when it runs.
 
-How to write a row (an example is D0.4 in `d0.py`; modules without a leading underscore are found by themselves):
-
-1. `Case(at, values, truth)` is one shape or setting: the names that the formula may use (NumPy arrays in float64, or
-   Python integers, which stay exact) and what the oracle says there. `_oracle.py` makes truths: `gradients(f, *args)`
-   runs the project's derived rule and autodiff of the plain forward, and insists that they agree; counts come from
-   `cost.count`, `cost.count_backward` and `cost.residuals`. Without a truth, the formula is a statement that must be
-   true there, such as "backward <= few * forward", its thresholds named among the values (`bounds`).
-2. `Check(says, printed, cases, corrected="", when="", condition="")` is one thing that the document prints. `printed`
-   and `corrected` are formulas (`_formula.py`), `cases` a function without arguments that yields cases, three
-   non-square shapes at least where shapes are free: a generator, `deferred` where it takes arguments, or what
-   `at_sizes` makes of a system. `when` is a formula over the cases' values that must be true exactly where `printed`
-   holds, `condition` the same in words.
-3. `Claim(id, place, says, runs, checks, see=(…), more="…", ops=(…))` is the row: place is the section's heading, says
-   is in words of our own, runs says what is evaluated, see names related rows, more the command or experiment that
-   shows more, ops the operations whose derived rules were run.
-4. The module's `CLAIMS` is the tuple of its rows.
-
-The verdict follows: printed holds everywhere → holds; holds exactly where `when` is true → holds when …; fails
-somewhere and `corrected` holds everywhere → is wrong, because of the first counter-example; anything else (also an
-error in a case) → undecided, which is a failure of the ledger. The row's verdict is its worst check's.
+`_rows.py` reads the rows, and says how to write one. The verdict follows: printed holds everywhere → holds; holds
+exactly where `when` is true → holds when …; fails somewhere and `corrected` holds everywhere → is wrong, because of the
+first counter-example; anything else (also an error in a case) → undecided, which is a failure of the ledger. The row's
+verdict is its worst check's.
 """
 
 import dataclasses

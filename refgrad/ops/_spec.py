@@ -47,7 +47,7 @@ class OpSpec:
     below 2; `"key"` for a random key), in order, and `statics` maps each static argument, which follow the arrays, to
     its value: an expression in the dimensions, a float or a string. `scale` is a factor on a standard normal sample,
     for arguments that the operation meets at another size, and `domain` carries such a sample to where an argument
-    lives. `published_flops` is the backward pass as the document counts it, `backward.flops` is
+    lives. `published_flops` is the backward pass as the document counts it, 0 where it does not; `backward.flops` is
     `published_flops + Σ adjustments`, and `residuals` the bytes that the rule keeps, `item` for an element of the
     arguments and a for an accumulated one. `fwd_extra` is what the rule's forward pass does beyond the forward, in the
     backward pass's place.
@@ -58,9 +58,9 @@ class OpSpec:
     arguments: Mapping[str, str]
     forward: OpCost
     backward: OpCost
-    published_flops: sympy.Expr | int
-    adjustments: Mapping[str, sympy.Expr | int]
     residuals: sympy.Expr | int
+    published_flops: sympy.Expr | int = 0
+    adjustments: Mapping[str, sympy.Expr | int] = dataclasses.field(default_factory=dict)
     fwd_extra: OpCost = NOTHING
     statics: Mapping[str, sympy.Expr | float | str] = dataclasses.field(default_factory=dict)
     scale: Mapping[str, sympy.Expr] = dataclasses.field(default_factory=dict)

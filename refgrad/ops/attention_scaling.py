@@ -68,6 +68,5 @@ SPEC = OpSpec(
     forward=OpCost(b * n_h * s**2),
     backward=OpCost(b * n_h * s**2),
     published_flops=b * n_h * s**2,
-    adjustments={},
     residuals=0,
 )

@@ -77,6 +77,5 @@ SPEC = OpSpec(
     forward=OpCost(2 * b * n_h * s**2 * d),
     backward=OpCost(4 * b * n_h * s**2 * d),
     published_flops=4 * b * n_h * s**2 * d,
-    adjustments={},
     residuals=item * (b * n_h * s**2 + b * n_h * s * d),
 )

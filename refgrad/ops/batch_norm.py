@@ -126,7 +126,6 @@ SPEC = OpSpec(
     # two means (n each), centring, square, x̂, γ x̂, + β; + ε and rsqrt once a column
     forward=OpCost(7 * b * s * h + h, h),
     backward=OpCost(7 * b * s * h + 3 * h, h),
-    published_flops=0,
     adjustments={"the rule, not counted": 7 * b * s * h + 3 * h},
     residuals=a * (b * s * h + h) + item * h,
     special={

@@ -89,7 +89,6 @@ SPEC = OpSpec(
     # two comparisons, three selections, a negation, the sum of the logarithms, its mean; the mean's negation
     forward=OpCost(8 * b * s * i + 1, 2 * b * s * i),
     backward=OpCost(7 * b * s * i + 1),
-    published_flops=0,
     adjustments={"(dL/N) / q, not counted": 7 * b * s * i + 1},
     residuals=item * b * s * i + 4 * b * s * i,
     special={

@@ -97,7 +97,6 @@ SPEC = OpSpec(
     # two comparisons and two selections for c, c z, softplus (five and two), the mean
     forward=OpCost(11 * b * s * i, 2 * b * s * i),
     backward=OpCost(10 * b * s * i + 1, b * s * i),
-    published_flops=0,
     adjustments={"(dL/N) c σ(c z), not counted": 10 * b * s * i + 1},
     residuals=item * b * s * i + 4 * b * s * i,
     special={

@@ -129,7 +129,6 @@ SPEC = OpSpec(
     statics={"padding": "SAME"},
     forward=OpCost(2 * b * i * o * PAIRS + b * H * W * o),
     backward=OpCost(4 * b * i * o * PAIRS + (b * H * W - 1) * o),
-    published_flops=0,
     adjustments={
         "products with the padding, not counted": 4 * b * i * o * H * W * k * l,
         "taps on the padding": 4 * b * i * o * (PAIRS - H * W * k * l),

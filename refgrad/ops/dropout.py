@@ -110,7 +110,6 @@ SPEC = OpSpec(
     # Threefry's 117, numbering 3, joining 1; comparison, product, selection; the key's own 2
     forward=OpCost(124 * b * s * h + 2),
     backward=OpCost(124 * b * s * h + 2),
-    published_flops=0,
     adjustments={"the mask drawn again": 122 * b * s * h + 2, "product and selection, not counted": 2 * b * s * h},
     residuals=8,
     special={"large values": Special(values={"x": lambda x: x * 1e4})},

@@ -69,7 +69,6 @@ SPEC = OpSpec(
     statics={"alpha": 0.5},
     forward=OpCost(4 * b * s * i, b * s * i),
     backward=OpCost(5 * b * s * i, b * s * i),
-    published_flops=0,
     adjustments={"α e^x dy and selections, not counted": 5 * b * s * i},
     residuals=item * b * s * i,
     special={

@@ -108,7 +108,6 @@ SPEC = OpSpec(
     # the target's score (4 a row); its subtraction, + Δ, is-target, selection; max(0, ·) in two; the sum and the mean
     forward=OpCost(7 * b * s * V + 4 * b * s),
     backward=OpCost(5 * b * s * V + 1),
-    published_flops=0,
     adjustments={"dL/n at what is not flat, not counted": 5 * b * s * V + 1},
     residuals=b * s * V + 4 * b * s,
     special={

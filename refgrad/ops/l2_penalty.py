@@ -69,7 +69,6 @@ SPEC = OpSpec(
     statics={"strength": 0.1},
     forward=OpCost(2 * i * o),
     backward=OpCost(i * o + 1),
-    published_flops=0,
     adjustments={"dR (2λ) W, not counted": i * o + 1},
     residuals=item * i * o,
     special={"zero": Special(values={"W": np.zeros_like})},

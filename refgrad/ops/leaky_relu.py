@@ -75,7 +75,6 @@ SPEC = OpSpec(
     statics={"slope": 0.01},
     forward=OpCost(3 * b * s * i),
     backward=OpCost(2 * b * s * i),
-    published_flops=0,
     adjustments={"product and selection, not counted": 2 * b * s * i},
     residuals=b * s * i,
     special={"at the kink": Special(values={"x": np.round})},

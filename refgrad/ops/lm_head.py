@@ -78,6 +78,5 @@ SPEC = OpSpec(
     forward=OpCost(2 * b * s * h * V),
     backward=OpCost(4 * b * s * h * V),
     published_flops=4 * b * s * h * V,
-    adjustments={},
     residuals=item * (b * s * h + V * h),
 )

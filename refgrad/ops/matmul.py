@@ -81,6 +81,5 @@ SPEC = OpSpec(
     forward=OpCost(2 * b * s * i * o),
     backward=OpCost(4 * b * s * i * o),
     published_flops=4 * b * s * i * o,
-    adjustments={},
     residuals=item * (b * s * i + i * o),
 )

@@ -79,7 +79,6 @@ SPEC = OpSpec(
     arguments={"x": "b s i", "y": "b s i"},
     forward=OpCost(b * s * i),
     backward=OpCost(4 * b * s * i),
-    published_flops=0,
     adjustments={"½ dz, selections, dz − dx, not counted": 4 * b * s * i},
     residuals=2 * b * s * i,
     special={

@@ -81,7 +81,6 @@ SPEC = OpSpec(
     forward=OpCost(b * s * h),
     backward=OpCost((b - 1) * s * h),
     published_flops=(b - 1) * s * h,
-    adjustments={},
     residuals=0,
     special={"more rows than positions": Special(values={"x": lambda x: x[:, :1]})},
 )

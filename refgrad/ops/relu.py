@@ -67,7 +67,6 @@ SPEC = OpSpec(
     arguments={"x": "b s i"},
     forward=OpCost(2 * b * s * i),
     backward=OpCost(2 * b * s * i),
-    published_flops=0,
     adjustments={"comparison and selection, not counted": 2 * b * s * i},
     residuals=item * b * s * i,
     special={"at the kink": Special(values={"x": np.round})},

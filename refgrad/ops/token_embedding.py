@@ -90,7 +90,6 @@ SPEC = OpSpec(
     # a selection an element, and three operations an index: is it in [0, V)?
     forward=OpCost(b * s * h + 3 * b * s),
     backward=OpCost(b * s * h),
-    published_flops=0,
     adjustments={"addition into zeros": b * s * h},
     residuals=4 * b * s,
     special={"one token throughout": Special(values={"tokens": np.zeros_like})},

@@ -23,7 +23,18 @@ from refgrad.verify.exact_oracle import ExactOracle
 from refgrad.verify.intents import Intent, Pull, known_intent
 from refgrad.verify.kinks import kinks
 from refgrad.verify.meaning import Meaning
-from refgrad.verify.numbers import NEIGHBOURS, compared, difference, draw, generator, jitter, largest, moved_by, to_wide
+from refgrad.verify.numbers import (
+    NEIGHBOURS,
+    compared,
+    difference,
+    draw,
+    generator,
+    jitter,
+    largest,
+    magnitude,
+    moved_by,
+    to_wide,
+)
 from refgrad.verify.oracle import Leaves, find, first_line, given
 from refgrad.verify.points import Points, suspects
 from refgrad.verify.report import OK, UNAVAILABLE, Row
@@ -297,7 +308,7 @@ def _movement(truth: "CallTruth", diff: list, cts: list) -> Leaves | None:
 
 def _scale(expected: np.ndarray, x: Any, got: Leaves, cts: list, value: bool) -> float:
     """The scale of a leaf's errors: its largest entry; where that has no digits, the function's own scale."""
-    own = max(largest(to_wide(c) * y) for c, y in zip(cts, got, strict=False)) / (largest(to_wide(x)) or 1.0)
+    own = max(largest(to_wide(c) * y) for c, y in zip(cts, got, strict=False)) / magnitude(x)
     size = largest(expected)
     return (size if value or size > float(jnp.finfo(x.dtype).eps) * own else own) or 1.0
 

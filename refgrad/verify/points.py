@@ -14,7 +14,7 @@ import numpy as np
 
 from refgrad.verify import ties
 from refgrad.verify.exact import Entry, EntryVerdict
-from refgrad.verify.exact_oracle import ExactOracle, Place, kink, slopes, unknown
+from refgrad.verify.exact_oracle import ExactOracle, Place, kink, slopes, smooth, unknown
 from refgrad.verify.kinks import JUMP as STEEP
 from refgrad.verify.kinks import Sides
 from refgrad.verify.numbers import clipped, errors, largest
@@ -115,10 +115,8 @@ class Points:
                     decided[i, at] = kink(i, at, *found[at])
 
     def _put(self, i: int, at: tuple[int, ...], entries: list[Entry]) -> None:
-        slope, _, verdict = slopes(entries)
         self.entries[i][at] = entries
-        slope = slope if np.iscomplexobj(self.truth[i]) else slope.real
-        self.truth[i][at] = slope if verdict is EntryVerdict.SMOOTH else np.nan
+        self.truth[i][at] = smooth(entries, self.truth[i])
 
     def _tied(self, lost: Sequence[Place], beside: Sequence[Leaves]) -> list[TieSum]:
         """Widen tied entries to the gradients beside the tie, and return what they must add up to."""

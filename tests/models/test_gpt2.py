@@ -92,6 +92,7 @@ def test_loss_is_float32_and_finite_in_half_precision(rules):
     assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype(jnp.bfloat16)}
 
 
+@pytest.mark.slow
 def test_the_fused_head_makes_logits_some_columns_at_a_time_in_half_precision(monkeypatch):
     monkeypatch.setattr(composition, "COLUMNS_OF_LOGITS", 100)
     assert [composition.columns_of_logits(256, dtype) for dtype in ("bfloat16", "float16", "float32")] == [

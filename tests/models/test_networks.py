@@ -22,7 +22,7 @@ def test_holds(name, x64):
 
 
 def test_a_fault_in_a_rule_is_red(x64):
-    with planted("hinge", "x", lambda x: x * 1.001):
+    with planted("hinge", {"x": "factor"}):
         result = verify_network(NAME, NETWORKS[NAME], ["float64"])
     assert not result.ok
     assert network_table([result]).rows[0][-1] == "FAIL"

@@ -10,7 +10,7 @@ import pytest
 from refgrad import verify
 from refgrad.cli import main
 from refgrad.ops import TABLE
-from tests.ops.cases import DIMS, LONG, floats, weighted
+from tests.ops.cases import DIMS, LONG, LONG_CHECKS, floats, weighted
 
 DIMS = DIMS[1]
 PARTS = {
@@ -70,7 +70,7 @@ def each_half():
         for n, half in enumerate((faults[::2], faults[1::2])):
             if half:
                 yield pytest.param(
-                    name, dict(half), id=f"{name}-{n}", marks=[pytest.mark.slow] if n or name in LONG else []
+                    name, dict(half), id=f"{name}-{n}", marks=[pytest.mark.slow] if n or name in LONG_CHECKS else []
                 )
 
 

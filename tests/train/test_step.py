@@ -159,6 +159,7 @@ def test_what_is_carried_apart_may_be_empty():
     chex.assert_trees_all_equal(after, (x, empty))
 
 
+@pytest.mark.slow
 def test_a_layer_updated_by_stale_gradients_is_seen(monkeypatch):
     tx = optax.sgd(0.1)
     want = as_two_programs(tx, False, memory="fast")

@@ -181,6 +181,21 @@ def test_one_sentence_for_one_cause(backward, cause):
     assert max(map(len, report.summary().splitlines())) <= 100
 
 
+def test_a_tie_counted_twice_is_not_an_argument_without_effect():
+    op = rule(lambda x: jnp.max(x), lambda r, g: (g * (r[0] == jnp.max(r[0])).astype(r[0].dtype),))
+    (cause,) = check(op, jnp.array([1.0, 2.0, 2.0]), **FIRST).causes
+    assert cause.startswith("points of x: the 2 entries of a tie add up to")
+
+
+def test_a_closure_over_a_tracer_is_named():
+    def times_sine(w, x):
+        op = rule(lambda x: jnp.sin(w) * x, lambda r, g: (jnp.sin(w) * g,))
+        return op(x)
+
+    report = check(times_sine, X, X, argnums=1, order=1, properties=["scan"])
+    assert "a tracer leaks: the rule closes over" in report.causes[0]
+
+
 def test_the_title_names_the_place():
     report = check(lambda x: ROUND(x), X, intent=intents.straight_through, **FIRST)
     assert report.subject.startswith("<lambda>(x: f32[3,4]) at ") and "test_options.py:" in report.subject
@@ -191,9 +206,10 @@ def test_stop_gradient_states_an_intention_outside_of_rules():
         return jnp.square(jax.lax.stop_gradient(r) - v)
 
     v, r = X[0], X[1]
-    assert check(loss, v, r).ok and "held constant" in check(loss, v, r, **FIRST).facts
+    report = check(loss, v, r, **FIRST)
+    assert report.ok and "held constant" in report.facts
     square = rule(jnp.square, lambda s, g: (2 * g * s[0],))
-    assert check(lambda v, r: square(jax.lax.stop_gradient(r) - v), v, r).ok
+    assert check(lambda v, r: square(jax.lax.stop_gradient(r) - v), v, r, **FIRST).ok
     through = rule(loss, lambda s, g: (2 * g * (s[0] - s[1]), 2 * g * (s[1] - s[0])))
     held = rule(loss, lambda s, g: (2 * g * (s[0] - s[1]), jnp.zeros_like(s[1])))
     assert check(through, v, r, **FIRST).ok and blame(through, v, r).ok

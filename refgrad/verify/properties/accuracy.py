@@ -157,7 +157,8 @@ def _mathematics(case: FunctionCase, leaf: LeafCotangents, i: int, name: str) ->
         moved = [C * m / case.scale(i, t) for m, t in zip(moves(), leaf.truth, strict=True)]
         slack = np.maximum(slack, moved)
         each = zip(found.entries, slack, strict=True)
-        excess = [e - np.maximum(allowed, np.where(s <= UNCERTAIN, s, 0.0)) for e, s in each]
+        most = LARGEST if case.rounded else UNCERTAIN
+        excess = [e - np.maximum(allowed, np.where(s <= most, s, 0.0)) for e, s in each]
         if all(np.all(x <= 0) for x in excess):
             break
     if all(np.all(x <= 0) for x in excess):
@@ -193,7 +194,9 @@ def _accuracy(case: FunctionCase, leaf: LeafCotangents, i: int, name: str, allow
         return Row("accuracy", name, FAIL, **worst.found.cells(), allowed=allowed, note=note)
     moves = case.conditioning[i] / case.scale(i, leaf.truth[0], dtype)
     rounding = [case.rounding(i, a, t) for a, t in zip(leaf.autodiff or leaf.truth, leaf.truth, strict=True)]
-    slack = C * np.maximum(moves, np.fmax.reduce(rounding))  # one draw may be a lucky one for autodiff
+    slack = C * (moves + np.fmax.reduce(rounding))  # one draw may be a lucky one for autodiff
+    if any(np.any(e > np.maximum(allowed, slack)) for e in found.entries):
+        slack = slack + C * case.rounding_aside[i]
     excess = [e - np.maximum(allowed, slack) for e in found.entries]
     bad = any(np.any(x > 0) for x in excess)
     worst = found.worst(excess) if bad else worst

@@ -16,7 +16,7 @@ from refgrad.jaxpr.rules import meets_rule
 from refgrad.verify.allowance import C, allowance, reductions
 from refgrad.verify.case import LARGEST, UNCERTAIN, FunctionCase
 from refgrad.verify.intents import Pull
-from refgrad.verify.numbers import compared, draws_like, errors, generator, largest, scaled, to_wide
+from refgrad.verify.numbers import NOISE, compared, draws_like, errors, generator, largest, magnitude, scaled, to_wide
 from refgrad.verify.oracle import Float64Program, Leaves, first_line
 from refgrad.verify.report import FAIL, KINK, OK, UNAVAILABLE, Row
 from refgrad.verify.subject import Flat, pullback
@@ -90,13 +90,13 @@ def _expected(case: FunctionCase, program: Float64Program | None, given: tuple) 
     types = [x.dtype for x in leaves]
     if not (case.limits or (program and (program.own_types > case.lane.own or program.limits))):
         types = [to_wide(np.zeros((), t)).dtype for t in types]
-    steps = [largest(v) / (largest(to_wide(x)) or 1.0) for v, x in zip(directions, case.diff, strict=True)]
+    steps = [largest(v) / magnitude(x) for v, x in zip(directions, case.diff, strict=True)]
     own = [size * max(steps) for size in case.own_scale]
     own += [largest(to_wide(c)) * max(steps) for c in case.drawn(0)]
-    eps = float(np.finfo(np.float64).eps)
-    scales = [scaled(largest(p), o, eps) for p, o in zip(products, own, strict=True)]
+    scales = [scaled(largest(p), o, np.float64) for p, o in zip(products, own, strict=True)]
     least = max(case.lane.tolerance, case.tolerance)
-    allowed = [max(allowance(t, n), least) for t, n in zip(types, lengths, strict=True)]
+    floors = [NOISE * float(np.finfo(np.float64).eps) * o / s for o, s in zip(own, scales, strict=True)]
+    allowed = [max(allowance(t, n), least, f) for t, n, f in zip(types, lengths, floors, strict=True)]
     return Expected(products, allowed, scales, lambda: _movement(case, program, given, products, scales))
 
 

@@ -110,12 +110,13 @@ def _mismatch(primal, ct) -> str:
 def explain(error: Exception) -> str:
     """One clear line for JAX's error about a rule."""
     text = " ".join(str(error).split())
-    if isinstance(error, jax.errors.UnexpectedTracerError):
+    foreign = foreign_type(text)
+    if isinstance(error, jax.errors.UnexpectedTracerError) or foreign.endswith("Tracer"):
         return (
             "a tracer leaks: the rule closes over a differentiated value, or uses one stored when it was traced before"
             "; pass it as an argument instead"
         )
-    if foreign := foreign_type(text):
+    if foreign:
         return f"JAX takes arrays only, and _fwd keeps a {foreign} among its residuals: close over it, or {WAYS}"
     trees = re.search(
         r"got bwd output structure PyTreeDef\((.*?)\) for primal input structure PyTreeDef\((.*?)\)\.", text
@@ -132,5 +133,7 @@ def explain(error: Exception) -> str:
     )
     if types:
         return f"_bwd returns {types[2]} where the primal is {types[3]} ({types[1].replace('output', 'cotangent', 1)})"
+    if re.search(r"takes \d+ positional arguments? but \d+ (?:was|were) given|missing \d+ required positional", text):
+        text += ": _fwd takes the function's arguments, defaults too; _bwd the nondiff_argnums, residuals and cotangent"
     sentence = text.split(". ")[0].split(" --------")[0]
     return f"{type(error).__name__}: {sentence if len(sentence) <= 200 else sentence[:197] + '…'}"

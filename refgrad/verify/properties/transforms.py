@@ -17,11 +17,12 @@ from refgrad.jaxpr.scaffold import scaffold
 from refgrad.verify.case import FunctionCase
 from refgrad.verify.numbers import sample, to_wide
 from refgrad.verify.oracle import Leaves, first_line
+from refgrad.verify.properties.structure import explain
 from refgrad.verify.report import COMPILER, FAIL, OK, UNAVAILABLE, Row
 from refgrad.verify.subject import Flat, pullback
 
 COPIES = 2  # entries along a mapped or scanned axis
-PLACEMENTS = 16  # of a new axis in one argument alone: what every rule has; see `Case.at_most`
+PLACEMENTS = 16  # of a new axis in one argument alone: what every rule has; see `FunctionCase.at_most`
 
 
 def eager(case: FunctionCase) -> Iterator[Row]:
@@ -42,14 +43,15 @@ def vmap(case: FunctionCase) -> Iterator[Row]:
     ranks = [np.ndim(x) for x in leaves]
     plans: list[dict[int, int]] = [{i: axis} for i, rank in enumerate(ranks) for axis in range(rank + 1)]
     total, plans = len(plans), sample(plans, case.at_most(PLACEMENTS))
-    tried = len(plans)
     if len(leaves) > 1:
-        plans += [dict.fromkeys(range(len(leaves)), 0), dict(enumerate(ranks))]
+        together = [dict.fromkeys(range(len(leaves)), 0), dict(enumerate(ranks))]
+        plans = [plans[0], together[1]] if case.long else [*plans, *together]
     rows, found = [], _together(case, plans)
     for k, plan in enumerate(plans):
         where = ", ".join(f"{names[i]} at {axis}" for i, axis in plan.items())
         mapped = (lambda _, k=k: found[k]) if found else (lambda flat, p=plan: _mapped(case, flat, [p])[0])
         rows += inside(case, "vmap", f"new axis in {where}", mapped, _entries(case, plan))
+    tried = sum(len(plan) == 1 for plan in plans)
     alone = f"{tried} of {total} placements of a new axis" if total > tried else "every placement"
     yield from summed_up(rows, f"{alone}, alone and together")
 
@@ -93,7 +95,7 @@ def inside(
             note = f"neither for the plain forward: {first_line(error)}"
             yield Row(name, where, UNAVAILABLE, note=note)
         else:
-            yield Row(name, where, FAIL, note=f"{type(error).__name__}: {first_line(error)}; the plain forward passes")
+            yield Row(name, where, FAIL, note=f"{explain(error)}; the plain forward passes")
         return
     yield from _rows(case, name, where, got, expected or rows_of(case))
 

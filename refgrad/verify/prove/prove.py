@@ -17,7 +17,7 @@ from refgrad.verify.exact.arrays import NotDecided
 from refgrad.verify.exact.evaluate import NoMeaning
 from refgrad.verify.prove.branches import SEED, points
 from refgrad.verify.prove.constants import ClosedForm, identities, is_plain
-from refgrad.verify.prove.field import TooLarge
+from refgrad.verify.prove.elements import TooLarge
 from refgrad.verify.prove.proof import LARGE, Branch, Proof, ProofVerdict
 from refgrad.verify.prove.question import Question, Sides
 from refgrad.verify.prove.testing import ROUNDED, largest_gap

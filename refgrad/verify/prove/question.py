@@ -20,8 +20,8 @@ from refgrad.verify.exact.germ import Undecided
 from refgrad.verify.numbers import draws_like, generator
 from refgrad.verify.prove.branches import SEED
 from refgrad.verify.prove.constants import ClosedForm
+from refgrad.verify.prove.elements import TooLarge
 from refgrad.verify.prove.evaluate import Concolic
-from refgrad.verify.prove.field import TooLarge
 from refgrad.verify.prove.proof import LARGE, Counterexample, ProofVerdict
 from refgrad.verify.prove.symbol import ConcolicRun, Symbol
 from refgrad.verify.subject import Subject, pullback

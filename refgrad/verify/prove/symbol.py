@@ -11,7 +11,8 @@ from flint import acb, arb, fmpq
 
 from refgrad.verify.exact.arrays import NotDecided
 from refgrad.verify.exact.germ import TIE
-from refgrad.verify.prove.field import NAMED, Field, TooLarge
+from refgrad.verify.prove.elements import NAMED, TooLarge
+from refgrad.verify.prove.field import Field
 from refgrad.verify.prove.polynomials import Polynomial, add, constant, scale
 
 GIVE_UP = 3  # equalities that are too large to decide, after which the run is

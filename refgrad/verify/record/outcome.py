@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from refgrad._text import columns, short_path, table
+from refgrad._text import clipped, columns, counted, short_path, table
 from refgrad.verify.check import check
 from refgrad.verify.record.call import RecordedRule
 from refgrad.verify.report import NOTHING, OK, PARTIAL, WRONG
@@ -59,7 +59,7 @@ class RecordOutcome:
         count = Counter(v.status for v in self.verdicts)
         rules = len({(v.rule, v.where) for v in self.verdicts})
         found = ", ".join(f"{count[s]} {s}" for s in STATUSES if count[s])
-        return f"{_count(rules, 'rule')} at {_count(len(self.verdicts), 'signature')}: {found or 'none called'}"
+        return f"{counted(rules, 'rule')} at {counted(len(self.verdicts), 'signature')}: {found or 'none called'}"
 
     def __str__(self) -> str:
         return "\n".join([self.overview(), *(f"\n{v.text}" for v in self.verdicts if v.status == WRONG)])
@@ -102,8 +102,8 @@ class RecordOutcome:
             if v.note and v.status != WRONG:
                 groups.setdefault((v.status, v.rule, v.note), []).append(v)
         for (status, rule, note), group in groups.items():
-            what = _cut(group[0].title, 40) if len(group) == 1 else f"{rule} at {len(group)} signatures"
-            yield _cut(f"{status}: {what}: {note}", columns())
+            what = clipped(group[0].title, 40) if len(group) == 1 else f"{rule} at {len(group)} signatures"
+            yield clipped(f"{status}: {what}: {note}", columns())
 
 
 class Seen(Sequence[RecordedRule]):
@@ -176,13 +176,5 @@ def excluded(call: RecordedRule, reason: str) -> RuleVerdict:
     return RuleVerdict(call.key, call.name, call.where, call.signature, call.calls, EXCLUDED, reason)
 
 
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'s' if n != 1 else ''}"
-
-
 def _end(text: str, width: int) -> str:
     return text if len(text) <= width else "…" + text[1 - width :]
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from refgrad._text import table
+from refgrad._text import clipped, table
 from refgrad.jaxpr.programs import equations
 from refgrad.jaxpr.rules import rule_of
 from refgrad.verify.case import PRECISION
@@ -63,14 +63,14 @@ class WorstRow:
         numbers = (f"{rule.ulps:.3g}", f"{self.autodiff.ulps:.3g}")
         digits = 3 if np.iscomplexobj(rule.got) else 7
         values = (f"{x:.{digits}g}" for x in (rule.got, rule.truth))
-        return (_clipped(self.argument, 24), *numbers, index, *values, "ok" if self.ok else "worse")
+        return (clipped(self.argument, 24), *numbers, index, *values, "ok" if self.ok else "worse")
 
     def note(self) -> str:
         """Return the line that says what is compared where autodiff is infinitely wrong; nothing elsewhere."""
         if math.isfinite(self.autodiff.ulps):
             return ""
         rule, autodiff = self.compared
-        return f"{_clipped(self.argument, 24)}: {rule:.3g} by the rule, {autodiff:.3g} where autodiff is finite"
+        return f"{clipped(self.argument, 24)}: {rule:.3g} by the rule, {autodiff:.3g} where autodiff is finite"
 
 
 HEADER = ("argument", "rule", "autodiff", "entry", "got", "truth", "verdict")
@@ -104,7 +104,7 @@ class Worst:
 
     def __str__(self) -> str:
         outcome = "no worse than autodiff" if self.ok else "WORSE than autodiff"
-        lines = [f"{_clipped(self.subject, 76)}: {outcome}"]
+        lines = [f"{clipped(self.subject, 76)}: {outcome}"]
         lines.append("errors in ulps of max(|truth|, scale), scale the function's own; exact truth")
         lines.append(table(HEADER, [row.cells() for row in self.rows]))
         lines += filter(None, (row.note() for row in self.rows))
@@ -270,7 +270,3 @@ def _plain_extreme(extreme: Extreme) -> dict[str, Any]:
 
 def _has_bytes(x: Any) -> bool:
     return hasattr(x, "dtype") and not jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _clipped(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

@@ -115,6 +115,7 @@ def test_a_damaged_one_is_named_and_the_one_before_taken(name, copy):
         restore.read(copy / "3", named_leaves(shapes()))
 
 
+@pytest.mark.slow
 def test_all_damaged(copy):
     flipped(largest(copy / "2" / "params"))
     halved(largest(copy / "3" / "params"))

@@ -10,8 +10,9 @@ from flint import arb, ctx
 from jax import lax
 
 from refgrad.verify.exact import EntryVerdict, exact
-from refgrad.verify.exact.functions import ANALYTIC, terms
+from refgrad.verify.exact.functions import terms
 from refgrad.verify.exact.germ import variable
+from refgrad.verify.exact.special_functions import ANALYTIC
 
 INF = float("inf")
 

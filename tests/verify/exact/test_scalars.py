@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from flint import acb, arb, ctx
 
-from refgrad.verify.exact import functions as fn
+from refgrad.verify.exact import elementary as fn
 from refgrad.verify.exact.arithmetic import Arithmetic
+from refgrad.verify.exact.decisions import Decision, Select
 from refgrad.verify.exact.functions import terms
 from refgrad.verify.exact.germ import (
     EXACT,
@@ -27,7 +28,7 @@ from refgrad.verify.exact.germ import (
     slope,
     variable,
 )
-from refgrad.verify.exact.primitives.elementwise import SCALARS, Decision, Select
+from refgrad.verify.exact.scalars import SCALARS
 
 STEP = arb(2) ** -60
 # arguments in the domain of each function; of all others 0.375 in every place

@@ -10,7 +10,7 @@ import pytest
 
 from refgrad.ops import TABLE
 from refgrad.verify import prove
-from refgrad.verify.prove import ProofVerdict, field
+from refgrad.verify.prove import ProofVerdict, elements
 from tests.verify.prove.rules import RIGHT, ruled, values
 
 DIMS = {"b": 2, "s": 2, "h": 4, "n_h": 2, "d": 2, "V": 3, "i": 2, "o": 3, "H": 3, "W": 3, "k": 2, "l": 2}
@@ -120,7 +120,7 @@ def test_a_constant_that_is_not_identified_refutes_nothing():
 
 def test_what_swells_is_tested(monkeypatch):
     f, args = RIGHT["layer norm"]
-    monkeypatch.setattr(field, "PRODUCTS", 1)
+    monkeypatch.setattr(elements, "PRODUCTS", 1)
     proof = prove(f, *args)
     assert proof.verdict is ProofVerdict.TESTED and proof.ok
     assert "too large" in proof.why
