@@ -14,7 +14,7 @@ def shared(files):
     """Return the names that more than one class has, with the files: (name of a file, its source) → names."""
     places = defaultdict(list)
     for name, source in files:
-        for found in re.findall(r"^\s*class (\w+)[:(]", source, re.MULTILINE):
+        for found in re.findall(r"^class (\w+)[:(]", source, re.MULTILINE):
             places[found].append(name)
     return {name: found for name, found in places.items() if len(found) > 1 and name not in SAME}
 
@@ -24,4 +24,4 @@ def test_no_two_classes_share_a_name():
 
 
 def test_a_shared_name_is_seen():
-    assert shared([("a", "class Row: ..."), ("b", "class Row: ...\nclass Residuals: ...")]) == {"Row": ["a", "b"]}
+    assert shared([("a", "class Row: ..."), ("b", "class Row:\n    ...\nclass Residuals: ...")]) == {"Row": ["a", "b"]}
