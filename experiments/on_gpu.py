@@ -23,8 +23,8 @@ import jax
 from _common import Figure, Result, Table, main, track
 
 from refgrad import cost
-from refgrad.bench.contenders import BASELINE, CONTENDERS, Work
-from refgrad.bench.run import Row, measure
+from refgrad.bench.contenders import BASELINE, CONTENDERS, Workload
+from refgrad.bench.run import ContenderRow, measure
 from refgrad.cli.devices import device
 from refgrad.cli.settings import load
 from refgrad.models import gpt2
@@ -55,10 +55,10 @@ class Settings:
     kernels: int
 
     @property
-    def work(self) -> Work:
+    def work(self) -> Workload:
         """The step's sizes."""
         sizes = [f"input.batch={self.batch}", f"input.sequence={self.sequence}"]
-        return Work(load(self.model, sizes)[0], self.batch, self.sequence)
+        return Workload(load(self.model, sizes)[0], self.batch, self.sequence)
 
     def __post_init__(self) -> None:
         device(self.platform)  # raises where it is not present
@@ -105,7 +105,7 @@ def reconciled(name: str, settings: Settings) -> str:
 def gradient_error(settings: Settings, rules: str, dtype: str) -> float:
     """The largest relative error of any parameter's gradient in `dtype`, against float32 autodiff."""
     config = dataclasses.replace(gpt2.Config(n_embd=64 * 2, n_head=2), n_positions=max(64, settings.sequence))
-    work = Work(config, 2, config.n_positions)
+    work = Workload(config, 2, config.n_positions)
     params = gpt2.init(jax.random.key(0), config)
 
     def loss(params: gpt2.Params, rules: str, dtype: Any) -> jax.Array:
@@ -175,13 +175,13 @@ def run(settings: Settings) -> Result:
     return Result(answer, Table(header, rows), [figure(timed)], failures=failures)
 
 
-def shown(row: Row) -> str:
+def shown(row: ContenderRow) -> str:
     """A contender's figures as a sentence."""
     bytes_ = f", {row.temporaries_ratio:.2f} of its temporaries" if row.temporaries_ratio else ""
     return f"{row.name}: {row.ratio:.2f} of float32 autodiff's time ({row.spread[0]:.2f}…{row.spread[1]:.2f}){bytes_}."
 
 
-def figure(timed: list[Row]) -> Figure:
+def figure(timed: list[ContenderRow]) -> Figure:
     """Bars of the contenders' time ratios."""
 
     def paint(axes: Any) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from _common import Figure, Result, Table, main, track
 
 from refgrad import _machine
-from refgrad.bench.contenders import CONTENDERS, Work
+from refgrad.bench.contenders import CONTENDERS, Workload
 from refgrad.bench.process import Process
 from refgrad.models import gpt2
 from refgrad.report.figures import COLORS, legend_below
@@ -55,10 +55,10 @@ class Settings:
     gain: float
 
     @property
-    def work(self) -> Work:
+    def work(self) -> Workload:
         """The step's sizes."""
         config = gpt2.Config(self.n_layer, self.n_head, self.n_embd, self.sequence, self.vocab_size)
-        return Work(config, self.batch, self.sequence)
+        return Workload(config, self.batch, self.sequence)
 
     def __post_init__(self) -> None:
         _ = self.work  # raises for sizes that no model can have
@@ -83,7 +83,7 @@ def xla_flags(flags: str) -> Iterator[None]:
             os.environ["XLA_FLAGS"] = before
 
 
-def measured(contender: str, work: Work, rounds: int) -> dict[str, list[float]]:
+def measured(contender: str, work: Workload, rounds: int) -> dict[str, list[float]]:
     """Seconds of the contender's step in each round, by setting; none for a setting that XLA refuses."""
     seconds: dict[str, list[float]] = {name: [] for name in XLA_SETTINGS}
     request = {**work.data(), "contender": contender, "keep_temporaries": True}
