@@ -51,7 +51,7 @@ def run_claim(claim: Claim) -> Outcome:
 
     Example:
       >>> from refgrad.claims import LEDGER, run_claim
-      >>> run_claim(LEDGER["D0.6"]).kind
+      >>> run_claim(LEDGER["D0.4"]).kind
       'holds'
     """
     with jax.enable_x64(True):
