@@ -3,11 +3,11 @@
 Each package is installed by pip into a virtual environment of its own, and its uses are checked there. A use, in
 `experiments/world/uses/PACKAGE.py`, is a function at realistic arguments, with the verdict that is expected of it. Each
 rule that passes is also compared with an independent reference: float64 autodiff of a plain re-expression, or
-differences of the forward. Misses are measured by mutants: each rule that a use calls is edited in place, and must then
-fail.
+differences of the forward. Misses are measured by mutants: rules that the uses call are edited in place, and must then
+fail; so many of each package are drawn, with a fixed seed, from all its uses, rules and edits.
 
     python experiments/world_rules.py
-    python experiments/world_rules.py --set 'packages=["optax"]' --set mutants=6 --set envs=/tmp/envs
+    python experiments/world_rules.py --set 'packages=["optax"]' --set mutants=12 --set envs=/tmp/envs
 
 A use keeps its result until its environment is deleted, or `again` is set, so that a survey that was interrupted
 continues, and mutants can be added to it; with `stored`, nothing is run, and the results at hand are shown. Seconds are
@@ -40,7 +40,7 @@ MEDIAN = 4.0
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The packages (or "all"), the environments' folder, mutants of each rule, uses of each package (0: all)."""
+    """The packages (or "all"), the environments' folder, mutants and uses (0: all) of each package."""
 
     packages: list[str]
     envs: str
@@ -153,7 +153,10 @@ def summary(found: list[dict[str, Any]]) -> list[str]:
         lines.append(f"CPU seconds of a use: median {statistics.median(seconds):.1f}, most {max(seconds):.1f}.")
     if verdicts:
         tried = verdicts["caught"] + verdicts["survived"]
-        lines.append(f"Mutants: {verdicts['caught']} of {tried} caught, {verdicts['equivalent']} equivalent.")
+        lines.append(
+            f"Mutants: {verdicts['caught']} of {tried} caught; besides, {verdicts['equivalent']} equivalent, "
+            f"{verdicts['tolerated']} within the stated tolerance, {verdicts['not run']} not run."
+        )
     return lines
 
 

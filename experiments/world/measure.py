@@ -35,6 +35,7 @@ def measure(use: Use) -> dict[str, Any]:
         "expected": use.expected,
         "outcome": outcome,
         "seconds": round(seconds, 2),
+        "budget": use.settings.get("seconds"),
         "found": found,
         "why": use.why,
         "reference": by,

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from world.measure import measure
-from world.mutate import score
+from world.mutate import drawn, score
 from world.packages import PACKAGES
 
 NEVER_DONE = "the process ended"
@@ -38,17 +38,26 @@ def main(arguments: Sequence[str]) -> int:
             append(path, {"begun": use.name, **facts})
             done[use.name] = facts | measure(use)
             append(path, done[use.name])
+            jax.clear_caches()
+    fit = [use for use in uses if may_be_mutated(done[use.name])]
+    plan = drawn(fit, mutants) if not all(complete(done[use.name], mutants) for use in fit) else {}
+    for use in fit:
         if not complete(done[use.name], mutants):
             result = done[use.name] | {"tried": mutants}
             append(path, result | {"mutants": {NEVER_DONE: "not run"}})
-            append(path, result | {"mutants": score(use, mutants)})
-        jax.clear_caches()
+            append(path, result | {"mutants": score(use, plan[use.name])})
+            jax.clear_caches()
     return 0
 
 
+def may_be_mutated(result: dict[str, Any]) -> bool:
+    """Return True for a use that passes."""
+    return result["outcome"] == result["expected"] and result["expected"] in ("right", "meant to differ")
+
+
 def complete(result: dict[str, Any], mutants: int) -> bool:
-    """Return True for a result with the verdicts on so many mutants of each rule, where its rules are to be edited."""
-    return result["outcome"] not in ("right", "meant to differ") or result.get("tried", 0) >= mutants
+    """Return True for a result with its part of so many mutants of the package, where its rules are to be edited."""
+    return not may_be_mutated(result) or result.get("tried", 0) >= mutants
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

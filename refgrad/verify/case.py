@@ -18,14 +18,14 @@ from refgrad.jaxpr.scaffold import scaffold
 from refgrad.jaxpr.uncompiled import uncompiled
 from refgrad.verify import method_cases
 from refgrad.verify.allowance import C, allowance, reductions
-from refgrad.verify.clock import Clock
+from refgrad.verify.clock import TimeBudget
 from refgrad.verify.kinks import kinks
 from refgrad.verify.lane import Lane
 from refgrad.verify.meaning import Meaning
 from refgrad.verify.method_case import MethodCase
 from refgrad.verify.numbers import (
     NEIGHBOURS,
-    Difference,
+    WorstEntry,
     compared,
     difference,
     draws_like,
@@ -33,6 +33,7 @@ from refgrad.verify.numbers import (
     generator,
     jitter,
     largest,
+    magnitude,
     moved_by,
     scaled,
     to_wide,
@@ -48,7 +49,9 @@ SAME = 1e-12  # relative difference of a rule in float64 from truth, below which
 UNCERTAIN = 1e-4  # relative: a truth that moves by more between neighbours in float64 does not move by rounding
 MANY = 8  # calls of rules: above that a function is a model
 LONG = 800  # equations of a rule: above that compiling it takes seconds
-SHARED = ("rules", "outputs", "rule", "primal", "autodiff", "rule_wide", "allowed", "allowed_wide", "allowed_values")
+ALLOWANCES = ("allowed", "allowed_wide", "rounded")
+SHARED = ("rules", "outputs", "rule", "primal", "autodiff", "rule_wide", "allowed_values", *ALLOWANCES)
+ASIDES, ASIDE = 8, 1 / 64  # sets of arguments a little aside, and the part by which they move
 LARGEST = 0.25  # relative difference that is still put down to rounding, whatever the dtype and length
 
 
@@ -63,7 +66,7 @@ class Gradients(NamedTuple):
     autodiff: Leaves | None
 
 
-class Case:
+class FunctionCase:
     """`f` at its arguments, with its oracle. Everything is found on first use: a property costs only its own."""
 
     def __init__(
@@ -75,14 +78,14 @@ class Case:
         order: int,
         meaning: Meaning | None = None,
         tolerance: float = 0.0,
-        clock: Clock | None = None,
+        clock: TimeBudget | None = None,
         within: Sequence[tuple[float, float] | None] = (),
     ) -> None:
         self.within = dict(enumerate(within))
         self.subject, self.draws, self.seed, self.order = subject, draws, seed, order
         self.diff, self.rest = subject.diff, subject.rest
         self.flat = self._typed(subject.flat())
-        self.tolerance, self.clock = tolerance, clock or Clock()
+        self.tolerance, self.clock = tolerance, clock or TimeBudget()
         self.jitted = True
         self.exact_alone = False  # whether float64 autodiff is not asked about what exact arithmetic leaves open
         self.retry_uncompiled = True  # whether a failing rule is tried without the compiler before it is blamed
@@ -93,9 +96,9 @@ class Case:
         self.bound = meaning.bound  # of a slope that is finite on purpose
         self.lanes: dict[tuple[bool, bool], Lane] = {}
 
-    def variant(self, f: Callable) -> "Case":
+    def variant(self, f: Callable) -> "FunctionCase":
         """The same case for a function that differs in its rule alone: truth and autodiff are shared."""
-        names = ["outputs", "held", "own", "lane", "autodiff", "allowed", "allowed_wide"]
+        names = ["outputs", "held", "own", "lane", "autodiff", "_autodiff_wide", *ALLOWANCES]
         if self.own.exact.whole:  # else they depend on where the rule differs from the truth
             names.append("points")
         other = self._sharing(names)
@@ -104,7 +107,7 @@ class Case:
         other.retry_uncompiled = False  # the right rule has passed under the same compiler
         return other
 
-    def _sharing(self, names: Sequence[str]) -> "Case":
+    def _sharing(self, names: Sequence[str]) -> "FunctionCase":
         """A copy that has found nothing yet but what is named."""
         shared = {name: getattr(self, name) for name in names}
         other = copy.copy(self)
@@ -114,7 +117,7 @@ class Case:
         other.__dict__.update(shared)
         return other
 
-    def at(self, diff: Sequence, rest: Sequence, operations: float) -> "Case | None":
+    def at(self, diff: Sequence, rest: Sequence, operations: float) -> "FunctionCase | None":
         """The same function at other arguments of the same types: every program is shared, and nothing is compiled.
 
         Truth is that of exact arithmetic alone, within so many scalar operations; None where it decides nothing.
@@ -210,7 +213,7 @@ class Case:
         meshes = (getattr(getattr(leaf, "sharding", None), "mesh", None) for leaf in (*self.diff, *self.rest))
         mesh = next((m for m in meshes if m is not None), None)
         if mesh is None or not spec or not any(spec):
-            return jax.numpy.asarray(x)
+            return jax.device_put(x)
         return jax.device_put(x, NamedSharding(mesh, spec))
 
     @functools.cached_property
@@ -322,15 +325,22 @@ class Case:
         return self._allowed(traced, [x.dtype for x in self.diff])
 
     @functools.cached_property
+    def rounded(self) -> bool:
+        """True where a part of the rule, or of truth, could not be widened: their constants are of the own dtypes."""
+        programs = self._programs_wide
+        judged = [p for p in programs if p is self.rule_wide] if self.lane.exact.whole else programs
+        return not programs or bool(self.limits) or any(p.own_types and not self.lane.own for p in judged)
+
+    @property
+    def _programs_wide(self) -> list[Float64Program]:
+        return [p for p in (self.lane.oracle.program, self.rule_wide) if isinstance(p, Float64Program)]
+
+    @functools.cached_property
     def allowed_wide(self) -> list[float]:
         """The same in float64; in the leaf's own dtype where a part of a program could not be widened."""
-        programs = [p for p in (self.lane.oracle.program, self.rule_wide) if isinstance(p, Float64Program)]
-        if not programs:
+        if self.rounded:
             return self.allowed
-        judged = [p for p in programs if p is self.rule_wide] if self.lane.exact.whole else programs
-        if self.limits or any(p.own_types and not self.lane.own for p in judged):
-            return self.allowed
-        traced = programs[0].traced(self.diff, self.rest, self.drawn(0))
+        traced = self._programs_wide[0].traced(self.diff, self.rest, self.drawn(0))
         return self._allowed(traced, [to_wide(x).dtype for x in self.diff])
 
     @functools.cached_property
@@ -355,14 +365,41 @@ class Case:
         autodiff = None
         if self.autodiff and (self.narrow or lane.exact.whole):
             autodiff = lane.measure(_host(self.autodiff(diff, self.rest, ct)[1]))
-        return Gradients(rule, lane.drawn_truth(draw, diff), autodiff)
+        return Gradients(rule, self._truth(lane, draw, rule, self.allowed), autodiff)
 
     def mathematics(self, draw: int) -> "Gradients":
         """The cotangents of the rule in float64 for one draw, and the truth about them."""
-        diff, cts, lane = self.arguments(draw), self.drawn(draw), self.lane
+        cts, lane = self.drawn(draw), self.lane
+        rule = lane.measure(self.rule_wide(self.arguments(draw), self.rest, cts)[1])
+        truth = self._truth(lane, draw, rule, self.allowed_wide)
         alone = draw == 0 and self.own is not lane  # else `points` settles it
-        truth = lane.settled(cts) if alone else lane.drawn_truth(draw, diff)
-        return Gradients(lane.measure(self.rule_wide(diff, self.rest, cts)[1]), truth, None)
+        return Gradients(rule, lane.settled(truth, cts) if alone else truth, None)
+
+    def _truth(self, lane: Lane, draw: int, got: Leaves, allowed: Sequence[float]) -> Leaves:
+        """The truth for a draw: after the first, that of float64 autodiff where exact arithmetic would take long.
+
+        Autodiff must be right to half of what is allowed in the first draw, and `got` within the other half of it in
+        this one. Else exact arithmetic decides, so that no rule fails without it.
+        """
+        diff = self.arguments(draw)
+        if draw and lane.exact.whole and lane.exact.takes_long(self.draws) and self.lane.oracle.program is not None:
+            first, found = (self._autodiff_wide(k) for k in (0, draw))
+            truth = lane.drawn_truth(0, self.diff)
+            gaps = [
+                (difference(f, t, np.isnan(t)).error, difference(g, h, np.isnan(t)).error)
+                for f, t, g, h in zip(first, truth, got, found, strict=True)
+            ]
+            if all(max(pair) <= most / 2 for pair, most in zip(gaps, allowed, strict=True)):
+                return found
+        return lane.drawn_truth(draw, diff)
+
+    @functools.cached_property
+    def _autodiff_wide(self) -> Callable[[int], Leaves]:
+        """The cotangents of a draw by autodiff of the plain forward in float64."""
+        if self.autodiff and not self.narrow:
+            pull = self.autodiff
+            return functools.cache(lambda k: _host(pull(self.arguments(k), self.rest, self.cotangent(k))[1]))
+        return functools.cache(lambda k: self.lane.oracle.cotangents(self.arguments(k), self.rest, self.drawn(k)))
 
     @functools.cached_property
     def first(self) -> "Gradients":
@@ -429,16 +466,15 @@ class Case:
         outputs = _host(self.rule(self.diff, self.rest, self.cotangent(0))[0])
         with np.errstate(all="ignore"):
             size = max((largest(c * y) for c, y in zip(self.drawn(0), outputs, strict=True)), default=0.0)
-        return [size / (largest(x) or 1.0) for x in map(to_wide, self.diff)]
+        return [size / magnitude(x) for x in self.diff]
 
-    def scale(self, i: int, expected: np.ndarray, dtype: Any = None, *, exact: bool = True) -> float:
+    def scale(self, i: int, expected: np.ndarray, dtype: Any = None, programs: int = 1) -> float:
         """The scale of errors of leaf `i`: its largest expected entry.
 
         It is the function's own scale where the gradient is so small beside that, in this dtype, that it has no digits.
-        Unless `expected` is `exact`, it is rounded as what is compared with it is: both together leave twice as much.
+        `programs` is 2 where `expected` is rounded as what is compared with it is.
         """
-        eps = float(jax.numpy.finfo(dtype or to_wide(self.diff[i]).dtype).eps)
-        return scaled(largest(expected), self.own_scale[i], eps if exact else 2 * eps)
+        return scaled(largest(expected), self.own_scale[i], dtype or to_wide(self.diff[i]).dtype, programs)
 
     @functools.cached_property
     def spread(self) -> list[np.ndarray]:
@@ -454,14 +490,14 @@ class Case:
 
     def apart(
         self, i: int, got: np.ndarray, expected: np.ndarray, scale: float | None = None, skip: np.ndarray | None = None
-    ) -> tuple[Difference, float]:
+    ) -> tuple[WorstEntry, float]:
         """Return the worst entry of two evaluations of leaf `i` by the rule, fused differently, and its allowance.
 
         The first draw may be a lucky one for autodiff: where they are further apart than that allows, the others count.
         `scale` is that of `expected` where it is not given; entries in `skip` do not count.
         """
         if scale is None:
-            scale = self.scale(i, expected, self.diff[i].dtype, exact=False)
+            scale = self.scale(i, expected, self.diff[i].dtype, programs=2)
         found, allowed = compared(got, expected, self.spread[i], scale, skip)
         if found.error <= allowed:
             return found, allowed
@@ -470,10 +506,10 @@ class Case:
     @functools.cached_property
     def spread_of_draws(self) -> list[np.ndarray]:
         """A few times the largest error of autodiff at each entry in the draws after the first."""
-        draws = [self.gradients(k) for k in range(1, self.draws)]
+        draws = [(self.gradients(k), self.own.drawn_truth(k, self.arguments(k))) for k in range(1, self.draws)]
         found = []
         for i in range(len(self.diff)):
-            each = [np.nan_to_num(self.rounding(i, (g.autodiff or g.truth)[i], g.truth[i])) for g in draws]
+            each = [np.nan_to_num(self.rounding(i, (g.autodiff or truth)[i], truth[i])) for g, truth in draws]
             found.append(np.minimum(LARGEST, C * np.max(each or [0.0], axis=0)))
         return found
 
@@ -516,9 +552,26 @@ class Case:
         return self._moved(self.points.truth, moved)
 
     @functools.cached_property
+    def rounding_aside(self) -> Leaves:
+        """The largest relative error of autodiff at each entry a little aside, where its steps round in other ways.
+
+        At the given arguments, and their neighbours, it may be a lucky one.
+        """
+        if self.autodiff is None:
+            return [np.zeros(np.shape(x)) for x in self.diff]
+        draws, ct, lane = [], self.cotangent(0), self.own
+        for k in range(ASIDES):
+            rng = generator(self.seed, k, 31)
+            diff = [jitter(x, rng, ASIDE) for x in self.diff]
+            autodiff = lane.measure(_host(self.autodiff(diff, self.rest, ct)[1]))
+            pairs = zip(autodiff, lane.truth(diff, self.drawn(0)), strict=True)
+            draws.append([np.nan_to_num(self.rounding(i, a, t)) for i, (a, t) in enumerate(pairs)])
+        return [np.max(each, axis=0) for each in zip(*draws, strict=True)]
+
+    @functools.cached_property
     def noise(self) -> Leaves:
-        """The same in float64."""
-        if not self.narrow:
+        """The same in float64, or in the leaves' own dtypes where the rule's constants are rounded to these."""
+        if not self.narrow or self.rounded:
             return self.conditioning
         return self._moved(self.first_wide.truth, [truth for _, truth in self.near])
 

@@ -27,11 +27,12 @@ from refgrad.verify.numbers import (
     generator,
     jitter,
     largest,
+    magnitude,
     moved_by,
     scaled,
     to_wide,
 )
-from refgrad.verify.oracle import Float64Program, Forward, Leaves, Oracle, first_line
+from refgrad.verify.oracle import Float64Program, ForwardOracle, Leaves, Oracle, first_line
 from refgrad.verify.report import FAIL, OK, UNAVAILABLE, Row
 from refgrad.verify.subject import Flat, pullback
 
@@ -93,7 +94,7 @@ class MethodCase:
         return Float64Program(self.plain, self.diff, self.rest)
 
     @functools.cached_property
-    def pushed(self) -> Forward:
+    def pushed(self) -> ForwardOracle:
         """The true tangents."""
         return oracles.forward_mode(self.plain, self.diff, self.rest)
 
@@ -181,11 +182,13 @@ class MethodCase:
         """Yield a row for each float output of a method, against its true value."""
         yield from self.compare(method, (method,), self.labels, got, expected, self.allowed()[0], self.outputs, note)
 
-    def compare_tangents(self, method: str, got: Sequence, tangents: Sequence, note: str) -> Iterator[Row]:
-        """Yield a row for each float output, against the true tangents for `tangents`."""
+    def compare_tangents(
+        self, method: str, outputs: Sequence, got: Sequence, tangents: Sequence, note: str
+    ) -> Iterator[Row]:
+        """Yield a row for each float output, against the true tangents for `tangents`; `outputs` are the values."""
         expected, tolerance = self.true_tangents(tangents)
         allowed = [max(a, self.tolerance) + tolerance for a in self.allowed()[0]]
-        scales = self._tangent_scales(expected, tangents)
+        scales = self._tangent_scales(outputs, expected, tangents)
         pairs = zip(got, expected, allowed, scales, strict=True)
         if any(difference(to_wide(g), e, np.isnan(e), s).error > a for g, e, a, s in pairs):
             moved = self._tangent_movement(expected, tangents)
@@ -194,17 +197,13 @@ class MethodCase:
             method, (method,), self.labels, got, expected, allowed, self.outputs, note, scales=scales
         )
 
-    def _tangent_scales(self, expected: Leaves, tangents: Sequence) -> list[float]:
+    def _tangent_scales(self, outputs: Sequence, expected: Leaves, tangents: Sequence) -> list[float]:
         """The scales of a tangent's errors: its largest entry, or the function's own scale above that."""
-        step = max(
-            (largest(to_wide(t)) / (largest(to_wide(x)) or 1.0) for t, x in zip(tangents, self.diff, strict=True))
-        )
-        sizes = [largest(y) * step for y in self.values(self.diff, self.rest)[: len(expected)]]
-        scales = []
-        for e, y, size in zip(expected, self.outputs, sizes, strict=True):
-            own = largest(np.where(np.isnan(e), 0.0, e))
-            scales.append(scaled(own, size, float(jnp.finfo(y.dtype).eps)))
-        return scales
+        step = max((largest(to_wide(t)) / magnitude(x) for t, x in zip(tangents, self.diff, strict=True)))
+        return [
+            scaled(largest(np.where(np.isnan(e), 0.0, e)), largest(to_wide(y)) * step, y.dtype)
+            for e, y in zip(expected, outputs, strict=True)
+        ]
 
     def _tangent_movement(self, expected: Leaves, tangents: Sequence) -> Leaves:
         """Distance that the truth moves between neighbouring arguments, or that autodiff of the plain forward errs."""

@@ -18,7 +18,7 @@ MOST = 64  # variants of one function
 Edit = Callable[[np.ndarray, int], np.ndarray]  # of (entries in float64, greatest exponent of their dtype)
 
 
-class Variant(NamedTuple):
+class SpecialArguments(NamedTuple):
     """The arguments with a named change: `label` is `leaf: change`."""
 
     label: str
@@ -31,7 +31,7 @@ def _first(value: float) -> Edit:
 
     def edit(x: np.ndarray, exponent: int) -> np.ndarray:
         x = x.copy()
-        x[: 1 if x.ndim else None] = value
+        x[slice(1) if x.ndim else ...] = value
         return x
 
     return edit
@@ -94,6 +94,10 @@ FLOATS: dict[str, Edit] = {
     "-inf": lambda x, _: np.full_like(x, -np.inf),
 }
 INTEGERS: dict[str, Edit] = {"equal": _equal, "zeros": FLOATS["zeros"]}
+PERMUTATIONS: dict[str, Edit] = {
+    "reversed": lambda x, _: x[..., ::-1],
+    "rolled": lambda x, _: np.roll(x, 1, -1),
+}
 BOOLEANS: dict[str, Edit] = {"false": FLOATS["zeros"], "true": FLOATS["ones"], "first false": _first(0.0)}
 TOGETHER = ("zeros", "ones", "equal", "simple", "negative", "tiny", "large")  # changes of all float leaves at once
 
@@ -106,7 +110,20 @@ def changes(leaf: Any) -> dict[str, Edit]:
         return FLOATS
     if leaf.dtype == jnp.bool_:
         return BOOLEANS
-    return INTEGERS if leaf.dtype != jnp.uint32 else {}  # a key may be made of these
+    if leaf.dtype == jnp.uint32:  # a key may be made of these
+        return {}
+    return PERMUTATIONS if _permutes(np.asarray(leaf)) else INTEGERS
+
+
+def _permutes(x: np.ndarray) -> bool:
+    """Return True for permutations along the last axis that are not in order, as ranges of tokens or labels are.
+
+    A rule that inverts them is not meant for other integers.
+    """
+    if x.ndim == 0 or x.shape[-1] < 3:
+        return False
+    order = np.arange(x.shape[-1])
+    return bool(np.all(np.sort(x, -1) == order) and np.any(x != order))
 
 
 def changed(leaf: Any, edit: Edit) -> jax.Array:
@@ -114,14 +131,18 @@ def changed(leaf: Any, edit: Edit) -> jax.Array:
     x = to_wide(leaf)
     exponent = int(jnp.finfo(leaf.dtype).maxexp) if is_float(leaf) else 0
     with np.errstate(all="ignore"):
-        parts = (np.real(x), np.imag(x)) if np.iscomplexobj(x) else (x,)
-        x = sum(unit * edit(part, exponent) for unit, part in zip((1, 1j), parts, strict=False))
+        if np.iscomplexobj(x):
+            real, imaginary = edit(np.real(x), exponent), edit(np.imag(x), exponent)
+            x = np.empty(x.shape, x.dtype)
+            x.real, x.imag = real, imaginary  # in a product with 1j, infinity makes NaN
+        else:
+            x = edit(x, exponent)
         x = np.asarray(x).astype(leaf.dtype)
     spread = isinstance(leaf, jax.Array) and len(leaf.devices()) > 1
     return jax.device_put(x, leaf.sharding) if spread else jnp.asarray(x)
 
 
-def variants(subject: Subject, constants: Sequence[float] = ()) -> Iterator[Variant]:
+def variants(subject: Subject, constants: Sequence[float] = ()) -> Iterator[SpecialArguments]:
     """Yield every variant of the arguments that differs from them and from those before it.
 
     Change by change, so that an even sample of them holds all kinds; `constants` are those of the program.
@@ -134,7 +155,7 @@ def variants(subject: Subject, constants: Sequence[float] = ()) -> Iterator[Vari
         diff, rest = leaves[: len(subject.diff)], leaves[len(subject.diff) :]
         if (key := _bytes(diff, rest)) not in seen:
             seen.add(key)
-            yield Variant(label, diff, rest)
+            yield SpecialArguments(label, diff, rest)
 
 
 def _edits(subject: Subject, constants: Sequence[float]) -> Iterator[tuple[str, dict[int, jax.Array]]]:

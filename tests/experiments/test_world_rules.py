@@ -13,7 +13,7 @@ import world_rules
 from world import environments
 from world.environments import surveyed
 from world.measure import measure
-from world.mutate import score
+from world.mutate import EDITS, drawn, score
 from world.page import write_page
 from world.run import append, lines
 from world.use import Use
@@ -78,14 +78,33 @@ def test_an_error_of_the_function_is_a_crash():
 @pytest.mark.parametrize("nested", fast_if(bool, [False, True]))
 def test_mutants_are_caught_and_the_rule_is_restored(nested):
     cube = rule()
-    found = score(use(jax.jit(lambda x: jnp.sin(cube(x))) if nested else cube), 3)
+    mutated = use(jax.jit(lambda x: jnp.sin(cube(x))) if nested else cube)
+    found = score(mutated, drawn([mutated], 3)["cube"])
     assert set(found.values()) == {"caught"} and len(found) == 3
     assert measure(use(cube))["outcome"] == "right"
 
 
+def test_a_rule_made_in_every_call_is_mutated():
+    @jax.custom_gradient
+    def cube(x):
+        return x**3, lambda g: (3 * x * x * g,)
+
+    made = use(lambda x: cube(x))
+    mutants = [m for m in drawn([made], len(EDITS))["cube"] if m[1] == "negated"]
+    assert set(score(made, mutants).values()) == {"caught"}
+
+
+def test_mutants_within_a_stated_tolerance_are_told_apart():
+    loose = use(rule())
+    loose.settings["tolerance"] = 0.05
+    mutants = [m for m in drawn([loose], len(EDITS))["cube"] if m[1] == "scaled"]
+    assert set(score(loose, mutants).values()) == {"tolerated"}
+
+
 def test_a_mutant_of_a_rule_without_effect_is_equivalent():
     cube = rule()
-    assert set(score(use(lambda x: 0 * cube(x) + x), 2).values()) == {"equivalent"}
+    unused = use(lambda x: 0 * cube(x) + x)
+    assert set(score(unused, drawn([unused], 2)["cube"]).values()) == {"equivalent"}
 
 
 def interpreter(tmp_path: Path, body: str) -> Path:
@@ -163,7 +182,7 @@ def test_counts(tmp_path):
         "1 false alarms, 0 misses, 0 crashes; 1 expected failures shown.",
         "1 of the right ones confirmed by an independent reference.",
         "CPU seconds of a use: median 3.0, most 5.0.",
-        "Mutants: 1 of 2 caught, 1 equivalent.",
+        "Mutants: 1 of 2 caught; besides, 1 equivalent, 0 within the stated tolerance, 0 not run.",
     ]
     assert world_rules.row("fake", found) == ["fake", "1", "2", 3, 1, 2, 0, 0, 0, 1, 3.0, "1 of 2"]
     assert len(world_rules.data(found).rows) == 3

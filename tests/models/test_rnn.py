@@ -92,7 +92,7 @@ def test_a_fault_in_one_sum_over_time_is_blamed_on_the_rnn_and_its_w_h():
 def test_residual_bytes_are_the_derived_ones(sizes, dtype):
     measured = cost.residuals(rnn.loss, *example(sizes, dtype))
     item = jnp.dtype(dtype).itemsize
-    assert measured.bytes + measured.argument_bytes == evaluate(rnn.KEPT, {**sizes, "w": item, "a": 4})
+    assert measured.bytes + measured.argument_bytes == evaluate(rnn.KEPT, {**sizes, "item": item, "a": 4})
 
 
 @pytest.mark.parametrize("input_gradient", [True, False])

@@ -96,6 +96,15 @@ def test_an_error_of_the_users_own_stays_as_it_is():
         check(fails, X)
 
 
+def test_defaults_are_arguments_of_the_forward():
+    def scaled(x, by=2.0):
+        return by * x
+
+    op = jax.custom_vjp(scaled)
+    op.defvjp(lambda x: (scaled(x), None), lambda _, g: (2 * g, None))
+    assert "_fwd takes the function's arguments, defaults too" in check(op, X, **FAST).causes[0]
+
+
 def test_a_tree_of_cotangents():
     op = by_vjp(lambda x, y: x * y, lambda res, ct: ct)
     (cause,) = check(op, X, X, **FAST).causes

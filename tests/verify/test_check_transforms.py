@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 from refgrad.ops import TABLE
 from refgrad.verify import case as cases
 from refgrad.verify import check
-from refgrad.verify.case import Case
+from refgrad.verify.case import FunctionCase
 from refgrad.verify.properties import PROPERTIES
 from refgrad.verify.report import COMPILER
 from refgrad.verify.subject import Subject
@@ -25,7 +25,7 @@ WRONG = rule(
 
 
 def case_of(f, *args):
-    return Case(Subject.of(f, args), draws=1, seed=0, order=2)
+    return FunctionCase(Subject.of(f, args), draws=1, seed=0, order=2)
 
 
 @pytest.mark.parametrize("name", ["parts", "eager", "vmap", "scan", "checkpoint", "shard_map", "second_order"])

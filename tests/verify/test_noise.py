@@ -103,3 +103,34 @@ def test_an_argument_that_cancels(name, factor):
     op.defvjp(lambda x, b: (f(x, b), (x, b)), backward)
     args = numbers(1, (3, 4)), jnp.zeros(3)
     assert check(op, *args, draws=2, order=1, properties=["structure", "vmap", "scan", "accuracy"]).ok == (factor == 1)
+
+
+SATURATED = {
+    "tanh": (jnp.tanh, lambda y: 1 - y * y, jnp.array([5.0, 5.1], jnp.float32)),
+    "sigmoid": (jax.nn.sigmoid, lambda y: y * (1 - y), jnp.array([-11.0, 12.0], jnp.float32)),
+}
+
+
+@pytest.mark.parametrize("name", SATURATED)
+@pytest.mark.parametrize("factor", [1.0, 1.01])
+def test_a_slope_from_a_rounded_value(name, factor):
+    """1 − y² has as few digits as autodiff, unless that is lucky at these very arguments."""
+    f, slope, x = SATURATED[name]
+    op = jax.custom_vjp(lambda x: f(x))
+    op.defvjp(lambda x: (f(x), f(x)), lambda y, ct: (factor * ct * slope(y),))
+    assert check(op, x, **FAST).ok == (factor == 1.0)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-12, 1.0])
+@pytest.mark.parametrize("factor", [1.0, 1.01])
+def test_small_arguments(size, factor):
+    """A function that does not notice its argument has a gradient all the same."""
+    assert check(ruled(jnp.exp, factor), jnp.array([size, 2 * size], jnp.float32), **FAST).ok == (factor == 1.0)
+
+
+def test_a_saturated_second_derivative():
+    """Autodiff of a right rule has few digits there."""
+    op = jax.custom_vjp(lambda x: jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x))))
+    op.defvjp(lambda x: (op.fun(x), x), lambda x, ct: (ct * jax.nn.sigmoid(x),))
+    report = check(op, jnp.array([10.0, -11.0], jnp.float32), properties=["second_order"])
+    assert report.ok and len(report.rows) > 1, str(report)

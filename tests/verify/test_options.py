@@ -148,7 +148,7 @@ def test_a_budget_of_seconds_names_what_it_left_out():
 def test_a_long_check_shows_signs_of_life(monkeypatch, capfd):
     monkeypatch.setattr(clock, "QUIET", 0.01)
     monkeypatch.setattr(clock, "AGAIN", 0.01)
-    with (watch := clock.Clock()).reporting("f(x)"):
+    with (watch := clock.TimeBudget()).reporting("f(x)"):
         watch.doing = "vmap"
         time.sleep(0.2)
     assert "checking f(x): vmap" in capfd.readouterr().err
@@ -179,6 +179,21 @@ def test_one_sentence_for_one_cause(backward, cause):
     lines = str(report).splitlines()
     assert lines[0].startswith(f"WRONG: {cause}"[:90]) and max(map(len, lines)) <= 100
     assert max(map(len, report.summary().splitlines())) <= 100
+
+
+def test_a_tie_counted_twice_is_not_an_argument_without_effect():
+    op = rule(lambda x: jnp.max(x), lambda r, g: (g * (r[0] == jnp.max(r[0])).astype(r[0].dtype),))
+    (cause,) = check(op, jnp.array([1.0, 2.0, 2.0]), **FIRST).causes
+    assert cause.startswith("points of x: the 2 entries of a tie add up to")
+
+
+def test_a_closure_over_a_tracer_is_named():
+    def times_sine(w, x):
+        op = rule(lambda x: jnp.sin(w) * x, lambda r, g: (jnp.sin(w) * g,))
+        return op(x)
+
+    report = check(times_sine, X, X, argnums=1, order=1, properties=["scan"])
+    assert "a tracer leaks: the rule closes over" in report.causes[0]
 
 
 def test_the_title_names_the_place():

@@ -91,6 +91,42 @@ def test_magnitudes_suit_the_dtype(dtype):
     assert 0 < changed["subnormal"][0] < float(jnp.finfo(dtype).tiny) and changed["tiny"][0] < 1e-2
 
 
+def test_complex_infinities_hold_no_nan():
+    changed = special.changed(jnp.array([1 + 2j, 3 - 1j], jnp.complex64), special.FLOATS["-inf"])
+    assert np.isneginf(changed.real).all() and np.isneginf(changed.imag).all()
+    shift = rule(lambda a, b: a + b * b, lambda a, b: (a + b * b, b), lambda b, g: (g, 2 * g * b))
+    report = check(shift, *(lax.complex(normal(3), normal(3, seed=k)) for k in (1, 2)), sweep=True, **QUICK)
+    assert report.ok, str(report)
+
+
+def test_permutations_stay_permutations():
+    put = rule(lambda x, i: x[i], lambda x, i: (x[i], i), lambda i, g: (g[jnp.argsort(i)], None))
+    assert_ok(put, normal(4), jnp.array([2, 0, 3, 1]), sweep=True, **QUICK)
+    assert not check(put, normal(4), jnp.arange(4), sweep=True, **QUICK).ok  # tokens, or labels, may repeat
+    assert set(special.changes(np.array([[1, 0, 2], [0, 2, 1]]))) == set(special.PERMUTATIONS)
+
+
+def test_scalars_have_variants():
+    assert_ok(rule(jnp.sinh, lambda x: (jnp.sinh(x), x), lambda x, g: (g * jnp.cosh(x),)), 0.5, sweep=True, **QUICK)
+
+
+def test_a_constant_rounded_to_the_own_dtype_is_not_blamed_far_away():
+    """The forward divides by √2, the rule multiplies by its inverse, and neither takes float64."""
+    root = np.float32(np.sqrt(2))
+
+    def wave(x):
+        if x.dtype != jnp.float32:
+            raise TypeError("float32 only")
+        return jnp.sin(x / root)
+
+    right, wrong = (
+        rule(wave, lambda x: (wave(x), x), lambda x, g, k=k: (k * g * jnp.cos(x * (1 / root)) * (1 / root),))
+        for k in (1, 1.01)
+    )
+    assert_ok(right, normal(3), sweep=True, **QUICK)
+    assert not check(wrong, normal(3), sweep="x: large", **QUICK).ok
+
+
 def test_keys_and_sizes_of_nothing_are_left_alone():
     assert not special.changes(jax.random.key(0)) and not special.changes(np.zeros(2, np.uint32))
     assert not special.changes(np.zeros((0, 3), np.float32))

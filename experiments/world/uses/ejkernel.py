@@ -123,6 +123,6 @@ USES = [
     Use("identity_dtype_convert, same dtype", identity_dtype_convert(jnp.float32), (normal(3),), plain=lambda x: x),
     Use("mean_pooling", lambda x: mean_pooling(x, 2), (normal(1, 4, 3),)),
     Use("fused_cross_entropy", first(cross_entropy), (normal(3, 4),)),
-    Use("state_space_v1", first(state_space_v1), CELLS, {"seconds": 90}),
-    Use("state_space_v2", first(state_space_v2), HEADS, {"seconds": 90}),
+    Use("state_space_v1", first(state_space_v1), CELLS, {"seconds": 180}),
+    Use("state_space_v2", first(state_space_v2), HEADS, {"seconds": 180}),
 ]

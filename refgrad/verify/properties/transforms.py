@@ -14,17 +14,18 @@ import numpy as np
 from jax import lax
 
 from refgrad.jaxpr.scaffold import scaffold
-from refgrad.verify.case import Case
+from refgrad.verify.case import FunctionCase
 from refgrad.verify.numbers import sample, to_wide
 from refgrad.verify.oracle import Leaves, first_line
+from refgrad.verify.properties.structure import explain
 from refgrad.verify.report import COMPILER, FAIL, OK, UNAVAILABLE, Row
 from refgrad.verify.subject import Flat, pullback
 
 COPIES = 2  # entries along a mapped or scanned axis
-PLACEMENTS = 16  # of a new axis in one argument alone: what every rule has; see `Case.at_most`
+PLACEMENTS = 16  # of a new axis in one argument alone: what every rule has; see `FunctionCase.at_most`
 
 
-def eager(case: Case) -> Iterator[Row]:
+def eager(case: FunctionCase) -> Iterator[Row]:
     """The rule without jit against the rule under jit. Where they differ, the traced program says which is wrong."""
     rows = list(inside(case, "eager", "", lambda flat: pullback(flat)(case.diff, case.rest, case.cotangent(0))[1]))
     if any(row.failed and row.error is not None for row in rows) and case.uncompiled is not None:
@@ -35,26 +36,27 @@ def eager(case: Case) -> Iterator[Row]:
     yield from rows
 
 
-def vmap(case: Case) -> Iterator[Row]:
+def vmap(case: FunctionCase) -> Iterator[Row]:
     """A new axis at every position of each argument alone, and first and last in all of them together."""
     leaves = [*case.diff, *case.rest]
     names = [*case.subject.arguments, *(case.subject.names[i] for i in case.subject.others)]
     ranks = [np.ndim(x) for x in leaves]
     plans: list[dict[int, int]] = [{i: axis} for i, rank in enumerate(ranks) for axis in range(rank + 1)]
     total, plans = len(plans), sample(plans, case.at_most(PLACEMENTS))
-    tried = len(plans)
     if len(leaves) > 1:
-        plans += [dict.fromkeys(range(len(leaves)), 0), dict(enumerate(ranks))]
+        together = [dict.fromkeys(range(len(leaves)), 0), dict(enumerate(ranks))]
+        plans = [plans[0], together[1]] if case.long else [*plans, *together]
     rows, found = [], _together(case, plans)
     for k, plan in enumerate(plans):
         where = ", ".join(f"{names[i]} at {axis}" for i, axis in plan.items())
         mapped = (lambda _, k=k: found[k]) if found else (lambda flat, p=plan: _mapped(case, flat, [p])[0])
         rows += inside(case, "vmap", f"new axis in {where}", mapped, _entries(case, plan))
+    tried = sum(len(plan) == 1 for plan in plans)
     alone = f"{tried} of {total} placements of a new axis" if total > tried else "every placement"
     yield from summed_up(rows, f"{alone}, alone and together")
 
 
-def scan(case: Case) -> Iterator[Row]:
+def scan(case: FunctionCase) -> Iterator[Row]:
     """The gradient of a scan whose body calls the function: the cotangents of its steps add up."""
     cts = _cotangents(case)
 
@@ -70,14 +72,14 @@ def scan(case: Case) -> Iterator[Row]:
     yield from inside(case, "scan", "", through, sums)
 
 
-def checkpoint(case: Case) -> Iterator[Row]:
+def checkpoint(case: FunctionCase) -> Iterator[Row]:
     """The rule inside `jax.checkpoint`."""
     own = (case.diff, case.rest, case.cotangent(0))
     yield from inside(case, "checkpoint", "", lambda flat: scaffold(pullback(jax.checkpoint(flat)))(*own)[1])
 
 
 def inside(
-    case: Case, name: str, where: str, transformed: Callable[[Flat], list], expected: Leaves | None = None
+    case: FunctionCase, name: str, where: str, transformed: Callable[[Flat], list], expected: Leaves | None = None
 ) -> Iterator[Row]:
     """One row per argument: `transformed(flat)` gives the cotangents; the first draw's are expected by default."""
     case.clock.check()
@@ -93,7 +95,7 @@ def inside(
             note = f"neither for the plain forward: {first_line(error)}"
             yield Row(name, where, UNAVAILABLE, note=note)
         else:
-            yield Row(name, where, FAIL, note=f"{type(error).__name__}: {first_line(error)}; the plain forward passes")
+            yield Row(name, where, FAIL, note=f"{explain(error)}; the plain forward passes")
         return
     yield from _rows(case, name, where, got, expected or rows_of(case))
 
@@ -108,17 +110,17 @@ def summed_up(rows: list[Row], where: str) -> Iterator[Row]:
         yield dataclasses.replace(worst, note=f"{where}, this the worst" if len(fine) > 1 else worst.note)
 
 
-def pulled(case: Case, diff: list, rest: list, draw: int) -> Leaves:
+def pulled(case: FunctionCase, diff: list, rest: list, draw: int) -> Leaves:
     """The compiled rule's cotangents for one draw."""
     return [to_wide(g) for g in case.rule(diff, rest, case.cotangent(draw))[1]]
 
 
-def rows_of(case: Case) -> Leaves:
+def rows_of(case: FunctionCase) -> Leaves:
     """The compiled rule's cotangents for the first draw."""
     return pulled(case, case.diff, case.rest, 0)
 
 
-def _rows(case: Case, name: str, where: str, got: Leaves, expected: Leaves) -> list[Row]:
+def _rows(case: FunctionCase, name: str, where: str, got: Leaves, expected: Leaves) -> list[Row]:
     rows = []
     for i, (argument, g, e) in enumerate(zip(case.subject.arguments, got, expected, strict=True)):
         if g.shape != e.shape:
@@ -132,18 +134,18 @@ def _rows(case: Case, name: str, where: str, got: Leaves, expected: Leaves) -> l
     return rows
 
 
-def _entry(case: Case, plan: dict[int, int], k: int) -> tuple[list, list]:
+def _entry(case: FunctionCase, plan: dict[int, int], k: int) -> tuple[list, list]:
     """The floats and others that entry `k` of the mapped axis holds."""
     moved = case.arguments(k)
     return [moved[i] if i in plan else x for i, x in enumerate(case.diff)], case.rest
 
 
-def _entries(case: Case, plan: dict[int, int]) -> Leaves:
+def _entries(case: FunctionCase, plan: dict[int, int]) -> Leaves:
     each = [pulled(case, *_entry(case, plan, k), k) for k in range(COPIES)]
     return [np.stack(g) for g in zip(*each, strict=True)]
 
 
-def _together(case: Case, plans: list[dict[int, int]]) -> list[list] | None:
+def _together(case: FunctionCase, plans: list[dict[int, int]]) -> list[list] | None:
     """The cotangents under every plan from one program, which compiles in half of the time; None where one raises."""
     try:
         return _mapped(case, case.flat, plans)
@@ -151,7 +153,7 @@ def _together(case: Case, plans: list[dict[int, int]]) -> list[list] | None:
         return None
 
 
-def _mapped(case: Case, flat: Flat, plans: list[dict[int, int]]) -> list[list]:
+def _mapped(case: FunctionCase, flat: Flat, plans: list[dict[int, int]]) -> list[list]:
     """The cotangents of the copies stacked as each plan says."""
     n, given = len(case.diff), []
     for plan in plans:
@@ -169,7 +171,7 @@ def _mapped(case: Case, flat: Flat, plans: list[dict[int, int]]) -> list[list]:
     return scaffold(every)(given, _cotangents(case))
 
 
-def _cotangents(case: Case) -> list:
+def _cotangents(case: FunctionCase) -> list:
     """The cotangents of the first draws, stacked."""
     return [_stack(c, 0) for c in zip(*map(case.cotangent, range(COPIES)), strict=True)]
 

@@ -182,18 +182,18 @@ def test_a_term_too_many_or_a_gather_too_many_is_unexplained(monkeypatch):
     monkeypatch.setattr(collectives, "terms", lambda *a: (*terms(*a), terms(*a)[-1]))
     assert moved(CONFIG, {"data": 2}, 2, 8).unexplained == 4
     monkeypatch.setattr(collectives, "terms", terms)
-    whole = model.Device.gathered
+    whole = model.DeviceModel.gathered
 
     def twice(self, name, share):
         return whole(self, name, share) + 0 * jnp.sum(self.own(jax.lax.psum(self.own(share, "data"), "data"), "data"))
 
-    monkeypatch.setattr(model.Device, "gathered", twice)
+    monkeypatch.setattr(model.DeviceModel, "gathered", twice)
     assert moved(CONFIG, {"data": 2}, 2, 8).unexplained > 0
 
 
 @pytest.mark.slow
 def test_a_bias_that_is_left_out_is_found(monkeypatch):
-    monkeypatch.setattr(model.Device, "_in_place", lambda self, part: jnp.zeros_like(part, shape=(16,)))
+    monkeypatch.setattr(model.DeviceModel, "_in_place", lambda self, part: jnp.zeros_like(part, shape=(16,)))
     with pytest.raises(AssertionError):
         check(MESHES["model"])
 

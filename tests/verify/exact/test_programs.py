@@ -8,7 +8,7 @@ from jax import lax
 
 from refgrad.models import gpt2
 from refgrad.ops import TABLE
-from refgrad.verify.exact import Limits, NoMeaning, Verdict, exact
+from refgrad.verify.exact import EntryVerdict, Limits, NoMeaning, exact
 from refgrad.verify.widen import widen
 from tests.ops.cases import DIMS
 
@@ -34,6 +34,7 @@ def convolved(x):
     return lax.conv_general_dilated(m(x)[None, None], kernel, (1, 2), ((1, 0), (0, 2)), lhs_dilation=(2, 1))
 
 
+COUNTS = jnp.zeros(3, jnp.int32)
 PROGRAMS = {
     "scan": lambda x: lax.scan(lambda c, y: (jnp.sin(c) * y, c), x[0], x)[1],
     "fori_loop": lambda x: lax.fori_loop(0, 3, lambda i, c: c * x, x),
@@ -51,6 +52,9 @@ PROGRAMS = {
     "gather": lambda x: m(x)[jnp.array([0, 0, 3]), jnp.array([1, 2, 1])],
     "gather of matrices": lambda x: jnp.stack([m(x), m(x) ** 2])[jnp.array([1, 0, 1])],
     "scatter": lambda x: m(x).at[jnp.array([1, 1, 2])].add(x[None]).at[0].set(x).at[3].multiply(x, unique_indices=True),
+    "scatter of integers": lambda x: x[COUNTS.at[jnp.array([1, 1])].add(1).at[0].set(1).at[2].max(1)] * jnp.sin(x),
+    "unsigned division": lambda x: x[(jnp.array([7, 8, 9], jnp.uint32) // 4 % 3).astype(int)] ** 2,
+    "repeat": lambda x: jnp.repeat(x, 1 + COUNTS.at[2].add(1), total_repeat_length=4),
     "sorts": lambda x: (jnp.sort(m(x), axis=0), lax.top_k(m(x), 2)[0]),
     "cumulative": lambda x: (jnp.cumsum(m(x), 1), jnp.cumprod(m(x), 0), lax.cummax(m(x)), lax.cumlogsumexp(m(x))),
     "convolution": convolved,
@@ -191,9 +195,9 @@ def test_limits_are_named():
         return jnp.where(x == 0, 1.0, sum(x**k / k for k in range(1, 9)) * 0 + (jnp.exp(x) - 1) / x)
 
     (entry,) = exact(flat, jnp.zeros(1), limits=Limits(order=(1, 1))).entries()
-    assert entry.verdict is Verdict.UNDECIDED and "up to 2048 bits and order 1" in entry.why
+    assert entry.verdict is EntryVerdict.UNDECIDED and "up to 2048 bits and order 1" in entry.why
     (entry,) = exact(flat, jnp.zeros(1)).entries()
-    assert entry.verdict is Verdict.SMOOTH
+    assert entry.verdict is EntryVerdict.SMOOTH
 
 
 def model(config):

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 from jax.lax import GatherScatterMode
@@ -12,7 +11,10 @@ from jax.lax import GatherScatterMode
 from refgrad.jaxpr.avals import dtype_of
 from refgrad.verify.exact.arrays import Array, add_up, elementwise, move, take
 from refgrad.verify.exact.germ import NAN
-from refgrad.verify.exact.primitives.elementwise import SCALARS, as_array
+from refgrad.verify.exact.primitives.elementwise import as_array
+from refgrad.verify.exact.scalars import SCALARS
+
+INTEGERS = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "min": np.minimum, "max": np.maximum}
 
 
 def positions(
@@ -103,17 +105,23 @@ def scatter(combine: str | None) -> Callable[..., Any]:
 
     def rule(eqn: JaxprEqn, x: Any, indices: np.ndarray, updates: Any) -> Any:
         ids = _targets(eqn, x, indices, updates).ravel()
-        real = jnp.issubdtype(dtype_of(eqn.invars[0]), np.inexact)
-        f = None if combine is None else partial(elementwise, SCALARS[combine])
-        if not real:
-            x, updates = as_array(x), as_array(updates)
+        if not isinstance(x, Array) and not isinstance(updates, Array):
+            return _scatter_integers(combine, x, ids, updates)
         if combine in ("add", "sub"):
-            out = elementwise(SCALARS[combine], x, add_up(updates, ids, x.shape))
-        else:
-            out = _in_turn(f, x, ids, updates)
-        return out if real else out.data.astype(dtype_of(eqn.outvars[0]))
+            return elementwise(SCALARS[combine], x, add_up(updates, ids, x.shape))
+        return _in_turn(None if combine is None else partial(elementwise, SCALARS[combine]), x, ids, updates)
 
     return rule
+
+
+def _scatter_integers(combine: str | None, x: Any, ids: np.ndarray, updates: Any) -> np.ndarray:
+    out, there = np.array(x), ids >= 0
+    at, new = ids[there], np.ravel(updates)[there]
+    if combine is None:
+        out.ravel()[at] = new
+    else:
+        INTEGERS[combine].at(out.ravel(), at, new)
+    return out
 
 
 def scatter_by(run: Any, eqn: JaxprEqn, x: Any, indices: np.ndarray, updates: Any) -> Any:

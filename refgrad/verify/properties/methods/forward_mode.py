@@ -65,10 +65,10 @@ def _forward(case: MethodCase, primal: str, tangent: str, push: Push) -> Iterato
         yield from case.compare_values(primal, outputs, expected, "value")
     linear = list(_linearity(case, tangent, tangents, more))
     cause = next((row.cause for row in linear if row.failed), "")
-    rows = list(case.compare_tangents(tangent, tangents, case.tangents, ""))
+    rows = list(case.compare_tangents(tangent, outputs, tangents, case.tangents, ""))
     for i, moved in zip(alone, single, strict=True):
         only = [t if j == i else np.zeros_like(t) for j, t in enumerate(case.tangents)]
-        rows += case.compare_tangents(tangent, moved, only, f"{case.names[i]} alone moving")
+        rows += case.compare_tangents(tangent, outputs, moved, only, f"{case.names[i]} alone moving")
     yield from linear
     yield from (dataclasses.replace(row, cause=cause) if row.failed and cause else row for row in rows)
     if "vjp_bwd" in case.methods and not case.reversed[1]:
