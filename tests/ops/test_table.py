@@ -12,7 +12,7 @@ from refgrad import ops
 from refgrad.jaxpr.programs import equations
 from refgrad.jaxpr.rules import VJP, rule_of
 from refgrad.ops import TABLE
-from tests.ops.cases import DIMS, NAMES
+from tests.ops.cases import DIMS, NAMES, floats
 
 
 def rules(program):
@@ -55,3 +55,9 @@ def test_an_unknown_operation_or_set_of_rules_is_named():
     every = "'derived', 'fused', 'fused-cudnn', 'autodiff'"
     with pytest.raises(ValueError, match=f"rules is 'fusd', but must be one of {every}"):
         ops.operations("fusd")
+
+
+def test_the_floating_arguments_are_the_differentiable_ones():
+    for row in TABLE.values():
+        names = list(row.arguments)
+        assert row.differentiable == tuple(names[k] for k in floats(row.shapes(DIMS[0], jnp.float32))), row.name
