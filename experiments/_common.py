@@ -53,6 +53,7 @@ from refgrad.report import figures
 __all__ = ["Figure", "Result", "Table", "interleaved", "main", "temporaries", "track"]
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "experiments"
+K = TypeVar("K")
 S = TypeVar("S")
 
 
@@ -230,7 +231,7 @@ def shown(value: Any) -> str:
     return f"{value:.4g}" if size == 0 or 1e-4 <= size < 1e4 or not math.isfinite(size) else f"{value:.3e}"
 
 
-def interleaved(work: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+def interleaved(work: Mapping[K, Callable[[], Any]], rounds: int) -> dict[K, float]:
     """Median seconds of each call until its result is ready: rounds of all of them, every other one backwards.
 
     A round before them compiles, and each call in a round runs twice, and the second counts: the first brings its
@@ -240,7 +241,7 @@ def interleaved(work: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str,
     """
     if rounds < 1:
         raise ValueError(f"rounds is {rounds}, but must be at least 1")
-    seconds: dict[str, list[float]] = {name: [] for name in work}
+    seconds: dict[K, list[float]] = {name: [] for name in work}
     for call in work.values():
         jax.block_until_ready(call())
     for n in track(range(rounds), "timing"):

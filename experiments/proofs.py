@@ -21,9 +21,14 @@ from refgrad._text import nearest
 from refgrad.ops import TABLE
 from refgrad.report import proofs
 from refgrad.report.figures import BLUE, ORANGE, VERMILLION
-from refgrad.verify.prove import Verdict, slight_mutants
+from refgrad.verify.prove import ProofVerdict, slight_mutants
 
-COLORS = {Verdict.PROVEN: BLUE, Verdict.TESTED: ORANGE, Verdict.UNDECIDED: VERMILLION, Verdict.REFUTED: VERMILLION}
+COLORS = {
+    ProofVerdict.PROVEN: BLUE,
+    ProofVerdict.TESTED: ORANGE,
+    ProofVerdict.UNDECIDED: VERMILLION,
+    ProofVerdict.REFUTED: VERMILLION,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +67,7 @@ def mutants_of(name: str) -> Mutants:
         args = (*row.sample(0, dims, jnp.float64), *row.static_values(dims))
         for mutant in (*verify.mutants(row.op, *args), *slight_mutants(row.op, *args)):
             found.generated += 1
-            if verify.prove(mutant.function, *args).verdict is Verdict.REFUTED:
+            if verify.prove(mutant.function, *args).verdict is ProofVerdict.REFUTED:
                 found.refuted += 1
             elif verify.equivalent(mutant, row.op, *args):
                 found.equivalent.append(mutant.name)
@@ -91,7 +96,9 @@ def result(results: list[proofs.ProofResult], mutants: dict[str, Mutants]) -> Re
         for count in (lambda m: m.generated, lambda m: m.refuted, lambda m: len(m.equivalent))
     )
     answer = [f"{proofs.counts(results)}."]
-    answer += [f"{r.name}: {r.proof.verdict.brief}, {r.note}" for r in results if r.proof.verdict is not Verdict.PROVEN]
+    answer += [
+        f"{r.name}: {r.proof.verdict.brief}, {r.note}" for r in results if r.proof.verdict is not ProofVerdict.PROVEN
+    ]
     if mutants:
         answer.append(f"{generated} mutants: {refuted} refuted, {equivalent} equivalent.")
     answer += [f"equivalent: {name} {text}" for name, m in mutants.items() for text in m.equivalent]
@@ -105,7 +112,7 @@ def figure(results: list[proofs.ProofResult]) -> Figure:
     """A bar of seconds for each subject, by verdict."""
 
     def paint(axes) -> None:
-        for verdict in Verdict:
+        for verdict in ProofVerdict:
             own = [r for r in results if r.proof.verdict is verdict]
             if own:
                 seconds = [r.seconds for r in own]

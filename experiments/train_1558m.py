@@ -152,7 +152,7 @@ def train(settings: Settings) -> Measured:
 
 def floor(settings: Settings) -> float:
     """Seconds that no step of this model can be faster than here."""
-    runner = roofline.Runner(settings.config, settings.batch, settings.sequence, jnp.float32)
+    runner = roofline.RooflineRunner(settings.config, settings.batch, settings.sequence, jnp.float32)
     runner.step()
     start = time.perf_counter()
     runner.step()

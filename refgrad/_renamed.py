@@ -2,7 +2,8 @@
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -30,3 +31,8 @@ def renamed(owner: Any, names: Mapping[str, str], name: str) -> Any:
         raise AttributeError(f"{label} has no attribute {name!r}")
     warnings.warn(f"{label}.{name} is now {label}.{names[name]}", DeprecationWarning, stacklevel=outside())
     return getattr(owner, names[name])
+
+
+def old_names(module: str, **names: str) -> Callable[[str], Any]:
+    """Return a module's `__getattr__` for its old names (old name → new name), see `renamed`."""
+    return partial(renamed, sys.modules[module], names)

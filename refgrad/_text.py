@@ -21,7 +21,7 @@ class Table(NamedTuple):
     """A header and rows of cells, which print as `table` sets them and which a page can show in its own way."""
 
     header: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[object]]
 
     def __str__(self) -> str:
         return table(*self)
@@ -180,6 +180,11 @@ def one_line(text: str, most: int = LONGEST) -> str:
         return text
     half = most // 2
     return f"{text[:half]} … ({left_out:,} characters left out) … {text[-half:]}"
+
+
+def clipped(text: str, most: int) -> str:
+    """The text, its end left out where it is longer than `most` characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def counted(number: int, noun: str) -> str:

@@ -140,7 +140,7 @@ class RuleChecks:
     # --- the checks
 
     def _judge(self) -> None:
-        from refgrad.verify.record.outcome import Outcome, by_rule, excluded, judge
+        from refgrad.verify.record.outcome import RecordOutcome, by_rule, excluded, judge
 
         end = time.monotonic() + self.seconds
         seen = [] if self.misuse else self.recorder.seen
@@ -154,7 +154,7 @@ class RuleChecks:
                 elif call.leaves is None or self._claim(call.key):
                     progress(f"refgrad: {i} of {len(calls)}, {call.name} ({call.where})")
                     verdicts.append(judge(call, end, **settings))
-        self.outcome = Outcome(tuple(verdicts))
+        self.outcome = RecordOutcome(tuple(verdicts))
         self.errors = [f"{type(e).__name__}: {e}" for e in self.recorder.seen.errors]
         if self.is_worker:
             seen = {call.key: (call.name, call.where, call.signature, call.calls) for call in calls}
@@ -207,24 +207,24 @@ class RuleChecks:
 
     def _merged(self) -> Any:
         """Return one verdict per key: of the worker that checked it, with the calls of all workers."""
-        from refgrad.verify.record.outcome import UNCHECKED, Outcome, Verdict
+        from refgrad.verify.record.outcome import UNCHECKED, RecordOutcome, RuleVerdict
 
         if self.claims is not None:
             shutil.rmtree(self.claims, ignore_errors=True)
-        verdicts: dict[str, Verdict] = {}
+        verdicts: dict[str, RuleVerdict] = {}
         calls: dict[str, int] = {}
         for output in self.outputs:
             if output["misuse"]:
                 raise pytest.UsageError(output["misuse"])
             for key, (rule, where, signature, count) in output["seen"].items():
                 calls[key] = calls.get(key, 0) + count
-                lost = Verdict(key, rule, where, signature, 0, UNCHECKED, "the worker that was to check it ended")
+                lost = RuleVerdict(key, rule, where, signature, 0, UNCHECKED, "the worker that was to check it ended")
                 verdicts.setdefault(key, lost)
             self.errors += output["errors"]
-        judged = [Verdict(**fields) for output in self.outputs for fields in output["verdicts"]]
+        judged = [RuleVerdict(**fields) for output in self.outputs for fields in output["verdicts"]]
         for verdict in sorted(judged, key=lambda v: v.status != UNCHECKED):  # a check counts more than no values
             verdicts[verdict.key] = verdict
-        return Outcome(tuple(dataclasses.replace(v, calls=calls[key]) for key, v in verdicts.items()))
+        return RecordOutcome(tuple(dataclasses.replace(v, calls=calls[key]) for key, v in verdicts.items()))
 
     # --- what people and CI see
 

@@ -1,7 +1,7 @@
 """The documents' dimensions as symbols, in which every cost is a polynomial.
 
 b batch, s sequence, h hidden, n_h heads, d = h/n_h, V vocabulary, n_L layers; i and o are a layer's input and
-output width, and w and a are bytes: of one element of the arguments, and of one accumulated element (at least 4).
+output width. `item` and a are bytes: of one element of the arguments, and of one accumulated element (at least 4).
 B examples, D columns in and C out are those of D0's linear network. H and W are an image's rows and columns, k and l
 those of a kernel. m is the rows of a block of queries, c the length of a chunk of positions or of the vocabulary, v
 the columns of a chunk's logits that are made at a time.
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import sympy
 
-b, s, h, n_h, d, V, n_L, i, o, w, a = sympy.symbols("b s h n_h d V n_L i o w a", integer=True, positive=True)
+b, s, h, n_h, d, V, n_L, i, o, item, a = sympy.symbols("b s h n_h d V n_L i o item a", integer=True, positive=True)
 B, C, D = sympy.symbols("B C D", integer=True, positive=True)
 H, W, k, l = sympy.symbols("H W k l", integer=True, positive=True)
 m, c, v = sympy.symbols("m c v", integer=True, positive=True)
@@ -20,7 +20,7 @@ N_d, N_f, N_m, s_max = sympy.symbols("N_d N_f N_m s_max", integer=True, positive
 
 SYMBOLS = {
     symbol.name: symbol
-    for symbol in (b, s, h, n_h, d, V, n_L, i, o, w, a, B, C, D, H, W, k, l, m, c, v, N_d, N_f, N_m, s_max)
+    for symbol in (b, s, h, n_h, d, V, n_L, i, o, item, a, B, C, D, H, W, k, l, m, c, v, N_d, N_f, N_m, s_max)
 }
 
 

@@ -24,7 +24,7 @@ ADAMW = {"lr": 1e-4, "weight_decay": 0.1}
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
+class Workload:
     """One training step's sizes: the model, the batch and the length of its sequences."""
 
     config: gpt2.Config
@@ -32,7 +32,7 @@ class Work:
     sequence: int
 
     @classmethod
-    def of(cls, work: Mapping[str, Any]) -> "Work":
+    def of(cls, work: Mapping[str, Any]) -> "Workload":
         """Return the work from the plain data that a worker is sent."""
         return cls(gpt2.Config(**work["config"]), work["batch"], work["sequence"])
 
@@ -52,7 +52,7 @@ class Contender:
     that it needs."""
 
     label: str
-    make: Callable[[Work], Any]
+    make: Callable[[Workload], Any]
     dtype: str = "float32"
     needs: tuple[str, ...] = ()
     platform: str | None = None
@@ -94,10 +94,10 @@ class Compiled:
     peak = staticmethod(machine.peak_memory)
 
 
-def _step(**choices: Any) -> Callable[[Work], Compiled]:
+def _step(**choices: Any) -> Callable[[Workload], Compiled]:
     """A contender made of `refgrad.train.step`."""
 
-    def make(work: Work) -> Compiled:
+    def make(work: Workload) -> Compiled:
         import optax
 
         from refgrad.train.optimiser import init_state
@@ -111,10 +111,12 @@ def _step(**choices: Any) -> Callable[[Work], Compiled]:
     return make
 
 
-def _library(kernel: Literal["xla", "cudnn"] | None = None, compute_dtype: Any = None) -> Callable[[Work], Compiled]:
+def _library(
+    kernel: Literal["xla", "cudnn"] | None = None, compute_dtype: Any = None
+) -> Callable[[Workload], Compiled]:
     """jax.nn and optax, as `refgrad.bench.library` composes them, attention by the kernel of that name."""
 
-    def make(work: Work) -> Compiled:
+    def make(work: Workload) -> Compiled:
         import optax
 
         from refgrad.bench import library
@@ -139,10 +141,10 @@ def _library(kernel: Literal["xla", "cudnn"] | None = None, compute_dtype: Any =
     return make
 
 
-def _torch(which: str, bf16: bool = False) -> Callable[[Work], Any]:
+def _torch(which: str, bf16: bool = False) -> Callable[[Workload], Any]:
     """A contender of `refgrad.bench.peers`, its weights those of every other."""
 
-    def make(work: Work) -> Any:
+    def make(work: Workload) -> Any:
         from refgrad.bench import peers
 
         params = named_leaves(gpt2.init(jax.random.key(0), work.config))
@@ -151,18 +153,18 @@ def _torch(which: str, bf16: bool = False) -> Callable[[Work], Any]:
             loss, parameters = peers.transformers_model(weights, work.config, *work.ids())
         else:
             loss, parameters = peers.plain(weights, work.config, *work.ids(), compiled=which == "compile")
-        return peers.Runner(loss, parameters, ADAMW, bf16)
+        return peers.TorchRunner(loss, parameters, ADAMW, bf16)
 
     return make
 
 
-def _roofline(dtype: str) -> Callable[[Work], Any]:
+def _roofline(dtype: str) -> Callable[[Workload], Any]:
     """The floor, as a contender: its ratio is the least that any step could reach."""
 
-    def make(work: Work) -> Any:
+    def make(work: Workload) -> Any:
         from refgrad.bench import roofline
 
-        return roofline.Runner(work.config, work.batch, work.sequence, jnp.dtype(dtype))
+        return roofline.RooflineRunner(work.config, work.batch, work.sequence, jnp.dtype(dtype))
 
     return make
 
@@ -201,4 +203,4 @@ CONTENDERS: dict[str, Contender] = {
 
 def build(work: Mapping[str, Any]) -> Any:
     """The runner of `work["contender"]` on that work: `.built` and `.step()`."""
-    return CONTENDERS[work["contender"]].make(Work.of(work))
+    return CONTENDERS[work["contender"]].make(Workload.of(work))

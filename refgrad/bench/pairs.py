@@ -22,7 +22,7 @@ LOSS_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # relative: the first loss
 
 
 @dataclasses.dataclass(frozen=True)
-class Side:
+class PairSide:
     """One process's part of a pair: seconds of a call in each turn, and what its build and its memory came to."""
 
     first: float
@@ -48,12 +48,12 @@ class Side:
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
+class ContenderPair:
     """A contender beside the baseline."""
 
     name: str
-    contender: Side
-    baseline: Side
+    contender: PairSide
+    baseline: PairSide
 
     @property
     def ratio(self) -> float:
@@ -67,7 +67,9 @@ class Pair:
         return min(ratios), max(ratios)
 
 
-def run_pair(name: str, work: Mapping[str, Any], rounds: int, dtype: str, report: Callable[[str], None]) -> Pair:
+def run_pair(
+    name: str, work: Mapping[str, Any], rounds: int, dtype: str, report: Callable[[str], None]
+) -> ContenderPair:
     """Measure one contender against the baseline on the same work, in `rounds` turns of each.
 
     Raises ChildProcessError where a process fails, ValueError where the two do not compute the same loss.
@@ -88,12 +90,12 @@ def run_pair(name: str, work: Mapping[str, Any], rounds: int, dtype: str, report
                 taken[at].append(sides[at].ask({"steps": calls}))
         baseline, contender = map(_side, built, first, taken)
     _same(name, contender, baseline, dtype)
-    return Pair(name, contender, baseline)
+    return ContenderPair(name, contender, baseline)
 
 
-def _side(built: Mapping[str, Any], first: Mapping[str, Any], turns: Sequence[Mapping[str, Any]]) -> Side:
+def _side(built: Mapping[str, Any], first: Mapping[str, Any], turns: Sequence[Mapping[str, Any]]) -> PairSide:
     """One process's answers as its part of the pair."""
-    return Side(
+    return PairSide(
         first=first["seconds"][0],
         loss=first["losses"][0],
         seconds=tuple(statistics.median(turn["seconds"][1:]) for turn in turns),
@@ -103,7 +105,7 @@ def _side(built: Mapping[str, Any], first: Mapping[str, Any], turns: Sequence[Ma
     )
 
 
-def _same(name: str, contender: Side, baseline: Side, dtype: str) -> None:
+def _same(name: str, contender: PairSide, baseline: PairSide, dtype: str) -> None:
     """Raise unless both saw the same first loss; the roofline has none to show."""
     got, want = contender.loss, baseline.loss
     if got is not None and not abs(got - want) <= LOSS_TOLERANCE[dtype] * abs(want):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from refgrad import cost
-from refgrad.bench.contenders import BASELINE, Work
+from refgrad.bench.contenders import BASELINE, Workload
 from refgrad.bench.machine import memory
 from refgrad.bench.process import Process
 from refgrad.models import gpt2
@@ -47,7 +47,7 @@ class PartRow:
     """Bytes kept from the forward to the backward pass."""
 
 
-def parts_of(work: Work) -> list[str]:
+def parts_of(work: Workload) -> list[str]:
     """The parts that these sizes have: rotary positions turn columns in pairs."""
     odd = work.config.n_embd // work.config.n_head % 2
     return [name for name in PARTS if not (odd and name == "rotary")]
@@ -61,7 +61,7 @@ def rules_of(name: str) -> tuple[str, ...]:
     )
 
 
-def part(name: str, work: Work, rules: str) -> tuple[Callable[..., jax.Array], Arrays]:
+def part(name: str, work: Workload, rules: str) -> tuple[Callable[..., jax.Array], Arrays]:
     """The part as a function of its arrays, and their shapes: the stream is (batch, sequence, n_embd).
 
     Raises ValueError for an unknown part, or one that these rules lack.
@@ -109,7 +109,7 @@ def _attention(o: Any, is_fused: bool) -> Callable[..., jax.Array]:
     return lambda q, k, v: o.attn_value(o.causal_softmax(o.attention_scaling(o.query_key(q, k), q.shape[-1])), v)
 
 
-def measure_here(name: str, work: Work, rounds: int) -> list[dict[str, Any]]:
+def measure_here(name: str, work: Workload, rounds: int) -> list[dict[str, Any]]:
     """Every set of rules on one part, in this process: rows as plain data."""
     compiled, rows = {}, []
     for rules in rules_of(name):
@@ -156,7 +156,7 @@ def _interleaved(compiled: dict[str, Any], shapes: Arrays, out: Any, rounds: int
 
 
 def measure(
-    work: Work, names: Sequence[str], rounds: int, keep_temporaries: bool, report: Callable[[str], None]
+    work: Workload, names: Sequence[str], rounds: int, keep_temporaries: bool, report: Callable[[str], None]
 ) -> list[PartRow]:
     """Each named part in a process of its own. Raises ChildProcessError where one fails."""
     rows = []

@@ -25,7 +25,7 @@ def device() -> str:
     return "cuda"
 
 
-class Runner:
+class TorchRunner:
     """A training step of a torch model on one batch."""
 
     def __init__(self, loss: Callable[[], Any], parameters: list[Any], adamw: Mapping[str, float], bf16: bool) -> None:

@@ -4,7 +4,7 @@ The products are those that the step cannot do without: forward, and two for eac
 mask each block of queries meets its prefix alone; nothing is recomputed. Their FLOPs are the derived cost's (a test
 holds the list against `refgrad.cost`). AdamW reads parameter, gradient and two moments, and writes all but the
 gradient. On a CPU alone: a GPU multiplies the blocks of attention in less time than their calls take from Python, so
-that the sum would be no floor.
+that the sum would not be a floor.
 """
 
 import time
@@ -21,7 +21,7 @@ CHUNK = 1 << 26  # elements of one array of the memory test: 256 MB, beyond any 
 BLOCK = 128  # rows of queries that meet their causal prefix together
 
 
-class Product(NamedTuple):
+class Matmuls(NamedTuple):
     """`count` times: a batch of products (m, k) · (k, n), the operands stored transposed where said."""
 
     name: str
@@ -39,15 +39,15 @@ class Product(NamedTuple):
         return 2 * self.count * self.batch * self.m * self.k * self.n
 
 
-def products(config: gpt2.Config, batch: int, sequence: int, block: int = BLOCK) -> list[Product]:
+def products(config: gpt2.Config, batch: int, sequence: int, block: int = BLOCK) -> list[Matmuls]:
     """Every product of one training step, queries in blocks of `block` rows."""
     rows, h, V, layers = batch * sequence, config.n_embd, config.vocab_size, config.n_layer
     found = []
     for name, i, o in (("c_attn", h, 3 * h), ("attn.c_proj", h, h), ("c_fc", h, 4 * h), ("mlp.c_proj", 4 * h, h)):
         found += [
-            Product(f"{name} forward", layers, 1, rows, i, o),
-            Product(f"{name} dx", layers, 1, rows, o, i, right_transposed=True),
-            Product(f"{name} dw", layers, 1, i, rows, o, left_transposed=True),
+            Matmuls(f"{name} forward", layers, 1, rows, i, o),
+            Matmuls(f"{name} dx", layers, 1, rows, o, i, right_transposed=True),
+            Matmuls(f"{name} dw", layers, 1, i, rows, o, left_transposed=True),
         ]
     heads, d = batch * config.n_head, config.n_embd // config.n_head
     for start in range(0, sequence, block):
@@ -61,21 +61,21 @@ def products(config: gpt2.Config, batch: int, sequence: int, block: int = BLOCK)
             ("dq = ds k", r, t, d, False, False),
             ("dk = dsᵀ q", t, r, d, True, False),
         ):
-            found.append(Product(f"attention {name}, prefix {t}", layers, heads, m, k, n, left, right))
+            found.append(Matmuls(f"attention {name}, prefix {t}", layers, heads, m, k, n, left, right))
     return [
         *found,
-        Product("logits", 1, 1, rows, h, V, right_transposed=True),
-        Product("head dx", 1, 1, rows, V, h),
-        Product("head dE", 1, 1, V, rows, h, left_transposed=True),
+        Matmuls("logits", 1, 1, rows, h, V, right_transposed=True),
+        Matmuls("head dx", 1, 1, rows, V, h),
+        Matmuls("head dE", 1, 1, V, rows, h, left_transposed=True),
     ]
 
 
-class Runner:
+class RooflineRunner:
     """Run the floor: one call is every product of a step, and the optimiser's traffic."""
 
     def __init__(self, config: gpt2.Config, batch: int, sequence: int, dtype: Any) -> None:
         start = time.perf_counter()
-        self._products = [(p.count, *_compiled(p, dtype)) for p in products(config, batch, sequence)]
+        self._products = [(p.count, *compiled_product(p, dtype)) for p in products(config, batch, sequence)]
         parameters = sum(leaf.size for leaf in jax.tree.leaves(gpt2.shapes(config)))
         self._updates, self._arrays = _memory_test(parameters)
         self.built = {"trace_s": None, "compile_s": time.perf_counter() - start, "temporaries": None}
@@ -93,7 +93,7 @@ class Runner:
     peak = staticmethod(peak_memory)
 
 
-def _compiled(product: Product, dtype: Any) -> tuple[Any, tuple[jax.Array, ...]]:
+def compiled_product(product: Matmuls, dtype: Any) -> tuple[Any, tuple[jax.Array, ...]]:
     """One product as a compiled function, and operands for it; accumulated in float32 and rounded to `dtype`."""
     left = (product.k, product.m) if product.left_transposed else (product.m, product.k)
     right = (product.n, product.k) if product.right_transposed else (product.k, product.n)

@@ -5,16 +5,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from refgrad import cost
-from refgrad.bench.contenders import BASELINE, CONTENDERS, Work
+from refgrad.bench.contenders import BASELINE, CONTENDERS, Workload
 from refgrad.bench.machine import memory
-from refgrad.bench.pairs import Pair, run_pair
+from refgrad.bench.pairs import ContenderPair, run_pair
 from refgrad.models import gpt2
 
 STATE_BYTES = 16  # a parameter, its gradient and AdamW's two moments, in float32
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class ContenderRow:
     """One contender's figures. Times are in seconds, memory in bytes; None marks a figure that it lacks."""
 
     name: str
@@ -38,7 +38,7 @@ class Row:
     """The share of the roofline: its ratio over this one's."""
 
 
-def check_memory(work: Work) -> None:
+def check_memory(work: Workload) -> None:
     """Raise ValueError where two training states do not fit into the memory that is free, before any is made."""
     parameters = work.config.parameters
     needed, (_, free) = 2 * STATE_BYTES * parameters, memory()
@@ -49,20 +49,20 @@ def check_memory(work: Work) -> None:
         )
 
 
-def step_flops(work: Work) -> int:
+def step_flops(work: Workload) -> int:
     """FLOPs of the forward and backward pass by the document's rules, from abstract values."""
     program = gpt2.abstract_loss(work.config, work.batch, work.sequence, stacked=True, scan=True)
     return cost.count(*program).flops + cost.count_backward(*program).flops
 
 
 def measure(
-    work: Work,
+    work: Workload,
     names: Sequence[str],
     rounds: int,
     keep_temporaries: bool,
     report: Callable[[str], None],
-    save: Callable[[list[Row]], None] = lambda rows: None,
-) -> list[Row]:
+    save: Callable[[list[ContenderRow]], None] = lambda rows: None,
+) -> list[ContenderRow]:
     """Pair each named contender with the baseline, in turn; shares of the roofline need it among the named.
 
     `save` is given the rows so far after every pair, so that a run cut short has not measured for nothing.
@@ -70,14 +70,14 @@ def measure(
     Raises ChildProcessError where a contender fails, ValueError where it computes another loss than the baseline.
     """
     flops, sent = step_flops(work), {**work.data(), "keep_temporaries": keep_temporaries}
-    pairs: dict[str, Pair] = {}
+    pairs: dict[str, ContenderPair] = {}
     for name in names:
         pairs[name] = run_pair(name, sent, rounds, CONTENDERS[name].dtype, report)
         save(_rows(pairs, work, flops))
     return _rows(pairs, work, flops)
 
 
-def _rows(pairs: dict[str, Pair], work: Work, flops: int) -> list[Row]:
+def _rows(pairs: dict[str, ContenderPair], work: Workload, flops: int) -> list[ContenderRow]:
     """The baseline's row, of the pair in which it took its median time, and each contender's."""
     floors = {CONTENDERS[name].dtype: pair.ratio for name, pair in pairs.items() if name.startswith("roofline")}
     baseline = sorted(pairs.values(), key=lambda pair: pair.baseline.median)[len(pairs) // 2]
@@ -85,12 +85,14 @@ def _rows(pairs: dict[str, Pair], work: Work, flops: int) -> list[Row]:
     return rows + [_row(pair, pair.contender, name, work, flops, floors) for name, pair in pairs.items()]
 
 
-def _row(pair: Pair, side: Any, name: str, work: Work, flops: int, floors: dict[str, float]) -> Row:
+def _row(
+    pair: ContenderPair, side: Any, name: str, work: Workload, flops: int, floors: dict[str, float]
+) -> ContenderRow:
     contender, itself = CONTENDERS[name], name == BASELINE
     ratio = 1.0 if itself else pair.ratio
     temporaries, reference = side.built["temporaries"], pair.baseline.built["temporaries"]
     floor = floors.get(contender.dtype)
-    return Row(
+    return ContenderRow(
         name=name,
         label=contender.label,
         dtype=contender.dtype,

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from refgrad.bench import parts
-from refgrad.bench.contenders import Work
-from refgrad.bench.run import Row, check_memory, measure
+from refgrad.bench.contenders import Workload
+from refgrad.bench.run import ContenderRow, check_memory, measure
 
 POINTS = {"batch": (1, 2, 4, 8), "layers": (2, 12, 24), "length": (512, 1024, 2048, 4096, 8192)}
 NAMES = ("autodiff-scan", "fused", "fused-scan")
@@ -13,14 +13,14 @@ LONG = ("attention", "block")
 
 
 @dataclasses.dataclass(frozen=True)
-class Point:
+class SweepPoint:
     """The contenders' rows at one value of the axis."""
 
     value: int
-    rows: Sequence[Row]
+    rows: Sequence[ContenderRow]
 
 
-def at(work: Work, axis: str, value: int) -> Work:
+def at(work: Workload, axis: str, value: int) -> Workload:
     """`work` with one axis changed; longer sequences have the positions that they need."""
     if axis == "batch":
         return dataclasses.replace(work, batch=value)
@@ -31,21 +31,21 @@ def at(work: Work, axis: str, value: int) -> Work:
 
 
 def steps(
-    work: Work,
+    work: Workload,
     axis: str,
     points: Sequence[int],
     names: Sequence[str],
     rounds: int,
     keep_temporaries: bool,
     report: Callable[[str], None],
-) -> list[Point]:
+) -> list[SweepPoint]:
     """The named contenders beside the baseline at every point of "batch" or "layers".
 
     Raises ValueError where the largest does not fit into memory, before anything is measured, and as `measure` does.
     """
     check_memory(at(work, axis, max(points)))
     return [
-        Point(
+        SweepPoint(
             value,
             measure(
                 at(work, axis, value),
@@ -60,7 +60,7 @@ def steps(
 
 
 def lengths(
-    work: Work, points: Sequence[int], rounds: int, keep_temporaries: bool, report: Callable[[str], None]
+    work: Workload, points: Sequence[int], rounds: int, keep_temporaries: bool, report: Callable[[str], None]
 ) -> list[parts.PartRow]:
     """Attention and the whole block, forward and backward, at every length, one sequence."""
     one = dataclasses.replace(work, batch=1)

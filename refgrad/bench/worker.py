@@ -43,7 +43,7 @@ def _part(work: dict[str, Any]) -> dict[str, Any]:
     _allocator(work)
     from refgrad.bench import contenders, parts
 
-    return {"rows": parts.measure_here(work["part"], contenders.Work.of(work), work["rounds"])}
+    return {"rows": parts.measure_here(work["part"], contenders.Workload.of(work), work["rounds"])}
 
 
 def _allocator(work: dict[str, Any]) -> bool:

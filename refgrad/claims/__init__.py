@@ -1,7 +1,7 @@
 """The claims ledger: every figure and formula of the documents that a program can test, and its verdict.
 
 `LEDGER` maps each id ("D0.6") to its row; `run_claim(row)` computes its outcome. A new row is data in its document's
-file: `_ledger.py` says how.
+TOML file: `_rows.py` says how.
 """
 
 import importlib
@@ -41,7 +41,19 @@ _collect()
 
 
 def run_claim(claim: Claim) -> Outcome:
-    """The outcome of one row, computed now, with 64-bit types on."""
+    """Compute the outcome of one row of the ledger, with 64-bit types on.
+
+    Args:
+      claim: The row, from `LEDGER`.
+
+    Returns:
+      An `Outcome`: the row's verdict, and a finding for each of its checks.
+
+    Example:
+      >>> from refgrad.claims import LEDGER, run_claim
+      >>> run_claim(LEDGER["D0.6"]).kind
+      'holds'
+    """
     with jax.enable_x64(True):
         return claim.run()
 

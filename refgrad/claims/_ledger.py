@@ -1,25 +1,9 @@
 """The ledger's parts: a claim is data and what it is held against; its verdict is computed when it runs.
 
-How to write a row (an example is D0.4 in `d0.py`; modules without a leading underscore are found by themselves):
-
-1. `Case(at, values, truth)` is one shape or setting: the names that the formula may use (NumPy arrays in float64, or
-   Python integers, which stay exact) and what the oracle says there. `_oracle.py` makes truths: `gradients(f, *args)`
-   runs the project's derived rule and autodiff of the plain forward, and insists that they agree; counts come from
-   `cost.count`, `cost.count_backward` and `cost.residuals`. Without a truth, the formula is a statement that must be
-   true there, such as "backward <= few * forward", its thresholds named among the values (`bounds`).
-2. `Check(says, printed, cases, corrected="", when="", condition="")` is one thing that the document prints. `printed`
-   and `corrected` are formulas (`_formula.py`), `cases` a function without arguments that yields cases, three
-   non-square shapes at least where shapes are free: a generator, `deferred` where it takes arguments, or what
-   `at_sizes` makes of a system. `when` is a formula over the cases' values that must be true exactly where `printed`
-   holds, `condition` the same in words.
-3. `Claim(id, place, says, runs, checks, see=(…), more="…", ops=(…))` is the row: place is the section's heading, says
-   is in words of our own, runs says what is evaluated, see names related rows, more the command or experiment that
-   shows more, ops the operations whose derived rules were run.
-4. The module's `CLAIMS` is the tuple of its rows.
-
-The verdict follows: printed holds everywhere → holds; holds exactly where `when` is true → holds when …; fails
-somewhere and `corrected` holds everywhere → is wrong, because of the first counter-example; anything else (also an
-error in a case) → undecided, which is a failure of the ledger. The row's verdict is its worst check's.
+`_rows.py` reads the rows, and says how to write one. The verdict follows: printed holds everywhere → holds; holds
+exactly where `when` is true → holds when …; fails somewhere and `corrected` holds everywhere → is wrong, because of the
+first counter-example; anything else (also an error in a case) → undecided, which is a failure of the ledger. The row's
+verdict is its worst check's.
 """
 
 import dataclasses
@@ -32,7 +16,7 @@ import numpy as np
 
 from refgrad.claims._documents import DOCUMENTS
 from refgrad.claims._formula import evaluate
-from refgrad.claims._results import Case, Figures, Result, figures
+from refgrad.claims._results import Case, CheckFigures, Result, figures
 
 P = ParamSpec("P")
 Cases = Callable[[], Iterable[Case]]
@@ -88,7 +72,7 @@ class Check:
         except Exception as error:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
-            return Finding(self, "undecided", Figures(), f"{type(error).__name__} at {place}: {error}")
+            return Finding(self, "undecided", CheckFigures(), f"{type(error).__name__} at {place}: {error}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +108,7 @@ class Finding:
 
     check: Check
     kind: Kind
-    figures: Figures
+    figures: CheckFigures
     reason: str = ""
 
     def data(self) -> dict[str, str]:
@@ -211,7 +195,7 @@ class Outcome:
         }
 
 
-def _outcome(id: str, findings: Sequence[tuple[Kind, Figures, str]]) -> Outcome:
+def _outcome(id: str, findings: Sequence[tuple[Kind, CheckFigures, str]]) -> Outcome:
     from refgrad.claims import LEDGER  # which the modules that import this one fill
 
     claim = LEDGER[id]

@@ -91,7 +91,7 @@ def _relation(value: np.ndarray, truth: np.ndarray) -> str:
     return ""
 
 
-class Figures(NamedTuple):
+class CheckFigures(NamedTuple):
     """A check's figures as text: `full`, case by case, and `brief`, for a cell of a table.
 
     `distance` is that of the printed formula from the truth, where that is an array.
@@ -102,22 +102,22 @@ class Figures(NamedTuple):
     distance: float | None = None
 
 
-def figures(printed: str, corrected: str, results: Sequence[Result]) -> Figures:
+def figures(printed: str, corrected: str, results: Sequence[Result]) -> CheckFigures:
     """Exact numbers case by case, arrays by their distance from the truth, statements by the values in them."""
     cases = [result.case for result in results]
     if all(case.truth is True for case in cases):
         facts = [f"{_at(case)}{_facts(printed, case)}" for case in cases]
-        return Figures("; ".join(facts), "; ".join(facts[:1]) + (" …" if len(facts) > 1 else ""))
+        return CheckFigures("; ".join(facts), "; ".join(facts[:1]) + (" …" if len(facts) > 1 else ""))
     if all(np.ndim(case.truth) == 0 for case in cases) or (len(cases) == 1 and np.size(cases[0].truth) <= 4):
         numbers = [number(case.truth) for case in cases]
         full = "; ".join(f"{_at(case)}{text}" for case, text in zip(cases, numbers, strict=True))
-        return Figures(full, ", ".join(numbers[:3] + (["…"] if len(numbers) > 3 else [])))
+        return CheckFigures(full, ", ".join(numbers[:3] + (["…"] if len(numbers) > 3 else [])))
     distance = max(result.error for result in results)
     brief = _off(distance)
     if corrected:
         brief += f", corrected {_off(max(Result.of(corrected, case).error for case in cases))}"
     where = " | ".join(case.at for case in cases)
-    return Figures(f"{brief} (of the largest entry, in float64): {where}", brief, distance)
+    return CheckFigures(f"{brief} (of the largest entry, in float64): {where}", brief, distance)
 
 
 def _off(distance: float) -> str:

@@ -16,7 +16,7 @@ COMMANDS = {
     "bench": "measure a training step beside autodiff, other libraries and the roofline",
     "report": "build one HTML page with everything, from this machine",
     "train": "train a GPT-2: text in, model out",
-    "sample": "write text by a model",
+    "sample": "generate text with a model",
     "export": "write a run of refgrad train as a GPT-2 folder",
 }
 PIPE_CLOSED = BY_SIGNAL + 13  # SIGPIPE, which Windows does not have
@@ -27,8 +27,17 @@ __all__ = ["COMMANDS", "main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command.
 
-    Returns the exit code: 0 only if everything that it checks holds, 1 where something does not, 2 for bad input or
-    none, 130 where it was interrupted, 141 where nobody reads its output any more.
+    Args:
+      argv: The words after `refgrad`; those of the process by default.
+
+    Returns:
+      The exit code: 0 only if everything that it checks holds, 1 where something does not, 2 for bad input or none, 130
+      where it was interrupted, 141 where nobody reads its output any more.
+
+    Example:
+      >>> from refgrad.cli import main
+      >>> main(["claims", "no such row"])
+      2
     """
     words = list(sys.argv[1:] if argv is None else argv)
     name = words[0] if words and words[0] in COMMANDS else ""

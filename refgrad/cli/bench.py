@@ -13,7 +13,7 @@ from rich.console import Console
 from refgrad._files import write_json
 from refgrad.bench import machine, parts, sweep
 from refgrad.bench import run as bench
-from refgrad.bench.contenders import BASELINE, CONTENDERS, Work
+from refgrad.bench.contenders import BASELINE, CONTENDERS, Workload
 from refgrad.cli.settings import load
 from refgrad.report import bench as report
 from refgrad.report import figures
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     if options.quick and options.config is None:
         options.set = [*QUICK, *options.set]
     config, sizes = load(options.config, options.set, whole_sequence=True)
-    work = Work(config, sizes["batch"], sizes["sequence"])
+    work = Workload(config, sizes["batch"], sizes["sequence"])
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the accelerator's memory is for the contenders
     facts = machine.facts()
 
@@ -64,7 +64,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _steps(
-    options: argparse.Namespace, work: Work, facts: dict[str, Any], save: Callable[[dict[str, Any]], None]
+    options: argparse.Namespace, work: Workload, facts: dict[str, Any], save: Callable[[dict[str, Any]], None]
 ) -> None:
     """Every contender's step, saved as it is measured."""
     names = _names(options)
@@ -78,7 +78,7 @@ def _steps(
         report.draw(rows, Path(options.figure), report.title(work))
 
 
-def _sweep(options: argparse.Namespace, work: Work, facts: dict[str, Any]) -> dict[str, Any]:
+def _sweep(options: argparse.Namespace, work: Workload, facts: dict[str, Any]) -> dict[str, Any]:
     """The step against batch or layers."""
     names = _names(options) if options.contender else sweep.NAMES
     values = sorted({*(options.points or sweep.POINTS[options.sweep])})
@@ -92,7 +92,7 @@ def _sweep(options: argparse.Namespace, work: Work, facts: dict[str, Any]) -> di
     return {"sweep": options.sweep, "points": list(map(dataclasses.asdict, points))}
 
 
-def _parts(options: argparse.Namespace, work: Work, facts: dict[str, Any]) -> dict[str, Any]:
+def _parts(options: argparse.Namespace, work: Workload, facts: dict[str, Any]) -> dict[str, Any]:
     """The model's parts, at one length or at several."""
     print(_heading(work, facts))
     with _status() as say:
@@ -125,7 +125,7 @@ def _names(options: argparse.Namespace) -> list[str]:
     return names
 
 
-def _heading(work: Work, facts: dict[str, Any]) -> str:
+def _heading(work: Workload, facts: dict[str, Any]) -> str:
     """Return the heading: the work that is measured, and the machine."""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     device = f"{facts['accelerator']}, float32 products in TF32; " if facts["accelerator"] else ""

@@ -131,7 +131,7 @@ def _model(options: argparse.Namespace) -> tuple[dict[str, Any], list[Pass]]:
         "unexplained": sum(over.values()),
         "ok": not any(over.values()),
         "operations": [result.data() for result in used],
-        "shares": shares.shares(gpt2.SIZES, config.tie_word_embeddings),
+        "shares": [s | {"formula": str(s["formula"])} for s in shares.shares(gpt2.SIZES, config.tie_word_embeddings)],
         "ratios": shares.ratio_data(gpt2.SIZES),
         "blocks": [block.data() for block in blocks],
         "conventions": conventions.convention_data(conventions.dimensions(config, batch, sequence)),

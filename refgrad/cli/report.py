@@ -1,4 +1,4 @@
-"""Build one HTML page with everything: rules verified, derivations, costs, claims, experiments, from this machine."""
+"""Build one HTML page with everything: rules verified, costs, claims, experiments, from this machine."""
 
 import argparse
 import contextlib
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     begun = time.perf_counter()
     sections = gather_all(tasks(options.quick, runs), options.quick)
     command = "refgrad report" + " --quick" * options.quick
-    write_text(out, page.assemble(sections, command))
+    write_text(out, page.assemble(sections, command, out.absolute().parent))
     failed = [section.name for section in sections if not section.ok]
     print(f"{out}: {len(sections)} sections in {time.perf_counter() - begun:.0f} s: {outcome(sections)}.")
     print(f"NOT everything holds: {'; '.join(failed)}" if failed else "Everything that was run holds.")

@@ -1,4 +1,4 @@
-"""Write text by a model: a training run's newest checkpoint, or a GPT-2 folder; exit code 0 once it is written."""
+"""Generate text with a model: a training run's newest checkpoint, or a GPT-2 folder; exit code 0 once it is written."""
 
 import argparse
 import sys
@@ -20,7 +20,7 @@ COUNTS = {"tokens": {"least": 1}, "samples": {"least": 1}, "seed": {"least": 0, 
 UNKNOWN = "\ufffd"
 
 
-class Writer(NamedTuple):
+class TextModel(NamedTuple):
     """A model, and the text that its ids stand for."""
 
     params: Params
@@ -38,17 +38,17 @@ def run(options: argparse.Namespace) -> int:
     for name, bounds in COUNTS.items():
         check(f"--{name}", getattr(options, name), int, bounds)
     _say(f"reading {options.folder}")
-    writer = _writer(Path(options.folder))
-    tokenizer, config = writer.tokenizer, writer.config
+    model = _model(Path(options.folder))
+    tokenizer, config = model.tokenizer, model.config
     prompt = np.asarray(tokenizer.encode(options.prompt) if options.prompt else [tokenizer.separator], np.int32)
-    _say(f"{writer.name}, prompt of {prompt.size} tokens")
+    _say(f"{model.name}, prompt of {prompt.size} tokens")
     if prompt.size + options.tokens - 1 > config.n_positions:
         _say(
             f"longer than n_positions = {config.n_positions}: the text goes on from its last "
             f"{window(config.n_positions)} tokens, read anew, whenever the positions are used up"
         )
     steps = generate(
-        writer.params, config, prompt, options.tokens, how, options.seed, options.samples, tokenizer.vocab_size
+        model.params, config, prompt, options.tokens, how, options.seed, options.samples, tokenizer.vocab_size
     )
     began = time.perf_counter()
     texts = _write(options.prompt, steps, tokenizer, options.samples)
@@ -56,27 +56,27 @@ def run(options: argparse.Namespace) -> int:
     _say(f"{options.samples} × {options.tokens} tokens in {seconds:.1f} s, compiling included")
     if options.json:
         asked = {name: getattr(options, name) for name in ("prompt", "tokens", "temperature", "top_k", "top_p", "seed")}
-        write_json(options.json, {"model": writer.name, **asked, "texts": texts})
+        write_json(options.json, {"model": model.name, **asked, "texts": texts})
     return 0
 
 
-def _writer(folder: Path) -> Writer:
+def _model(folder: Path) -> TextModel:
     """The model in a folder and its tokenizer. Raises ValueError for a folder that lacks one of them."""
     if (folder / RUN).is_file():
-        writer = _of_run(folder)
+        model = _of_run(folder)
     elif (folder / CONFIG).is_file():
-        writer = _of_gpt2(folder)
+        model = _of_gpt2(folder)
     else:
         raise ValueError(f"{folder} is neither a run of refgrad train (no {RUN}) nor a GPT-2 (no {CONFIG})")
-    if writer.tokenizer.vocab_size > writer.config.vocab_size:
+    if model.tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError(
-            f"{folder}: its tokenizer has {writer.tokenizer.vocab_size} ids, but vocab_size is "
-            f"{writer.config.vocab_size}: put the {' and '.join(VOCABULARY)} there that the model was trained with"
+            f"{folder}: its tokenizer has {model.tokenizer.vocab_size} ids, but vocab_size is "
+            f"{model.config.vocab_size}: put the {' and '.join(VOCABULARY)} there that the model was trained with"
         )
-    return writer
+    return model
 
 
-def _of_run(folder: Path) -> Writer:
+def _of_run(folder: Path) -> TextModel:
     """The newest good checkpoint; `refgrad.train.run.folder` is imported here, since it needs the `train` extra."""
     from refgrad.train.run.folder import load_model
     from refgrad.train.run.restore import CheckpointError
@@ -85,11 +85,11 @@ def _of_run(folder: Path) -> Writer:
         loaded = load_model(folder, _say)
     except CheckpointError as error:
         raise ValueError(str(error)) from error
-    return Writer(loaded.params, loaded.config, from_data(loaded.tokenizer), f"{folder}, step {loaded.step}")
+    return TextModel(loaded.params, loaded.config, from_data(loaded.tokenizer), f"{folder}, step {loaded.step}")
 
 
-def _of_gpt2(folder: Path) -> Writer:
-    """A GPT-2 as others store it; `refgrad.weights` is imported here, since it needs the `train` extra."""
+def _of_gpt2(folder: Path) -> TextModel:
+    """A GPT-2 in the format of `transformers`; `refgrad.weights` is imported here, since it needs the `train` extra."""
     from refgrad import weights
 
     there = [(folder / name).is_file() for name in VOCABULARY]
@@ -102,7 +102,7 @@ def _of_gpt2(folder: Path) -> Writer:
             f"{folder} has no {VOCABULARY[there.index(False)]}, so that its {config.vocab_size} ids stand for no text: "
             f"put GPT-2's {' and '.join(VOCABULARY)} there (256 ids without either are bytes)"
         )
-    return Writer(params, config, tokenizer, str(folder))
+    return TextModel(params, config, tokenizer, str(folder))
 
 
 def _write(prompt: str, steps: Iterator[np.ndarray], tokenizer: Tokenizer, samples: int) -> list[str]:

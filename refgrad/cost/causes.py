@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from refgrad.cost import hlo
 from refgrad.cost.equations import Choice, Equation, equations
 from refgrad.cost.folding import folded
-from refgrad.cost.hlo import HloCost, Row
+from refgrad.cost.hlo import HloCost, HloRow
 from refgrad.cost.programs import is_sharding_mark, own_programs
 from refgrad.cost.types import Count
 from refgrad.cost.walk import Walker
@@ -56,7 +56,7 @@ def compiling_causes(lowered: XlaCost, compiled: XlaCost) -> list[Cause]:
     return _merged([*causes, Cause("float32 sums", s0 - r0, s1 - r1)])
 
 
-def _loop_counters(rows: Iterable[Row]) -> Iterator[Cause]:
+def _loop_counters(rows: Iterable[HloRow]) -> Iterator[Cause]:
     for row in rows:
         yield Cause("the scan's own counter and index", row.flops * row.times, row.transcendentals * row.times)
 
@@ -72,7 +72,7 @@ def _own_programs(expected: list[Equation], answer: XlaCost) -> Iterator[Cause]:
         yield Cause(f"{own.primitive} is {own.what}", own.flops, own.transcendentals)
 
 
-def _mixed_dots(rows: Iterable[Row]) -> Iterator[Cause]:
+def _mixed_dots(rows: Iterable[HloRow]) -> Iterator[Cause]:
     """A product of two dtypes converts an operand first, which the jaxpr does not show."""
     for row in rows:
         if row.primitive == "dot_general" and row.instruction.opcode == "convert":
@@ -138,7 +138,7 @@ def _branches(walked: HloCost) -> Iterator[Cause]:
         yield Cause(name, *(n * once * bool(conditional.times) for n in more))
 
 
-def _once(rows: Iterable[Row]) -> Iterator[Cause]:
+def _once(rows: Iterable[HloRow]) -> Iterator[Cause]:
     for row in rows:
         if row.times != 1:
             more = 1 - row.times

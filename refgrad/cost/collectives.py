@@ -23,7 +23,7 @@ import numpy as np
 
 from refgrad._text import Table
 from refgrad.cost import hlo
-from refgrad.cost.hlo.types import Row
+from refgrad.cost.hlo.types import HloRow
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _OTHERS = ("collective-broadcast", "ragged-all-to-all", "send", "recv")
@@ -71,7 +71,7 @@ def collectives(text: str, mesh: Mapping[str, int]) -> list[Collective]:
     return [found for row in rows for found in _read(walked.module, row, mesh, unknown)]
 
 
-def _once_a_chain(rows: Iterable[Row]) -> Iterator[Row]:
+def _once_a_chain(rows: Iterable[HloRow]) -> Iterator[HloRow]:
     """Yield the rows, of a collective that XLA:TPU spreads over a chain of fusions only the first."""
     chains: set[tuple[str, ...]] = set()
     for row in rows:
@@ -91,7 +91,7 @@ def totals(found: Iterable[Collective]) -> dict[tuple[str, tuple[str, ...]], int
     return sums
 
 
-def _read(module: hlo.Module, row: Row, mesh: Mapping[str, int], unknown: set[str]) -> Iterator[Collective]:
+def _read(module: hlo.Module, row: HloRow, mesh: Mapping[str, int], unknown: set[str]) -> Iterator[Collective]:
     instruction = row.instruction
     kind = instruction.opcode.removesuffix("-start")
     if kind in _OTHERS:
@@ -114,7 +114,7 @@ def _read(module: hlo.Module, row: Row, mesh: Mapping[str, int], unknown: set[st
         yield Collective(kind, axes, devices, payload, row.times, row.scope, "reduce-scatter" if scatters else "")
 
 
-def _is_scattered(module: hlo.Module, row: Row, devices: int) -> bool:
+def _is_scattered(module: hlo.Module, row: HloRow, devices: int) -> bool:
     """Return True where of every result of an all-reduce each device keeps a slice, its share, and nothing else."""
     within = module.computations[row.computation]
     if row.instruction.name == within.root or row.instruction.opcode != "all-reduce":

@@ -15,7 +15,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
-from refgrad.cost.operations import Parts
+from refgrad.cost.operations import EquationParts
 from refgrad.jaxpr.analysis import Forward
 from refgrad.jaxpr.calls import Form, bodies_of
 from refgrad.jaxpr.interpret import Interpreter
@@ -67,9 +67,9 @@ class Constants(Forward[Known | None]):
         self._known = self.flow(program, arguments or [None] * len(opened(program).invars))
 
     @cached_property
-    def parts(self) -> Parts:
+    def parts(self) -> EquationParts:
         """The part that each equation has in the program."""
-        return Parts(self._program)
+        return EquationParts(self._program)
 
     def equation(self, eqn: JaxprEqn, entering: list[Known | None]) -> Sequence[Known | None]:
         """Return what is known of the results, and note why the equation may be folded."""

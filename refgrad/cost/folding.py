@@ -12,7 +12,7 @@ from jax.extend.core import JaxprEqn
 
 from refgrad.cost.constants import EXPONENT
 from refgrad.cost.equations import DEAD, Equation
-from refgrad.cost.hlo import Row
+from refgrad.cost.hlo import HloRow
 from refgrad.cost.primitives import dots, elementwise, price, reductions, special
 from refgrad.cost.primitives.rule import Work
 from refgrad.jaxpr.avals import shape_of
@@ -89,7 +89,7 @@ class Folded(NamedTuple):
     transcendentals: int
 
 
-def folded(expected: list[Equation], rows: list[Row]) -> Iterator[Folded]:
+def folded(expected: list[Equation], rows: list[HloRow]) -> Iterator[Folded]:
     """The equations that are missing among the HLO's `rows` and that may be folded.
 
     Of a kind (primitive and shape) that is missing more often than it may be folded, only the foldable ones are named:
@@ -116,7 +116,7 @@ def folded(expected: list[Equation], rows: list[Row]) -> Iterator[Folded]:
     yield from _exponents(expected, rows)
 
 
-def _several(expected: list[Equation], rows: list[Row]) -> Iterator[Folded]:
+def _several(expected: list[Equation], rows: list[HloRow]) -> Iterator[Folded]:
     """Equations of several instructions that are gone: as many as the HLO lacks of their primitive's whole work."""
     expected = [equation for equation in expected if equation.eqn.primitive.name in _NAMED]
     missing: Counter[str] = Counter()
@@ -137,7 +137,7 @@ def _work(gone: Folded) -> int:
     return -gone.flops - gone.transcendentals
 
 
-def _exponents(expected: list[Equation], rows: list[Row]) -> Iterator[Folded]:
+def _exponents(expected: list[Equation], rows: list[HloRow]) -> Iterator[Folded]:
     """Integer exponents that are constant, and so converted to the base's dtype before the program runs."""
     converted = (row for row in rows if (row.primitive, row.instruction.opcode) == ("pow", "convert"))
     present = sum(row.flops * row.times for row in converted)

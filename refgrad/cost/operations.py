@@ -30,7 +30,7 @@ DEEPEST = 6  # products of products that are taken apart: matrix powers have exp
 _PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
-class Parts:
+class EquationParts:
     """The part that each equation of one program has in it: a bias, a factor of a longer product, a fan-in."""
 
     def __init__(self, program: ClosedJaxpr | Jaxpr):

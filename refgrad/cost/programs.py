@@ -77,7 +77,7 @@ def _what(cost: hlo.HloCost) -> str:
     return "a loop of its own" if cost.loops else ""
 
 
-def _marks(row: hlo.Row) -> bool:
+def _marks(row: hlo.HloRow) -> bool:
     target = row.instruction.attribute("custom_call_target")
     return target is not None and is_sharding_mark(target)
 

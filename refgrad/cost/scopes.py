@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
-from refgrad.cost.hlo import HloCost, Row
+from refgrad.cost.hlo import HloCost, HloRow
 from refgrad.cost.types import Count, Site
 
 _JAX = """
@@ -79,7 +79,7 @@ Figures = tuple[int, int]
 
 
 def _sides(
-    count: Count, walked: HloCost, of_site: Callable[[Site], Any], of_row: Callable[[Row], Any]
+    count: Count, walked: HloCost, of_site: Callable[[Site], Any], of_row: Callable[[HloRow], Any]
 ) -> dict[Any, tuple[Figures, Figures]]:
     """key → ((flops, transcendentals) counted, the same in HLO)."""
     counted: dict[Any, Figures] = {}

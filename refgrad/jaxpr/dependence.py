@@ -59,7 +59,7 @@ def mixing(program: Program, inputs: Sequence[int]) -> str:
     return ""
 
 
-class Step(NamedTuple):
+class NeededEquation(NamedTuple):
     """An equation that is needed, and which of its outputs and operands are."""
 
     eqn: JaxprEqn
@@ -67,21 +67,23 @@ class Step(NamedTuple):
     operands: tuple[bool, ...]
 
 
-class _Needed(Backward[bool, list[Step]]):
+class _Needed(Backward[bool, list[NeededEquation]]):
     nothing, everything = False, True
 
     def join(self, one: bool, other: bool) -> bool:
         return one or other
 
-    def equation(self, eqn: JaxprEqn, results: tuple[bool, ...], facts: Any) -> tuple[list[Step], Sequence[bool]]:
+    def equation(
+        self, eqn: JaxprEqn, results: tuple[bool, ...], facts: Any
+    ) -> tuple[list[NeededEquation], Sequence[bool]]:
         bodies = bodies_of(eqn)
         if bodies is not None and bodies.form in (Form.CALL, Form.BRANCHES):
             operands = tuple(self.bodies(eqn, bodies, results, facts)[1])
         else:
             operands = (True,) * len(eqn.invars)
-        return [Step(eqn, results, operands)], operands
+        return [NeededEquation(eqn, results, operands)], operands
 
-    def gather(self, payloads: list[list[Step]]) -> list[Step]:
+    def gather(self, payloads: list[list[NeededEquation]]) -> list[NeededEquation]:
         return [step for payload in payloads for step in payload]
 
 
@@ -103,7 +105,7 @@ def evaluate(program: Program, values: Sequence[Any], wanted: Sequence[bool]) ->
     return [read(v) if want else None for v, want in zip(jaxpr.outvars, wanted, strict=True)]
 
 
-def _run(step: Step, values: list[Any]) -> Sequence[Any]:
+def _run(step: NeededEquation, values: list[Any]) -> Sequence[Any]:
     """Run one equation: calls in place, branches with the wanted outputs alone, everything else as it is."""
     eqn, bodies = step.eqn, bodies_of(step.eqn)
     if bodies is not None and bodies.form is Form.CALL:

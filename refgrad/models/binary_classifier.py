@@ -1,8 +1,8 @@
 """D4's binary classifier: p = σ(max(0, x w₁) w₂ + b), loss = the mean binary cross-entropy of p.
 
-x is (N, 2), w₁ (2, 3), w₂ (3, 1) and b (1,) as D4 has them; any number of inputs and of hidden units will do.
-`logits` is what the sigmoid takes: `refgrad.ops.binary_cross_entropy_with_logits` of it is the same loss, finite for
-every input.
+x is (N, 2), w₁ (2, 3), w₂ (3, 1) and b (1,) as D4 has them; any number of inputs and of hidden units works.
+`logits` returns the sigmoid's argument; `refgrad.ops.binary_cross_entropy_with_logits` of it is the same loss, finite
+for every input.
 Source: D4, "The Network", "Gradient Calculations".
 """
 
@@ -14,7 +14,7 @@ from jax import Array
 
 from refgrad.models._costs import priced, total
 from refgrad.models.inputs import check_widths
-from refgrad.ops import Cost, operations
+from refgrad.ops import OpCost, operations
 from refgrad.symbols import B, D, h
 
 Params = dict[str, Array]
@@ -54,7 +54,7 @@ def loss(params: Params, x: Array, y: Array, rules: str = "derived") -> Array:
     return operations(rules).binary_cross_entropy(apply(params, x, rules), y)
 
 
-def exact(input_gradient: bool = True) -> Mapping[str, Cost]:
+def exact(input_gradient: bool = True) -> Mapping[str, OpCost]:
     """The network's costs from the rows of its operations: "forward" and "backward", in XLA's convention.
 
     Without the inputs' gradient its product, dx = dh w₁ᵀ, does not run.

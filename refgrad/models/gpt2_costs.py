@@ -4,15 +4,14 @@ The document prints a polynomial for one layer (D2.21) and one for the network (
 compared with what the operations' document formulas add up to.
 """
 
-import sys
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sympy
 
-from refgrad._renamed import renamed
+from refgrad._renamed import old_names
 from refgrad.jaxpr.versions import newest
-from refgrad.ops import TABLE, Cost, OpSpec
+from refgrad.ops import TABLE, OpCost, OpSpec
 from refgrad.rule_sets import rule_set
 from refgrad.symbols import V, b, d, evaluate, h, i, n_h, n_L, o, s
 
@@ -144,23 +143,23 @@ def fan_in(tied: bool, rules: str = "derived") -> dict[str, sympy.Expr]:
     return terms
 
 
-def forward(rules: str = "derived") -> Cost:
+def forward(rules: str = "derived") -> OpCost:
     """The loss's forward pass in XLA's convention."""
-    return Cost(*(_whole(lambda spec, part=part: spec.forward[part], rules) for part in (0, 1)))
+    return OpCost(*(_whole(lambda spec, part=part: spec.forward[part], rules) for part in (0, 1)))
 
 
-def fwd_extra(rules: str = "derived") -> Cost:
+def fwd_extra(rules: str = "derived") -> OpCost:
     """Work that the rules' forward pass does beyond the forward, in the backward pass's place."""
-    return Cost(*(_whole(lambda spec, part=part: spec.fwd_extra[part], rules) for part in (0, 1)))
+    return OpCost(*(_whole(lambda spec, part=part: spec.fwd_extra[part], rules) for part in (0, 1)))
 
 
-def backward(tied: bool = True, rules: str = "derived") -> Cost:
+def backward(tied: bool = True, rules: str = "derived") -> OpCost:
     """The backward pass in XLA's convention, exact: the operations' rules and the fan-in between them.
 
     Fused rules have the symbols m, c and v beside the document's: see `Config.fused_dims`.
     """
     flops, transcendentals = (_whole(lambda spec, part=part: spec.backward[part], rules) for part in (0, 1))
-    return Cost(sympy.expand(flops + sympy.Add(*fan_in(tied, rules).values())), transcendentals)
+    return OpCost(sympy.expand(flops + sympy.Add(*fan_in(tied, rules).values())), transcendentals)
 
 
 def differences(tied: bool = True, rules: str = "derived") -> dict[str, sympy.Expr]:
@@ -193,13 +192,13 @@ def products() -> sympy.Expr:
     return sympy.expand((n_L * layer + ends) / 2)
 
 
-def recomputation() -> Cost:
+def recomputation() -> OpCost:
     """Work that a backward pass with every block rematerialised repeats: each block's forward but its last sum.
 
     The last product, its bias and the residual addition only make the block's output, which no rule needs.
     """
     again = tuple(use for use in LAYER if use not in (LAYER[-2], LAYER[-1]))
-    return Cost(*(sympy.expand(n_L * _sum(again, lambda spec, part=part: spec.forward[part])) for part in (0, 1)))
+    return OpCost(*(sympy.expand(n_L * _sum(again, lambda spec, part=part: spec.forward[part])) for part in (0, 1)))
 
 
 # Bytes that one block keeps in float32, beyond parameters. By the rules: two x̂ and 1/σ with the norms' values
@@ -215,5 +214,4 @@ BLOCK_RESIDUALS: Mapping[str, sympy.Expr] = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    return renamed(sys.modules[__name__], {"ahead": "fwd_extra"}, name)
+__getattr__ = old_names(__name__, ahead="fwd_extra")

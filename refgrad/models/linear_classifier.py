@@ -14,7 +14,7 @@ from jax import Array
 
 from refgrad.models._costs import priced, total
 from refgrad.models.inputs import check_widths
-from refgrad.ops import Cost, operations
+from refgrad.ops import OpCost, operations
 from refgrad.symbols import B, C, D
 
 Params = dict[str, Array]
@@ -64,7 +64,7 @@ def append_one(x: Array) -> Array:
     return jnp.concatenate([x, jnp.ones((*x.shape[:-1], 1), x.dtype)], axis=-1)
 
 
-def exact(bias: bool = True, input_gradient: bool = True) -> Mapping[str, Cost]:
+def exact(bias: bool = True, input_gradient: bool = True) -> Mapping[str, OpCost]:
     """The classifier's costs from the rows of its operations: "forward" and "backward", in XLA's convention.
 
     Without the inputs' gradient its product, dx = ds Wᵀ, does not run.

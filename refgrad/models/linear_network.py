@@ -14,7 +14,7 @@ from jax import Array
 
 from refgrad.models._costs import priced, total
 from refgrad.models.inputs import check_widths
-from refgrad.ops import Cost, operations
+from refgrad.ops import OpCost, operations
 from refgrad.symbols import B, C, D
 
 Params = dict[str, Array]
@@ -49,7 +49,7 @@ def loss(params: Params, x: Array, rules: str = "derived") -> Array:
     return operations(rules).mean_square(apply(params, x, rules))
 
 
-def exact(input_gradient: bool) -> Mapping[str, Cost]:
+def exact(input_gradient: bool) -> Mapping[str, OpCost]:
     """The network's FLOPs from the rows of its operations: "forward" and "backward", in XLA's convention.
 
     Without the input gradient, the product dX = dH₁ W₁ᵀ does not run.

@@ -15,7 +15,7 @@ from jax import Array
 from refgrad.models._activations import activation as activation_of
 from refgrad.models._costs import priced, total
 from refgrad.models.inputs import check_widths
-from refgrad.ops import Cost, operations
+from refgrad.ops import OpCost, operations
 from refgrad.symbols import B
 
 Params = dict[str, Array]
@@ -62,7 +62,7 @@ def loss(params: Params, x: Array, t: Array, activation: str = "relu", rules: st
 
 def exact(
     sizes: Sequence[int], activation: str = "relu", bias: bool = True, input_gradient: bool = True
-) -> Mapping[str, Cost]:
+) -> Mapping[str, OpCost]:
     """The network's costs over B examples from the rows of its operations: "forward" and "backward".
 
     The targets get no gradient; without the inputs' gradient its product, dx = dh W₁ᵀ, does not run.

@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 
 from refgrad.models import binary_classifier, linear_classifier, linear_network, mlp, one_hidden_layer, rnn
-from refgrad.ops import Cost
+from refgrad.ops import OpCost
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Network:
     init: Callable[[Array], dict[str, Array]]
     x: tuple[int, ...]
     targets: tuple[int, int] | int | None
-    exact: Mapping[str, Cost]
+    exact: Mapping[str, OpCost]
     sizes: Mapping[str, int]
 
     def arguments(self, dtype: Any) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from jax import Array
 from refgrad.models._activations import activation as activation_of
 from refgrad.models._costs import priced, total
 from refgrad.models.inputs import check_widths
-from refgrad.ops import Cost, operations
+from refgrad.ops import OpCost, operations
 from refgrad.symbols import B, C, D, h
 
 Params = dict[str, Array]
@@ -48,7 +48,7 @@ def loss(params: Params, x: Array, t: Array, activation: str = "sigmoid", rules:
     return operations(rules).squared_error_mean(apply(params, x, activation, rules), t)
 
 
-def exact(activation: str = "sigmoid", input_gradient: bool = True) -> Mapping[str, Cost]:
+def exact(activation: str = "sigmoid", input_gradient: bool = True) -> Mapping[str, OpCost]:
     """The network's costs from the rows of its operations: "forward" and "backward", in XLA's convention.
 
     The targets get no gradient; without the inputs' gradient its product, dx = dh W₁, does not run.

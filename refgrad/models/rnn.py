@@ -16,14 +16,14 @@ from jax import Array
 from refgrad.models._costs import priced, total
 from refgrad.models.inputs import check_widths
 from refgrad.numerics import product, wide
-from refgrad.ops import Cost, operations
+from refgrad.ops import OpCost, operations
 from refgrad.ops.rnn import through_time
-from refgrad.symbols import B, a, b, h, i, o, s, w
+from refgrad.symbols import B, a, b, h, i, item, o, s
 
 Params = dict[str, Array]
 # Bytes kept for the backward pass: the sequence, h_0, every state and tanh's arguments, both weights; the last state
 # again, as its own array, and the weight out; the differences from the targets.
-KEPT: sympy.Expr = w * (b * s * i + b * h + b * s * h + i * h + h * h + b * h + h * o) + a * (b * s * h + b * o)
+KEPT: sympy.Expr = item * (b * s * i + b * h + b * s * h + i * h + h * h + b * h + h * o) + a * (b * s * h + b * o)
 
 
 def init(key: Array, inputs: int, hidden: int, outputs: int, radius: float) -> Params:
@@ -64,7 +64,7 @@ def loss(params: Params, x: Array, targets: Array, rules: str = "derived") -> Ar
     return operations(rules).squared_error_mean(apply(params, x, rules), targets)
 
 
-def exact(input_gradient: bool = True) -> Mapping[str, Cost]:
+def exact(input_gradient: bool = True) -> Mapping[str, OpCost]:
     """The network's costs over B sequences from the rows of its operations: "forward" and "backward".
 
     The targets get no gradient; without the inputs' gradient its product, dx = δ W_xᵀ, does not run.

@@ -10,7 +10,7 @@ from typing import Any
 
 from refgrad._renamed import renamed
 from refgrad.ops import fused
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.ops._table import specs
 from refgrad.ops.add import add
 from refgrad.ops.attention_scaling import attention_scaling
@@ -60,6 +60,7 @@ TABLE: dict[str, OpSpec] = {spec.name: spec for spec in (*_PLAIN.values(), *fuse
 
 _PACKAGES = {PLAIN: _PLAIN, FUSED: fused.SPECS}
 RULES = tuple(RULE_SETS)
+OLD_NAMES = {"Row": "OpSpec", "Cost": "OpCost"}  # until 0.3
 
 
 def operations(rules: str) -> SimpleNamespace:
@@ -88,15 +89,15 @@ def operations(rules: str) -> SimpleNamespace:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Row":
-        return renamed(sys.modules[__name__], {"Row": "OpSpec"}, name)
+    if name in OLD_NAMES:
+        return renamed(sys.modules[__name__], OLD_NAMES, name)
     raise AttributeError(f"refgrad.ops has no operation {name!r}: it has {', '.join(TABLE)}")
 
 
 __all__ = [
     "RULES",
     "TABLE",
-    "Cost",
+    "OpCost",
     "OpSpec",
     "Special",
     "add",

@@ -21,14 +21,14 @@ from refgrad.symbols import SYMBOLS, evaluate, parse
 KEY = "key"  # in the place of axes
 
 
-class Cost(NamedTuple):
+class OpCost(NamedTuple):
     """Operations in XLA's convention, for float32 arguments; float64 ones cost the same but for erfc."""
 
     flops: sympy.Expr | int
     transcendentals: sympy.Expr | int = 0
 
 
-NOTHING = Cost(0)
+NOTHING = OpCost(0)
 OLD_FIELDS = {"document": "published_flops", "causes": "adjustments", "ahead": "fwd_extra"}  # until 0.3
 
 
@@ -47,21 +47,21 @@ class OpSpec:
     below 2; `"key"` for a random key), in order, and `statics` maps each static argument, which follow the arrays, to
     its value: an expression in the dimensions, a float or a string. `scale` is a factor on a standard normal sample,
     for arguments that the operation meets at another size, and `domain` carries such a sample to where an argument
-    lives. `published_flops` is the backward pass as the document counts it, `backward.flops` is
-    `published_flops + Σ adjustments`, and `residuals` the bytes that the rule keeps, w for an element of the arguments
-    and a for an accumulated one. `fwd_extra` is what the rule's forward pass does beyond the forward, in the backward
-    pass's place.
+    lives. `published_flops` is the backward pass as the document counts it, 0 where it does not; `backward.flops` is
+    `published_flops + Σ adjustments`, and `residuals` the bytes that the rule keeps, `item` for an element of the
+    arguments and a for an accumulated one. `fwd_extra` is what the rule's forward pass does beyond the forward, in the
+    backward pass's place.
     """
 
     op: Any  # a jax.custom_vjp; its __call__ has no static type
     source: str
     arguments: Mapping[str, str]
-    forward: Cost
-    backward: Cost
-    published_flops: sympy.Expr | int
-    adjustments: Mapping[str, sympy.Expr | int]
+    forward: OpCost
+    backward: OpCost
     residuals: sympy.Expr | int
-    fwd_extra: Cost = NOTHING
+    published_flops: sympy.Expr | int = 0
+    adjustments: Mapping[str, sympy.Expr | int] = dataclasses.field(default_factory=dict)
+    fwd_extra: OpCost = NOTHING
     statics: Mapping[str, sympy.Expr | float | str] = dataclasses.field(default_factory=dict)
     scale: Mapping[str, sympy.Expr] = dataclasses.field(default_factory=dict)
     domain: Mapping[str, Callable[[np.ndarray], np.ndarray]] = dataclasses.field(default_factory=dict)

@@ -1,6 +1,6 @@
-"""The add gate: z = x + y.
+"""The add gate: `z = x + y`.
 
-Derivation. ∂z/∂x = ∂z/∂y = 1: the gate hands the upstream gradient to both of its inputs,
+Derivation. `∂z/∂x = ∂z/∂y = 1`: the gate hands the upstream gradient to both of its inputs,
 
     dx = dz        dy = dz
 
@@ -16,7 +16,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.symbols import b, i, s
 
 
@@ -30,7 +30,24 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("add")
 def add(x: Array, y: Array) -> Array:
-    """x and y of one shape → x + y. Raises ValueError or TypeError where they do not agree."""
+    """Return x + y.
+
+    Args:
+      x, y: Arrays of one shape and dtype.
+
+    Returns:
+      The sum, of their shape.
+
+    Raises:
+      ValueError: The shapes do not agree.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.add(jnp.array([1.0, 2.0]), jnp.array([3.0, 5.0])).tolist()
+      [4.0, 7.0]
+    """
     check_args("add", x=(x, "..."), y=(y, "..."))
     return (wide(x) + wide(y)).astype(x.dtype)
 
@@ -51,9 +68,7 @@ SPEC = OpSpec(
     op=add,
     source="D3, Backpropagation in practice",
     arguments={"x": "b s i", "y": "b s i"},
-    forward=Cost(b * s * i),
-    backward=Cost(0),
-    published_flops=0,
-    adjustments={},
+    forward=OpCost(b * s * i),
+    backward=OpCost(0),
     residuals=0,
 )

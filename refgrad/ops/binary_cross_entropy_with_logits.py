@@ -1,18 +1,18 @@
-"""Binary cross-entropy on logits: the loss of `binary_cross_entropy` at p = σ(z), in one step, stable for every z.
+"""Binary cross-entropy on logits: the loss of `binary_cross_entropy` at `p = σ(z)`, in one step, stable for every z.
 
-Forward. −log σ(z) = log(1 + e^(−z)) where y = 1, and −log(1 − σ(z)) = log(1 + e^z) where y = 0. With the label's sign
-c = 1 − 2y both are softplus(c z) = log(1 + e^(c z)), so that L = (1/N) Σ_i softplus(c_i z_i).
+Forward. `−log σ(z) = log(1 + e^(−z))` where `y = 1`, and `−log(1 − σ(z)) = log(1 + e^z)` where `y = 0`. With the
+label's sign `c = 1 − 2y` both are `softplus(c z) = log(1 + e^(c z))`, so that `L = (1/N) Σ_i softplus(c_i z_i)`.
 
-Derivation. softplus' = σ, so a term's derivative is c σ(c z): σ(z) − 1 where y = 1, σ(z) where y = 0. That is the chain
-of the parts, p (1 − p) times 1/q, with the two factors that vanish and explode together cancelled on paper. In σ(z) − 1
-the digits would cancel where z is large; in −σ(−z) they do not:
+Derivation. softplus' = σ, so a term's derivative is `c σ(c z)`: `σ(z) − 1` where `y = 1`, `σ(z)` where `y = 0`. That is
+the chain of the parts, `p (1 − p)` times `1/q`, with the two factors that vanish and explode together cancelled on
+paper. In `σ(z) − 1` the digits would cancel where z is large; in `−σ(−z)` they do not:
 
     dz = (dL/N) c σ(c z)
 
-At c z → −∞ the gradient goes to 0, at c z → ∞ to ±dL/N; nothing overflows. A label other than 0 and 1 gives NaN.
-Kept: z and the labels. Cost: dL/N once; c costs two comparisons and two selections, then two products, σ (three and a
-transcendental) and a product; the document prints no count.
-Source: D4, "Gradient Calculations"; D3, "Backpropagation" (one gate in place of its parts).
+At `c z → −∞` the gradient goes to 0, at `c z → ∞` to `±dL/N`; nothing overflows. A label other than 0 and 1 gives NaN.
+Kept: z and the labels. Cost: `dL/N` once; c costs two comparisons and two selections, then two products, σ (three and a
+transcendental) and a product; the document prints no count. Source: D4, "Gradient Calculations"; D3, "Backpropagation"
+(one gate in place of its parts).
 """
 
 from typing import NamedTuple
@@ -25,8 +25,8 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide, wide_dtype
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
-from refgrad.symbols import b, i, s, w
+from refgrad.ops._spec import OpCost, OpSpec, Special
+from refgrad.symbols import b, i, item, s
 
 
 class Residuals(NamedTuple):
@@ -50,9 +50,24 @@ def _softplus(u: Array) -> Array:
 @custom_vjp
 @jax.named_scope("binary_cross_entropy_with_logits")
 def binary_cross_entropy_with_logits(z: Array, y: Array) -> Array:
-    """Logits z and integer labels y, 0 or 1, of one shape → the mean loss, a scalar in float32 at least.
+    """Return the mean of log(1 + e^z) − y z, the cross-entropy of σ(z).
 
-    Raises ValueError or TypeError where they do not agree, and ValueError for an empty batch.
+    Args:
+      z: Logits of any shape.
+      y: Integer labels, 0 or 1, of z's shape.
+
+    Returns:
+      The loss, a scalar in float32 at least.
+
+    Raises:
+      ValueError: The shapes do not agree, or the batch is empty.
+      TypeError: `z` is not floating, or `y` not integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> f"{ops.binary_cross_entropy_with_logits(jnp.array([0.0, 0.0]), jnp.array([1, 0])):.3f}"
+      '0.693'
     """
     check_args("binary_cross_entropy_with_logits", z=(z, "..."), y=(y, "... < 2"))
     if not z.size:
@@ -80,11 +95,10 @@ SPEC = OpSpec(
     source="D4, Gradient Calculations",
     arguments={"z": "b s i", "y": "b s i < 2"},
     # two comparisons and two selections for c, c z, softplus (five and two), the mean
-    forward=Cost(11 * b * s * i, 2 * b * s * i),
-    backward=Cost(10 * b * s * i + 1, b * s * i),
-    published_flops=0,
+    forward=OpCost(11 * b * s * i, 2 * b * s * i),
+    backward=OpCost(10 * b * s * i + 1, b * s * i),
     adjustments={"(dL/N) c σ(c z), not counted": 10 * b * s * i + 1},
-    residuals=w * b * s * i + 4 * b * s * i,
+    residuals=item * b * s * i + 4 * b * s * i,
     special={
         "large logits": Special(values={"z": lambda z: np.where(z > 0, 800, -800)}),
         "zero": Special(values={"z": np.zeros_like}),

@@ -1,7 +1,7 @@
-"""Causal softmax: position i attends to positions j ≤ i alone.
+"""Causal softmax: position i attends to positions `j ≤ i` alone.
 
-Forward. z = softmax(x where j ≤ i, −∞ elsewhere): the exponential of −∞ is exactly 0, so z_ij = 0 for j > i, and the
-diagonal keeps every row's maximum finite.
+Forward. z = softmax(x where `j ≤ i`, −∞ elsewhere): the exponential of −∞ is exactly 0, so `z_ij = 0` for `j > i`, and
+the diagonal keeps every row's maximum finite.
 
 Derivation. The mask is a constant, and where it closes z is 0; the softmax's own rule multiplies by z:
 
@@ -10,7 +10,7 @@ Derivation. The mask is a constant, and where it closes z is 0; the softmax's ow
 so the backward pass needs no mask. A value under the mask, −∞ and NaN included, does not reach z or dx.
 
 Kept: z, as in `softmax`. Cost: the softmax's; the document knows no mask, and the closed half is computed and counted.
-Source: GPT-2 itself; D2, "Softmax" (its figures for the attention matrix b × n_h × s × s).
+Source: GPT-2 itself; D2, "Softmax" (its figures for the attention matrix `b × n_h × s × s`).
 """
 
 import jax
@@ -21,7 +21,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import lift
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.ops.softmax import SPEC as SOFTMAX
 from refgrad.ops.softmax import Residuals, softmax
 from refgrad.symbols import b, n_h, s
@@ -37,7 +37,24 @@ def _masked(x: Array) -> Array:
 @custom_vjp
 @jax.named_scope("causal_softmax")
 def causal_softmax(x: Array) -> Array:
-    """x (..., s, s), queries × keys → probabilities (..., s, s). Raises ValueError or TypeError for other arrays."""
+    """Return the softmax of each query's scores over the keys up to its own position.
+
+    Args:
+      x: Scores (..., s, s), queries × keys.
+
+    Returns:
+      Probabilities (..., s, s), 0 above the diagonal.
+
+    Raises:
+      ValueError: The last two axes differ.
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.causal_softmax(jnp.zeros((2, 2))).tolist()
+      [[1.0, 0.0], [0.5, 0.5]]
+    """
     check_args("causal_softmax", x=(x, "... s s"))
     return softmax.fun(_masked(x))
 
@@ -65,7 +82,7 @@ SPEC = OpSpec(
     source="D2, Softmax; the mask is GPT-2's",
     arguments={"x": "b n_h s s"},
     # the softmax, one comparison of the s × s mask and one selection an element
-    forward=Cost(SOFTMAX.forward.flops + b * n_h * s**2 + s**2, SOFTMAX.forward.transcendentals),
+    forward=OpCost(SOFTMAX.forward.flops + b * n_h * s**2 + s**2, SOFTMAX.forward.transcendentals),
     backward=SOFTMAX.backward,
     published_flops=SOFTMAX.published_flops,
     adjustments=SOFTMAX.adjustments,

@@ -4,22 +4,22 @@ Forward. With α rows and β columns of zeros above and to the left of x, and en
 
     y_b,p,q,o = Σ_u,v,i x_b,p+u−α,q+v−β,i K_u,v,i,o + bias_o        0 ≤ u < k, 0 ≤ v < l
 
-(a correlation, as the field calls convolution). "SAME" pads k − 1 rows in all, (k − 1)//2 of them above, so that y is
-as large as x; "VALID" pads nothing, and y has k − 1 rows less. Columns are alike.
+(a correlation, as the field calls convolution). "SAME" pads `k − 1` rows in all, (k − 1)//2 of them above, so that y is
+as large as x; "VALID" pads nothing, and y has `k − 1` rows less. Columns are alike.
 
-Derivation. x_b,r,c,i stands in the sum of pixel p, q where r = p + u − α and c = q + v − β, against K_u,v,i,o:
+Derivation. `x_b,r,c,i` stands in the sum of pixel p, q where `r = p + u − α` and `c = q + v − β`, against `K_u,v,i,o`:
 
     dx_b,r,c,i = Σ_u,v,o dy_b,r−u+α,c−v+β,o K_u,v,i,o
 
-With u′ = k − 1 − u and v′ = l − 1 − v the windows run forward again, r − u + α = r + u′ − (k − 1 − α): dx is the
-correlation of dy, padded by k − 1 less than x was, with the kernel turned by half a circle, inputs for outputs.
-K_u,v,i,o meets, for each pixel, what is u − α, v − β further on: a correlation of x with dy as the kernel, which sums
-over examples as the forward pass over channels. The bias is in every pixel:
+With `u′ = k − 1 − u` and `v′ = l − 1 − v` the windows run forward again, `r − u + α = r + u′ − (k − 1 − α)`: dx is
+the correlation of dy, padded by `k − 1` less than x was, with the kernel turned by half a circle, inputs for outputs.
+`K_u,v,i,o` meets, for each pixel, what is `u − α`, `v − β` further on: a correlation of x with dy as the kernel, which
+sums over examples as the forward pass over channels. The bias is in every pixel:
 
     dx = dy ⋆ K_k−1−u,l−1−v,o,i        dK = x ⋆ dy over examples        dbias = Σ_b,p,q dy
 
 Kept: x and K. Cost: the same products three times, 2 for each pair of a pixel and a tap that does not fall on padding:
-under "SAME" along one axis of length H ≥ k, Hk − ⌊k²/4⌋ of the Hk pairs. The document names it without counting.
+under "SAME" along one axis of length `H ≥ k`, `Hk − ⌊k²/4⌋` of the Hk pairs. The document names it without counting.
 Source: D1, "Computational Complexity".
 """
 
@@ -32,8 +32,8 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, lift, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
-from refgrad.symbols import H, W, b, i, k, l, o, w
+from refgrad.ops._spec import OpCost, OpSpec, Special
+from refgrad.symbols import H, W, b, i, item, k, l, o
 
 PADDINGS = ("SAME", "VALID")
 Padding = list[tuple[int, int]]
@@ -75,9 +75,26 @@ def _check_args(x: Array, kernel: Array, bias: Array, padding: str) -> None:
 @custom_vjp(nondiff_argnums=(3,))
 @jax.named_scope("conv2d")
 def conv2d(x: Array, kernel: Array, bias: Array, padding: str) -> Array:
-    """x (b, H, W, i), kernel (k, l, i, o), bias (o,), "SAME" → (b, H, W, o) or "VALID" → (b, H − k + 1, W − l + 1, o).
+    """Cross-correlate images with a kernel, in steps of 1, and add a bias.
 
-    Raises ValueError or TypeError where they do not agree, and ValueError where no window fits.
+    Args:
+      x: Images (b, H, W, i).
+      kernel: (k, l, i, o).
+      bias: (o,).
+      padding: "SAME" or "VALID".
+
+    Returns:
+      Images (b, H, W, o) for "SAME", (b, H − k + 1, W − l + 1, o) for "VALID".
+
+    Raises:
+      ValueError: The shapes do not agree, or no window fits.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.conv2d(jnp.ones((1, 3, 3, 1)), jnp.ones((2, 2, 1, 1)), jnp.zeros(1), "VALID")[0, ..., 0].tolist()
+      [[4.0, 4.0], [4.0, 4.0]]
     """
     _check_args(x, kernel, bias, padding)
     y = _correlate(x, kernel, _around(kernel, padding), ("NHWC", "HWIO", "NHWC"))
@@ -110,15 +127,14 @@ SPEC = OpSpec(
     source="D1, Computational Complexity",
     arguments={"x": "b H W i", "kernel": "k l i o", "bias": "o"},
     statics={"padding": "SAME"},
-    forward=Cost(2 * b * i * o * PAIRS + b * H * W * o),
-    backward=Cost(4 * b * i * o * PAIRS + (b * H * W - 1) * o),
-    published_flops=0,
+    forward=OpCost(2 * b * i * o * PAIRS + b * H * W * o),
+    backward=OpCost(4 * b * i * o * PAIRS + (b * H * W - 1) * o),
     adjustments={
         "products with the padding, not counted": 4 * b * i * o * H * W * k * l,
         "taps on the padding": 4 * b * i * o * (PAIRS - H * W * k * l),
         "bias": (b * H * W - 1) * o,
     },
-    residuals=w * (b * H * W * i + k * l * i * o),
+    residuals=item * (b * H * W * i + k * l * i * o),
     special={
         "one tap": Special(dims={"k": 1, "l": 1}),
         "a kernel as large as the image": Special(dims={"H": 3, "W": 4, "k": 3, "l": 4}),

@@ -1,4 +1,4 @@
-"""The copy gate, a fan-out: z₁ = z₂ = x.
+"""The copy gate, a fan-out: `z₁ = z₂ = x`.
 
 Derivation. x reaches the loss along two paths, each with the local derivative 1, and the chain rule sums over paths:
 the gate adds what comes back,
@@ -16,14 +16,31 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.symbols import b, i, s
 
 
 @custom_vjp
 @jax.named_scope("copy")
 def copy(x: Array) -> tuple[Array, Array]:
-    """x of any shape → (x, x). Raises TypeError where x is not floating."""
+    """Return x twice. The rule adds the two cotangents.
+
+    Args:
+      x: Any shape.
+
+    Returns:
+      The pair (x, x).
+
+    Raises:
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> jax.grad(lambda x: sum(ops.copy(x)))(jnp.array(1.0)).tolist()
+      2.0
+    """
     check_args("copy", x=(x, "..."))
     return x, x
 
@@ -45,9 +62,8 @@ SPEC = OpSpec(
     op=copy,
     source="D3, Backpropagation in practice",
     arguments={"x": "b s i"},
-    forward=Cost(0),
-    backward=Cost(b * s * i),
-    published_flops=0,
+    forward=OpCost(0),
+    backward=OpCost(b * s * i),
     adjustments={"fan-in": b * s * i},
     residuals=0,
 )

@@ -17,7 +17,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.ops.log_softmax import SPEC as LOG_SOFTMAX
 from refgrad.ops.log_softmax import log_softmax
 from refgrad.ops.nll import SPEC as NLL
@@ -35,9 +35,24 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("cross_entropy")
 def cross_entropy(x: Array, targets: Array) -> Array:
-    """Logits x (..., V), ids (...) in [0, V) → the mean loss, a scalar in float32 at least; NaN for another id.
+    """Return the mean of −log softmax(x) at the targets.
 
-    Raises ValueError or TypeError where they do not agree, and ValueError for an empty batch.
+    Args:
+      x: Logits (..., V).
+      targets: Integer ids (...) in [0, V).
+
+    Returns:
+      The loss, a scalar in float32 at least; NaN for an id outside [0, V).
+
+    Raises:
+      ValueError: The shapes do not agree, or the batch is empty.
+      TypeError: `x` is not floating, or `targets` not integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> f"{ops.cross_entropy(jnp.zeros((1, 2)), jnp.array([0])):.3f}"
+      '0.693'
     """
     check_args("cross_entropy", targets=(targets, "... < V"), x=(x, "... V"))
     return nll.fun(log_softmax.fun(wide(x)), targets)
@@ -64,8 +79,8 @@ SPEC = OpSpec(
     op=cross_entropy,
     source="D2, Negative Log Likelihood Loss",
     arguments={"x": "b s V", "targets": "b s < V"},
-    forward=Cost(LOG_SOFTMAX.forward.flops + NLL.forward.flops, LOG_SOFTMAX.forward.transcendentals),
-    backward=Cost(LOG_SOFTMAX.backward.flops + NLL.backward.flops, LOG_SOFTMAX.backward.transcendentals),
+    forward=OpCost(LOG_SOFTMAX.forward.flops + NLL.forward.flops, LOG_SOFTMAX.forward.transcendentals),
+    backward=OpCost(LOG_SOFTMAX.backward.flops + NLL.backward.flops, LOG_SOFTMAX.backward.transcendentals),
     published_flops=LOG_SOFTMAX.published_flops + NLL.published_flops,
     adjustments={**LOG_SOFTMAX.adjustments, **NLL.adjustments},
     residuals=LOG_SOFTMAX.residuals + NLL.residuals,

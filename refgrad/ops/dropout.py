@@ -1,9 +1,9 @@
-"""Dropout: y = x r / (1 − p), where each r is 0 with probability p and 1 otherwise, drawn from a key.
+"""Dropout: `y = x r / (1 − p)`, where each r is 0 with probability p and 1 otherwise, drawn from a key.
 
-Forward. The division keeps the expectation, E[y] = x, so that nothing changes when dropout is left out. r is a
-function of the key and x's shape alone: 32 random bits an element, held against p·2³².
+Forward. The division keeps the expectation, `E[y] = x`, so that nothing changes when dropout is left out. r is a
+function of the key and x's shape alone: 32 random bits an element, held against `p·2³²`.
 
-Derivation. r does not depend on x, and y_j on no other x than x_j, through the factor r_j / (1 − p):
+Derivation. r does not depend on x, and `y_j` on no other x than `x_j`, through the factor `r_j / (1 − p)`:
 
     dx = dy r / (1 − p)
 
@@ -25,7 +25,7 @@ from refgrad.jaxpr.avals import explicit_sharding
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, h, s
 
 
@@ -52,9 +52,26 @@ def _drop(x: Array, key: Array, rate: float) -> Array:
 @custom_vjp(nondiff_argnums=(2,))
 @jax.named_scope("dropout")
 def dropout(x: Array, key: Array, rate: float) -> Array:
-    """x of any shape, a key from `jax.random.key`, the probability 0 ≤ rate < 1 that an element is dropped → as x.
+    """Set elements of x to 0 at random, and divide the others by 1 − rate.
 
-    Raises TypeError where x is not floating or `key` is not a key, ValueError for a batch of keys or another rate.
+    Args:
+      x: Any shape.
+      key: One key from `jax.random.key`; the same key draws the same mask.
+      rate: The probability of dropping an element, 0 ≤ rate < 1.
+
+    Returns:
+      An array of x's shape and dtype.
+
+    Raises:
+      ValueError: `key` is a batch of keys, or `rate` is out of range.
+      TypeError: `x` is not floating, or `key` is not a key.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.dropout(jnp.ones(3), jax.random.key(0), 0.0).tolist()
+      [1.0, 1.0, 1.0]
     """
     _check_args(x, key, rate)
     return _drop(x, key, rate).astype(x.dtype)
@@ -91,9 +108,8 @@ SPEC = OpSpec(
     arguments={"x": "b s h", "key": "key"},
     statics={"rate": 0.25},
     # Threefry's 117, numbering 3, joining 1; comparison, product, selection; the key's own 2
-    forward=Cost(124 * b * s * h + 2),
-    backward=Cost(124 * b * s * h + 2),
-    published_flops=0,
+    forward=OpCost(124 * b * s * h + 2),
+    backward=OpCost(124 * b * s * h + 2),
     adjustments={"the mask drawn again": 122 * b * s * h + 2, "product and selection, not counted": 2 * b * s * h},
     residuals=8,
     special={"large values": Special(values={"x": lambda x: x * 1e4})},

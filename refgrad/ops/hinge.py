@@ -1,15 +1,15 @@
-"""Multiclass hinge loss: L = (1/n) Σ_r Σ_{v ≠ t_r} max(0, x_rv − x_r,t_r + Δ), over n rows of scores x, the margin Δ.
+"""Multiclass hinge loss: `L = (1/n) Σ_r Σ_{v ≠ t_r} max(0, x_rv − x_r,t_r + Δ)`, over n rows of scores x, the margin Δ.
 
-Derivation. Let m_rv be 1 where x_rv − x_r,t_r + Δ > 0 and v ≠ t_r, else 0: the terms that are not flat. x_rv enters its
-own term with +1 where v is not the target, and the target's score every term of its row with −1:
+Derivation. Let `m_rv` be 1 where `x_rv − x_r,t_r + Δ > 0` and `v ≠ t_r`, else 0: the terms that are not flat. `x_rv`
+enters its own term with +1 where v is not the target, and the target's score every term of its row with −1:
 
     dx_rv = (dL/n) m_rv  for v ≠ t_r        dx_r,t_r = −(dL/n) Σ_v m_rv
 
-A score that stands at the margin exactly has no derivative; here it is 0 by contract, as in `relu`, and the
-forward selects likewise. Kept: m, one byte a score, and the targets. A target outside [0, V) gives a NaN loss.
-Cost: per score, m as a number, the sum over V (n − 1 additions for n terms), the comparison with the target, a
-selection and a product; per row a negation; dL/n once. The document prints no count.
-Source: D3, "How to compute gradients?", whose expanded form has +W_y x where −W_y x is meant.
+A score that stands at the margin exactly has no derivative; here it is 0 by contract, as in `relu`, and the forward
+selects likewise. Kept: m, one byte a score, and the targets. A target outside [0, V) gives a NaN loss. Cost: per score,
+m as a number, the sum over V (`n − 1` additions for n terms), the comparison with the target, a selection and a
+product; per row a negation; `dL/n` once. The document prints no count. Source: D3, "How to compute gradients?", whose
+expanded form has `+W_y x` where `−W_y x` is meant.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.ops.nll import pick
 from refgrad.symbols import V, b, s
 
@@ -60,9 +60,25 @@ def _loss(excess: Array) -> Array:
 @custom_vjp(nondiff_argnums=(2,))
 @jax.named_scope("hinge")
 def hinge(x: Array, targets: Array, margin: float) -> Array:
-    """Scores x (..., V), ids (...) in [0, V), the margin → the mean loss, a scalar in float32 at least.
+    """Return the mean over rows of Σ_{j≠t} max(0, x_j − x_t + margin), t the row's target.
 
-    Raises ValueError or TypeError where they do not agree, and ValueError for an empty batch.
+    Args:
+      x: Scores (..., V).
+      targets: Integer ids (...) in [0, V).
+      margin: By how much the target's score has to lead.
+
+    Returns:
+      The loss, a scalar in float32 at least.
+
+    Raises:
+      ValueError: The shapes do not agree, or the batch is empty.
+      TypeError: `x` is not floating, or `targets` not integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.hinge(jnp.array([[1.0, 0.5]]), jnp.array([0]), 1.0).tolist()
+      0.5
     """
     _check_args(x, targets)
     return _loss(_excess(x, targets, margin))
@@ -90,9 +106,8 @@ SPEC = OpSpec(
     arguments={"x": "b s V", "targets": "b s < V"},
     statics={"margin": 1.0},
     # the target's score (4 a row); its subtraction, + Δ, is-target, selection; max(0, ·) in two; the sum and the mean
-    forward=Cost(7 * b * s * V + 4 * b * s),
-    backward=Cost(5 * b * s * V + 1),
-    published_flops=0,
+    forward=OpCost(7 * b * s * V + 4 * b * s),
+    backward=OpCost(5 * b * s * V + 1),
     adjustments={"dL/n at what is not flat, not counted": 5 * b * s * V + 1},
     residuals=b * s * V + 4 * b * s,
     special={

@@ -1,6 +1,6 @@
-"""L2 penalty: R = λ Σ_k W_k², the strength λ a constant; one penalty for each weight matrix, added to the data's loss.
+"""L2 penalty: `R = λ Σ_k W_k²`, the strength λ a constant; one for each weight matrix, added to the data's loss.
 
-Derivation. One term of the sum depends on W_k, and ∂(W_k²)/∂W_k = 2 W_k:
+Derivation. One term of the sum depends on `W_k`, and `∂(W_k²)/∂W_k = 2 W_k`:
 
     dW = dR (2λ) W
 
@@ -17,16 +17,31 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
-from refgrad.symbols import i, o, w
+from refgrad.ops._spec import OpCost, OpSpec, Special
+from refgrad.symbols import i, item, o
 
 
 @custom_vjp(nondiff_argnums=(1,))
 @jax.named_scope("l2_penalty")
 def l2_penalty(W: Array, strength: float) -> Array:
-    """W of any shape, the strength λ ≥ 0 → λ Σ W², a scalar in float32 at least.
+    """Return λ Σ W².
 
-    Raises TypeError where W is not floating, and ValueError for a strength below 0.
+    Args:
+      W: Any shape.
+      strength: λ ≥ 0.
+
+    Returns:
+      The penalty, a scalar in float32 at least.
+
+    Raises:
+      ValueError: `strength` is below 0.
+      TypeError: `W` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.l2_penalty(jnp.array([1.0, 2.0]), 0.5).tolist()
+      2.5
     """
     check_args("l2_penalty", W=(W, "..."))
     if not strength >= 0:
@@ -52,10 +67,9 @@ SPEC = OpSpec(
     source="D3, How to compute gradients?",
     arguments={"W": "i o"},
     statics={"strength": 0.1},
-    forward=Cost(2 * i * o),
-    backward=Cost(i * o + 1),
-    published_flops=0,
+    forward=OpCost(2 * i * o),
+    backward=OpCost(i * o + 1),
     adjustments={"dR (2λ) W, not counted": i * o + 1},
-    residuals=w * i * o,
+    residuals=item * i * o,
     special={"zero": Special(values={"W": np.zeros_like})},
 )

@@ -1,14 +1,14 @@
-"""Language-model head: logits = x Eᵀ, the weight stored V × h, as the tied token embedding is.
+"""Language-model head: `logits = x Eᵀ`, the weight stored `V × h`, as the tied token embedding is.
 
-Forward. z_rv = Σ_h x_rh E_vh over the b·s rows r.
+Forward. `z_rv = Σ_h x_rh E_vh` over the `b·s` rows r.
 
-Derivation. That of `linear` with w = Eᵀ and no bias: dx_rh = Σ_v dz_rv E_vh, and E_vh reaches the loss through
-column v of every row, dE_vh = Σ_r dz_rv x_rh:
+Derivation. That of `linear` with `w = Eᵀ` and no bias: `dx_rh = Σ_v dz_rv E_vh`, and `E_vh` reaches the loss through
+column v of every row, `dE_vh = Σ_r dz_rv x_rh`:
 
     dx = dz E        dE = dzᵀ x
 
-Kept: x and E. Cost: two products, 2·bs·h·V each, as in the document.
-Source: D2, "Tensor Contractions", lm_head; the same form as D1's Y = X Wᵀ with weights stored out × in.
+Kept: x and E. Cost: two products, `2·bs·h·V` each, as in the document. Source: D2, "Tensor Contractions", lm_head; the
+same form as D1's `Y = X Wᵀ` with weights stored out × in.
 """
 
 from typing import NamedTuple
@@ -19,8 +19,8 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, product
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
-from refgrad.symbols import V, b, h, s, w
+from refgrad.ops._spec import OpCost, OpSpec
+from refgrad.symbols import V, b, h, item, s
 
 
 class Residuals(NamedTuple):
@@ -33,7 +33,25 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("lm_head")
 def lm_head(x: Array, E: Array) -> Array:
-    """x (..., h), E (V, h) → logits (..., V). Raises ValueError or TypeError where they do not agree."""
+    """Return x Eᵀ: a logit for each row of the embedding.
+
+    Args:
+      x: (..., h).
+      E: The token embedding (V, h).
+
+    Returns:
+      Logits (..., V).
+
+    Raises:
+      ValueError: The shapes do not agree.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.lm_head(jnp.array([1.0, 2.0]), jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])).tolist()
+      [1.0, 2.0, 3.0]
+    """
     check_args("lm_head", x=(x, "... h"), E=(E, "V h"))
     return product("...h,vh->...v", x, E).astype(x.dtype)
 
@@ -57,9 +75,8 @@ SPEC = OpSpec(
     op=lm_head,
     source="D2, Tensor Contractions",
     arguments={"x": "b s h", "E": "V h"},
-    forward=Cost(2 * b * s * h * V),
-    backward=Cost(4 * b * s * h * V),
+    forward=OpCost(2 * b * s * h * V),
+    backward=OpCost(4 * b * s * h * V),
     published_flops=4 * b * s * h * V,
-    adjustments={},
-    residuals=w * (b * s * h + V * h),
+    residuals=item * (b * s * h + V * h),
 )

@@ -1,15 +1,14 @@
-"""Log-softmax over the last axis: p_i = x_i − log Σ_j e^(x_j).
+"""Log-softmax over the last axis: `p_i = x_i − log Σ_j e^(x_j)`.
 
-Forward. p = y − log Σ_j exp(y_j) with y = x − max x: the shift cancels and enters the gradient as a constant.
+Forward. `p = y − log Σ_j exp(y_j)` with `y = x − max x`: the shift cancels and enters the gradient as a constant.
 
-Derivation. ∂p_i/∂x_i = 1 − e^(p_i) and, for j ≠ i, ∂p_j/∂x_i = −e^(p_i), since ∂(log Σ_k e^(x_k))/∂x_i is the softmax,
-e^(p_i). Summed over both paths:
+Derivation. `∂p_i/∂x_i = 1 − e^(p_i)` and, for `j ≠ i`, `∂p_j/∂x_i = −e^(p_i)`, since `∂(log Σ_k e^(x_k))/∂x_i` is the
+softmax, `e^(p_i)`. Summed over both paths:
 
     dx_i = dp_i − e^(p_i) Σ_j dp_j
 
-Kept: p, in the dtype of sums. Cost: the document's four operations an element (XLA counts the exponential apart as
-a transcendental), and n − 1 additions for n terms.
-Source: D2, "Log-softmax Gradients".
+Kept: p, in the dtype of sums. Cost: the document's four operations an element (XLA counts the exponential apart as a
+transcendental), and `n − 1` additions for n terms. Source: D2, "Log-softmax Gradients".
 """
 
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import V, a, b, s
 
 
@@ -43,7 +42,23 @@ def _log_softmax(x: Array) -> Array:
 @custom_vjp
 @jax.named_scope("log_softmax")
 def log_softmax(x: Array) -> Array:
-    """x (..., n) → log-probabilities (..., n). Raises TypeError where x is not floating."""
+    """Return x − log Σ_j e^(x_j) over the last axis.
+
+    Args:
+      x: Logits (..., n).
+
+    Returns:
+      Log-probabilities (..., n).
+
+    Raises:
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> f"{ops.log_softmax(jnp.zeros(2))[0]:.3f}"
+      '-0.693'
+    """
     check_args("log_softmax", x=(x, "... n"))
     return _log_softmax(x).astype(x.dtype)
 
@@ -69,8 +84,8 @@ SPEC = OpSpec(
     source="D2, Log-softmax Gradients",
     arguments={"x": "b s V"},
     # maximum and sum with n − 1 each, the shift and the subtraction; exp per element and one logarithm a row
-    forward=Cost(4 * b * s * V - 2 * b * s, b * s * V + b * s),
-    backward=Cost(3 * b * s * V - b * s, b * s * V),
+    forward=OpCost(4 * b * s * V - 2 * b * s, b * s * V + b * s),
+    backward=OpCost(3 * b * s * V - b * s, b * s * V),
     published_flops=4 * b * s * V,
     adjustments={"transcendental split": -b * s * V, "n−1 additions": -b * s},
     residuals=a * b * s * V,

@@ -1,14 +1,13 @@
-"""The max gate: z = max(x, y), element by element.
+"""The max gate: `z = max(x, y)`, element by element.
 
 Derivation. z is the larger input, with derivative 1 by it and 0 by the other: the gate routes the upstream gradient to
-the input that won. Where x = y, z has no derivative; here each input gets half, by contract, as in JAX, so that
-max(x, x) has the gradient of x:
+the input that won. Where `x = y`, z has no derivative; here each input gets half, by contract, as in JAX, so that
+`max(x, x)` has the gradient of x:
 
     dx = dz where x > y, ½ dz where x = y, else 0        dy = dz − dx
 
-Kept: two masks, x > y and x = y, one byte an element each. Cost: ½ dz, two selections and a subtraction an element; the
-document prints no count.
-Source: D3, "Backpropagation in practice".
+Kept: two masks, `x > y` and `x = y`, one byte an element each. Cost: `½ dz`, two selections and a subtraction an
+element; the document prints no count. Source: D3, "Backpropagation in practice".
 """
 
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, i, s
 
 
@@ -37,7 +36,25 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("maximum")
 def maximum(x: Array, y: Array) -> Array:
-    """x and y of one shape → the larger of them. Raises ValueError or TypeError where they do not agree."""
+    """Return the larger of x and y, element by element. A tie sends half of the cotangent to each.
+
+    Args:
+      x, y: Arrays of one shape and dtype.
+
+    Returns:
+      An array of their shape.
+
+    Raises:
+      ValueError: The shapes do not agree.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> jax.grad(ops.maximum)(jnp.array(1.0), jnp.array(1.0)).tolist()
+      0.5
+    """
     check_args("maximum", x=(x, "..."), y=(y, "..."))
     return jnp.maximum(x, y)
 
@@ -60,9 +77,8 @@ SPEC = OpSpec(
     op=maximum,
     source="D3, Backpropagation in practice",
     arguments={"x": "b s i", "y": "b s i"},
-    forward=Cost(b * s * i),
-    backward=Cost(4 * b * s * i),
-    published_flops=0,
+    forward=OpCost(b * s * i),
+    backward=OpCost(4 * b * s * i),
     adjustments={"½ dz, selections, dz − dx, not counted": 4 * b * s * i},
     residuals=2 * b * s * i,
     special={

@@ -1,11 +1,11 @@
-"""The multiplication gate: z = x y, element by element.
+"""The multiplication gate: `z = x y`, element by element.
 
-Derivation. ∂z/∂x = y and ∂z/∂y = x: the inputs swap places to multiply the upstream gradient,
+Derivation. `∂z/∂x = y` and `∂z/∂y = x`: the inputs swap places to multiply the upstream gradient,
 
     dx = dz y        dy = dz x
 
-Kept: x and y. Cost: two products an element; the document prints no count.
-Source: D3, "Backpropagation in practice"; D1, "Backpropagation as Message Passing" (x = y: 2x in all).
+Kept: x and y. Cost: two products an element; the document prints no count. Source: D3, "Backpropagation in practice";
+D1, "Backpropagation as Message Passing" (`x = y`: 2x in all).
 """
 
 from typing import NamedTuple
@@ -16,8 +16,8 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
-from refgrad.symbols import b, i, s, w
+from refgrad.ops._spec import OpCost, OpSpec
+from refgrad.symbols import b, i, item, s
 
 
 class Residuals(NamedTuple):
@@ -30,7 +30,24 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("mul")
 def mul(x: Array, y: Array) -> Array:
-    """x and y of one shape → x y. Raises ValueError or TypeError where they do not agree."""
+    """Return x y, element by element.
+
+    Args:
+      x, y: Arrays of one shape and dtype.
+
+    Returns:
+      The product, of their shape.
+
+    Raises:
+      ValueError: The shapes do not agree.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.mul(jnp.array([1.0, 2.0]), jnp.array([3.0, 5.0])).tolist()
+      [3.0, 10.0]
+    """
     check_args("mul", x=(x, "..."), y=(y, "..."))
     return (wide(x) * wide(y)).astype(x.dtype)
 
@@ -52,9 +69,8 @@ SPEC = OpSpec(
     op=mul,
     source="D3, Backpropagation in practice",
     arguments={"x": "b s i", "y": "b s i"},
-    forward=Cost(b * s * i),
-    backward=Cost(2 * b * s * i),
-    published_flops=0,
+    forward=OpCost(b * s * i),
+    backward=OpCost(2 * b * s * i),
     adjustments={"dz y and dz x, not counted": 2 * b * s * i},
-    residuals=2 * w * b * s * i,
+    residuals=2 * item * b * s * i,
 )

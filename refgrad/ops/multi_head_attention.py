@@ -1,7 +1,7 @@
-"""Multi-head causal attention with its projections: y = heads(x w_qkv + b_qkv) merged, times w_out, plus b_out.
+"""Multi-head causal attention with its projections: `y = heads(x w_qkv + b_qkv)` merged, times `w_out`, plus `b_out`.
 
-Forward. One product makes q, k and v side by side; each is split into n_h heads of d = h/n_h columns; per head,
-p = causal_softmax(q kᵀ/√d) and o = p v; the heads' outputs stand side by side again and are projected.
+Forward. One product makes q, k and v side by side; each is split into `n_h` heads of `d = h/n_h` columns; per head, `p
+= causal_softmax(q kᵀ/√d)` and `o = p v`; the heads' outputs stand side by side again and are projected.
 
 Derivation. A chain of linear, query_key, attention_scaling, causal_softmax and attn_value; splitting and merging heads
 only moves entries, so that their gradients move them back. The rules are applied from the output to the input:
@@ -25,7 +25,7 @@ from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special, summed
+from refgrad.ops._spec import OpCost, OpSpec, Special, summed
 from refgrad.ops.attention_scaling import SPEC as SCALING
 from refgrad.ops.attention_scaling import attention_scaling
 from refgrad.ops.attn_value import SPEC as ATTN_VALUE
@@ -36,7 +36,7 @@ from refgrad.ops.linear import SPEC as LINEAR
 from refgrad.ops.linear import linear
 from refgrad.ops.query_key import SPEC as QUERY_KEY
 from refgrad.ops.query_key import query_key
-from refgrad.symbols import a, b, h, i, n_h, o, s, w
+from refgrad.symbols import a, b, h, i, item, n_h, o, s
 
 
 class Residuals(NamedTuple):
@@ -111,9 +111,26 @@ def _check_args(x: Array, w_qkv: Array, b_qkv: Array, w_out: Array, b_out: Array
 @custom_vjp(nondiff_argnums=(5,))
 @jax.named_scope("multi_head_attention")
 def multi_head_attention(x: Array, w_qkv: Array, b_qkv: Array, w_out: Array, b_out: Array, n_head: int) -> Array:
-    """x (..., s, h), w_qkv (h, 3h), b_qkv (3h,), w_out (h, h), b_out (h,), n_head a divisor of h → (..., s, h).
+    """Causal self-attention with its projections, as in a block of GPT-2.
 
-    Raises ValueError or TypeError where they do not agree.
+    Args:
+      x: (..., s, h).
+      w_qkv, b_qkv: The projection to queries, keys and values, (h, 3h) and (3h,).
+      w_out, b_out: The output projection, (h, h) and (h,).
+      n_head: The number of heads, a divisor of h.
+
+    Returns:
+      (..., s, h), in x's dtype.
+
+    Raises:
+      ValueError: The shapes do not agree, or `n_head` does not divide h.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.multi_head_attention(jnp.ones((3, 4)), jnp.ones((4, 12)), jnp.ones(12), jnp.eye(4), jnp.zeros(4), 2).shape
+      (3, 4)
     """
     _check_args(x, w_qkv, b_qkv, w_out, b_out, n_head)
     return attend(_plain(), x, w_qkv, b_qkv, w_out, b_out, n_head)
@@ -158,14 +175,14 @@ SPEC = OpSpec(
     arguments={"x": "b s h", "w_qkv": "h 3*h", "b_qkv": "3*h", "w_out": "h h", "b_out": "h"},
     statics={"n_head": n_h},
     scale={"w_qkv": 1 / sympy.sqrt(h), "w_out": 1 / sympy.sqrt(h)},  # scores of the order of 1
-    forward=Cost(_sum(lambda spec: spec.forward.flops), _sum(lambda spec: spec.forward.transcendentals)),
-    backward=Cost(_sum(lambda spec: spec.backward.flops), _sum(lambda spec: spec.backward.transcendentals)),
+    forward=OpCost(_sum(lambda spec: spec.forward.flops), _sum(lambda spec: spec.forward.transcendentals)),
+    backward=OpCost(_sum(lambda spec: spec.backward.flops), _sum(lambda spec: spec.backward.transcendentals)),
     published_flops=_sum(lambda spec: spec.published_flops),
     adjustments={
         cause: _sum(lambda spec, cause=cause: spec.adjustments.get(cause, 0)) for cause in ("bias", "n−1 additions")
     },
     # in float32 and float64 the softmax's z and the probabilities that meet v are one array, kept once
-    residuals=_sum(lambda spec: spec.residuals) - sympy.KroneckerDelta(a, w) * w * b * n_h * s**2,
+    residuals=_sum(lambda spec: spec.residuals) - sympy.KroneckerDelta(a, item) * item * b * n_h * s**2,
     special={
         "one head": Special(dims={"n_h": 1, "d": 6, "h": 6}),
         "heads of one column": Special(dims={"n_h": 6, "d": 1, "h": 6}),

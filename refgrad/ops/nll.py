@@ -1,4 +1,4 @@
-"""Negative log-likelihood: L = −(1/bs) Σ_r p_r,t_r, the mean of the targets' log-probabilities.
+"""Negative log-likelihood: `L = −(1/bs) Σ_r p_r,t_r`, the mean of the targets' log-probabilities.
 
 Derivation. L depends on one entry of each row, and linearly, so with δ the Kronecker delta
 
@@ -20,7 +20,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, s
 
 
@@ -48,9 +48,24 @@ def place(value: Array, targets: Array, zeros: Array) -> Array:
 @custom_vjp
 @jax.named_scope("nll")
 def nll(p: Array, targets: Array) -> Array:
-    """Log-probabilities p (..., V), ids (...) in [0, V) → the mean loss, a scalar in float32 at least.
+    """Return the mean of −p at the targets.
 
-    Raises ValueError or TypeError where they do not agree, and ValueError for an empty batch.
+    Args:
+      p: Log-probabilities (..., V).
+      targets: Integer ids (...) in [0, V).
+
+    Returns:
+      The loss, a scalar in float32 at least; NaN for an id outside [0, V).
+
+    Raises:
+      ValueError: The shapes do not agree, or the batch is empty.
+      TypeError: `p` is not floating, or `targets` not integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.nll(jnp.array([[-0.5, -1.0]]), jnp.array([1])).tolist()
+      1.0
     """
     check_args("nll", targets=(targets, "... < V"), p=(p, "... V"))
     if not targets.size:
@@ -77,9 +92,8 @@ SPEC = OpSpec(
     source="D2, Negative Log Likelihood Loss",
     arguments={"p": "b s V", "targets": "b s < V"},
     # the range check and selection of `pick`, four a target; bs − 1 additions, a division and a negation
-    forward=Cost(5 * b * s + 1),
-    backward=Cost(1),
-    published_flops=0,
+    forward=OpCost(5 * b * s + 1),
+    backward=OpCost(1),
     adjustments={"division of dL by bs": 1},
     residuals=4 * b * s,
     special={"one target throughout": Special(values={"targets": np.zeros_like})},

@@ -1,12 +1,12 @@
-"""Position embedding: y = x + P[0 … s−1], the same rows for every example of the batch.
+"""Position embedding: `y = x + P[0 … s−1]`, the same rows for every example of the batch.
 
 Derivation. The addition hands dy to x. Row j of P is broadcast to the b examples, so it gets their sum; rows that the
 sequence does not reach get zero:
 
     dx = dy        dP_jh = Σ_b dy_bjh for j < s, 0 for j ≥ s
 
-Kept: types alone. Cost: (b − 1)·s·h additions, as in the document.
-Source: D2, "Position Embeddings", "Batched sequences".
+Kept: types alone. Cost: `(b − 1)·s·h` additions, as in the document. Source: D2, "Position Embeddings", "Batched
+sequences".
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, lift, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, h, s
 
 
@@ -32,7 +32,25 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("position_embedding")
 def position_embedding(x: Array, P: Array) -> Array:
-    """x (..., s, h), P (n_positions, h), s ≤ n_positions → (..., s, h). Raises ValueError for a longer sequence."""
+    """Return x with row t of P added to position t.
+
+    Args:
+      x: (..., s, h).
+      P: The position embedding (n_positions, h), s ≤ n_positions.
+
+    Returns:
+      (..., s, h), in x's dtype.
+
+    Raises:
+      ValueError: The shapes do not agree, or the sequence is longer than P.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.position_embedding(jnp.zeros((1, 2)), jnp.array([[1.0, 2.0], [3.0, 4.0]])).tolist()
+      [[1.0, 2.0]]
+    """
     check_args("position_embedding", x=(x, "... s h"), P=(P, "n_positions h"))
     s, rows = x.shape[-2], P.shape[0]
     if s > rows:
@@ -60,10 +78,9 @@ SPEC = OpSpec(
     op=position_embedding,
     source="D2, Position Embeddings",
     arguments={"x": "b s h", "P": "s h"},
-    forward=Cost(b * s * h),
-    backward=Cost((b - 1) * s * h),
+    forward=OpCost(b * s * h),
+    backward=OpCost((b - 1) * s * h),
     published_flops=(b - 1) * s * h,
-    adjustments={},
     residuals=0,
     special={"more rows than positions": Special(values={"x": lambda x: x[:, :1]})},
 )

@@ -1,14 +1,14 @@
-"""Attention scores: x = q kᵀ for each head and example.
+"""Attention scores: `x = q kᵀ` for each head and example.
 
-Forward. x_ij = Σ_d q_id k_jd, i and j positions of one head of one example.
+Forward. `x_ij = Σ_d q_id k_jd`, i and j positions of one head of one example.
 
 Derivation. A product of two activations: no weight is shared, so each head's gradients stand alone and nothing is
-summed over the batch. q_id reaches the loss through row i of x, k_jd through column j:
+summed over the batch. `q_id` reaches the loss through row i of x, `k_jd` through column j:
 
     dq_id = Σ_j dx_ij k_jd        dk_jd = Σ_i dx_ij q_id
 
-Kept: q and k. Cost: two products, 2·b·n_h·s²·d each, as in the document; the causal half is not skipped.
-Source: D2, "Activation-to-Activation Multiplications", query@key.
+Kept: q and k. Cost: two products, `2·b·n_h·s²·d` each, as in the document; the causal half is not skipped. Source: D2,
+"Activation-to-Activation Multiplications", query@key.
 """
 
 from typing import NamedTuple
@@ -19,8 +19,8 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, product
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
-from refgrad.symbols import b, d, n_h, s, w
+from refgrad.ops._spec import OpCost, OpSpec
+from refgrad.symbols import b, d, item, n_h, s
 
 
 class Residuals(NamedTuple):
@@ -33,7 +33,24 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("query_key")
 def query_key(q: Array, k: Array) -> Array:
-    """q, k (..., s, d) → scores (..., s, s). Raises ValueError or TypeError where they do not agree."""
+    """Return q kᵀ: a score for each query and key.
+
+    Args:
+      q, k: Queries and keys (..., s, d).
+
+    Returns:
+      Scores (..., s, s).
+
+    Raises:
+      ValueError: The shapes do not agree.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.query_key(jnp.array([[1.0], [2.0]]), jnp.array([[3.0], [4.0]])).tolist()
+      [[3.0, 4.0], [6.0, 8.0]]
+    """
     check_args("query_key", q=(q, "... s d"), k=(k, "... s d"))
     return product("...id,...jd->...ij", q, k).astype(q.dtype)
 
@@ -57,9 +74,8 @@ SPEC = OpSpec(
     op=query_key,
     source="D2, Activation-to-Activation Multiplications",
     arguments={"q": "b n_h s d", "k": "b n_h s d"},
-    forward=Cost(2 * b * n_h * s**2 * d),
-    backward=Cost(4 * b * n_h * s**2 * d),
+    forward=OpCost(2 * b * n_h * s**2 * d),
+    backward=OpCost(4 * b * n_h * s**2 * d),
     published_flops=4 * b * n_h * s**2 * d,
-    adjustments={},
-    residuals=w * 2 * b * n_h * s * d,
+    residuals=item * 2 * b * n_h * s * d,
 )

@@ -1,8 +1,8 @@
-"""Rectified linear unit: y = max(0, x).
+"""Rectified linear unit: `y = max(0, x)`.
 
-Derivation. y is x above zero, where dy/dx = 1, and constant below, where dy/dx = 0. At x = 0 y has no derivative;
-here it is 0, by contract, and the forward selects by the same x ≤ 0, so that autodiff gives the same value there.
-The Jacobian is diagonal: the upstream gradient is masked, never multiplied by a matrix. Since y > 0 just where x > 0,
+Derivation. y is x above zero, where `dy/dx = 1`, and constant below, where `dy/dx = 0`. At `x = 0` y has no derivative;
+here it is 0, by contract, and the forward selects by the same `x ≤ 0`, so that autodiff gives the same value there. The
+Jacobian is diagonal: the upstream gradient is masked, never multiplied by a matrix. Since `y > 0` just where `x > 0`,
 
     dx = dy where y > 0, else 0
 
@@ -20,14 +20,30 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
-from refgrad.symbols import b, i, s, w
+from refgrad.ops._spec import OpCost, OpSpec, Special
+from refgrad.symbols import b, i, item, s
 
 
 @custom_vjp
 @jax.named_scope("relu")
 def relu(x: Array) -> Array:
-    """x of any shape → max(0, x), element by element. Raises TypeError where x is not floating."""
+    """Return max(0, x), element by element. Its derivative at 0 is 0.
+
+    Args:
+      x: Any shape.
+
+    Returns:
+      An array of x's shape and dtype.
+
+    Raises:
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.relu(jnp.array([-1.0, 2.0])).tolist()
+      [0.0, 2.0]
+    """
     check_args("relu", x=(x, "..."))
     return jnp.where(x <= 0, 0.0, x)
 
@@ -49,10 +65,9 @@ SPEC = OpSpec(
     op=relu,
     source="D1, Backpropagation Through Activations",
     arguments={"x": "b s i"},
-    forward=Cost(2 * b * s * i),
-    backward=Cost(2 * b * s * i),
-    published_flops=0,
+    forward=OpCost(2 * b * s * i),
+    backward=OpCost(2 * b * s * i),
     adjustments={"comparison and selection, not counted": 2 * b * s * i},
-    residuals=w * b * s * i,
+    residuals=item * b * s * i,
     special={"at the kink": Special(values={"x": np.round})},
 )

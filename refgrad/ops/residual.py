@@ -1,6 +1,6 @@
-"""Residual connection: y = x + f, f = F(x) a module's output.
+"""Residual connection: `y = x + f`, `f = F(x)` a module's output.
 
-Derivation. ∂y/∂x = ∂y/∂f = 1 for the addition alone, so the upstream gradient goes to both:
+Derivation. `∂y/∂x = ∂y/∂f = 1` for the addition alone, so the upstream gradient goes to both:
 
     dx = dy        df = dy
 
@@ -17,7 +17,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.symbols import b, h, s
 
 
@@ -31,7 +31,24 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("residual")
 def residual(x: Array, f: Array) -> Array:
-    """x and f of one shape → x + f. Raises ValueError or TypeError where they do not agree."""
+    """Return x + f, a block's input and its output.
+
+    Args:
+      x, f: Arrays of one shape and dtype.
+
+    Returns:
+      The sum, of their shape.
+
+    Raises:
+      ValueError: The shapes do not agree.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.residual(jnp.array([1.0, 2.0]), jnp.array([3.0, 5.0])).tolist()
+      [4.0, 7.0]
+    """
     check_args("residual", x=(x, "..."), f=(f, "..."))
     return (wide(x) + wide(f)).astype(x.dtype)
 
@@ -52,9 +69,7 @@ SPEC = OpSpec(
     op=residual,
     source="D2, Residual Connections",
     arguments={"x": "b s h", "f": "b s h"},
-    forward=Cost(b * s * h),
-    backward=Cost(0),
-    published_flops=0,
-    adjustments={},
+    forward=OpCost(b * s * h),
+    backward=OpCost(0),
     residuals=0,
 )

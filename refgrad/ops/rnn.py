@@ -1,26 +1,25 @@
-"""A recurrent layer over a whole sequence: h_t = tanh(x_t W_x + h_{t−1} W_h + bias), t = 1 … s.
+"""A recurrent layer over a whole sequence: `h_t = tanh(x_t W_x + h_{t−1} W_h + bias)`, `t = 1 … s`.
 
-Forward. u = x W_x + bias is one product over all times; only the s products with W_h wait for each other. z_t is the
-argument of tanh.
+Forward. `u = x W_x + bias` is one product over all times; only the s products with `W_h` wait for each other. `z_t` is
+the argument of tanh.
 
-Derivation. Backpropagation through time. h_t enters the loss in two ways: by itself, with the cotangent dh_t, and
-through h_{t+1} and all that follows. Let δ_t be the gradient with respect to z_t, and e_t what comes back to h_t from
-the future. h_t has dh_t + e_t in all, z_t = u_t + h_{t−1} W_h hands δ_t W_hᵀ to h_{t−1}, and nothing comes from beyond
-the end:
+Derivation. Backpropagation through time. `h_t` enters the loss in two ways: by itself, with the cotangent `dh_t`, and
+through `h_{t+1}` and all that follows. Let `δ_t` be the gradient with respect to `z_t`, and `e_t` what comes back to
+`h_t` from the future. `h_t` has `dh_t + e_t` in all, `z_t = u_t + h_{t−1} W_h` hands `δ_t W_hᵀ` to `h_{t−1}`, and
+nothing comes from beyond the end:
 
     e_s = 0        δ_t = (dh_t + e_t) tanh′(z_t)        e_{t−1} = δ_t W_hᵀ        t = s … 1
 
-so that e_0 is dh_0. Written out, a later gradient meets an earlier state through a product over time of
-diag(tanh′(z_t)) W_hᵀ: it vanishes or explodes. Every time has the same weights, whose gradients are sums over t; a sum
-over t and over the batch is one product with all rows at once, outside the loop, as are dx and the slopes:
+so that `e_0` is `dh_0`. Written out, a later gradient meets an earlier state through a product over time of
+`diag(tanh′(z_t)) W_hᵀ`: it vanishes or explodes. Every time has the same weights, whose gradients are sums over t; a
+sum over t and over the batch is one product with all rows at once, outside the loop, as are dx and the slopes:
 
     dx = δ W_xᵀ        dW_x = Σ_t x_tᵀ δ_t        dW_h = Σ_t h_{t−1}ᵀ δ_t        dbias = Σ_t δ_t
 
-Kept: x, h_0, h (the result itself), both weights, and z in the dtype of sums: h alone would have to give 1 − h², which
-cancels near |h| = 1, and in a narrow dtype is lost there. (Autodiff of the loop makes dW_h of s products, added one by
-one.)
-Cost: the products, 2bsh(i + h) forward and twice that backward; `tanh`'s slope; the document prints no count.
-Source: D1, "Backpropagation Through Time".
+Kept: x, `h_0`, h (the result itself), both weights, and z in the dtype of sums: h alone would have to give `1 − h²`,
+which cancels near `|h| = 1`, and in a narrow dtype is lost there. (Autodiff of the loop makes `dW_h` of s products,
+added one by one.) Cost: the products, `2bsh(i + h)` forward and twice that backward; `tanh`'s slope; the document
+prints no count. Source: D1, "Backpropagation Through Time".
 """
 
 from typing import NamedTuple
@@ -32,9 +31,9 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, product, vary_with, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.ops.tanh import slope
-from refgrad.symbols import a, b, h, i, s, w
+from refgrad.symbols import a, b, h, i, item, s
 
 
 class Residuals(NamedTuple):
@@ -72,9 +71,27 @@ def _run(x: Array, h_0: Array, w_x: Array, w_h: Array, bias: Array) -> tuple[Arr
 @custom_vjp
 @jax.named_scope("rnn")
 def rnn(x: Array, h_0: Array, w_x: Array, w_h: Array, bias: Array) -> Array:
-    """x (..., s, i), h_0 (..., h), W_x (i, h), W_h (h, h), bias (h,) → every state h_1 … h_s, (..., s, h).
+    """Return every state of h_t = tanh(x_t W_x + h_{t−1} W_h + bias).
 
-    Raises ValueError or TypeError where they do not agree, and ValueError where s is 0.
+    Args:
+      x: Inputs (..., s, i), s ≥ 1.
+      h_0: The first state (..., h).
+      w_x: (i, h).
+      w_h: (h, h).
+      bias: (h,).
+
+    Returns:
+      The states h_1 … h_s, (..., s, h).
+
+    Raises:
+      ValueError: The shapes do not agree, or s is 0.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> f"{ops.rnn(jnp.ones((2, 1)), jnp.zeros(1), jnp.ones((1, 1)), jnp.zeros((1, 1)), jnp.zeros(1))[0, 0]:.3f}"
+      '0.762'
     """
     _check_args(x, h_0, w_x, w_h, bias)
     return _run(x, h_0, w_x, w_h, bias)[0]
@@ -121,16 +138,15 @@ SPEC = OpSpec(
     arguments={"x": "b s i", "h_0": "b h", "w_x": "i h", "w_h": "h h", "bias": "h"},
     scale={"w_x": i**-0.5, "w_h": h**-0.5},
     # the bias and the sum of the two products, an addition each
-    forward=Cost(2 * b * s * h * (i + h) + 2 * b * s * h, b * s * h),
-    backward=Cost(4 * b * s * h * (i + h) + 12 * b * s * h + (b * s - 1) * h, 2 * b * s * h),
-    published_flops=0,
+    forward=OpCost(2 * b * s * h * (i + h) + 2 * b * s * h, b * s * h),
+    backward=OpCost(4 * b * s * h * (i + h) + 12 * b * s * h + (b * s - 1) * h, 2 * b * s * h),
     adjustments={
         "products, not counted": 4 * b * s * h * (i + h),
         "tanh's slope, 4 σ(2z) σ(−2z)": 10 * b * s * h,
         "δ from dh, e and the slope": 2 * b * s * h,
         "bias": (b * s - 1) * h,
     },
-    residuals=w * (b * s * i + b * h + i * h + h * h + b * s * h) + a * b * s * h,
+    residuals=item * (b * s * i + b * h + i * h + h * h + b * s * h) + a * b * s * h,
     special={
         "saturated states": Special(values={"bias": lambda x: x + 30}),
         "a recurrence that explodes": Special(values={"w_h": lambda x: 3 * x}),

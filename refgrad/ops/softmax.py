@@ -1,14 +1,15 @@
-"""Softmax over the last axis: z_i = e^(x_i) / Σ_j e^(x_j).
+"""Softmax over the last axis: `z_i = e^(x_i) / Σ_j e^(x_j)`.
 
-Forward. z = e / Σ_j e_j with e = exp(x − max x): the shift cancels in z, so that it leaves the gradient unchanged
+Forward. `z = e / Σ_j e_j` with `e = exp(x − max x)`: the shift cancels in z, so that it leaves the gradient unchanged
 and enters it as a constant.
 
-Derivation. With S = Σ_j e^(x_j), the quotient rule gives ∂z_i/∂x_i = z_i − z_i² and, for j ≠ i, ∂z_j/∂x_i = −z_j z_i.
-Summed over both paths, dx_i = dz_i z_i − z_i² dz_i − Σ_{j≠i} dz_j z_j z_i, and the middle term is what the sum lacks:
+Derivation. With `S = Σ_j e^(x_j)`, the quotient rule gives `∂z_i/∂x_i = z_i − z_i²` and, for `j ≠ i`, `∂z_j/∂x_i = −z_j
+z_i`. Summed over both paths, `dx_i = dz_i z_i − z_i² dz_i − Σ_{j≠i} dz_j z_j z_i`, and the middle term is what the sum
+lacks:
 
     dx_i = z_i (dz_i − Σ_j dz_j z_j)
 
-Kept: z, in the dtype of sums. Cost: four operations an element, as in the document, but n − 1 additions for n terms.
+Kept: z, in the dtype of sums. Cost: four operations an element, as in the document, but `n − 1` additions for n terms.
 Source: D2, "Softmax".
 """
 
@@ -22,7 +23,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import a, b, n_h, s
 
 
@@ -43,7 +44,23 @@ def _softmax(x: Array) -> Array:
 @custom_vjp
 @jax.named_scope("softmax")
 def softmax(x: Array) -> Array:
-    """x (..., n) → probabilities (..., n); a row of −∞ alone has none and gives NaN. Raises TypeError for integers."""
+    """Return e^(x_i) / Σ_j e^(x_j) over the last axis.
+
+    Args:
+      x: Logits (..., n). A row of −∞ alone has no softmax, and gives NaN.
+
+    Returns:
+      Probabilities (..., n), in x's dtype.
+
+    Raises:
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.softmax(jnp.zeros(2)).tolist()
+      [0.5, 0.5]
+    """
     check_args("softmax", x=(x, "... n"))
     return _softmax(x).astype(x.dtype)
 
@@ -65,13 +82,13 @@ def _bwd(kept: Residuals, dz: Array) -> tuple[Array]:
 softmax.defvjp(_fwd, _bwd)
 
 # exp and division per element, the maximum and the sum with n − 1 each, and the shift
-FORWARD = Cost(4 * b * n_h * s**2 - 2 * b * n_h * s, b * n_h * s**2)
+FORWARD = OpCost(4 * b * n_h * s**2 - 2 * b * n_h * s, b * n_h * s**2)
 SPEC = OpSpec(
     op=softmax,
     source="D2, Softmax",
     arguments={"x": "b n_h s s"},
     forward=FORWARD,
-    backward=Cost(4 * b * n_h * s**2 - b * n_h * s),
+    backward=OpCost(4 * b * n_h * s**2 - b * n_h * s),
     published_flops=4 * b * n_h * s**2,
     adjustments={"n−1 additions": -b * n_h * s},
     residuals=a * b * n_h * s**2,

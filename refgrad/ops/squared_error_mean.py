@@ -1,12 +1,12 @@
-"""Mean squared error as a loss: L = (1/n) Σ_k (y_k − t_k)² over all n entries.
+"""Mean squared error as a loss: `L = (1/n) Σ_k (y_k − t_k)²` over all n entries.
 
-Derivation. As for `squared_error_sum`, each term divided by n: with r = y − t
+Derivation. As for `squared_error_sum`, each term divided by n: with `r = y − t`
 
     dy = dL (2/n) r        dt = −dy
 
 Every example's part is in the sum, so the gradients of parameters combine the whole batch. Kept: r in the dtype of
-sums, for both y and t. Cost: dL (2/n) once, a product and a negation an entry; the document prints no count.
-Source: D1, "Forward Pass", "Backpropagation Through Batches".
+sums, for both y and t. Cost: `dL (2/n)` once, a product and a negation an entry; the document prints no count. Source:
+D1, "Forward Pass", "Backpropagation Through Batches".
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import a, b, i, s
 
 
@@ -34,9 +34,23 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("squared_error_mean")
 def squared_error_mean(y: Array, t: Array) -> Array:
-    """Predictions y and targets t of one shape → the mean of (y − t)², a scalar in float32 at least.
+    """Return the mean of (y − t)².
 
-    Raises ValueError or TypeError where they do not agree, and ValueError where they are empty.
+    Args:
+      y, t: Predictions and targets of one shape and dtype, one element at least.
+
+    Returns:
+      The loss, a scalar in float32 at least.
+
+    Raises:
+      ValueError: The shapes differ, or the arrays are empty.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.squared_error_mean(jnp.array([1.0, 3.0]), jnp.array([0.0, 0.0])).tolist()
+      5.0
     """
     check_args("squared_error_mean", y=(y, "..."), t=(t, "..."))
     if not y.size:
@@ -62,9 +76,8 @@ SPEC = OpSpec(
     op=squared_error_mean,
     source="D1, Backpropagation Through Batches",
     arguments={"y": "b s i", "t": "b s i"},
-    forward=Cost(3 * b * s * i),
-    backward=Cost(2 * b * s * i + 1),
-    published_flops=0,
+    forward=OpCost(3 * b * s * i),
+    backward=OpCost(2 * b * s * i + 1),
     adjustments={"dL (2/n) r and its negation, not counted": 2 * b * s * i + 1},
     residuals=a * b * s * i,
     special={"nothing wrong": Special(values={"y": np.ones_like, "t": np.ones_like})},

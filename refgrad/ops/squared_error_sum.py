@@ -1,7 +1,7 @@
-"""Summed squared error as a loss: L = Σ_k (y_k − t_k)² over all entries.
+"""Summed squared error as a loss: `L = Σ_k (y_k − t_k)²` over all entries.
 
-Derivation. With r = y − t one term of the sum depends on y_k and on t_k, ∂(r_k²)/∂r_k = 2 r_k, ∂r_k/∂y_k = 1 and
-∂r_k/∂t_k = −1:
+Derivation. With `r = y − t` one term of the sum depends on `y_k` and on `t_k`, `∂(r_k²)/∂r_k = 2 r_k`, `∂r_k/∂y_k = 1`
+and `∂r_k/∂t_k = −1`:
 
     dy = 2 dL r        dt = −dy
 
@@ -20,7 +20,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import a, b, i, s
 
 
@@ -35,9 +35,23 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("squared_error_sum")
 def squared_error_sum(y: Array, t: Array) -> Array:
-    """Predictions y and targets t of one shape → the sum of (y − t)², a scalar in float32 at least.
+    """Return the sum of (y − t)².
 
-    Raises ValueError or TypeError where they do not agree.
+    Args:
+      y, t: Predictions and targets of one shape and dtype.
+
+    Returns:
+      The loss, a scalar in float32 at least.
+
+    Raises:
+      ValueError: The shapes do not agree.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.squared_error_sum(jnp.array([1.0, 3.0]), jnp.array([0.0, 0.0])).tolist()
+      10.0
     """
     check_args("squared_error_sum", y=(y, "..."), t=(t, "..."))
     r = wide(y) - wide(t)
@@ -61,9 +75,8 @@ SPEC = OpSpec(
     op=squared_error_sum,
     source="D3, A note on network size and regularization",
     arguments={"y": "b s i", "t": "b s i"},
-    forward=Cost(3 * b * s * i - 1),
-    backward=Cost(2 * b * s * i + 1),
-    published_flops=0,
+    forward=OpCost(3 * b * s * i - 1),
+    backward=OpCost(2 * b * s * i + 1),
     adjustments={"2 dL r and its negation, not counted": 2 * b * s * i + 1},
     residuals=a * b * s * i,
     special={"nothing wrong": Special(values={"y": np.ones_like, "t": np.ones_like})},

@@ -1,13 +1,12 @@
-"""Hyperbolic tangent: y = tanh(x).
+"""Hyperbolic tangent: `y = tanh(x)`.
 
-Derivation. With y = sinh(x) / cosh(x) the quotient rule gives dy/dx = 1 − y². Near |y| = 1 that cancels; with σ the
-logistic function y = 2σ(2x) − 1, so that 1 − y² = (1 − y) (1 + y) = 4 σ(−2x) σ(2x), which does not:
+Derivation. With `y = sinh(x) / cosh(x)` the quotient rule gives `dy/dx = 1 − y²`. Near `|y| = 1` that cancels; with σ
+the logistic function `y = 2σ(2x) − 1`, so that `1 − y² = (1 − y) (1 + y) = 4 σ(−2x) σ(2x)`, which does not:
 
     dx = 4 dy σ(2x) σ(−2x)
 
-Kept: x (y alone would have to give 1 − y²). Cost: XLA counts a σ as three and one transcendental; the document prints
-no count.
-Source: D3, "Activation functions".
+Kept: x (y alone would have to give `1 − y²`). Cost: XLA counts a σ as three and one transcendental; the document prints
+no count. Source: D3, "Activation functions".
 """
 
 import jax
@@ -18,14 +17,30 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
-from refgrad.symbols import b, i, s, w
+from refgrad.ops._spec import OpCost, OpSpec, Special
+from refgrad.symbols import b, i, item, s
 
 
 @custom_vjp
 @jax.named_scope("tanh")
 def tanh(x: Array) -> Array:
-    """x of any shape → tanh(x), element by element. Raises TypeError where x is not floating."""
+    """Return tanh(x), element by element.
+
+    Args:
+      x: Any shape.
+
+    Returns:
+      An array of x's shape and dtype.
+
+    Raises:
+      TypeError: `x` is not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> f"{ops.tanh(jnp.array(2.0)):.3f}"
+      '0.964'
+    """
     check_args("tanh", x=(x, "..."))
     return jnp.tanh(wide(x)).astype(x.dtype)
 
@@ -52,10 +67,9 @@ SPEC = OpSpec(
     op=tanh,
     source="D3, Activation functions",
     arguments={"x": "b s i"},
-    forward=Cost(0, b * s * i),
-    backward=Cost(11 * b * s * i, 2 * b * s * i),
-    published_flops=0,
+    forward=OpCost(0, b * s * i),
+    backward=OpCost(11 * b * s * i, 2 * b * s * i),
     adjustments={"4 σ(2x) σ(−2x) dy, not counted": 11 * b * s * i},
-    residuals=w * b * s * i,
+    residuals=item * b * s * i,
     special={"zero": Special(values={"x": np.zeros_like})},
 )

@@ -1,14 +1,13 @@
-"""Token embedding: x_r = E[t_r], row t_r of the table for each of the b·s tokens.
+"""Token embedding: `x_r = E[t_r]`, row `t_r` of the table for each of the `b·s` tokens.
 
-Derivation. E_vh reaches the loss through every place r where token v stands, and nowhere else, so with δ the
-Kronecker delta dE_vh = Σ_r δ(t_r, v) dx_rh. Written as additions into zeros, over the whole batch:
+Derivation. `E_vh` reaches the loss through every place r where token v stands, and nowhere else, so with δ the
+Kronecker delta `dE_vh = Σ_r δ(t_r, v) dx_rh`. Written as additions into zeros, over the whole batch:
 
     row v of dE = Σ_{r : t_r = v} row r of dx
 
-Kept: the ids and the type of E; ids get no gradient. An id outside [0, V) reads NaN, never another token's row.
-Cost: the document calls it O(h) additions; the least possible is (bs − number of different tokens)·h, and an addition
-into zeros, which XLA's scatter counts, is one for each element, bsh.
-Source: D2, "Token Embeddings", "Batched sequences".
+Kept: the ids and the type of E; ids get no gradient. An id outside [0, V) reads NaN, never another token's row. Cost:
+the document calls it `O(h)` additions; the least possible is (bs − number of different tokens)·h, and an addition into
+zeros, which XLA's scatter counts, is one for each element, bsh. Source: D2, "Token Embeddings", "Batched sequences".
 """
 
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, wide_dtype
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.symbols import b, h, s
 
 
@@ -35,7 +34,25 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("token_embedding")
 def token_embedding(E: Array, tokens: Array) -> Array:
-    """E (V, h), ids (...) in [0, V) → (..., h), NaN for any other id. Raises TypeError for ids not integers."""
+    """Return the rows of E at the ids.
+
+    Args:
+      E: The token embedding (V, h).
+      tokens: Integer ids (...) in [0, V).
+
+    Returns:
+      (..., h), NaN for an id outside [0, V).
+
+    Raises:
+      ValueError: `E` is not a matrix.
+      TypeError: `tokens` is not integer, or `E` not floating.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.token_embedding(jnp.array([[1.0], [2.0]]), jnp.array([1, 0])).tolist()
+      [[2.0], [1.0]]
+    """
     check_args("token_embedding", E=(E, "V h"), tokens=(tokens, "... < V"))
     return E.at[tokens].get(
         mode="fill", fill_value=jnp.nan, wrap_negative_indices=False, out_sharding=rows_sharding(E, tokens)
@@ -71,9 +88,8 @@ SPEC = OpSpec(
     source="D2, Token Embeddings",
     arguments={"E": "V h", "tokens": "b s < V"},
     # a selection an element, and three operations an index: is it in [0, V)?
-    forward=Cost(b * s * h + 3 * b * s),
-    backward=Cost(b * s * h),
-    published_flops=0,
+    forward=OpCost(b * s * h + 3 * b * s),
+    backward=OpCost(b * s * h),
     adjustments={"addition into zeros": b * s * h},
     residuals=4 * b * s,
     special={"one token throughout": Special(values={"tokens": np.zeros_like})},

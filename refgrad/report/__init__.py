@@ -2,12 +2,12 @@
 
 __all__ = [
     "bench",
+    "cells",
     "claims",
     "comparison",
     "conventions",
     "cost",
     "figures",
-    "mathml",
     "memory",
     "mesh",
     "model",

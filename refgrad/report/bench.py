@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from refgrad._text import Table
-from refgrad.bench.contenders import BASELINE, Work
+from refgrad.bench.contenders import BASELINE, Workload
 from refgrad.bench.parts import PartRow
-from refgrad.bench.run import Row
-from refgrad.bench.sweep import Point
+from refgrad.bench.run import ContenderRow
+from refgrad.bench.sweep import SweepPoint
 from refgrad.report import figures
 
 NONE = "–"
@@ -21,7 +21,7 @@ compile: XLA's; of PyTorch, what its first step took beyond the later ones; of t
 faults: minor page faults of the last step, the price of memory that the allocator had given back"""
 
 
-COLUMNS: dict[str, Callable[[Row], str]] = {
+COLUMNS: dict[str, Callable[[ContenderRow], str]] = {
     "contender": lambda row: row.label,
     "time": lambda row: f"{row.ratio:.3f}",
     "spread": lambda row: f"{row.spread[0]:.2f}…{row.spread[1]:.2f}",
@@ -43,7 +43,7 @@ def _known(value: float | None, form: str) -> str:
     return NONE if value is None else format(value, form)
 
 
-def contender_table(rows: Sequence[Row]) -> Table:
+def contender_table(rows: Sequence[ContenderRow]) -> Table:
     """One line a contender. Memory in MB (10⁶ bytes), rates in tokens and 10⁹ FLOPs a second."""
     return Table(list(COLUMNS), [[cell(row) for cell in COLUMNS.values()] for row in rows])
 
@@ -79,7 +79,7 @@ def _beside(size: int, reference: int) -> tuple[str, str]:
     return f"{size / 1e6:,.1f}", f"{size / reference:.3f}" if reference else NONE
 
 
-def sweep_table(axis: str, points: Sequence[Point]) -> Table:
+def sweep_table(axis: str, points: Sequence[SweepPoint]) -> Table:
     """One line a point and contender."""
     lines = []
     for point in points:
@@ -90,12 +90,12 @@ def sweep_table(axis: str, points: Sequence[Point]) -> Table:
     return Table([axis, *SWEPT, "compile / autodiff's"], lines)
 
 
-def title(work: Work) -> str:
+def title(work: Workload) -> str:
     """Title of a picture of these measurements."""
     return f"One training step, {work.batch} × {work.sequence} tokens, against autodiff with unrolled layers"
 
 
-def draw(rows: Sequence[Row], path: Path, title: str) -> None:
+def draw(rows: Sequence[ContenderRow], path: Path, title: str) -> None:
     """Time and temporaries of every contender relative to the baseline, as bars; the roofline as a line.
 
     Raises ModuleNotFoundError, naming the extra, without matplotlib.
@@ -122,7 +122,7 @@ def draw(rows: Sequence[Row], path: Path, title: str) -> None:
         memory.set_xlabel("temporaries / autodiff's (compiled)")
 
 
-def draw_sweep(axis: str, points: Sequence[Point], path: Path) -> None:
+def draw_sweep(axis: str, points: Sequence[SweepPoint], path: Path) -> None:
     """Seconds of a step, temporaries and seconds to compile against the axis, a line a contender."""
     names = [row.name for row in points[0].rows]
     values = [point.value for point in points]

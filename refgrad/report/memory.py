@@ -56,7 +56,7 @@ def block_table(results: list[BlockResult]) -> Table:
     """One line a way of differentiating."""
     header = ["a block's backward by", "kept, derived", "kept, measured", "unexplained", "whole model", "bytes"]
     rows = [
-        [r.way, f"{r.derived:,}", f"{r.measured:,}", str(r.unexplained), f"{r.whole:,}", str(sympy.factor(r.formula))]
+        [r.way, f"{r.derived:,}", f"{r.measured:,}", str(r.unexplained), f"{r.whole:,}", sympy.factor(r.formula)]
         for r in results
     ]
     return Table(header, rows)
@@ -67,7 +67,7 @@ def jacobian_text() -> str:
     n, d, m = JACOBIAN.values()
     elements = (n * m) * (n * d)
     rule = TABLE["matmul"].residuals
-    kept = evaluate(rule, {"b": n, "s": 1, "i": d, "o": m, "w": 4})
+    kept = evaluate(rule, {"b": n, "s": 1, "i": d, "o": m, "item": 4})
     return (
         f"({n} × {d}) @ ({d} × {m}): the explicit Jacobian by the first factor has (N·M)·(N·D) = {elements:,} elements,"
         f"\n{4 * elements:,} bytes; the rule keeps both factors, {rule} = {kept:,} bytes: 1/{4 * elements // kept:,}"

@@ -130,7 +130,7 @@ def cost_table(results: Sequence[OperationResult]) -> Table:
         rows.append(
             [
                 result.name,
-                str(result.row.published_flops or NONE),
+                result.row.published_flops or NONE,
                 f"{evaluate(result.row.published_flops, result.dims):,}" if result.row.published_flops else NONE,
                 f"{lowered.flops:,}",
                 f"{lowered.transcendentals:,}",

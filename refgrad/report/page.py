@@ -2,11 +2,13 @@
 
 import itertools
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from functools import partial
+from pathlib import Path, PurePosixPath
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from refgrad._text import numeric
+from refgrad.report.cells import cell, derivations
 from refgrad.report.sections.section import Section, outcome
 
 VERDICTS = {
@@ -15,12 +17,18 @@ VERDICTS = {
 }
 
 
-def assemble(sections: Sequence[Section], command: str) -> str:
-    """The page, its sections grouped in the order given; `command` is the one that makes it."""
+def assemble(sections: Sequence[Section], command: str, folder: Path) -> str:
+    """Return the page, which will stand in `folder`.
+
+    Args:
+      sections: What was gathered, in order; neighbours of one group stand under one heading.
+      command: The command that makes the page.
+      folder: The folder from which the page links to the documentation's site.
+    """
     groups = [(name, list(members)) for name, members in itertools.groupby(sections, key=lambda one: one.group)]
     commands = [[s.title, s.command, f"{s.seconds:.1f}", s.verdict] for s in sections]
     ledger = {row["id"] for section in sections if section.name == "ledger" for row in section.data.get("rows", ())}
-    page = _environment().get_template("page.html.j2")
+    page = _environment(folder).get_template("page.html.j2")
     ok = all(section.ok for section in sections)
     return page.render(
         groups=groups, rows_of_commands=commands, command=command, ok=ok, outcome=outcome(sections), ledger=ledger
@@ -38,7 +46,7 @@ def columns(rows: Sequence[Sequence[object]]) -> list[bool]:
     return list(map(numeric, zip(*rows, strict=True)))
 
 
-def _environment() -> Environment:
+def _environment(folder: Path) -> Environment:
     environment = Environment(
         loader=PackageLoader("refgrad.report"),
         autoescape=True,
@@ -47,8 +55,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     ids = map("table-{}".format, itertools.count(1))
-    functions = {"verdict": verdict, "columns": columns, "next_id": lambda: next(ids)}
-    environment.globals.update(functions, operation_of=operation_of)
+    derivation = derivations(folder)
+    functions = {"verdict": verdict, "columns": columns, "next_id": lambda: next(ids), "operation_of": operation_of}
+    environment.globals.update(functions, derivation=derivation, display=partial(cell, derivation=derivation))
     return environment
 
 

@@ -14,7 +14,7 @@ from refgrad.models import gpt2
 from refgrad.models.networks import NETWORKS
 from refgrad.ops import TABLE
 from refgrad.report.text import standard_library_ids
-from refgrad.verify.prove import Proof, Verdict
+from refgrad.verify.prove import Proof, ProofVerdict
 
 SMALL = {"b": 2, "s": 3, "h": 4, "n_h": 2, "d": 2, "V": 5, "i": 3, "o": 2, "m": 3, "c": 2, "v": 2}
 IMAGE = {"H": 3, "W": 4, "k": 2, "l": 2}
@@ -108,5 +108,5 @@ def proof_table(results: Sequence[ProofResult]) -> Table:
 
 def counts(results: Sequence[ProofResult]) -> str:
     """Return how many have each verdict, in words."""
-    found = [(verdict, sum(r.proof.verdict is verdict for r in results)) for verdict in Verdict]
+    found = [(verdict, sum(r.proof.verdict is verdict for r in results)) for verdict in ProofVerdict]
     return ", ".join(f"{n} {verdict.brief}" for verdict, n in found if n)

@@ -32,15 +32,15 @@ def shares(sizes: Mapping[str, gpt2.Config], tied: bool = True) -> list[dict[str
     return found
 
 
-def shortest(form: sympy.Expr) -> str:
-    """The polynomial as text, expanded or factored."""
-    return min(str(sympy.expand(form)), str(sympy.factor(form)), key=len)
+def shortest(form: sympy.Expr) -> Any:
+    """Return the polynomial expanded or factored, as the one or the other has the shorter text."""
+    return min(sympy.expand(form), sympy.factor(form), key=lambda one: len(str(one)))
 
 
 def share_table(sizes: Mapping[str, gpt2.Config], tied: bool = True) -> Table:
     """The omissions as a table: first those in the exact count with their sum, then those in neither count."""
     found = shares(sizes, tied)
-    rows: list[list[str]] = []
+    rows: list[list[object]] = []
     for kind, title in (("counted", "document's total (D2.22) + these = exact:"), ("uncounted", "in neither count:")):
         rows.append([title, "", *[""] * len(sizes)])
         of_kind = [one for one in found if one["kind"] == kind]
@@ -53,7 +53,7 @@ def share_table(sizes: Mapping[str, gpt2.Config], tied: bool = True) -> Table:
     split = {name: config.dims(1, SEQUENCE) for name, config in sizes.items()}
     apart, exact = omissions.transcendentals(), gpt2_costs.backward(tied).flops
     cells = [_percent(evaluate(apart, at) / evaluate(exact, at)) for at in split.values()]
-    rows.append(["transcendentals, counted apart by XLA", *cells, str(apart)])
+    rows.append(["transcendentals, counted apart by XLA", *cells, apart])
     return Table(["omission", *sizes, "formula"], rows)
 
 

@@ -15,7 +15,7 @@ from refgrad.report.cost import Pass, price_row
 from refgrad.symbols import evaluate
 
 NONE = "–"  # where the document has no formula
-ITEM = {"w": 4, "a": 4}  # bytes of an element in float32
+ITEM = {"item": 4, "a": 4}  # bytes of an element in float32
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,10 +17,7 @@
 - `PROPERTIES` (`properties/`): what is checked, by name; of a HiPrim each method by itself (`properties/methods/`)
 """
 
-import sys
-from typing import Any
-
-from refgrad._renamed import renamed
+from refgrad._renamed import old_names
 from refgrad.verify import intents
 from refgrad.verify.allowance import allowance, longest_reduction
 from refgrad.verify.blame import blame
@@ -36,11 +33,6 @@ from refgrad.verify.report import Report, Row
 from refgrad.verify.rules import remaining_rules, without_rules
 from refgrad.verify.widen import widen
 from refgrad.verify.worst import Worst, worst
-
-
-def __getattr__(name: str) -> Any:
-    return renamed(sys.modules[__name__], {"tally": "mutation_score"}, name)
-
 
 __all__ = [
     "PROPERTIES",
@@ -65,3 +57,5 @@ __all__ = [
     "without_rules",
     "worst",
 ]
+
+__getattr__ = old_names(__name__, tally="mutation_score")

@@ -18,7 +18,7 @@ from refgrad.jaxpr.methods import is_hiprim, lacked
 from refgrad.jaxpr.programs import trace
 from refgrad.jaxpr.versions import is_rule
 from refgrad.verify.allowance import C, allowance, known_tolerance, reductions
-from refgrad.verify.calls import Call, Recorder, WholeCall
+from refgrad.verify.calls import Call, CallRecorder, WholeCall
 from refgrad.verify.exact_oracle import ExactOracle
 from refgrad.verify.intents import Intent, Pull, known_intent
 from refgrad.verify.kinks import kinks
@@ -40,7 +40,7 @@ from refgrad.verify.points import Points, suspects
 from refgrad.verify.report import OK, UNAVAILABLE, Row
 from refgrad.verify.rules import remaining_rules
 from refgrad.verify.subject import Subject, pullback
-from refgrad.verify.verdicts import INHERITED, SILENT, WRONG, Blame, Verdict
+from refgrad.verify.verdicts import INHERITED, SILENT, WRONG, Blame, CallVerdict
 from refgrad.verify.widen import widen
 
 
@@ -99,7 +99,7 @@ def blame(
         if isinstance(x, Tracer | jax.ShapeDtypeStruct):
             raise ValueError(f"blame runs the function on real values, got {x}: call it outside jit, with arrays")
     library = is_library(f)
-    first = Recorder(library=library)
+    first = CallRecorder(library=library)
     first.run(program, arrays)
     calls = first.calls
     if argnums is not None:
@@ -130,7 +130,7 @@ def _still(program: ClosedJaxpr, arrays: list, library: bool, chosen: list[bool]
     seen: list[frozenset[int]] = []
 
     def run(moving: list) -> list:
-        given, recorder = iter(moving), Recorder(library=library)
+        given, recorder = iter(moving), CallRecorder(library=library)
         recorder.run(program, [next(given) if c else x for x, c in zip(arrays, chosen, strict=True)])
         traced = ((isinstance(x, Tracer) for x in call.values) for call in recorder.calls)
         seen.extend(frozenset(i for i, t in enumerate(call) if not t) for call in traced)
@@ -171,7 +171,7 @@ def _upstream(
     def tapped(taps, floats):
         given = iter(floats)
         inputs = [next(given) if is_float(x) else x for x in arrays]
-        return [y for y in Recorder(calls, taps, library).run(program, inputs) if is_float(y)]
+        return [y for y in CallRecorder(calls, taps, library).run(program, inputs) if is_float(y)]
 
     def pull():
         # with respect to the arguments as well: there are functions of JAX that fail where only some of theirs move
@@ -217,17 +217,17 @@ def _cotangents(values: Sequence, tree: Any, avals: Sequence, cotangent: Any, se
     return [jnp.asarray(c, y.dtype) for c, y in zip(floats, values, strict=True)]
 
 
-def _judge(index: int, call: Call, meaning: Meaning, cts: list, tolerance: float) -> tuple[Verdict, list[str]]:
+def _judge(index: int, call: Call, meaning: Meaning, cts: list, tolerance: float) -> tuple[CallVerdict, list[str]]:
     """The verdict on one call, and where its truth is limited."""
     eqn = call.eqn
     diff, rest = call.diff, call.rest
     shapes = " ".join(v.aval.str_short(short_dtypes=True) for v in eqn.invars)
     trips = " ".join(call.trips)
 
-    def verdict(leaf: str, error: float, allowed: float, word: str, note: str = "") -> Verdict:
+    def verdict(leaf: str, error: float, allowed: float, word: str, note: str = "") -> CallVerdict:
         place = short_path(call.place or "an unknown line")
         head = index, call.rule.name, place, call.rule.location, trips, call.within, shapes
-        return Verdict(*head, leaf, error, allowed, word, note)
+        return CallVerdict(*head, leaf, error, allowed, word, note)
 
     if not any(np.any(to_wide(c)) for c in cts):
         return verdict("", 0.0, 0.0, SILENT), []
@@ -277,7 +277,7 @@ def _judge(index: int, call: Call, meaning: Meaning, cts: list, tolerance: float
     return verdict(names[worst], errors[worst], allowed[worst], word, "; ".join(row.note for row in rows)), truth.limits
 
 
-def _points(truth: "Truth", got: Leaves, diff: list, cts: list, allowed: list[float]) -> Points:
+def _points(truth: "CallTruth", got: Leaves, diff: list, cts: list, allowed: list[float]) -> Points:
     """The true cotangents of a call, and where they are not one number."""
     first = len(got) - len(diff)
     leaves, given = truth.leaves[first:], [to_wide(c) for c in cts]
@@ -296,7 +296,7 @@ def _autodiff(call: Call, diff: list, rest: list, cts: list, wanted: bool) -> Se
     return [None] * len(diff)
 
 
-def _movement(truth: "Truth", diff: list, cts: list) -> Leaves | None:
+def _movement(truth: "CallTruth", diff: list, cts: list) -> Leaves | None:
     """Distances that the true cotangents move between neighbouring arguments; None where they are not known exactly."""
     given, rng = [to_wide(c) for c in cts], generator(0, 11)
     if not truth.exact.whole:
@@ -313,7 +313,7 @@ def _scale(expected: np.ndarray, x: Any, got: Leaves, cts: list, value: bool) ->
     return (size if value or size > float(jnp.finfo(x.dtype).eps) * own else own) or 1.0
 
 
-class Truth(NamedTuple):
+class CallTruth(NamedTuple):
     """Outputs and cotangents of a call, and the longest reduction that feeds each of them."""
 
     leaves: list[np.ndarray]
@@ -325,7 +325,7 @@ class Truth(NamedTuple):
     cotangents: Callable[[list], list] | None = None  # those at other arguments, entry by entry
 
 
-def _truth(meaning: Meaning, ruled: Callable, diff: list, rest: list, cts: list, names: list[str]) -> Truth:
+def _truth(meaning: Meaning, ruled: Callable, diff: list, rest: list, cts: list, names: list[str]) -> CallTruth:
     """Return the truth, in exact arithmetic where that is affordable.
 
     Else by reverse mode of the plain forward in float64, not compiled, since every call is another program; where there
@@ -336,7 +336,7 @@ def _truth(meaning: Meaning, ruled: Callable, diff: list, rest: list, cts: list,
         return _stated(plain, meaning.cotangents, ruled, diff, rest, cts)
     exact = ExactOracle(plain, diff, rest, names, sweeps=1, stop_gradient=meaning.held)
     if (leaves := exact.outputs_and_gradient(wide_cts)) is not None:
-        return Truth(leaves, _lengths(plain, ruled, diff, rest, cts), [], exact)
+        return CallTruth(leaves, _lengths(plain, ruled, diff, rest, cts), [], exact)
     try:
         wide = widen(pullback(plain), diff, rest, cts)
     except Exception:  # JAX raises one of many errors without a reverse mode
@@ -345,21 +345,21 @@ def _truth(meaning: Meaning, ruled: Callable, diff: list, rest: list, cts: list,
         with jax.enable_x64(True):
             leaves = [*map(to_wide, value(*value.args)), *oracle.cotangents(diff, rest, wide_cts)]
         lengths = reductions(jax.make_jaxpr(ruled)(diff, rest, cts))
-        return Truth(leaves, lengths, [*value.limits, *oracle.limits], exact, oracle.measure, oracle.tolerance)
+        return CallTruth(leaves, lengths, [*value.limits, *oracle.limits], exact, oracle.measure, oracle.tolerance)
     with jax.enable_x64(True):
         outputs, cotangents = wide(*wide.args)
         leaves = [*map(to_wide, outputs), *map(to_wide, cotangents)]
     moved = lambda diff: [to_wide(c) for c in wide(diff, *wide.args[1:])[1]]  # noqa: E731
-    return Truth(leaves, reductions(wide.program), wide.limits, exact, cotangents=moved)
+    return CallTruth(leaves, reductions(wide.program), wide.limits, exact, cotangents=moved)
 
 
-def _stated(plain: Callable, pull: Pull, ruled: Callable, diff: list, rest: list, cts: list) -> Truth:
+def _stated(plain: Callable, pull: Pull, ruled: Callable, diff: list, rest: list, cts: list) -> CallTruth:
     """The outputs of a call, and the cotangents that are meant."""
     value, meant = widen(lambda diff, rest: plain(diff, rest)[0], diff, rest), given("", pull, diff, rest, cts)
     with jax.enable_x64(True):
         leaves = [*map(to_wide, value(*value.args)), *meant.cotangents(diff, rest, cts)]
     lengths = reductions(jax.make_jaxpr(ruled)(diff, rest, cts))
-    return Truth(leaves, lengths, value.limits, ExactOracle.unavailable("the cotangents are given"))
+    return CallTruth(leaves, lengths, value.limits, ExactOracle.unavailable("the cotangents are given"))
 
 
 def _lengths(plain: Callable, ruled: Callable, diff: list, rest: list, cts: list) -> Sequence[int]:

@@ -149,7 +149,7 @@ class WholeCall(Call):
         return without_rules(self._subject.flat(), jvp=True, library=self._subject.library)
 
 
-class Recorder(Unrolled, Plain):
+class CallRecorder(Unrolled, Plain):
     """Interpreter that runs a program without its rules and notes each call of one.
 
     The first run notes; a second one, given the `known` calls and a list of taps for each, adds these to their outputs.

@@ -18,14 +18,14 @@ from refgrad.jaxpr.scaffold import scaffold
 from refgrad.jaxpr.uncompiled import uncompiled
 from refgrad.verify import method_cases
 from refgrad.verify.allowance import C, allowance, reductions
-from refgrad.verify.clock import Clock
+from refgrad.verify.clock import TimeBudget
 from refgrad.verify.kinks import kinks
 from refgrad.verify.lane import Lane
 from refgrad.verify.meaning import Meaning
 from refgrad.verify.method_case import MethodCase
 from refgrad.verify.numbers import (
     NEIGHBOURS,
-    Difference,
+    WorstEntry,
     compared,
     difference,
     draws_like,
@@ -66,7 +66,7 @@ class Gradients(NamedTuple):
     autodiff: Leaves | None
 
 
-class Case:
+class FunctionCase:
     """`f` at its arguments, with its oracle. Everything is found on first use: a property costs only its own."""
 
     def __init__(
@@ -78,14 +78,14 @@ class Case:
         order: int,
         meaning: Meaning | None = None,
         tolerance: float = 0.0,
-        clock: Clock | None = None,
+        clock: TimeBudget | None = None,
         within: Sequence[tuple[float, float] | None] = (),
     ) -> None:
         self.within = dict(enumerate(within))
         self.subject, self.draws, self.seed, self.order = subject, draws, seed, order
         self.diff, self.rest = subject.diff, subject.rest
         self.flat = self._typed(subject.flat())
-        self.tolerance, self.clock = tolerance, clock or Clock()
+        self.tolerance, self.clock = tolerance, clock or TimeBudget()
         self.jitted = True
         self.exact_alone = False  # whether float64 autodiff is not asked about what exact arithmetic leaves open
         self.retry_uncompiled = True  # whether a failing rule is tried without the compiler before it is blamed
@@ -96,9 +96,9 @@ class Case:
         self.bound = meaning.bound  # of a slope that is finite on purpose
         self.lanes: dict[tuple[bool, bool], Lane] = {}
 
-    def variant(self, f: Callable) -> "Case":
+    def variant(self, f: Callable) -> "FunctionCase":
         """The same case for a function that differs in its rule alone: truth and autodiff are shared."""
-        names = ["outputs", "held", "own", "lane", "autodiff", *ALLOWANCES]
+        names = ["outputs", "held", "own", "lane", "autodiff", "_autodiff_wide", *ALLOWANCES]
         if self.own.exact.whole:  # else they depend on where the rule differs from the truth
             names.append("points")
         other = self._sharing(names)
@@ -107,7 +107,7 @@ class Case:
         other.retry_uncompiled = False  # the right rule has passed under the same compiler
         return other
 
-    def _sharing(self, names: Sequence[str]) -> "Case":
+    def _sharing(self, names: Sequence[str]) -> "FunctionCase":
         """A copy that has found nothing yet but what is named."""
         shared = {name: getattr(self, name) for name in names}
         other = copy.copy(self)
@@ -117,7 +117,7 @@ class Case:
         other.__dict__.update(shared)
         return other
 
-    def at(self, diff: Sequence, rest: Sequence, operations: float) -> "Case | None":
+    def at(self, diff: Sequence, rest: Sequence, operations: float) -> "FunctionCase | None":
         """The same function at other arguments of the same types: every program is shared, and nothing is compiled.
 
         Truth is that of exact arithmetic alone, within so many scalar operations; None where it decides nothing.
@@ -213,7 +213,7 @@ class Case:
         meshes = (getattr(getattr(leaf, "sharding", None), "mesh", None) for leaf in (*self.diff, *self.rest))
         mesh = next((m for m in meshes if m is not None), None)
         if mesh is None or not spec or not any(spec):
-            return jax.numpy.asarray(x)
+            return jax.device_put(x)
         return jax.device_put(x, NamedSharding(mesh, spec))
 
     @functools.cached_property
@@ -365,14 +365,41 @@ class Case:
         autodiff = None
         if self.autodiff and (self.narrow or lane.exact.whole):
             autodiff = lane.measure(_host(self.autodiff(diff, self.rest, ct)[1]))
-        return Gradients(rule, lane.drawn_truth(draw, diff), autodiff)
+        return Gradients(rule, self._truth(lane, draw, rule, self.allowed), autodiff)
 
     def mathematics(self, draw: int) -> "Gradients":
         """The cotangents of the rule in float64 for one draw, and the truth about them."""
-        diff, cts, lane = self.arguments(draw), self.drawn(draw), self.lane
+        cts, lane = self.drawn(draw), self.lane
+        rule = lane.measure(self.rule_wide(self.arguments(draw), self.rest, cts)[1])
+        truth = self._truth(lane, draw, rule, self.allowed_wide)
         alone = draw == 0 and self.own is not lane  # else `points` settles it
-        truth = lane.settled(cts) if alone else lane.drawn_truth(draw, diff)
-        return Gradients(lane.measure(self.rule_wide(diff, self.rest, cts)[1]), truth, None)
+        return Gradients(rule, lane.settled(truth, cts) if alone else truth, None)
+
+    def _truth(self, lane: Lane, draw: int, got: Leaves, allowed: Sequence[float]) -> Leaves:
+        """The truth for a draw: after the first, that of float64 autodiff where exact arithmetic would take long.
+
+        Autodiff must be right to half of what is allowed in the first draw, and `got` within the other half of it in
+        this one. Else exact arithmetic decides, so that no rule fails without it.
+        """
+        diff = self.arguments(draw)
+        if draw and lane.exact.whole and lane.exact.takes_long(self.draws) and self.lane.oracle.program is not None:
+            first, found = (self._autodiff_wide(k) for k in (0, draw))
+            truth = lane.drawn_truth(0, self.diff)
+            gaps = [
+                (difference(f, t, np.isnan(t)).error, difference(g, h, np.isnan(t)).error)
+                for f, t, g, h in zip(first, truth, got, found, strict=True)
+            ]
+            if all(max(pair) <= most / 2 for pair, most in zip(gaps, allowed, strict=True)):
+                return found
+        return lane.drawn_truth(draw, diff)
+
+    @functools.cached_property
+    def _autodiff_wide(self) -> Callable[[int], Leaves]:
+        """The cotangents of a draw by autodiff of the plain forward in float64."""
+        if self.autodiff and not self.narrow:
+            pull = self.autodiff
+            return functools.cache(lambda k: _host(pull(self.arguments(k), self.rest, self.cotangent(k))[1]))
+        return functools.cache(lambda k: self.lane.oracle.cotangents(self.arguments(k), self.rest, self.drawn(k)))
 
     @functools.cached_property
     def first(self) -> "Gradients":
@@ -463,7 +490,7 @@ class Case:
 
     def apart(
         self, i: int, got: np.ndarray, expected: np.ndarray, scale: float | None = None, skip: np.ndarray | None = None
-    ) -> tuple[Difference, float]:
+    ) -> tuple[WorstEntry, float]:
         """Return the worst entry of two evaluations of leaf `i` by the rule, fused differently, and its allowance.
 
         The first draw may be a lucky one for autodiff: where they are further apart than that allows, the others count.
@@ -479,10 +506,10 @@ class Case:
     @functools.cached_property
     def spread_of_draws(self) -> list[np.ndarray]:
         """A few times the largest error of autodiff at each entry in the draws after the first."""
-        draws = [self.gradients(k) for k in range(1, self.draws)]
+        draws = [(self.gradients(k), self.own.drawn_truth(k, self.arguments(k))) for k in range(1, self.draws)]
         found = []
         for i in range(len(self.diff)):
-            each = [np.nan_to_num(self.rounding(i, (g.autodiff or g.truth)[i], g.truth[i])) for g in draws]
+            each = [np.nan_to_num(self.rounding(i, (g.autodiff or truth)[i], truth[i])) for g, truth in draws]
             found.append(np.minimum(LARGEST, C * np.max(each or [0.0], axis=0)))
         return found
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from refgrad.jaxpr.rules import HI
-from refgrad.verify.case import Case
+from refgrad.verify.case import FunctionCase
 from refgrad.verify.numbers import errors, largest
 from refgrad.verify.report import Row, number
 
@@ -19,7 +19,7 @@ FOLLOWS = (*FIRST, "jacobian", "parts", "reverse over reverse", "forward over re
 CLOSE = 1e-3  # relative difference up to which a gradient is a multiple of the truth
 
 
-def explained(case: Case, rows: Sequence[Row]) -> list[Row]:
+def explained(case: FunctionCase, rows: Sequence[Row]) -> list[Row]:
     """Return the rows, those that fail for a known cause with the cause; the first of them carries the sentence."""
     red = {row.argument for row in rows if row.failed and row.property in FIRST}
     reasons = {
@@ -35,7 +35,7 @@ def explained(case: Case, rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def _second_hand(case: Case, row: Row, reasons: dict[str, str]) -> str:
+def _second_hand(case: FunctionCase, row: Row, reasons: dict[str, str]) -> str:
     """The cause of a second derivative's failure, or of a jvp rule's, which mix all arguments: any wrong gradient.
 
     Other methods of a HiPrim have faults of their own.
@@ -49,7 +49,7 @@ def _second_hand(case: Case, row: Row, reasons: dict[str, str]) -> str:
     return f"the jvp rule of {row.argument.partition(':')[0]} {values}{row.note and ', '}{row.note}"
 
 
-def _cause(case: Case, i: int, name: str) -> str:
+def _cause(case: FunctionCase, i: int, name: str) -> str:
     """Return the sentence about leaf `i`; empty where no plain reason shows."""
     got, truth = _pair(case, i)
     known = ~np.isnan(truth)
@@ -71,7 +71,7 @@ def _cause(case: Case, i: int, name: str) -> str:
     return _multiple(got, truth, name)
 
 
-def _pair(case: Case, i: int) -> tuple[np.ndarray, np.ndarray]:
+def _pair(case: FunctionCase, i: int) -> tuple[np.ndarray, np.ndarray]:
     """The rule's cotangents of leaf `i` and the truth, in the widest precision available."""
     found = case.first_wide
     return found.got[i], np.where(np.isnan(case.points.truth[i]), np.nan, found.truth[i])

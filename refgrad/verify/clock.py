@@ -14,7 +14,7 @@ class OutOfTime(Exception):
     """The budget of seconds is spent: what is known so far is reported."""
 
 
-class Clock:
+class TimeBudget:
     """Seconds since it was made, against a budget; `doing` names what is under way."""
 
     def __init__(self, seconds: float | None = None) -> None:

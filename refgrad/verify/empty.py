@@ -7,13 +7,13 @@ import jax
 import numpy as np
 
 from refgrad.jaxpr.dependence import dependence
-from refgrad.verify.case import Case
+from refgrad.verify.case import FunctionCase
 from refgrad.verify.numbers import difference, largest, to_wide
 from refgrad.verify.report import Row, number
 from refgrad.verify.subject import pullback
 
 
-def nothing(case: Case, rows: Sequence[Row]) -> str:
+def nothing(case: FunctionCase, rows: Sequence[Row]) -> str:
     """Return the reason why `rows` are about no gradient; empty where they are about one."""
     if not case.outputs:
         return "it returns no floating-point or complex array"
@@ -31,7 +31,7 @@ def nothing(case: Case, rows: Sequence[Row]) -> str:
     return ""
 
 
-def undefined(case: Case) -> str:
+def undefined(case: FunctionCase) -> str:
     """Return the sentence that the function is NaN at the given arguments; empty where it is not."""
     outputs = [to_wide(y) for y in case.rule(case.diff, case.rest, case.cotangent(0))[0]]
     count, whole = sum(int(np.isnan(y).sum()) for y in outputs), sum(y.size for y in outputs)
@@ -40,7 +40,7 @@ def undefined(case: Case) -> str:
     return f"its value is NaN at {count} of {whole} entries for these arguments: give it others, such as f32[3]>0"
 
 
-def unsteady(case: Case) -> str:
+def unsteady(case: FunctionCase) -> str:
     """Return the sentence that two calls at the same arguments differ; empty where they do not."""
     with contextlib.suppress(Exception):  # it is the failure at hand that counts
         pull = pullback(case.flat)
@@ -54,7 +54,7 @@ def unsteady(case: Case) -> str:
     return ""
 
 
-def _depends(case: Case) -> bool:
+def _depends(case: FunctionCase) -> bool:
     """Return False where no differentiated argument enters an output."""
     program = jax.make_jaxpr(case.plain)(case.diff, case.rest)
     inputs = [1] * len(case.diff) + [0] * len(case.rest)

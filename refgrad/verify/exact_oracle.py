@@ -14,12 +14,13 @@ import numpy as np
 from flint import arb
 
 from refgrad.jaxpr.avals import is_float
-from refgrad.verify.exact import Balls, Entry, Limits, NoMeaning, OverBudget, Truth, Verdict, exact
+from refgrad.verify.exact import Balls, Entry, EntryVerdict, Limits, NoMeaning, OverBudget, Truth, exact
 from refgrad.verify.numbers import errors, largest, to_wide
 from refgrad.verify.oracle import Leaves, first_line
 from refgrad.verify.subject import Flat
 
 BUDGET = 10**8  # scalar operations
+LONG = 5 * 10**5  # those that take longer than XLA takes to compile the same gradient
 SWEEP = 3  # forward evaluations that a gradient costs
 HESSIAN = 20  # those that its derivative along a direction costs
 TWICE = 50  # those that a second derivative of one entry costs
@@ -64,6 +65,10 @@ class ExactOracle:
         """Leave whole gradients to float64 where so many of them are over the budget."""
         if self.truth is not None and (needed := SWEEP * sweeps * self.truth.operations) > BUDGET:
             self.why = f"it would take {needed:.1e} scalar operations, over its budget of {BUDGET:.0e}"
+
+    def takes_long(self, sweeps: int) -> bool:
+        """Return True where so many gradients take longer than compiling their program."""
+        return self.truth is not None and SWEEP * sweeps * self.truth.operations > LONG
 
     @classmethod
     def unavailable(cls, why: str) -> "ExactOracle":
@@ -142,11 +147,11 @@ class ExactOracle:
                 truth = self._at(diff)
                 seconds, thirds = truth.hessian(direction, cts)
                 found = [_numbers(x, d) for x, d in zip((*seconds, *thirds), (*direction, *cts), strict=True)]
-                for place in unknown(found[: len(seconds)]):
+                for i, at in unknown(found[: len(seconds)]):
                     self.spent += TWICE * self.truth.operations
                     if self.spent > BUDGET:
                         break
-                    _fill(found, place, list(truth.curvatures(direction, cts, [place])))
+                    found[i][at] = smooth(list(truth.curvatures(direction, cts, [(i, at)])), found[i])
         except Exception:  # whatever a derivative meets that the function did not
             return None
         return found
@@ -171,8 +176,8 @@ class ExactOracle:
     def settled(self, leaves: Leaves, cts: Sequence) -> Leaves:
         """Return cotangents at the given arguments with those of smooth entries that were NaN filled in."""
         filled = [x.copy() for x in leaves]
-        for place, entries in self.entries(cts, unknown(leaves)).items():
-            _fill(filled, place, entries)
+        for (i, at), entries in self.entries(cts, unknown(leaves)).items():
+            filled[i][at] = smooth(entries, filled[i])
         return filled
 
     def entries(self, cts: Sequence, places: Sequence[Place]) -> dict[Place, list[Entry]]:
@@ -206,15 +211,15 @@ def unknown(leaves: Leaves) -> list[Place]:
     return [(i, tuple(map(int, at))) for i, x in enumerate(leaves) for at in np.argwhere(np.isnan(x))]
 
 
-def _fill(leaves: Leaves, place: Place, entries: Sequence[Entry]) -> None:
-    """Put the slope of a smooth entry in its place."""
+def smooth(entries: Sequence[Entry], leaf: np.ndarray) -> complex:
+    """Return the slope of a smooth entry of a leaf, NaN for any other."""
     slope, _, verdict = slopes(entries)
-    if verdict is Verdict.SMOOTH:
-        leaf = leaves[place[0]]
-        leaf[place[1]] = slope if np.iscomplexobj(leaf) else slope.real
+    if verdict is not EntryVerdict.SMOOTH:
+        return np.nan
+    return slope if np.iscomplexobj(leaf) else slope.real
 
 
-def slopes(entries: Sequence[Entry]) -> tuple[complex, complex, Verdict]:
+def slopes(entries: Sequence[Entry]) -> tuple[complex, complex, EntryVerdict]:
     """Return both one-sided slopes, as a cotangent has them, and the verdict; NaN where the derivative does not exist.
 
     A complex entry has two verdicts, along its real and its imaginary part: the worse one is returned.
@@ -234,10 +239,10 @@ def kink(leaf: int, index: tuple[int, ...], below: complex, above: complex) -> l
     parts = [(below.real, above.real, False)]
     if isinstance(below, complex | np.complexfloating):
         parts.append((-below.imag, -above.imag, True))
-    return [Entry(leaf, index, Verdict.KINK, arb(float(a)), arb(float(b)), imaginary=i) for a, b, i in parts]
+    return [Entry(leaf, index, EntryVerdict.KINK, arb(float(a)), arb(float(b)), imaginary=i) for a, b, i in parts]
 
 
-DECIDED = (Verdict.SMOOTH, Verdict.END, Verdict.KINK)
+DECIDED = (EntryVerdict.SMOOTH, EntryVerdict.END, EntryVerdict.KINK)
 
 
 def _numbers(found: Balls, like: Any) -> np.ndarray:

@@ -32,7 +32,7 @@ from refgrad.verify.numbers import (
     scaled,
     to_wide,
 )
-from refgrad.verify.oracle import Float64Program, Forward, Leaves, Oracle, first_line
+from refgrad.verify.oracle import Float64Program, ForwardOracle, Leaves, Oracle, first_line
 from refgrad.verify.report import FAIL, OK, UNAVAILABLE, Row
 from refgrad.verify.subject import Flat, pullback
 
@@ -94,7 +94,7 @@ class MethodCase:
         return Float64Program(self.plain, self.diff, self.rest)
 
     @functools.cached_property
-    def pushed(self) -> Forward:
+    def pushed(self) -> ForwardOracle:
         """The true tangents."""
         return oracles.forward_mode(self.plain, self.diff, self.rest)
 

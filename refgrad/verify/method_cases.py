@@ -17,7 +17,7 @@ from refgrad.jaxpr.hiprim import prim_of
 from refgrad.jaxpr.methods import OPTIONAL, Places, backward, has, is_hiprim, locations
 from refgrad.jaxpr.rules import HI, JVP, RuleCall
 from refgrad.jaxpr.versions import is_rule, opened
-from refgrad.verify.calls import Call, Recorder, as_array
+from refgrad.verify.calls import Call, CallRecorder, as_array
 from refgrad.verify.method_case import MethodCase
 from refgrad.verify.subject import Flat, Subject
 
@@ -92,7 +92,7 @@ class Complete(Exception):
     """Every rule has been found."""
 
 
-class Finder(Recorder):
+class Finder(CallRecorder):
     """Interpreter that stops once it has met a call of each rule that is `wanted`."""
 
     def __init__(self, wanted: set, library: bool) -> None:

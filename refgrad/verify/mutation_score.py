@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from refgrad.verify.case import PRECISION, Case
+from refgrad.verify.case import PRECISION, FunctionCase
 from refgrad.verify.mutants import equivalent, mutants
 from refgrad.verify.properties import PROPERTIES
 from refgrad.verify.properties.accuracy import accuracy
@@ -41,7 +41,7 @@ def mutation_score(f: Any, *args: Any, draws: int = 2, seed: int = 0) -> dict[st
       {'caught'}
     """
     subject = Subject.of(f, args)
-    case = Case(subject, draws=draws, seed=seed, order=1)
+    case = FunctionCase(subject, draws=draws, seed=seed, order=1)
     found = {}
     with jax.default_matmul_precision(PRECISION):
         if wrong := [row for row in accuracy(case) if row.failed]:

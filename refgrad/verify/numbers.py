@@ -13,7 +13,7 @@ SMALLEST = 2.0**-20
 NOISE = 8  # last places of a function's own scale, up to which what cancels to 0 in truth is left over
 
 
-class Difference(NamedTuple):
+class WorstEntry(NamedTuple):
     """The worst entry of a comparison: its error relative to the largest expected entry, and its index."""
 
     error: float
@@ -28,35 +28,35 @@ class Difference(NamedTuple):
 
 def difference(
     got: np.ndarray, expected: np.ndarray, skip: np.ndarray | None = None, scale: float | None = None
-) -> Difference:
+) -> WorstEntry:
     """max|got − expected| / max|expected|, absolute where everything expected is 0; entries in `skip` do not count.
 
     Equal infinities and NaN where NaN is expected agree; any other entry that is not finite is infinitely wrong.
     """
     if got.size == 0:
-        return Difference(0.0, None, None, None)
+        return WorstEntry(0.0, None, None, None)
     gap = errors(got, expected) / ((largest(expected) or 1.0) if scale is None else scale)
     return at_worst(gap if skip is None else np.where(skip, -1.0, gap), got, expected, gap)
 
 
 def compared(
     got: np.ndarray, expected: np.ndarray, allowed: np.ndarray, scale: float, skip: np.ndarray | None = None
-) -> tuple[Difference, float]:
+) -> tuple[WorstEntry, float]:
     """The entry whose relative error is the largest part of what is allowed there, and what that is."""
     if got.size == 0:
-        return Difference(0.0, None, None, None), 0.0
+        return WorstEntry(0.0, None, None, None), 0.0
     gap = errors(got, expected) / scale
     allowed = np.broadcast_to(allowed, gap.shape)
     found = at_worst(gap / allowed if skip is None else np.where(skip, -1.0, gap / allowed), got, expected, gap)
     return found, float(np.min(allowed) if found.index is None else allowed[found.index])
 
 
-def at_worst(rank: np.ndarray, got: np.ndarray, expected: np.ndarray, error: np.ndarray) -> Difference:
+def at_worst(rank: np.ndarray, got: np.ndarray, expected: np.ndarray, error: np.ndarray) -> WorstEntry:
     """The comparison at the entry that ranks highest; of none where all rank below 0."""
     at = np.unravel_index(int(np.argmax(rank)), rank.shape)
     if rank[at] < 0:
-        return Difference(0.0, None, None, None)
-    return Difference(float(error[at]), tuple(map(int, at)), got[at].item(), expected[at].item())
+        return WorstEntry(0.0, None, None, None)
+    return WorstEntry(float(error[at]), tuple(map(int, at)), got[at].item(), expected[at].item())
 
 
 def errors(got: np.ndarray, expected: np.ndarray) -> np.ndarray:
@@ -76,7 +76,7 @@ def largest(x: np.ndarray) -> float:
 def magnitude(x: Any) -> float:
     """The size of an argument in a function's own scale: its largest entry, 1 where all are 0.
 
-    Below `SMALLEST` most functions do not notice it, so that their gradients are no larger for it.
+    Below `SMALLEST` most functions do not notice it, so that it makes their gradients no larger.
     """
     return max(size, SMALLEST) if (size := largest(to_wide(x))) else 1.0
 
@@ -127,7 +127,7 @@ def jitter(x: Any, rng: np.random.Generator, by: float = 0.0) -> jax.Array:
     with np.errstate(invalid="ignore"):  # a complex infinity
         moved = (to_wide(x) * factor).astype(x.dtype)
     spread = isinstance(x, jax.Array) and len(x.devices()) > 1
-    return jax.device_put(moved, x.sharding) if spread else jnp.asarray(moved)
+    return jax.device_put(moved, x.sharding if spread else None)  # where jnp.asarray compiles a program
 
 
 def moved_by(moved: Sequence[list[np.ndarray]], leaves: list[np.ndarray]) -> list[np.ndarray]:

@@ -92,7 +92,7 @@ class Oracle:
 
 def default_device() -> Any:
     """JAX's device for values that nobody placed."""
-    return next(iter(jnp.zeros(()).devices()))
+    return next(iter(jax.device_put(np.zeros(())).devices()))  # where jnp.zeros compiles a program
 
 
 def elsewhere(device: Any) -> Any:
@@ -127,7 +127,7 @@ def find(plain: Flat, diff: Leaves, rest: Leaves, cts: Leaves, rng: np.random.Ge
     )
 
 
-class Forward(NamedTuple):
+class ForwardOracle(NamedTuple):
     """`jvp(floats, others, tangents)` gives the tangents of the float outputs."""
 
     kind: str
@@ -136,16 +136,16 @@ class Forward(NamedTuple):
     limits: Sequence[str]
 
 
-def forward_mode(plain: Flat, diff: Leaves, rest: Leaves, own: bool = False) -> Forward:
+def forward_mode(plain: Flat, diff: Leaves, rest: Leaves, own: bool = False) -> ForwardOracle:
     """Forward mode of `plain`, or finite differences where it has none."""
     try:
         push = Float64Program(_pushforward(plain), diff, rest, diff, own=own)
     except Exception:  # JAX raises one of many errors without a forward mode
         value = Float64Program(lambda diff, rest: plain(diff, rest)[0], diff, rest, own=own)
         tolerance = 1e-3 if value.limits or value.own_types else 1e-7
-        return Forward("finite differences of the forward", _differences(value), tolerance, value.limits)
+        return ForwardOracle("finite differences of the forward", _differences(value), tolerance, value.limits)
     kind = "forward mode ⟨cotangent, J·v⟩ of the plain forward"
-    return Forward(kind, push, CONVERGED if has_unknown_trips(push.program.program) else 0.0, push.limits)
+    return ForwardOracle(kind, push, CONVERGED if has_unknown_trips(push.program.program) else 0.0, push.limits)
 
 
 def reverse(plain: Flat, diff: Leaves, rest: Leaves, cts: Leaves, own: bool = False) -> Oracle:

@@ -13,25 +13,25 @@ from collections.abc import Sequence
 import numpy as np
 
 from refgrad.verify import ties
-from refgrad.verify.exact import Entry, Verdict
-from refgrad.verify.exact_oracle import ExactOracle, Place, kink, slopes, unknown
+from refgrad.verify.exact import Entry, EntryVerdict
+from refgrad.verify.exact_oracle import ExactOracle, Place, kink, slopes, smooth, unknown
 from refgrad.verify.kinks import JUMP as STEEP
 from refgrad.verify.kinks import Sides
 from refgrad.verify.numbers import clipped, errors, largest
 from refgrad.verify.oracle import Leaves
 from refgrad.verify.report import END, FAIL, JUMP, KINK, NOT_DECIDED, NOT_FINITE, OK, Row, number
-from refgrad.verify.ties import Total
+from refgrad.verify.ties import TieSum
 
 WORDS = {
-    Verdict.KINK: KINK,
-    Verdict.JUMP: JUMP,
-    Verdict.END: END,
-    Verdict.NOT_FINITE: NOT_FINITE,
-    Verdict.UNDECIDED: NOT_DECIDED,
+    EntryVerdict.KINK: KINK,
+    EntryVerdict.JUMP: JUMP,
+    EntryVerdict.END: END,
+    EntryVerdict.NOT_FINITE: NOT_FINITE,
+    EntryVerdict.UNDECIDED: NOT_DECIDED,
 }
-JUDGED = (Verdict.KINK, Verdict.END)
+JUDGED = (EntryVerdict.KINK, EntryVerdict.END)
 # No derivative, or none that is known, and the test for a rule's answer to be of use nevertheless.
-NONE = {Verdict.JUMP: lambda got: not np.isnan(got), Verdict.UNDECIDED: np.isfinite}
+NONE = {EntryVerdict.JUMP: lambda got: not np.isnan(got), EntryVerdict.UNDECIDED: np.isfinite}
 SAME = 1e-9  # relative error of float64 autodiff that is put down to rounding
 CONFIRMED = 4  # entries of each leaf where the rule differs most, and as many at random
 
@@ -115,22 +115,20 @@ class Points:
                     decided[i, at] = kink(i, at, *found[at])
 
     def _put(self, i: int, at: tuple[int, ...], entries: list[Entry]) -> None:
-        slope, _, verdict = slopes(entries)
         self.entries[i][at] = entries
-        slope = slope if np.iscomplexobj(self.truth[i]) else slope.real
-        self.truth[i][at] = slope if verdict is Verdict.SMOOTH else np.nan
+        self.truth[i][at] = smooth(entries, self.truth[i])
 
-    def _tied(self, lost: Sequence[Place], beside: Sequence[Leaves]) -> list[Total]:
+    def _tied(self, lost: Sequence[Place], beside: Sequence[Leaves]) -> list[TieSum]:
         """Widen tied entries to the gradients beside the tie, and return what they must add up to."""
         for i, at in lost:
             below, above, verdict = slopes(self.entries[i][at])
             near = [leaves[i][at] for leaves in beside if np.isfinite(leaves[i][at])]
-            if near and verdict in (Verdict.SMOOTH, Verdict.KINK):
+            if near and verdict in (EntryVerdict.SMOOTH, EntryVerdict.KINK):
                 slack = ties.SAME * max(largest(leaves[i]) for leaves in beside)
                 low, high = min(below.real, above.real), max(below.real, above.real)
                 if min(near) < low - slack or max(near) > high + slack:
                     self._put(i, at, kink(i, at, min(low, *near), max(high, *near)))
-        kinks = [(i, at) for i, at in lost if slopes(self.entries[i][at])[2] is Verdict.KINK]
+        kinks = [(i, at) for i, at in lost if slopes(self.entries[i][at])[2] is EntryVerdict.KINK]
         return list(ties.totals(kinks, beside)) if beside else []
 
     def rows(
@@ -144,14 +142,14 @@ class Points:
         mask = self.skip[i]
         if mask is None:
             return []
-        groups: dict[Verdict, list[tuple[int, ...]]] = {}
+        groups: dict[EntryVerdict, list[tuple[int, ...]]] = {}
         steep: list[tuple[int, ...]] = []
         for at in (tuple(map(int, at)) for at in np.argwhere(mask)):
             entries = self.entries[i].get(at)
             if self._is_steep(entries):
                 steep.append(at)
             else:
-                groups.setdefault(slopes(entries)[2] if entries else Verdict.UNDECIDED, []).append(at)
+                groups.setdefault(slopes(entries)[2] if entries else EntryVerdict.UNDECIDED, []).append(at)
         rows = [self._finite(name, got, steep)] if steep else []
         for verdict, places in groups.items():
             if verdict in JUDGED:
@@ -174,8 +172,8 @@ class Points:
         """True where the slope is not finite, or beyond the bound that is meant."""
         if self.limit is None:
             return False
-        low, high, verdict = slopes(entries) if entries else (0j, 0j, Verdict.SMOOTH)
-        return verdict in (Verdict.SMOOTH, Verdict.NOT_FINITE) or max(abs(low), abs(high)) > self.limit
+        low, high, verdict = slopes(entries) if entries else (0j, 0j, EntryVerdict.SMOOTH)
+        return verdict in (EntryVerdict.SMOOTH, EntryVerdict.NOT_FINITE) or max(abs(low), abs(high)) > self.limit
 
     def _finite(self, name: str, got: np.ndarray, places: Sequence[tuple[int, ...]]) -> Row:
         """Return the row for entries at which a finite number is meant."""
@@ -202,7 +200,7 @@ class Points:
         return f"{entries[0].verdict.value}: not within the {text}" if outside else text
 
 
-def _unequal(total: Total, name: str, got: np.ndarray, scale: float, allowed: float) -> list[Row]:
+def _unequal(total: TieSum, name: str, got: np.ndarray, scale: float, allowed: float) -> list[Row]:
     """Return a row where the entries of a tie do not add up to what they must."""
     found = float(sum(got[at] for at in total.places))
     if not np.isfinite(found) or abs(found - total.value) <= allowed * max(scale, abs(total.value)):

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from refgrad.verify import arguments, draws
-from refgrad.verify.clock import Clock
+from refgrad.verify.clock import TimeBudget
 from refgrad.verify.oracle import first_line
 from refgrad.verify.report import Report, Row
 from refgrad.verify.subject import Subject, name_of
@@ -38,7 +38,7 @@ SPELT: dict[str, Callable[[Any], str]] = {  # settings of a check as a call has 
 
 
 def at_sizes(
-    check: Callable[..., Report], f: Callable, text: str, settings: dict[str, Any], seed: int, clock: Clock
+    check: Callable[..., Report], f: Callable, text: str, settings: dict[str, Any], seed: int, clock: TimeBudget
 ) -> Report:
     """Return `check` at arguments that a text describes, and with `sweep=True` at other sizes of them."""
     names = arguments.dimensions(text)

@@ -18,7 +18,7 @@ MOST = 64  # variants of one function
 Edit = Callable[[np.ndarray, int], np.ndarray]  # of (entries in float64, greatest exponent of their dtype)
 
 
-class Variant(NamedTuple):
+class SpecialArguments(NamedTuple):
     """The arguments with a named change: `label` is `leaf: change`."""
 
     label: str
@@ -142,7 +142,7 @@ def changed(leaf: Any, edit: Edit) -> jax.Array:
     return jax.device_put(x, leaf.sharding) if spread else jnp.asarray(x)
 
 
-def variants(subject: Subject, constants: Sequence[float] = ()) -> Iterator[Variant]:
+def variants(subject: Subject, constants: Sequence[float] = ()) -> Iterator[SpecialArguments]:
     """Yield every variant of the arguments that differs from them and from those before it.
 
     Change by change, so that an even sample of them holds all kinds; `constants` are those of the program.
@@ -155,7 +155,7 @@ def variants(subject: Subject, constants: Sequence[float] = ()) -> Iterator[Vari
         diff, rest = leaves[: len(subject.diff)], leaves[len(subject.diff) :]
         if (key := _bytes(diff, rest)) not in seen:
             seen.add(key)
-            yield Variant(label, diff, rest)
+            yield SpecialArguments(label, diff, rest)
 
 
 def _edits(subject: Subject, constants: Sequence[float]) -> Iterator[tuple[str, dict[int, jax.Array]]]:

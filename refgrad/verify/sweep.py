@@ -18,13 +18,13 @@ from refgrad.jaxpr.versions import is_rule
 from refgrad.verify import special
 from refgrad.verify.allowance import C
 from refgrad.verify.blame import blame
-from refgrad.verify.case import LARGEST, Case
+from refgrad.verify.case import LARGEST, FunctionCase
 from refgrad.verify.exact_oracle import SWEEP
 from refgrad.verify.numbers import NOISE, difference, errors, largest, sample, to_wide
 from refgrad.verify.oracle import Leaves
 from refgrad.verify.properties.accuracy import first_draw
 from refgrad.verify.report import FAIL, Row
-from refgrad.verify.special import MOST, Variant
+from refgrad.verify.special import MOST, SpecialArguments
 
 OPERATIONS = 2 * 10**7  # scalar operations of exact arithmetic for all variants together
 CONSTANTS = 4  # of the program, tried as values of the arguments
@@ -42,7 +42,7 @@ class Swept(NamedTuple):
     left_out: list[str]
 
 
-def at_variants(case: Case, only: str = "") -> Swept:
+def at_variants(case: FunctionCase, only: str = "") -> Swept:
     """Judge the variants of the arguments; `only` is the label of one of them.
 
     Raises ValueError for the label of no variant.
@@ -67,14 +67,14 @@ def at_variants(case: Case, only: str = "") -> Swept:
     return Swept(rows, outcome + more, ["sweep"] if len(found) < len(tried) else [])
 
 
-def _inside(case: Case, variant: Variant) -> bool:
+def _inside(case: FunctionCase, variant: SpecialArguments) -> bool:
     """True where every argument lies in its range."""
     ranges = (case.within.get(i) for i in case.subject.floats)
     pairs = [(r, to_wide(x)) for r, x in zip(ranges, variant.diff, strict=True) if r]
     return all(bool(np.all((low < x) & (x < high))) for (low, high), x in pairs)
 
 
-def _obstacle(case: Case) -> str:
+def _obstacle(case: FunctionCase) -> str:
     """The reason why variants cannot be judged; empty where they can."""
     if not case.rules:
         return "it holds no rule"
@@ -85,13 +85,13 @@ def _obstacle(case: Case) -> str:
     return ""
 
 
-def _operations(case: Case) -> float:
+def _operations(case: FunctionCase) -> float:
     """The scalar operations of one variant, at least: a gradient under each trace."""
     lanes = {id(lane): lane for lane in (case.own, case.lane)}.values()
     return 1 + SWEEP * sum(lane.exact.truth.operations for lane in lanes if lane.exact.truth)
 
 
-def _constants(case: Case) -> list[float]:
+def _constants(case: FunctionCase) -> list[float]:
     """Return numbers at which the program may branch: its scalar constants, and some to either side; of both signs."""
     truth = case.own.exact.truth
     if truth is None:
@@ -102,7 +102,7 @@ def _constants(case: Case) -> list[float]:
     return [sign * step * x for step in (1, 1 + ASIDE, 1 - ASIDE) for x in found for sign in (1, -1)]
 
 
-def _judged(case: Case, variant: Variant, operations: float) -> list[Row] | None:
+def _judged(case: FunctionCase, variant: SpecialArguments, operations: float) -> list[Row] | None:
     """Return the rows that fail at a variant; None where the function is not defined, or nothing is decided."""
     values = [to_wide(y) for y in case.primal(variant.diff, variant.rest)]
     if any(np.isnan(y).any() for y in values):
@@ -115,7 +115,7 @@ def _judged(case: Case, variant: Variant, operations: float) -> list[Row] | None
     return [dataclasses.replace(row, variant=variant.label) for row in rows]
 
 
-def _values(case: Case, variant: Variant, values: Leaves, other: Case | None) -> Iterator[Row]:
+def _values(case: FunctionCase, variant: SpecialArguments, values: Leaves, other: FunctionCase | None) -> Iterator[Row]:
     """The outputs of `_fwd` that differ from the function's own by more than the function itself errs."""
     found = [to_wide(y) for y in case.rule(variant.diff, variant.rest, case.cotangent(0))[0]]
     truth = _outputs(other) if other else values
@@ -131,12 +131,12 @@ def _values(case: Case, variant: Variant, values: Leaves, other: Case | None) ->
             yield Row("value", label, FAIL, **worst.cells(), allowed=allowed, note=note)
 
 
-def _outputs(other: Case) -> Leaves:
+def _outputs(other: FunctionCase) -> Leaves:
     """The true outputs: exact, or those in float64."""
     return other.own.exact.outputs() or other.rule_wide(other.diff, other.rest, other.drawn(0))[0]
 
 
-def _gradients(other: Case, values: Leaves) -> list[Row]:
+def _gradients(other: FunctionCase, values: Leaves) -> list[Row]:
     """The failing rows that are not the function's own rounding, nor that of autodiff around the rules."""
     failed = [row for row in first_draw(other) if row.failed and not _indefinite(other, row)]
     if not failed:
@@ -156,14 +156,14 @@ def _gradients(other: Case, values: Leaves) -> list[Row]:
     return [] if _inherited(other, kept) else kept
 
 
-def _indefinite(other: Case, row: Row) -> bool:
+def _indefinite(other: FunctionCase, row: Row) -> bool:
     """True where an argument is infinite, and autodiff is not finite either: 0 · ∞ of a limit that nobody takes."""
     if row.index is None or all(np.isfinite(to_wide(x)).all() for x in (*other.diff, *filter(is_float, other.rest))):
         return False
     return other.first.autodiff is None or not np.isfinite(_leaf(other, row, other.first.autodiff)[row.index])
 
 
-def _leaf(other: Case, row: Row, leaves: Leaves) -> np.ndarray:
+def _leaf(other: FunctionCase, row: Row, leaves: Leaves) -> np.ndarray:
     return leaves[other.subject.arguments.index(row.argument)]
 
 
@@ -177,7 +177,7 @@ def _off(values: Leaves, truth: Leaves) -> float:
     return worst
 
 
-def _worse(other: Case, row: Row) -> bool:
+def _worse(other: FunctionCase, row: Row) -> bool:
     """True where the rule is not finite, or autodiff is better by far, and by more than the function's last places.
 
     Subnormal arguments may be flushed to 0.
@@ -199,7 +199,7 @@ def _subnormal(x: Any) -> bool:
     return bool(np.any((size > 0) & (size < float(jnp.finfo(x.dtype).tiny))))
 
 
-def _inherited(other: Case, rows: list[Row]) -> bool:
+def _inherited(other: FunctionCase, rows: list[Row]) -> bool:
     """True where autodiff gives the same as the rules, and no rule is wrong in its place: the fault lies outside."""
     if not rows or is_rule(other.subject.f) or other.first.autodiff is None:
         return False

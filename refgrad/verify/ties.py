@@ -19,7 +19,7 @@ SAME = 1e-5  # relative difference up to which gradients beside a tie are one: w
 RANDOM = 2  # pairs of random directions, beside one in the order of the entries and one of alternating signs
 
 
-class Total(NamedTuple):
+class TieSum(NamedTuple):
     """The sum of the cotangents of some tied entries of a leaf."""
 
     leaf: int
@@ -40,7 +40,7 @@ def gradients(oracle: ExactOracle, cts: Leaves) -> list[Leaves]:
     return [found for diff in moved if (found := oracle.gradient(diff, cts)) is not None]
 
 
-def totals(places: Sequence[Place], beside: Sequence[Leaves]) -> Iterator[Total]:
+def totals(places: Sequence[Place], beside: Sequence[Leaves]) -> Iterator[TieSum]:
     """Yield the sums of the entries of each leaf, and of each row along its last axis, if that is one number."""
     groups: dict[tuple, list[tuple[int, ...]]] = {}
     for i, at in places:
@@ -50,7 +50,7 @@ def totals(places: Sequence[Place], beside: Sequence[Leaves]) -> Iterator[Total]
         sums = [sum(leaves[i][at] for at in group) for leaves in beside]
         size = max((largest(leaves[i]) for leaves in beside), default=0.0)
         if len(group) > 1 and np.isfinite(sums).all() and max(sums) - min(sums) <= SAME * size:
-            yield Total(i, list(group), float(np.mean(sums)))
+            yield TieSum(i, list(group), float(np.mean(sums)))
 
 
 def _directions(sizes: Sequence[int]) -> Iterator[Leaves]:

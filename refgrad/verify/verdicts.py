@@ -16,7 +16,7 @@ SILENT = "no cotangent"  # nothing flows back to this call, so that nothing can 
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
+class CallVerdict:
     """One call of a rule: where, on what, and how far its worst leaf is from the truth, relative to that leaf's size.
 
     `leaf` is `argument i` (the i-th leaf of the call's arguments) or `value i` (of its `_fwd`'s outputs).
@@ -52,13 +52,13 @@ HEADER = ("call", "rule", "called at", "trip", "inputs", "worst leaf", "error", 
 
 @dataclasses.dataclass(frozen=True)
 class Blame(Sequence):
-    """A `Verdict` for every call of a rule, in execution order. Prints as a table, the guilty first.
+    """A `CallVerdict` for every call of a rule, in execution order. Prints as a table, the guilty first.
 
     `unseen` are calls that could not be run in place, and rules that were applied before they could be seen; `limits`
     the places where truth has only the program's own precision.
     """
 
-    rows: tuple[Verdict, ...]
+    rows: tuple[CallVerdict, ...]
     unseen: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
 
@@ -69,7 +69,7 @@ class Blame(Sequence):
         return len(self.rows)
 
     @property
-    def guilty(self) -> tuple[Verdict, ...]:
+    def guilty(self) -> tuple[CallVerdict, ...]:
         """The calls whose own rule is wrong, worst first."""
         return tuple(sorted((r for r in self.rows if r.verdict == WRONG), key=lambda r: -r.excess))
 

@@ -1,10 +1,10 @@
-"""A safetensors file that says of itself which model it is, with a digest of every tensor.
+"""A safetensors file that names its model and holds a digest of every tensor.
 
     8 bytes: length of the header, little-endian · header, JSON · the tensors' bytes, one after another
 
 Config and digests stand in the header's metadata, which others ignore. A flipped bit in a tensor, or a `config.json`
-that means another model of the same shapes, is seen when the folder is loaded. Files that others have written say
-nothing of the kind. (safetensors' own writer has no fixed order of metadata: two files of one model would differ.)
+that means another model of the same shapes, is seen when the folder is loaded. Files of other writers have no such
+metadata. (safetensors' own writer has no fixed order of metadata: two files of one model would differ.)
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ CODES = {name: code for code, name in DTYPES.items()}
 
 
 class Seal(NamedTuple):
-    """The config's keys, and a digest by the tensor's stored name; both empty in a file that others have written."""
+    """The config's keys, and a digest by the tensor's stored name; both empty in a file of another writer."""
 
     config: Mapping[str, Any]
     digests: Mapping[str, str]

@@ -34,9 +34,10 @@ def test_blocks_leave_out_what_the_mask_hides():
     assert counted(config, b, s) - listed == scores * (s * s - seen)
 
 
+@pytest.mark.slow
 def test_runs_every_product():
     config, dtype = CONFIGS[1], jnp.dtype(jnp.bfloat16)
-    runner = roofline.Runner(config, 2, 24, dtype)
+    runner = roofline.RooflineRunner(config, 2, 24, dtype)
     assert len(runner._products) == len(roofline.products(config, 2, 24))
     for (_, product, operands), listed in zip(runner._products, roofline.products(config, 2, 24), strict=True):
         out = product(*operands)

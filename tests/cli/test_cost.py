@@ -72,6 +72,7 @@ def test_the_tiny_model(capsys, tmp_path):
         assert sum(int(row["read"]) + int(row["written"]) for row in of_pass) == total["bytes"]
 
 
+@pytest.mark.slow
 def test_a_flop_too_many_fails(capsys, monkeypatch):
     exact = gpt2_costs.backward(True)
     more = exact._replace(flops=exact.flops + 1)
@@ -89,6 +90,7 @@ def test_a_byte_too_many_fails(capsys, monkeypatch):
     assert "Unexplained: 1." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_124m(capsys):
     assert main(["cost", "--config", str(CONFIGS / "gpt2_124m.toml")]) == 0
     out = capsys.readouterr().out

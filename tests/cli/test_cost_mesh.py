@@ -18,7 +18,7 @@ def test_bytes_by_term_and_by_collective(capsys, tmp_path, monkeypatch):
     path = tmp_path / "found.json"
     assert main(["cost", "--mesh", "data=2,model=2", *SMALL, "--json", str(path)]) == 0
     out = capsys.readouterr().out
-    for words in ("c_attn, rows ⇄ heads", "12*h**2*w/(N_f*N_m)", "sent by each device", "Unexplained: 0."):
+    for words in ("c_attn, rows ⇄ heads", "12*h**2*item/(N_f*N_m)", "sent by each device", "Unexplained: 0."):
         assert words in out
     found = json.loads(path.read_text())
     assert found["ok"] and found["mesh"] == {"data": 2, "model": 2}

@@ -1,7 +1,5 @@
 """No FLOP of a GPT-2 unexplained: forward, backward and both; loop and scan; remat; tied or not; 124M to 1.5B."""
 
-import time
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -10,6 +8,7 @@ from refgrad.cost import count, count_backward, reconcile, xla_backward
 from refgrad.cost.conventions import Dimensions, matmul_flops
 from refgrad.cost.scopes import by_scope, scope_of
 from refgrad.models import gpt2
+from tests.lanes import fast_if
 
 SIZES = {"124M": (12, 768, 12), "355M": (24, 1024, 16), "774M": (36, 1280, 20), "1.5B": (48, 1600, 25)}
 WAYS = {
@@ -33,17 +32,17 @@ def sized(name, **more):
     return gpt2.Config(n_layer=n_layer, n_embd=n_embd, n_head=n_head, n_positions=1024, vocab_size=50257, **more)
 
 
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("tied", fast_if(bool, [True, False]))
 @pytest.mark.parametrize("way", WAYS)
 def test_tiny(way, tied):
-    config = gpt2.Config(n_layer=3, n_embd=24, n_head=2, n_positions=16, vocab_size=61, tie_word_embeddings=tied)
+    config = gpt2.Config(n_layer=2, n_embd=24, n_head=2, n_positions=16, vocab_size=61, tie_word_embeddings=tied)
     f, *args = program(config, 12, batch=2, **WAYS[way])
     assert reconcile(f, *args).ok
     assert reconcile(f, *args, backward=True).ok
     assert reconcile(jax.value_and_grad(f), *args).ok
 
 
-@pytest.mark.parametrize("way", ["loop", "scan, remat"])
+@pytest.mark.parametrize("way", fast_if(lambda way: way == "loop", ["loop", "scan, remat"]))
 def test_124m(way):
     f, *args = program(sized("124M"), 1024, **WAYS[way])
     forward, backward = reconcile(f, *args), reconcile(f, *args, backward=True)
@@ -52,13 +51,11 @@ def test_124m(way):
         assert forward.count.matmul + backward.count.matmul == 874_944_921_600
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", fast_if(lambda size: size == "1.5B", SIZES))
 def test_scanned_at_every_size(size):
-    """Forward and backward at s = 1024, in seconds, nothing allocated; the products are the dimension formula's."""
+    """Forward and backward at s = 1024, nothing allocated; the products are the dimension formula's."""
     f, *args = program(sized(size), 1024, scan=True)
-    start = time.perf_counter()
     forward, backward = reconcile(f, *args), reconcile(f, *args, backward=True)
-    assert time.perf_counter() - start < 30
     n_layer, n_embd, n_head = SIZES[size]
     exact = matmul_flops(Dimensions(n_layer, n_embd, n_head, vocab_size=50257, seq_len=1024))
     assert forward.count.matmul + backward.count.matmul == exact

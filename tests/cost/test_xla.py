@@ -1,5 +1,7 @@
 """XLA's own answer, and every trap in it named."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -140,6 +142,17 @@ def test_backward_alone():
     assert with_integers.flops is not None and with_integers.flops > 0
     with pytest.raises(TypeError, match="no gradient"):
         xla_backward(lambda i: i + 1, jax.ShapeDtypeStruct((3,), jnp.int32))
+
+
+def test_a_topology_is_counted_from_its_compiled_text(monkeypatch):
+    def compiled_here(f, args, _topology, _kwargs):
+        return jax.jit(f).lower(*args).compile()
+
+    monkeypatch.setattr(importlib.import_module("refgrad.cost.xla"), "compiled_for", compiled_here)
+    w = jax.ShapeDtypeStruct((10, 4), jnp.float32)
+    ahead = xla(jnp.matmul, X, w, stage="compiled", topology="v5e:2x2")
+    here = xla(jnp.matmul, X, w, stage="compiled")
+    assert ahead.hlo.flops == here.hlo.flops > 0
 
 
 def test_abstract_arguments_allocate_nothing():

@@ -38,6 +38,8 @@ def test_docstring_asks_and_config_answers(name):
 def test_one_command_leaves_everything(name, tmp_path):
     for package in NEEDS.get(name, ()):
         pytest.importorskip(package)
+    if name == "planted_faults" and sys.version_info < (3, 12):
+        pytest.skip("sys.monitoring is new in Python 3.12")
     command = [sys.executable, f"experiments/{name}.py", "--quick", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "COLUMNS": "80"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -125,3 +127,45 @@ def test_an_unexplained_difference_turns_compare(monkeypatch):
     nameless = module.cost.compare(*(side(settings) for side in module.PAIRS["one line changed"])).change
     monkeypatch.setattr(module.cost.Comparison, "unexplained", nameless)
     assert "unexplained" in module.run(settings).failures[0]
+
+
+def test_a_wrong_rewriting_turns_bf16_products(monkeypatch):
+    module, settings = quick("bf16_products", sequence=8, n_embd=8, vocab_size=16)
+    monkeypatch.setattr(module, "products", lambda *_: [module.Product("w dw", 1, 1, 6, 8, 4, left_transposed=True)])
+    right = module.WAYS["as it stands"]
+    monkeypatch.setattr(module, "WAYS", {"as it stands": right})
+    assert not module.run(settings).failures
+    monkeypatch.setattr(module, "WAYS", {"twice": lambda x, dz: 2 * right(x, dz)})
+    assert "w dw, twice: error" in module.run(settings).failures[0]
+
+
+def test_a_refused_setting_is_shown_and_no_setting_helps_by_chance(monkeypatch):
+    module, settings = quick("xla_settings")
+    seconds = {"defaults": [1.0, 1.0], "fast": [0.9, 0.94], "uneven": [0.5, 1.01], "refused": []}
+    monkeypatch.setattr(module, "XLA_SETTINGS", dict.fromkeys(seconds, ""))
+    monkeypatch.setattr(module, "measured", lambda *_: seconds)
+    result = module.run(settings)
+    assert result.answer[0] == "Every round is faster by 5% with fast for fused-bf16 (0.92 of the time)."
+    assert [row[-1] for row in result.table.rows] == [False, False, False, True]
+
+
+def test_another_device_is_refused_in_one_line(capsys):
+    from _common import main
+
+    module = importlib.import_module("on_gpu")
+    with pytest.raises(SystemExit):
+        main(module.__file__, module.__doc__, module.Settings, module.run, ["--set", "platform=tpu"])
+    assert "--device tpu: no tpu here; JAX sees cpu" in capsys.readouterr().err
+
+
+def test_a_profile_is_read_by_kernel(tmp_path):
+    module = importlib.import_module("on_gpu")
+    event = {"ph": "X", "pid": 3, "name": "gemm", "dur": 5.0, "args": {"hlo_op": "dot.1"}}
+    named = [
+        {"name": "process_name", "pid": n, "args": {"name": name}}
+        for n, name in ((3, "/device:GPU:0"), (4, "/host:CPU"))
+    ]
+    trace = json.dumps({"traceEvents": [*named, event, event, {**event, "pid": 4}, {**event, "args": {}}]})
+    (tmp_path / "host.trace.json.gz").write_bytes(module.gzip.compress(trace.encode()))
+    assert module.by_kernel(tmp_path, "gpu") == pytest.approx({"gemm": 1e-5})
+    assert module.by_kernel(tmp_path, "cpu") == pytest.approx({"dot.1": 5e-6})

@@ -18,6 +18,8 @@ from world.page import write_page
 from world.run import append, lines
 from world.use import Use
 
+from tests.lanes import fast_if
+
 X = np.array([0.5, 1.5, -2.0], np.float32)
 FACTS = {"package": "fake", "version": "1", "jax": "2"}
 
@@ -73,7 +75,7 @@ def test_an_error_of_the_function_is_a_crash():
     assert found["outcome"] == "crashed" and "OverflowError: no such thing" in found["found"]
 
 
-@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("nested", fast_if(bool, [False, True]))
 def test_mutants_are_caught_and_the_rule_is_restored(nested):
     cube = rule()
     mutated = use(jax.jit(lambda x: jnp.sin(cube(x))) if nested else cube)

@@ -81,6 +81,7 @@ def test_fused_equals_xla_to_the_last_flop(name, monkeypatch):
         assert counted == evaluate(gpt2_costs.forward("fused")[part] + gpt2_costs.fwd_extra("fused")[part], dims)
 
 
+@pytest.mark.slow
 def test_fused_totals_agree_with_the_traced_programs_at_every_size():
     for name, config in gpt2.SIZES.items():
         total = model.total(name, config, "fused")

@@ -43,6 +43,7 @@ def test_the_gradients(sizes, rules):
         np.testing.assert_allclose(got, expected[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_rules_hold():
     verify.assert_ok(linear_network.loss, *example(SIZES[0]))
 

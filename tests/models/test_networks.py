@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from refgrad.models.networks import NETWORKS
-from refgrad.ops import Cost
+from refgrad.ops import OpCost
 from refgrad.report.networks import network_table, verify_network
 from tests.ops.test_planted import planted
 
@@ -22,7 +22,7 @@ def test_holds(name, x64):
 
 
 def test_a_fault_in_a_rule_is_red(x64):
-    with planted("hinge", "x", lambda x: x * 1.001):
+    with planted("hinge", {"x": "factor"}):
         result = verify_network(NAME, NETWORKS[NAME], ["float64"])
     assert not result.ok
     assert network_table([result]).rows[0][-1] == "FAIL"
@@ -31,7 +31,7 @@ def test_a_fault_in_a_rule_is_red(x64):
 
 def test_a_flop_too_many_is_red():
     network = NETWORKS[NAME]
-    exact = network.exact | {"backward": Cost(network.exact["backward"].flops + 1)}
+    exact = network.exact | {"backward": OpCost(network.exact["backward"].flops + 1)}
     result = verify_network(NAME, dataclasses.replace(network, exact=exact), [])
     assert not result.ok
     assert network_table([result]).rows[0][-2:] == ["1", "FAIL"]

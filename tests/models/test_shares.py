@@ -14,7 +14,7 @@ from refgrad.models import gpt2, gpt2_costs, omissions, ratios
 from refgrad.ops import TABLE
 from refgrad.report import memory, shares
 from refgrad.report.cost import price
-from refgrad.symbols import V, a, b, evaluate, h, i, n_h, o, s, w
+from refgrad.symbols import V, a, b, evaluate, h, i, item, n_h, o, s
 
 CONFIG = gpt2.Config(n_layer=3, n_head=2, n_embd=10, n_positions=16, vocab_size=13)
 SHAPES = [(3, 5), (2, 7)]
@@ -100,12 +100,12 @@ def test_token_embedding_additions():
 
 # Bytes that D2 says an operation's backward requires (D2.25), beside what the rule keeps.
 REQUIRED = {
-    "linear": (w * (b * s * i + i * o), 0),
-    "softmax": (w * b * n_h * s**2, 0),
-    "log_softmax": (w * b * s * V, 0),
-    "gelu": (w * b * s * i, 0),
+    "linear": (item * (b * s * i + i * o), 0),
+    "softmax": (item * b * n_h * s**2, 0),
+    "log_softmax": (item * b * s * V, 0),
+    "gelu": (item * b * s * i, 0),
     # input, means, variances, γ and β by the document; x̂, 1/σ and γ by the rule: neither a mean nor β
-    "layer_norm": (w * (b * s * h + 2 * b * s + 2 * h), -4 * (b * s + h)),
+    "layer_norm": (item * (b * s * h + 2 * b * s + 2 * h), -4 * (b * s + h)),
 }
 
 
@@ -113,7 +113,7 @@ REQUIRED = {
 def test_what_the_backward_requires(name):
     required, more = REQUIRED[name]
     kept = sympy.sympify(TABLE[name].residuals)
-    assert sympy.expand((kept - required).subs({w: 4, a: 4}) - more) == 0
+    assert sympy.expand((kept - required).subs({item: 4, a: 4}) - more) == 0
 
 
 @pytest.mark.parametrize("tied", [True, False])

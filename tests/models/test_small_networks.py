@@ -13,6 +13,7 @@ from refgrad import cost, ops, verify
 from refgrad.models import binary_classifier, linear_classifier, mlp, one_hidden_layer
 from refgrad.models._activations import ACTIVATIONS
 from refgrad.symbols import evaluate
+from tests.lanes import fast_if
 from tests.ops.cases import relative_error
 from tests.ops.test_planted import planted
 
@@ -100,12 +101,12 @@ def test_the_rules_equal_autodiff(name, x64):
 @pytest.mark.parametrize("part", ["sigmoid", "matmul", "relu", "linear", "binary_cross_entropy"])
 def test_a_fault_planted_in_a_part_is_found(part, x64):
     wanted = gradients(NETWORKS["D4.1"], "autodiff")
-    with planted(part, ops.TABLE[part].differentiable[0], lambda x: x * 1.001):
+    with planted(part, {ops.TABLE[part].differentiable[0]: "factor"}):
         found = gradients(NETWORKS["D4.1"], "derived")
     assert max(jax.tree.leaves(jax.tree.map(relative_error, found, wanted))) > 1e-4
 
 
-@pytest.mark.parametrize("name", ["D1.1", "D3.16"])
+@pytest.mark.parametrize("name", fast_if(lambda name: name == "D1.1", ["D1.1", "D3.16"]))
 def test_verify_says_so_too(name):
     network = NETWORKS[name]
     report = verify.check(network.loss, *network[1:4], properties=("structure", "accuracy"))

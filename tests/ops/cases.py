@@ -10,6 +10,7 @@ from refgrad.ops.fused import _cudnn
 
 # Composites of many arguments, whose parts are tried one by one: their own turn is in the slow lane.
 LONG = {"fused.block", "fused.mlp", "fused.head_loss", "fused.head_loss_by_vocabulary"}
+LONG_CHECKS = {*LONG, "fused.attention"}  # of which `verify.check` takes seconds
 NAMES = tuple(TABLE)
 EACH = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in NAMES]
 AXES = ("b", "s", "h", "n_h", "d", "V", "i", "o", "m", "c", "H", "W", "k", "l", "v")

@@ -72,6 +72,7 @@ BAD = [
         ValueError,
         r"x has shape \(3,\), but the statistics need a batch",
     ),
+    (lambda: ops.batch_norm(z(0, 3), z(3), z(3), 1e-5), ValueError, r"x has shape \(0, 3\), but the statistics need"),
     (lambda: ops.batch_norm(z(2, 3), z(3), z(3), 0.0), ValueError, r"batch_norm: eps is 0\.0, but must be above 0"),
     (lambda: ops.dropout(z(2), jax.random.key(0), 1.0), ValueError, r"dropout: rate is 1\.0, .* below 1"),
     (lambda: ops.dropout(z(2), jax.random.PRNGKey(0), 0.5), TypeError, r"key is uint32\[2\], but .*wrap_key_data"),

@@ -16,7 +16,7 @@ from tests.ops.cases import DIMS, NAMES
 
 def at(expression, dims, dtype):
     item = jnp.dtype(dtype).itemsize
-    return evaluate(expression, {**dims, "w": item, "a": max(4, item)})
+    return evaluate(expression, {**dims, "item": item, "a": max(4, item)})
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from refgrad.ops import TABLE
-from tests.ops.cases import DIMS, EACH, LONG, NAMES, dot, floats, gradients, relative_error, weighted, weights
+from tests.ops.cases import DIMS, EACH, dot, floats, gradients, relative_error, weighted, weights
 
 DIMS = {**DIMS[0], "b": 4}  # a batch that four devices share
 
@@ -38,19 +38,6 @@ def close(got, want):
     chex.assert_trees_all_equal_shapes_and_dtypes(got, want)
     for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert relative_error(one, other) <= 1e-12
-
-
-@pytest.mark.slow
-class EagerAndCompiled(chex.TestCase):
-    """Each operation's gradients as they are and under jit."""
-
-    @chex.variants(with_jit=True, without_jit=True)
-    def test_gradients(self):
-        with jax.enable_x64(True):
-            for name in (name for name in NAMES if name not in LONG):
-                op, plain, arrays = pair(name)
-                by_rule = self.variant(jax.grad(weighted(op), floats(arrays)))
-                close(by_rule(*arrays), gradients(plain, arrays))
 
 
 @pytest.mark.slow
@@ -99,14 +86,6 @@ def test_gradient_of_a_gradient(name, x64):
         return jax.jit(jax.grad(of, floats(arrays)))(*arrays)
 
     close(norm(op), norm(plain))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", EACH)
-def test_hessian(name, x64):
-    op, plain, arrays = pair(name)
-    first = floats(arrays)[0]
-    close(*(jax.jit(jax.hessian(weighted(f), first))(*arrays) for f in (op, plain)))
 
 
 def specs(row):

@@ -54,9 +54,8 @@ COLOURS = """() => [document.body, document.querySelector('.command code')].map(
 })"""
 # The items that a filter is about, each as [its text, whether it is shown, its value for a choice].
 ITEMS = """([id, key]) => {
-  const place = document.getElementById(id);
-  const items = place.tBodies ? [...place.tBodies[0].rows] : [...place.children];
-  return items.map((item) => [item.textContent, item.checkVisibility(), item.dataset[key] ?? '']);
+  const rows = [...document.getElementById(id).tBodies[0].rows];
+  return rows.map((row) => [row.textContent, row.checkVisibility(), row.dataset[key] ?? '']);
 }"""
 
 

@@ -1,16 +1,17 @@
-"""A page of real parts that are quick to gather: derivations, totals, D0's claims, two figures."""
+"""A page of real parts that are quick to gather: a table, D0's claims, two figures."""
 
 import dataclasses
 from functools import partial
 
 from refgrad._text import Table
-from refgrad.bench.contenders import Work
-from refgrad.bench.run import Row
+from refgrad.bench.contenders import Workload
+from refgrad.bench.run import ContenderRow
 from refgrad.claims import KINDS, LEDGER, run_claim
 from refgrad.models import gpt2
 from refgrad.report import figures, page
-from refgrad.report.sections import Section, Task, bench, derivations, experiments, gather
+from refgrad.report.sections import Section, Task, bench, experiments, gather
 from refgrad.report.sections.section import Shown
+from refgrad.symbols import b, h, s
 
 KNOWN = ("D0.1", "D0.4", "D0.6")
 ROWS = [[f"row {n}", f"{(7 * n) % 11 - 5:,}", "1,234" if n else "", "ok" if n % 2 else "FAIL"] for n in range(12)]
@@ -18,6 +19,11 @@ ROWS = [[f"row {n}", f"{(7 * n) % 11 - 5:,}", "1,234" if n else "", "ok" if n % 
 
 def table():
     return Section("A table", {"shown": [Shown("Numbers", Table(["name", "number", "big", "verdict"], ROWS))]})
+
+
+def polynomials():
+    rows = [["matmul", 8 * b * s * h + h**2 - s * h / 2], ["no operation", b]]
+    return Section("Polynomials", {"shown": [Shown("Formulas", Table(["operation", "polynomial"], rows))]})
 
 
 def ledger():
@@ -46,11 +52,15 @@ def experiment(name, folder):
 
 def measured():
     """A run of the bench, as `refgrad bench --json` writes it."""
-    row = Row("autodiff", "autodiff", "float32", 1.0, (0.9, 1.1), 0.5, 128.0, 1e9, 10**6, 1.0, 10**8, 0.1, 0.2, 5, None)
+    row = ContenderRow(
+        "autodiff", "autodiff", "float32", 1.0, (0.9, 1.1), 0.5, 128.0, 1e9, 10**6, 1.0, 10**8, 0.1, 0.2, 5, None
+    )
     fused = dataclasses.replace(row, name="fused", label="fused rules", ratio=0.8, temporaries_ratio=0.5)
     machine = {"processor": "a processor", "cores": 2, "versions": {"jax": "0.10.2"}}
     rows = [dataclasses.asdict(one) for one in (row, fused)]
-    return bench.measured({"machine": machine, "work": Work(gpt2.Config(), 1, 64).data(), "rounds": 1, "rows": rows})
+    return bench.measured(
+        {"machine": machine, "work": Workload(gpt2.Config(), 1, 64).data(), "rounds": 1, "rows": rows}
+    )
 
 
 def left_out():
@@ -65,7 +75,7 @@ def sample(folder):
     """The page's HTML, and its sections."""
     found = [
         Task("numbers", "Verification", "refgrad verify", table),
-        Task("derivations", "Derivations", "refgrad verify --op NAME", derivations.derivations),
+        Task("polynomials", "Verification", "refgrad verify", polynomials),
         Task("ledger", "Claims", "refgrad claims", ledger),
         Task("first", "Experiments", "python experiments/first.py", partial(experiment, "first", folder)),
         Task("second", "Experiments", "python experiments/second.py", partial(experiment, "second", folder)),
@@ -74,4 +84,4 @@ def sample(folder):
         Task("bench-1", "Bench", "refgrad bench --json run.json", measured),
     ]
     sections = [gather(task) for task in found]
-    return page.assemble(sections, "refgrad report --quick"), sections
+    return page.assemble(sections, "refgrad report --quick", folder), sections

@@ -47,6 +47,7 @@ def test_bytes_kept_are_the_rows():
     assert plan.kept == CONFIG.n_layer * evaluate(BLOCK_RESIDUALS["remat"], CONFIG.dims(2, 64))
 
 
+@pytest.mark.slow
 def test_clipping_is_costed():
     plan = memory_plan(optax.sgd(0.1), 2, 64, memory="fast", clip_norm=1.0)
     x = jax.ShapeDtypeStruct((2, 64, CONFIG.n_embd), jnp.float32)
@@ -73,6 +74,7 @@ print(min(faults))
 """
 
 
+@pytest.mark.slow
 def test_kept_temporaries_fault_no_pages():
     def faults(how):
         done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True)

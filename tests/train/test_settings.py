@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from refgrad.train.settings import Settings
+from refgrad.train.settings import MOST_LAYERS, Settings
 
 BAD = {
     "section": ({"trian": {}}, ValueError, "trian is not a section: did you mean train?"),
@@ -68,3 +68,15 @@ def test_they_come_back_from_json():
 def test_an_update_keeps_the_rest():
     settings = Settings.from_mapping({"train": {"steps": 777}})
     assert settings.updated({"train": {"batch": 2}}).train == dataclasses.replace(settings.train, batch=2)
+
+
+def test_the_largest_number_of_layers_is_allowed():
+    assert Settings.from_mapping({"model": {"n_layer": MOST_LAYERS}}).model.n_layer == MOST_LAYERS
+
+
+def test_the_defaults_are_those_of_published_runs():
+    """Another default would change every run that does not name it."""
+    train = Settings.from_mapping({}).train
+    assert (train.learning_rate, train.final_rate, train.warmup) == (3e-3, 0.1, 100)
+    assert (train.weight_decay, train.beta1, train.beta2, train.epsilon, train.clip_norm) == (0.1, 0.9, 0.99, 1e-8, 1)
+    assert (train.steps, train.batch, train.sequence, train.accumulate, train.spike) == (2000, 8, 128, 1, 2)

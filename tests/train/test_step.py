@@ -88,7 +88,8 @@ ACROSS_LAYERS = ("adafactor", "lamb")
 
 
 @pytest.mark.parametrize(
-    ("memory", "scan", "rules"), [("fast", False, "fused"), slow(("fast", True, "derived")), ("small", True, "fused")]
+    ("memory", "scan", "rules"),
+    [slow(("fast", False, "fused")), slow(("fast", True, "derived")), ("small", True, "fused")],
 )
 def test_bit_for_bit_the_same_as_two_programs(memory, scan, rules):
     how = {"memory": memory, "scan": scan, "rules": rules}
@@ -104,7 +105,7 @@ def test_every_transformation_that_keeps_leaves_apart(name):
     chex.assert_trees_all_equal(got, as_two_programs(tx, False, memory="fast"))
 
 
-@pytest.mark.parametrize("name", [slow(name, name not in ("MultiSteps", *ACROSS_LAYERS)) for name in TRANSFORMATIONS])
+@pytest.mark.parametrize("name", [slow(name, name not in ACROSS_LAYERS) for name in TRANSFORMATIONS])
 def test_scanned_where_layers_are_kept_apart_too(name):
     tx = TRANSFORMATIONS[name]()
     step = make_step(CONFIG, tx, memory="fast", scan=True)
@@ -119,7 +120,7 @@ def test_scanned_where_layers_are_kept_apart_too(name):
 
 @pytest.mark.parametrize(
     ("tied", "dtype"),
-    [(True, jnp.bfloat16), (False, None), slow((True, None)), slow((False, jnp.bfloat16))],
+    [(True, jnp.bfloat16), slow((False, None)), slow((True, None)), slow((False, jnp.bfloat16))],
     ids=["tied-bfloat16", "untied-float32", "tied-float32", "untied-bfloat16"],
 )
 def test_near_the_ordinary_step(tied, dtype):
@@ -134,7 +135,8 @@ def test_near_the_ordinary_step(tied, dtype):
         chex.assert_trees_all_close(got.params, want.params, rtol=0, atol=1e-6 if dtype is None else 2e-3)
 
 
-@pytest.mark.parametrize("memory", ["fast", slow("plain"), slow("small")])
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", ["fast", "plain", "small"])
 def test_by_the_librarys_attention(memory, monkeypatch):
     tx = optax.sgd(0.2)
     want, losses = run(make_step(CONFIG, tx, rules="fused", memory=memory, compute_dtype=jnp.bfloat16), start(tx))
@@ -157,6 +159,7 @@ def test_what_is_carried_apart_may_be_empty():
     chex.assert_trees_all_equal(after, (x, empty))
 
 
+@pytest.mark.slow
 def test_a_layer_updated_by_stale_gradients_is_seen(monkeypatch):
     tx = optax.sgd(0.1)
     want = as_two_programs(tx, False, memory="fast")
@@ -172,6 +175,7 @@ def test_a_layer_updated_by_stale_gradients_is_seen(monkeypatch):
     assert not np.array_equal(got.params["h"][0]["mlp"]["c_fc"]["weight"], want.params["h"][0]["mlp"]["c_fc"]["weight"])
 
 
+@pytest.mark.slow
 def test_state_that_no_gradient_changes_is_read_layer_by_layer():
     """madgrad keeps the first parameters: a copy, since they are donated, of which a layer's update reads a slice."""
     tx = optax.contrib.madgrad(1e-2)
@@ -249,7 +253,7 @@ def test_states_and_batches_that_do_not_fit(memory):
         step(state, IDS[0], IDS[1][:1])
 
 
-@pytest.mark.parametrize(("memory", "scan"), [slow(("fast", False)), ("small", True)])
+@pytest.mark.parametrize(("memory", "scan"), [("fast", False), slow(("small", True))])
 def test_clipping_in_two_passes(memory, scan):
     tx = optax.sgd(0.5)
     plain = optax.chain(optax.clip_by_global_norm(0.5), tx)

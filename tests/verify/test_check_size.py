@@ -1,4 +1,4 @@
-"""Large arguments: a layer norm of a million entries in seconds, and a cost that grows with size and no faster."""
+"""Large arguments: a cost that grows with size and no faster, up to four million entries."""
 
 import time
 
@@ -39,14 +39,6 @@ layer_norm = rule(forward, fwd, bwd)
 
 def arguments(rows, dtype=jnp.float32):
     return normal(rows, 1000, dtype=dtype), normal(1000, dtype=dtype), normal(1000, dtype=dtype, seed=1)
-
-
-@pytest.mark.slow
-def test_a_million_entries_within_twenty_seconds():
-    start = time.process_time()  # of both cores: what the machine's other work cannot lengthen
-    report = check(layer_norm, *arguments(1000))
-    assert report.ok, report
-    assert time.process_time() - start < 2 * 20
 
 
 @pytest.mark.slow

@@ -10,10 +10,11 @@ from jax.sharding import PartitionSpec as P
 from refgrad.ops import TABLE
 from refgrad.verify import case as cases
 from refgrad.verify import check
-from refgrad.verify.case import Case
+from refgrad.verify.case import FunctionCase
 from refgrad.verify.properties import PROPERTIES
 from refgrad.verify.report import COMPILER
 from refgrad.verify.subject import Subject
+from tests.lanes import fast_if
 from tests.verify.specimens import RIGHT, matmul, matmul_bwd, normal, right_sine, rule, sine
 
 WRONG = rule(
@@ -24,7 +25,7 @@ WRONG = rule(
 
 
 def case_of(f, *args):
-    return Case(Subject.of(f, args), draws=2, seed=0, order=2)
+    return FunctionCase(Subject.of(f, args), draws=2, seed=0, order=2)
 
 
 @pytest.mark.parametrize("name", ["parts", "eager", "vmap", "scan", "checkpoint", "shard_map", "second_order"])
@@ -93,7 +94,7 @@ def test_rule_without_psum_is_refused_by_jax_and_the_remedy_named():
     assert all("check_vma=True" in row.argument and "psum the cotangent" in row.note for row in refused)
 
 
-@pytest.mark.parametrize("name", ["linear", "layer_norm"])
+@pytest.mark.parametrize("name", fast_if(lambda name: name == "linear", ["linear", "layer_norm"]))
 def test_operations_with_psum_pass_under_check_vma(name):
     x, w, b = normal(2, 3, 4), normal(4, 4), normal(4)
     args = {"linear": (x, w, b), "layer_norm": (x, b, b, 1e-5)}[name]

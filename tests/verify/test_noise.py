@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from refgrad.verify import check
+from tests.lanes import fast_if
 
-FAST = {"draws": 4, "order": 1, "properties": ["structure", "accuracy", "jacobian", "linearity"]}
+FAST = {"draws": 2, "order": 1, "properties": ["structure", "accuracy", "jacobian", "linearity"]}
 
 
 def numbers(seed, shape, scale=1.0):
@@ -58,8 +59,12 @@ def test_right(name):
         assert report.ok, str(report)
 
 
-@pytest.mark.parametrize("factor", [1.0 + 1e-9, 1.001, 0.0])
-@pytest.mark.parametrize("name", CASES)
+WRONG = [(name, factor) for name in CASES for factor in (1.0 + 1e-9, 1.001, 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "factor"), fast_if(lambda name, factor: factor == 1.001 or name == "a difference", WRONG)
+)
 def test_wrong(name, factor):
     f, x = CASES[name]
     tiny = abs(factor - 1) < 1e-6
@@ -84,7 +89,7 @@ SHIFTS = {
 }
 
 
-@pytest.mark.parametrize("name", SHIFTS)
+@pytest.mark.parametrize("name", fast_if(lambda name: name == "softmax", SHIFTS))
 @pytest.mark.parametrize("factor", [1.0, 1.001])
 def test_an_argument_that_cancels(name, factor):
     """Its gradient is 0 in truth, and the last places of other numbers in every program."""
@@ -97,7 +102,7 @@ def test_an_argument_that_cancels(name, factor):
 
     op.defvjp(lambda x, b: (f(x, b), (x, b)), backward)
     args = numbers(1, (3, 4)), jnp.zeros(3)
-    assert check(op, *args, draws=4, order=1, properties=["structure", "vmap", "scan", "accuracy"]).ok == (factor == 1)
+    assert check(op, *args, draws=2, order=1, properties=["structure", "vmap", "scan", "accuracy"]).ok == (factor == 1)
 
 
 SATURATED = {

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 from refgrad.jaxpr.programs import equations
 from refgrad.verify.rules import without_rules
 from refgrad.verify.widen import widen
+from tests.lanes import fast_if
 from tests.verify.scenes import SCENES, X, mesh, rule, trips
 
 WRONG = rule(jnp.sin, lambda x: 7 + 0 * x)
@@ -35,7 +36,7 @@ def half(dtype):
 
 
 @pytest.mark.parametrize("scene", SCENES)
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("compiled", fast_if(bool, [False, True]), ids=["eager", "jit"])
 def test_values_and_gradients_are_float64_in_every_place(scene, compiled):
     program = widen(SCENES[scene](rule(half(jnp.bfloat16), lambda x: 7 + 0 * x)), X)
     assert program.limits == []

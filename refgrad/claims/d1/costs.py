@@ -1,14 +1,15 @@
 """D1 on FLOPs: one gradient against one forward pass (D1.2, D1.20), and what is dearer backward (D1.19)."""
 
 from collections.abc import Iterator, Mapping
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from refgrad import cost
-from refgrad.claims._ledger import Case, Check, Claim
+from refgrad.claims._ledger import Case
+from refgrad.claims._rows import claims
 from refgrad.models import gpt2, linear_network
 from refgrad.ops import TABLE, operations
 
@@ -65,12 +66,13 @@ def _programs() -> Mapping[str, tuple[int, int, int]]:
     return found
 
 
-def _one_pass() -> Iterator[Case]:
+def one_pass() -> Iterator[Case]:
+    """Parameters and operations of every program, forward and backward."""
     for where, (parameters, forward, backward) in _programs().items():
         yield Case(where, {"parameters": parameters, "forward": forward, "backward": backward, **BOUNDS})
 
 
-def _deep() -> Iterator[Case]:
+def deep() -> Iterator[Case]:
     """C, the FLOPs of one forward pass, and those backward: D0's network with ∂X, and GPT-2."""
     shapes = {"W1": _shape(256, 256), "W2": _shape(256, 10)}
     programs = {"D0's network with ∂X": (linear_network.loss, shapes, _shape(32, 256))}
@@ -79,7 +81,7 @@ def _deep() -> Iterator[Case]:
         yield _against(where, cost.count(*program).flops, cost.count_backward(*program).flops)
 
 
-def _first_layer_alone() -> Iterator[Case]:
+def first_layer_alone() -> Iterator[Case]:
     """D0's network where its first layer is nearly all of it, and the input's gradient is not computed."""
     for width, classes in ((256, 10), (512, 3), (1000, 20)):
         params = {"W1": _shape(width, width), "W2": _shape(width, classes)}
@@ -115,91 +117,15 @@ def _compared(name: str) -> tuple[Case, ...]:
     return tuple(found)
 
 
-def _dearer() -> Iterator[Case]:
+def linear() -> Iterator[Case]:
+    """The linear layer, with which the others are compared."""
+    yield from _compared("linear")
+
+
+def dearer() -> Iterator[Case]:
     """The operations that D1 names."""
     for name in COMPARED[1:]:
         yield from _compared(name)
 
 
-CLAIMS = (
-    Claim(
-        "D1.2",
-        "Introduction; The Goal of Backpropagation",
-        "All gradients cost about the order of one forward pass, whatever the number of parameters; one parameter at a "
-        "time would repeat enormous work.",
-        "counted operations of the traced passes, from a hundred parameters to 1.5 billion; about the order is at most "
-        "5 forward passes",
-        (
-            Check("one gradient", "(forward + backward) / forward <= order", _one_pass),
-            Check(
-                "against one difference per parameter",
-                "(parameters + 1) * forward >= parameters / order * (forward + backward)",
-                _one_pass,
-            ),
-        ),
-        see=("D1.20",),
-        more="experiments/finite_differences.py",
-        ops=("dense", "sigmoid", "squared_error_mean"),
-    ),
-    Claim(
-        "D1.19",
-        "Computational Complexity",
-        "Some operations are more expensive backward: attention, normalisation and convolution often need additional "
-        "intermediate computations.",
-        "operations counted in the traced passes at three shapes, against the linear layer's 2, and bytes kept beyond "
-        "the arguments",
-        (
-            Check(
-                "a linear layer's backward pass",
-                "1 - about <= backward / (2 * forward) <= 1 + about",
-                partial(_compared, "linear"),
-            ),
-            Check(
-                "theirs costs more than that",
-                "backward / forward > 2",
-                _dearer,
-                corrected="backward / forward <= 2",
-            ),
-            Check(
-                "they keep intermediates",
-                "kept > 0",
-                _dearer,
-                when="normalises == 1",
-                condition="it normalises, as attention does too; a convolution keeps its arguments alone",
-            ),
-        ),
-        see=("D2.14", "D2.24"),
-        more="refgrad cost; experiments/where_it_goes.py",
-        ops=COMPARED,
-    ),
-    Claim(
-        "D1.20",
-        "Computational Complexity",
-        "If the forward pass costs C, the backward pass costs roughly another C, and both together 2C.",
-        "FLOPs of the traced passes; roughly is within a tenth. D0.7 and D2.1 say 2C for the backward pass alone: the "
-        "same passes decide between them",
-        (
-            Check(
-                "backward ≈ C",
-                "1 - about <= backward / C <= 1 + about",
-                _deep,
-                corrected="1 - about <= backward / (2 * C) <= 1 + about",
-            ),
-            Check(
-                "forward + backward ≈ 2C",
-                "1 - about <= (C + backward) / (2 * C) <= 1 + about",
-                _deep,
-                corrected="1 - about <= (C + backward) / (3 * C) <= 1 + about",
-            ),
-            Check("D0.7 and D2.1 instead: backward ≈ 2C", "1 - about <= backward / (2 * C) <= 1 + about", _deep),
-            Check(
-                "where 2C in all is right: one layer is nearly everything and its ∂X is left out (derived here)",
-                "1 - about <= (C + backward) / (2 * C) <= 1 + about",
-                _first_layer_alone,
-            ),
-        ),
-        see=("D0.7", "D2.1"),
-        more="refgrad cost; experiments/backward_over_forward.py",
-        ops=("matmul", "mean_square"),
-    ),
-)
+CLAIMS = claims(__name__)

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from refgrad.claims._ledger import Case, Check, Claim, deferred
+from refgrad.claims._ledger import Case, deferred
 from refgrad.claims._oracle import at_sizes, gradients, normal, value, weighted
+from refgrad.claims._rows import claims
 from refgrad.jaxpr.scaffold import scaffold
 from refgrad.ops import operations
 
@@ -30,7 +31,7 @@ def _orthogonal(seed: int, n: int) -> Any:
 
 
 @cache
-def _linear_stack() -> tuple[Case, ...]:
+def linear_stack() -> tuple[Case, ...]:
     """The gradient's norm over the one sent, through linear layers whose every derivative is one factor."""
     found = []
     for depth in DISTANCES:
@@ -51,8 +52,9 @@ def _linear_stack() -> tuple[Case, ...]:
     return tuple(found)
 
 
-def _deep_enough() -> Iterator[Case]:
-    for case in _linear_stack():
+def deep_enough() -> Iterator[Case]:
+    """The stack at the largest depth alone."""
+    for case in linear_stack():
         if case.values["depth"] == max(DISTANCES):
             yield Case(case.at, case.values)
 
@@ -110,7 +112,7 @@ def _remedies() -> Mapping[str, tuple[Any, Any]]:
 
 
 @deferred
-def _remedy(name: str) -> Iterator[Case]:
+def remedy(name: str) -> Iterator[Case]:
     """Norms without and with a remedy, 10, 20 and 40 layers back."""
     without, remedied = _remedies()[name]
     for back in DISTANCES:
@@ -118,7 +120,7 @@ def _remedy(name: str) -> Iterator[Case]:
         yield Case(f"{back} layers back", {**BOUNDS, **values})
 
 
-def _clipped() -> Iterator[Case]:
+def clipped() -> Iterator[Case]:
     """An exploding gradient's norm, before and after it is scaled down to the limit."""
     exploding = _norms(_relu, 3.0)
     for back in DISTANCES:
@@ -127,12 +129,11 @@ def _clipped() -> Iterator[Case]:
         yield Case(f"{back} layers back", {**BOUNDS, "norm": norm, "clipped": clipped})
 
 
-NEARER = "abs(log(remedied)) <= half * abs(log(plain))"
 TIMES = ({"s": 4, "i": 3, "h": 5}, {"s": 4, "i": 2, "h": 3}, {"s": 4, "i": 5, "h": 2})
 
 
 @at_sizes(TIMES)
-def _recurrence(s: int, i: int, h: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def recurrence(s: int, i: int, h: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Four steps in time: each one's Jacobian, and the gradients by the derived backpropagation through time."""
     args = normal(0, s, i), normal(1, h), normal(2, i, h), normal(3, h, h), normal(4, h)
     _, h_0, _, W_h, _ = args
@@ -143,7 +144,7 @@ def _recurrence(s: int, i: int, h: int) -> tuple[dict[str, Any], dict[str, Any]]
     return {**J, "ct": ct, "states": states, "W_h": W_h}, {"h_0": pulled[1], "W_h": pulled[3]}
 
 
-def _through_time() -> Iterator[Case]:
+def through_time() -> Iterator[Case]:
     """The gradient of h₀ over the one sent to h_T, where tanh is nearly linear, by the recurrence's spectral radius."""
     s, i, h = 40, 2, 6
     ct, nothing = normal(2, h), np.zeros(h)
@@ -157,71 +158,4 @@ def _through_time() -> Iterator[Case]:
         yield Case(f"radius {radius}, {s} steps", {**BOUNDS, "radius": radius, "T": s, "ratio": ratio})
 
 
-CLAIMS = (
-    Claim(
-        "D1.12",
-        "Gradient Flow",
-        "The gradient is a product of derivatives through depth: below one they shrink it exponentially, above one "
-        "they grow it exponentially.",
-        "autodiff and the derived rule of matmul, through layers whose every derivative is 0.8, 1 or 1.25; vanished "
-        "is below 1/100 of what was sent, exploded above 100 times",
-        (
-            Check("the gradient's norm", "factor ** depth", _linear_stack),
-            Check(
-                "it vanishes or explodes",
-                "ratio < vanished or ratio > exploded",
-                _deep_enough,
-                when="factor != 1",
-                condition="the derivatives are not one",
-            ),
-        ),
-        see=("D1.7", "D1.13", "D1.21"),
-        more="experiments/gradient_flow.py",
-        ops=("matmul",),
-    ),
-    Claim(
-        "D1.13",
-        "Gradient Flow",
-        "ReLU, residual connections, batch and layer normalisation, gradient clipping and careful initialisation "
-        "reduce vanishing and exploding.",
-        f"the derived rules in {DEPTH} layers of width {WIDTH}: the gradient's norm with and without each; it helps "
-        "where it halves the powers of ten that are lost or gained, clipping where it stays within 1",
-        (
-            Check("ReLU for sigmoid", NEARER, _remedy("ReLU")),
-            Check("a residual connection", NEARER, _remedy("residual")),
-            Check("batch normalisation", NEARER, _remedy("batch_norm")),
-            Check("layer normalisation", NEARER, _remedy("layer_norm")),
-            Check("√(2/n) for small initial weights", NEARER, _remedy("init")),
-            Check("clipping", "clipped <= limit < norm", _clipped),
-        ),
-        see=("D1.12",),
-        more="experiments/gradient_flow.py",
-        ops=("relu", "sigmoid", "residual", "batch_norm", "layer_norm", "matmul"),
-    ),
-    Claim(
-        "D1.21",
-        "Backpropagation Through Time",
-        "h_t = f(h_{t−1}, x_t): the chain rule over all steps has products of ∂h_t/∂h_{t−1}, which vanish or explode.",
-        "autodiff and the derived backpropagation through time of rnn; 40 steps by the spectral radius of W_h",
-        (
-            Check("∂L/∂h₀", "(J4 @ J3 @ J2 @ J1).T @ ct", _recurrence("h_0")),
-            Check(
-                "∂L/∂W_h, every step's part of one shared weight",
-                "d4 = ct * (1 - states[4] ** 2); d3 = d4 @ W_h.T * (1 - states[3] ** 2); "
-                "d2 = d3 @ W_h.T * (1 - states[2] ** 2); d1 = d2 @ W_h.T * (1 - states[1] ** 2); "
-                "outer(states[3], d4) + outer(states[2], d3) + outer(states[1], d2) + outer(states[0], d1)",
-                _recurrence("W_h"),
-            ),
-            Check(
-                "it vanishes or explodes",
-                "ratio < vanished or ratio > exploded",
-                _through_time,
-                when="radius != 1",
-                condition="the spectral radius is not near one",
-            ),
-        ),
-        see=("D1.12",),
-        more="experiments/rnn_gradients.py",
-        ops=("rnn",),
-    ),
-)
+CLAIMS = claims(__name__)

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from refgrad.claims._ledger import Case, Check, Claim, deferred
+from refgrad.claims._ledger import Case, deferred
 from refgrad.claims._oracle import at, at_sizes, gradients, normal, pullback, value, weighted
+from refgrad.claims._rows import claims
 from refgrad.models import one_hidden_layer
 from refgrad.ops import operations
 
@@ -26,7 +27,7 @@ def _network_loss(W1: Any, b1: Any, W2: Any, b2: Any, x: Any, y: Any) -> Any:
 
 
 @at_sizes(NETWORKS)
-def _network(B: int, D: int, H: int, O: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def network(B: int, D: int, H: int, O: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The network's arrays, and the gradient of each."""
     x, y = normal(0, B, D), normal(1, B, O)
     W1, b1, W2, b2 = normal(2, H, D), normal(3, H), normal(4, O, H), normal(5, O)
@@ -47,13 +48,18 @@ def _squared(x: Any) -> Any:
     return OPS.mul(x, x)
 
 
+square = pullback(_squared, SHAPES, ("x", "dz"))
+relu = pullback(OPS.relu, SHAPES, ("h", "da"))
+sigmoid = pullback(OPS.sigmoid, SHAPES, ("x", "dy"), scale=3.0)
+
+
 def _scalar_loss(w: Any, x: Any, b: Any) -> Any:
     """L = (w x + b)² of gates."""
     return _squared(OPS.add(OPS.mul(w, x), b))
 
 
 @deferred
-def _scalar(name: str) -> Iterator[Case]:
+def scalar(name: str) -> Iterator[Case]:
     """L or one of its gradients at w = 3, x = 2, b = 1."""
     point = {"w": np.float64(3), "x": np.float64(2), "b": np.float64(1)}
     found = dict(zip(point, gradients(_scalar_loss, *point.values()), strict=True))
@@ -63,7 +69,7 @@ def _scalar(name: str) -> Iterator[Case]:
 
 
 @at_sizes(LINEAR)
-def _linear(B: int, d: int, h: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def linear(B: int, d: int, h: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """A dense layer's arrays; its value and its gradients."""
     X, W, b, dY = normal(0, B, d), normal(1, h, d), normal(2, h), normal(3, B, h)
     dX, dW, db = gradients(weighted(OPS.dense, dY), X, W, b)
@@ -71,24 +77,25 @@ def _linear(B: int, d: int, h: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"X": X, "W": W, "b": b, "dY": dY}, truth
 
 
-def _relu_example() -> Iterator[Case]:
+def relu_example() -> Iterator[Case]:
+    """The gradient through ReLU at D1's three numbers."""
     yield Case("x=[−2, 1, 3]", {}, gradients(lambda x: OPS.relu(x).sum(), np.array([-2.0, 1.0, 3.0]))[0])
 
 
-def _relu_at_zero() -> Iterator[Case]:
+def relu_at_zero() -> Iterator[Case]:
     """The rule at 0, and the slopes on both sides of it."""
     below, at_zero, above = value(jax.vmap(jax.grad(OPS.relu)), np.array([-1e-9, 0.0, 1e-9]))
     yield Case("", {"below": float(below), "at_zero": float(at_zero), "above": float(above)})
 
 
-def _saturated() -> Iterator[Case]:
+def saturated() -> Iterator[Case]:
     """σ and its slope by the rule, on both sides and between."""
     x = np.array([-20.0, -6.0, 5.0, 12.0])
     for point, sigma, slope in zip(x, *value(jax.vmap(jax.value_and_grad(OPS.sigmoid)), x), strict=True):
         yield Case(f"x={point:g}", {**BOUNDS, "sigma": float(sigma), "slope": float(slope)})
 
 
-def _repeated() -> Iterator[Case]:
+def repeated() -> Iterator[Case]:
     """The slope of many sigmoids in a row."""
     for depth in (12, 20, 40):
         yield Case(f"{depth} in a row", {**BOUNDS, "slope": _slope(depth), "depth": depth})
@@ -115,114 +122,11 @@ def _examples(B: int, D: int, H: int, O: int) -> tuple[dict[str, Any], dict[str,
 
 
 @deferred
-def _batch(name: str) -> Iterator[Case]:
+def batch(name: str) -> Iterator[Case]:
     """The gradient by each example alone; the truth is that of the mean over the batch."""
     for sizes in NETWORKS:
         each, truth = _examples(**sizes)
         yield Case(at(sizes), {"each": each[name]}, truth[name])
 
 
-CLAIMS = (
-    Claim(
-        "D1.1",
-        "A Small Neural Network; Backward Pass",
-        "h = W₁ x + b₁, a = σ(h), o = W₂ a + b₂, L = ℓ(o, y): from ∂L/∂o back through a, h = ∂L/∂a ⊙ σ′(h), to every "
-        "parameter and x.",
-        "autodiff and the derived rules of dense, sigmoid and the mean squared error, on batches",
-        (
-            Check("∂L/∂W₂", "do.T @ a", _network("W2")),
-            Check("∂L/∂b₂", "sum(do, 0)", _network("b2")),
-            Check("∂L/∂a", "do @ W2", _network("a")),
-            Check("∂L/∂h", "da * sigmoid(h) * (1 - sigmoid(h))", _network("h")),
-            Check("∂L/∂W₁", "dh.T @ x", _network("W1")),
-            Check("∂L/∂b₁", "sum(dh, 0)", _network("b1")),
-            Check("∂L/∂x", "dh @ W1", _network("x")),
-        ),
-        see=("D1.5", "D1.7"),
-        more="refgrad verify --op dense --op sigmoid",
-        ops=("dense", "sigmoid", "squared_error_mean"),
-    ),
-    Claim(
-        "D1.3",
-        "Backpropagation as Message Passing",
-        "Each node multiplies what it receives by its local derivative: for z = x², x̄ = z̄ · 2x.",
-        "autodiff and the derived rule of mul with both inputs the same",
-        (Check("x̄", "dz * 2 * x", pullback(_squared, SHAPES, ("x", "dz"))),),
-        see=("D3.6",),
-        more="refgrad verify --op mul",
-        ops=("mul",),
-    ),
-    Claim(
-        "D1.4",
-        "A Manual Backpropagation Example",
-        "At x = 2, w = 3, b = 1 with y = w x + b and L = y²: L = 49, ∂L/∂y = 14, ∂L/∂w = 28, ∂L/∂x = 42, ∂L/∂b = 14.",
-        "autodiff and the derived rules of the gates, at these numbers",
-        (
-            Check("L", "49", _scalar("L")),
-            Check("∂L/∂y", "14", _scalar("y")),
-            Check("∂L/∂w", "28", _scalar("w")),
-            Check("∂L/∂x", "42", _scalar("x")),
-            Check("∂L/∂b", "14", _scalar("b")),
-        ),
-        more="refgrad verify --op mul --op add",
-        ops=("mul", "add"),
-    ),
-    Claim(
-        "D1.5",
-        "Matrix Backpropagation",
-        "For Y = X Wᵀ + b, weights stored out × in: X̄ = Ȳ W, W̄ = Ȳᵀ X, b̄ = Σ_i Ȳ_i.",
-        "autodiff and the derived rule of dense",
-        (
-            Check("Y", "X @ W.T + b", _linear("Y")),
-            Check("X̄", "dY @ W", _linear("X")),
-            Check("W̄", "dY.T @ X", _linear("W")),
-            Check("b̄", "sum(dY, 0)", _linear("b")),
-        ),
-        see=("D0.6", "D2.3", "D3.15"),
-        more="refgrad verify --op dense",
-        ops=("dense",),
-    ),
-    Claim(
-        "D1.6",
-        "Backpropagation Through Activations",
-        "ReLU passes the gradient above zero and blocks it below: [−2, 1, 3] gives [0, 1, 1]; at 0 nothing is said.",
-        "autodiff and the derived rule of relu; at 0 the rule's convention, which lies between the slopes beside it",
-        (
-            Check("∂L/∂h", "where(h > 0, da, 0)", pullback(OPS.relu, SHAPES, ("h", "da"))),
-            Check("the example", "[0, 1, 1]", _relu_example),
-            Check("at 0, by convention here", "below <= at_zero <= above and at_zero == 0", _relu_at_zero),
-        ),
-        see=("D3.12",),
-        more="refgrad verify --op relu",
-        ops=("relu",),
-    ),
-    Claim(
-        "D1.7",
-        "Backpropagation Through Activations",
-        "σ′ = σ (1 − σ), which becomes small when σ saturates near 0 or 1; products of small slopes vanish.",
-        "autodiff and the derived rule of sigmoid; near is within 0.01, small below 0.01, vanished below 1e-6",
-        (
-            Check("σ′", "dy * sigmoid(x) * (1 - sigmoid(x))", pullback(OPS.sigmoid, SHAPES, ("x", "dy"), scale=3.0)),
-            Check("small when saturated", "(sigma < near or sigma > 1 - near) and slope < small", _saturated),
-            Check("products vanish", "slope < vanished and slope <= (1 / 4) ** depth", _repeated),
-        ),
-        see=("D1.12", "D3.3"),
-        more="refgrad verify --op sigmoid",
-        ops=("sigmoid",),
-    ),
-    Claim(
-        "D1.8",
-        "Backpropagation Through Batches",
-        "For a loss averaged over the batch, a parameter's gradient combines the contributions of all examples.",
-        "each example's gradients alone, against those of the whole batch",
-        (
-            Check("W₁", "mean(each, 0)", _batch("W1")),
-            Check("b₁", "mean(each, 0)", _batch("b1")),
-            Check("W₂", "mean(each, 0)", _batch("W2")),
-            Check("b₂", "mean(each, 0)", _batch("b2")),
-        ),
-        see=("D4.4",),
-        more="refgrad verify --op dense",
-        ops=("dense", "sigmoid", "squared_error_mean"),
-    ),
-)
+CLAIMS = claims(__name__)

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from refgrad import cost
-from refgrad.claims._ledger import Case, Check, Claim
+from refgrad.claims._ledger import Case
 from refgrad.claims._oracle import at
+from refgrad.claims._rows import claims
 from refgrad.models import gpt2
 from refgrad.ops import operations
 
@@ -25,14 +26,15 @@ SMALL = (
 )
 
 
-def _square_bytes() -> Iterator[Case]:
+def square_bytes() -> Iterator[Case]:
+    """Bytes that x² keeps from forward to backward."""
     for shape in ((5,), (3, 4), (2, 7, 6)):
         x = jax.ShapeDtypeStruct(shape, jnp.float32)
         kept = cost.residuals(lambda x: OPS.mul(x, x), x)
         yield Case("×".join(map(str, shape)), {"n": x.size}, kept.bytes + kept.argument_bytes)
 
 
-def _activations() -> Iterator[Case]:
+def activations() -> Iterator[Case]:
     """Bytes kept from forward to backward beyond the parameters, by the rules, at one sequence and at many."""
     for name in ("124M", "1.5B"):
         for batch in (1, MANY):
@@ -43,7 +45,7 @@ def _activations() -> Iterator[Case]:
 
 
 @cache
-def _ways() -> tuple[Case, ...]:
+def ways() -> tuple[Case, ...]:
     """Small GPT-2s: bytes kept and FLOPs of the backward pass, plainly and in three of D1's ways."""
     found = []
     for config in SMALL:
@@ -67,19 +69,19 @@ def _ways() -> tuple[Case, ...]:
     return tuple(found)
 
 
-def _offloaded() -> Iterator[Case]:
+def offloaded() -> Iterator[Case]:
     """Bytes that leave the device: derived for one with memory of its own, and on this machine."""
-    for case in _ways():
+    for case in ways():
         kept = case.values["plain"]
         yield Case(f"{case.at}, a device with memory of its own (derived)", {"apart": 1, "kept": kept, "leaves": kept})
     device = jax.devices()[0]
     apart = int(device.platform != "cpu")
     note = "" if apart else ", whose memory is the host's: not measurable here"
-    kept = _ways()[0].values["plain"]
+    kept = ways()[0].values["plain"]
     yield Case(f"{device.device_kind}{note}", {"apart": apart, "kept": kept, "leaves": apart * kept})
 
 
-def _inference() -> Iterator[Case]:
+def inference() -> Iterator[Case]:
     """Residuals of D1's network that inference can drop: its hidden layer, before and after σ."""
     for B, D, H, O in ((2, 3, 4, 1), (5, 7, 3, 2), (8, 2, 6, 5)):
         shapes = ((B, D), (H, D), (H,), (O, H), (O,))
@@ -91,64 +93,4 @@ def _inference() -> Iterator[Case]:
         yield Case(at({"B": B, "D": D, "H": H, "O": O}), {"B": B, "H": H}, cost.residuals(network, *arrays).bytes)
 
 
-CLAIMS = (
-    Claim(
-        "D1.9",
-        "Backpropagation and Memory",
-        "y = x² needs x kept; training holds activations that inference does not; for large models activation memory "
-        "dominates.",
-        "bytes kept from forward to backward by the derived rules; dominates is more than parameters, gradients and "
-        "Adam's moments together (16 bytes a parameter)",
-        (
-            Check("x² keeps x, twice where both inputs are it", "4 * n", _square_bytes),
-            Check("a hidden layer is kept before and after σ", "4 * 2 * B * H", _inference),
-            Check(
-                "activations dominate",
-                "kept > dominated * parameters",
-                _activations,
-                when="b >= many",
-                condition=f"the batch is large ({MANY} sequences of {SEQUENCE} tokens); with one sequence the state of "
-                "the optimiser does",
-            ),
-        ),
-        see=("D1.10", "D2.25"),
-        more="refgrad cost --config configs/gpt2_124m.toml",
-        ops=("mul", "dense", "sigmoid"),
-    ),
-    Claim(
-        "D1.10",
-        "Backpropagation and Memory",
-        "Four ways to less activation memory: smaller data types, checkpointing, offloading to the CPU, smaller batch.",
-        "bytes kept by GPT-2 at three small sizes: in bfloat16, with blocks rematerialised, at half the batch; bytes "
-        "that would leave the device",
-        (
-            Check("mixed precision", "bf16 < plain", _ways),
-            Check("checkpointing", "remat < plain", _ways),
-            Check("smaller batches", "half < plain", _ways),
-            Check(
-                "offloading",
-                "leaves == kept",
-                _offloaded,
-                when="apart == 1",
-                condition="the device has memory of its own",
-            ),
-        ),
-        see=("D1.11",),
-        more="experiments/less_memory.py",
-        ops=("layer_norm", "linear", "causal_softmax", "gelu"),
-    ),
-    Claim(
-        "D1.11",
-        "Gradient Checkpointing",
-        "Checkpointing keeps less and computes more: activations between checkpoints are computed again.",
-        "bytes kept and backward FLOPs of GPT-2 at three small sizes, with every block rematerialised and without",
-        (
-            Check("less memory", "remat < plain", _ways),
-            Check("more FLOPs", "flops_remat > flops_plain", _ways),
-            Check("by what it computes again", "flops_remat == flops_plain + recomputed", _ways),
-        ),
-        see=("D1.10",),
-        more="experiments/checkpointing.py",
-        ops=("layer_norm", "linear", "causal_softmax", "gelu"),
-    ),
-)
+CLAIMS = claims(__name__)

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from refgrad.claims._ledger import Case, Check, Claim, deferred
+from refgrad.claims._ledger import Case, deferred
 from refgrad.claims._oracle import at, gradients, normal, value
+from refgrad.claims._rows import claims
 from refgrad.ops import operations
 
 OPS = operations("derived")
@@ -36,7 +37,7 @@ def _problems() -> tuple[tuple[str, tuple[Any, ...], tuple[Any, ...]], ...]:
     return tuple(found)
 
 
-def _steps() -> Iterator[Case]:
+def steps() -> Iterator[Case]:
     """One step θ − η∇L: by how much the loss falls, against η‖∇L‖²."""
     for where, (W1, W2, x, y), grads in _problems():
         stepped = W1 - ETA * grads[0], W2 - ETA * grads[1]
@@ -44,7 +45,7 @@ def _steps() -> Iterator[Case]:
         yield Case(where, {**values, **BOUNDS, "square": float(sum((g**2).sum() for g in grads))})
 
 
-def _twice() -> Iterator[Case]:
+def twice() -> Iterator[Case]:
     """A second gradient at the same point: as jax.grad gives it, and with the first carried along by the program."""
     for where, (W1, W2, x, y), _ in _problems():
         grad = jax.grad(_loss)
@@ -62,7 +63,7 @@ def _error(f: Callable[[], Any]) -> str:
     return NOTHING
 
 
-def _left_the_graph() -> Iterator[Case]:
+def left_the_graph() -> Iterator[Case]:
     """Differentiate a loss that became a Python number or a NumPy array: JAX raises, or the gradient is returned."""
     _, (W1, W2, x, y), _ = _problems()[0]
     ways = {".item()": lambda loss: loss.item(), "float()": float, "np.asarray()": np.asarray}
@@ -74,7 +75,7 @@ def _left_the_graph() -> Iterator[Case]:
             yield Case(where, {**values, "nothing": NOTHING})
 
 
-def _overwritten() -> Iterator[Case]:
+def overwritten() -> Iterator[Case]:
     """x changed after y = x² was computed from it, in the three ways that JAX has."""
     for n in (3, 5, 8):
         x = jnp.asarray(normal(0, n))
@@ -89,7 +90,7 @@ def _overwritten() -> Iterator[Case]:
             yield Case(f"{n} entries, {where}", {"error": error, "nothing": NOTHING, "buffer": same, "new": new})
 
 
-def _donated() -> Iterator[Case]:
+def donated() -> Iterator[Case]:
     """Residuals of the backward pass after the buffer of x was donated to another program."""
     for n in (3, 5, 8):
         x = jnp.array(normal(0, n))
@@ -99,7 +100,7 @@ def _donated() -> Iterator[Case]:
         yield Case(f"{n} entries", {"kept": len(kept), "deleted": sum(array.is_deleted() for array in kept)})
 
 
-def _unchanged() -> Iterator[Case]:
+def unchanged() -> Iterator[Case]:
     """The gradient of Σ x² where x + 1 is made, as a new array, before the backward pass."""
     for n in (3, 5, 8):
         x = jnp.asarray(normal(0, n))
@@ -109,83 +110,11 @@ def _unchanged() -> Iterator[Case]:
 
 
 @deferred
-def _detached(argument: int) -> Iterator[Case]:
+def detached(argument: int) -> Iterator[Case]:
     """The gradient of the encoder (0) or the decoder (1) with `stop_gradient` between them, and what it is without."""
     for where, problem, whole in _problems():
         detached = partial(_loss, cut=jax.lax.stop_gradient)
         yield Case(where, {"attached": whole[argument]}, value(jax.grad(detached, argument), *problem))
 
 
-CLAIMS = (
-    Claim(
-        "D1.14",
-        "The Goal of Backpropagation; Backpropagation in PyTorch",
-        "A training step computes gradients and updates θ ← θ − η∇L.",
-        "autodiff and the derived rules; the loss after one step, which must fall by η‖∇L‖² to within a thousandth",
-        (
-            Check("the loss falls", "after < before", _steps),
-            Check("by η‖∇L‖²", "1 - nearly <= (before - after) / (eta * square) <= 1 + nearly", _steps),
-        ),
-        see=("D3.5",),
-        more="experiments/twenty_lines.py",
-        ops=("matmul", "tanh", "squared_error_mean"),
-    ),
-    Claim(
-        "D1.15",
-        "Common Backpropagation Errors",
-        "Without zero_grad(), gradients accumulate across iterations.",
-        "two gradients one after the other, from a pure function and with the first carried along",
-        (
-            Check(
-                "the second is the sum of both",
-                "second == 2 * first",
-                _twice,
-                when="carried == 1",
-                condition="the program itself carries the sum; a pure function's gradient remembers nothing",
-            ),
-        ),
-        more="experiments/four_mistakes.py",
-        ops=("matmul", "tanh", "squared_error_mean"),
-    ),
-    Claim(
-        "D1.16",
-        "Common Backpropagation Errors",
-        "A loss that became a Python number, by .item(), has lost its gradient.",
-        "jax.grad of a loss that leaves the graph by .item(), float() and np.asarray(), and the same under jit",
-        (Check("an error, or a gradient of zeros", "error != nothing or largest == 0", _left_the_graph),),
-        more="experiments/four_mistakes.py",
-        ops=("matmul", "tanh", "squared_error_mean"),
-    ),
-    Claim(
-        "D1.17",
-        "Common Backpropagation Errors",
-        "If x is overwritten after y = x², the backward pass may fail, because x's original value is gone.",
-        "x changed between the forward and the backward pass: by assignment, as a new array, by donation",
-        (
-            Check(
-                "it fails",
-                "error != nothing",
-                _overwritten,
-                when="buffer == 1",
-                condition="x's own buffer is to change, which an immutable array refuses at once",
-            ),
-            Check("what is kept is gone where the buffer was given away", "deleted == kept", _donated),
-            Check("a new array leaves the gradient as it was", "2 * x", _unchanged),
-        ),
-        see=("D1.9",),
-        more="experiments/four_mistakes.py",
-        ops=("mul",),
-    ),
-    Claim(
-        "D1.18",
-        "Common Backpropagation Errors",
-        "A detached tensor keeps gradients from reaching the encoder before it.",
-        "stop_gradient between encoder and decoder: the gradients of both, against those without it",
-        (
-            Check("the encoder's gradient", "0 * attached", _detached(0)),
-            Check("the decoder's is untouched", "attached", _detached(1)),
-        ),
-        more="experiments/four_mistakes.py",
-        ops=("matmul", "tanh", "squared_error_mean"),
-    ),
-)
+CLAIMS = claims(__name__)

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad import cost
-from refgrad.claims._ledger import Case, Check, Claim, deferred
+from refgrad.claims._ledger import Case, deferred
 from refgrad.claims._oracle import gradients, normal
+from refgrad.claims._rows import claims
 from refgrad.claims.d2._cases import at, gradient, line, picked
 from refgrad.claims.d2._model import BATCH, passes
 from refgrad.models import gpt2
@@ -19,7 +20,6 @@ from refgrad.ops import operations
 
 OPS = operations("derived")
 EXAMPLE = np.array([2, 5, 2])  # D2's tokens, counted from 1
-AUTODIFF = "autodiff of the plain forward and the derived rule, in float64"
 # A cost is O(h) if a constant times h bounds it whatever the batch; this constant stands here before any count.
 CONSTANT = 4
 BATCHES = ((1, 5), (2, 8), (4, 16), (8, 64))
@@ -37,7 +37,7 @@ def _example() -> tuple[tuple[dict[str, Any], np.ndarray], ...]:
 
 
 @deferred
-def _rows(*numbers: int) -> Iterator[Case]:
+def example_rows(*numbers: int) -> Iterator[Case]:
     """Cases whose truth is these rows of the table's gradient, counted from 1; none: all but the example's."""
     for values, dE in _example():
         rows = np.array(numbers or [row for row in range(1, len(dE) + 1) if row not in EXAMPLE])
@@ -45,7 +45,7 @@ def _rows(*numbers: int) -> Iterator[Case]:
 
 
 @deferred
-def _additions(scatter: bool) -> Iterator[Case]:
+def additions(scatter: bool) -> Iterator[Case]:
     """Additions as the batch grows: of a program that adds rows of equal tokens alone, or of XLA's scatter."""
     V, h = 50, 6
     for batch, length in BATCHES:
@@ -71,7 +71,7 @@ def _scattered(V: int, h: int, shape: tuple[int, ...]) -> int | None:
     return cost.xla_backward(OPS.token_embedding, table, ids).flops
 
 
-def _negligible() -> Iterator[Case]:
+def negligible() -> Iterator[Case]:
     """XLA's additions for the tokens beside the whole backward pass, at GPT-2's sizes."""
     for name, config in gpt2.SIZES.items():
         backward = passes(name)[1]
@@ -80,67 +80,8 @@ def _negligible() -> Iterator[Case]:
         yield Case(f"{name}, b={BATCH}, s={config.n_positions}", values)
 
 
-CLAIMS = (
-    Claim(
-        "D2.18",
-        "Token Embeddings; Batched sequences",
-        "Row i of the table's gradient sums the gradients of the places where token i stands, in the whole batch; for "
-        "tokens [2, 5, 2], row 2 adds the first and the third. This takes O(h) additions, which is negligible.",
-        f"{AUTODIFF}; the example; additions at growing batches, counted in the least program and by XLA, against "
-        f"{CONSTANT}h; negligible: at most 1/1000 of the backward pass",
-        (
-            Check(
-                "row i sums over t_j = i",
-                "einsum('bsv,bsh->vh', picked, dy)",
-                gradient("token_embedding", "E", picked=picked),
-            ),
-            Check("[2, 5, 2]: row 2", "dX[0:1] + dX[2:3]", _rows(2)),
-            Check("[2, 5, 2]: row 5", "dX[1:2]", _rows(5)),
-            Check("[2, 5, 2]: the other rows", "zeros(rows, h)", _rows()),
-            Check(
-                "O(h) additions, the least possible",
-                "additions <= constant * h",
-                _additions(scatter=False),
-                corrected="additions == (b * s - distinct) * h",
-            ),
-            Check(
-                "O(h) additions, XLA's scatter",
-                "additions <= constant * h",
-                _additions(scatter=True),
-                corrected="additions == b * s * h",
-            ),
-            Check("negligible", "additions <= negligible * backward", _negligible),
-        ),
-        see=("D2.23",),
-        more="refgrad verify --op token_embedding",
-        ops=("token_embedding",),
-    ),
-    Claim(
-        "D2.19",
-        "Embeddings; Position Embeddings; Batched sequences",
-        "The sum X + P_emb hands its gradient to both; the positions' is reduced over the batch with (b − 1)sh "
-        "additions (here n − 1 are counted for n terms, elsewhere in the document n).",
-        f"{AUTODIFF}; the FLOPs of the traced backward pass, exact",
-        (
-            Check("∂L/∂X", "dy", gradient("position_embedding", "x")),
-            Check("∂L/∂P", "sum(dy, 0)", gradient("position_embedding", "P")),
-            line("D2.19"),
-        ),
-        see=("D2.12",),
-        more="refgrad verify --op position_embedding",
-        ops=("position_embedding",),
-    ),
-    Claim(
-        "D2.20",
-        "Negative Log Likelihood Loss",
-        "The gradient of the log-probabilities is −1/(bs) at the targets and zero elsewhere; no FLOPs.",
-        f"{AUTODIFF}; the FLOPs of the traced backward pass, exact",
-        (
-            Check("∂L/∂p", "-dL * picked / (b * s)", gradient("nll", "p", "L", picked=picked)),
-            line("D2.20", "rows"),
-        ),
-        see=("D2.13", "D2.22"),
-        more="refgrad verify --op nll",
-        ops=("nll",),
-    ),
-)
+table_gradient = gradient("token_embedding", "E", picked=picked)
+nll_gradient = gradient("nll", "p", "L", picked=picked)
+
+
+CLAIMS = claims(__name__, line=line)

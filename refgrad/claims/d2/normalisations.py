@@ -1,6 +1,6 @@
 """D2.12 to D2.14: softmax, log-softmax and layer normalisation."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import jax
@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad import cost
-from refgrad.claims._ledger import Case, Check, Claim, deferred
+from refgrad.claims._ledger import Case, Check, deferred
 from refgrad.claims._oracle import normal
+from refgrad.claims._rows import claims
 from refgrad.claims.d2._cases import CONVENTIONS, SIZES, Condition, at, by, gradient, line, settings
 from refgrad.jaxpr.scaffold import scaffold
 from refgrad.ops import TABLE, operations
@@ -17,15 +18,6 @@ from refgrad.ops.layer_norm import Residuals
 
 OPS = operations("derived")
 EPS = 1e-5  # any positive number costs the same
-RAN = "autodiff of the plain forward and the derived rule, in float64; the FLOPs of the traced backward pass"
-NORMALISED = (
-    "mu = mean(x, -1, keepdims=True); var = mean((x - mu) ** 2, -1, keepdims=True); "
-    "x_hat = (x - mu) / sqrt(var + eps); "
-)
-INPUT = NORMALISED + (
-    "v = dy * gamma; (v - mean(v, -1, keepdims=True) - x_hat * mean(v * x_hat, -1, keepdims=True)) / sqrt(var + eps)"
-)
-SOFTMAX = "z * (dz - sum(dz * z, -1, keepdims=True))"
 
 
 @scaffold
@@ -41,8 +33,8 @@ def _softmax(x: Any, dz: Any) -> tuple[Any, Any]:
 
 
 @deferred
-def _shifted(tied: bool) -> Iterator[Case]:
-    """Cases of the softmax with max x subtracted; where `tied`, on whole numbers, so that maxima stand twice."""
+def shifted(tied: bool) -> Iterator[Case]:
+    """Cases of the softmax with max x subtracted; where `tied`, on whole numbers, so that maxima occur twice."""
     for n, dims in enumerate(SIZES):
         shape = (dims["b"], dims["s"], dims["h"])
         x, dz = normal(n, *shape), normal(n + 3, *shape)
@@ -50,8 +42,8 @@ def _shifted(tied: bool) -> Iterator[Case]:
         yield Case(at(dims, "b", "s", "h"), {"z": np.asarray(z), "dz": dz}, np.asarray(dx))
 
 
-def _gains(argument: str) -> Callable[[int, Collection[str]], int]:
-    """The FLOPs of one gradient of layer normalisation alone."""
+def gain(says: str, printed: str, argument: str, *conventions: str) -> Check:
+    """The check of the FLOPs of one gradient of layer normalisation alone."""
 
     def measure(n: int, met: Collection[str]) -> int:
         row = TABLE["layer_norm"]
@@ -64,7 +56,7 @@ def _gains(argument: str) -> Callable[[int, Collection[str]], int]:
 
         return by(cost.count_backward(f, shapes[moving]), shapes[0].size, met)
 
-    return measure
+    return settings(says, printed, measure, {name: CONVENTIONS[name] for name in conventions})
 
 
 def _listed(n: int, met: Collection[str]) -> int:
@@ -93,52 +85,7 @@ FREE = {
     "rows": CONVENTIONS["rows"],
 }
 
-CLAIMS = (
-    Claim(
-        "D2.12",
-        "Softmax",
-        "x̄_i = z_i(z̄_i − Σ_j z̄_j z_j), 4b·n_h·s² FLOPs; subtracting max x first leaves it unchanged.",
-        f"{RAN}; softmax with its shift differentiated through the maximum, and where maxima tie",
-        (
-            Check("∂L/∂x", SOFTMAX, gradient("softmax", "x", "z")),
-            Check("shifted by max x", SOFTMAX, _shifted(tied=False)),
-            Check("shifted by max x, which stands more than once", SOFTMAX, _shifted(tied=True)),
-            line("D2.12", "sums"),
-        ),
-        see=("D2.26.10",),
-        more="refgrad verify --op softmax",
-        ops=("softmax", "causal_softmax"),
-    ),
-    Claim(
-        "D2.13",
-        "Log-softmax Gradients",
-        "x̄_i = p̄_i − e^(p_i) Σ_j p̄_j, 4bsV FLOPs.",
-        RAN,
-        (
-            Check("∂L/∂x", "dp - exp(p) * sum(dp, -1, keepdims=True)", gradient("log_softmax", "x", "p")),
-            line("D2.13", "sums", "transcendentals"),
-        ),
-        see=("D2.22", "D2.26.16"),
-        more="refgrad verify --op log_softmax",
-        ops=("log_softmax",),
-    ),
-    Claim(
-        "D2.14",
-        "LayerNorm",
-        "x̄ = (v − mean(v) − x̂ mean(v x̂))/√(σ² + ε) with v = ȳγ, 8bsh; γ̄ = Σ ȳx̂, 2bsh; β̄ = Σ ȳ, bsh; together 11bsh. "
-        "x̂ costs nothing there, although it is not among the tensors listed.",
-        f"{RAN}; the same from the tensors that the document lists",
-        (
-            settings("FLOPs together", "11 * b * s * h", _listed, FREE),
-            Check("∂L/∂x", INPUT, gradient("layer_norm", "x")),
-            Check("∂L/∂γ", NORMALISED + "sum(dy * x_hat, (0, 1))", gradient("layer_norm", "gamma")),
-            Check("∂L/∂β", "sum(dy, (0, 1))", gradient("layer_norm", "beta")),
-            settings("FLOPs of ∂L/∂x", "8 * b * s * h", _gains("x")),
-            settings("FLOPs of ∂L/∂γ", "2 * b * s * h", _gains("gamma"), {"sums": CONVENTIONS["sums"]}),
-            settings("FLOPs of ∂L/∂β", "b * s * h", _gains("beta"), {"sums": CONVENTIONS["sums"]}),
-        ),
-        see=("D2.23", "D2.25.10", "D2.26.36"),
-        more="refgrad verify --op layer_norm",
-        ops=("layer_norm",),
-    ),
-)
+together = settings("FLOPs together", "11 * b * s * h", _listed, FREE)
+
+
+CLAIMS = claims(__name__, gradient=gradient, line=line)

@@ -7,7 +7,8 @@ from functools import cache
 import sympy
 
 from refgrad import cost
-from refgrad.claims._ledger import Case, Check, Claim, deferred
+from refgrad.claims._ledger import Case, Check, deferred
+from refgrad.claims._rows import claims
 from refgrad.claims.d2._cases import CONVENTIONS, PRINTED, SIZES, Condition, backward, by, settings
 from refgrad.claims.d2._model import BATCH, LISTING, gradient_gaps, losses, passes, seconds
 from refgrad.claims.d2.elementwise import LISTED, listing_flops
@@ -69,14 +70,15 @@ def _network() -> Iterator[Case]:
 
 
 @deferred
-def _twice(part: str) -> Iterator[Case]:
+def twice(part: str) -> Iterator[Case]:
+    """The backward pass over the forward, of GPT-2's four sizes."""
     for name, config in gpt2.SIZES.items():
         forward, back = passes(name)
         ratio = Fraction(getattr(back, part), getattr(forward, part))
         yield Case(f"{name}, s={config.n_positions}", {"ratio": ratio, "about": ABOUT})
 
 
-def _gap() -> Iterator[Case]:
+def gap() -> Iterator[Case]:
     """The printed total, the known omissions, and the traced count."""
     for name, config in gpt2.SIZES.items():
         dims = config.dims(BATCH, config.n_positions)
@@ -104,7 +106,7 @@ def _left_out(name: str, term: sympy.Expr) -> Check:
 
 
 @deferred
-def _shares(part: str) -> Iterator[Case]:
+def shares(part: str) -> Iterator[Case]:
     """Share of matrix products in the FLOPs or the unfused bytes of the backward pass."""
     for name, config in gpt2.SIZES.items():
         _, back = passes(name)
@@ -113,88 +115,18 @@ def _shares(part: str) -> Iterator[Case]:
         yield Case(f"{name}, s={config.n_positions}", {"share": share, "most": MOST, "half": Fraction(1, 2)})
 
 
-def _rates() -> Iterator[Case]:
+def rates() -> Iterator[Case]:
     """Seconds per FLOP of a norm's backward pass and of a product's, measured."""
     each = seconds()
     yield Case("124M, 128 tokens", {"norm": each["layer_norm"], "product": each["linear"], "times": 2})
 
 
-CLAIMS = (
-    Claim(
-        "D2.1",
-        "Introduction",
-        "The backward pass has about twice the FLOPs of the forward pass.",
-        "the traced passes of GPT-2's four sizes, b=8, s=1024, exact; about: within 5%",
-        (
-            Check("FLOPs", "-about <= ratio - 2 <= about", _twice("flops")),
-            Check("products alone: exactly twice", "ratio == 2", _twice("matmul")),
-        ),
-        see=("D0.7", "D1.20"),
-        more="refgrad cost --config configs/gpt2_124m.toml",
-    ),
-    Claim(
-        "D2.2",
-        "Model Architecture Overview",
-        "Token and position embeddings; layers of multi-head attention and a feed-forward network, each after a layer "
-        "norm and with a residual connection; a final layer norm, a linear head, the mean cross-entropy. (The causal "
-        "mask, the biases and the tied head are GPT-2's own.)",
-        "the architecture in NumPy, with one layer, against the model's loss; each parameter's gradient by the derived "
-        "rules against autodiff of the same program",
-        (
-            Check("the loss", LISTING, losses),
-            Check("the gradient of every parameter", "gap <= allowed", gradient_gaps),
-        ),
-        more="refgrad verify --config configs/gpt2_tiny.toml",
-        ops=tuple(dict.fromkeys(use.op for use in (*gpt2_costs.LAYER, *gpt2_costs.ENDS))),
-    ),
-    Claim(
-        "D2.21",
-        "Final Tally",
-        "One layer's backward pass has 48bsh² + 8b·n_h·s²·d + 5b·n_h·s² + 98bsh FLOPs.",
-        "the sum of the layer's operations, each traced; and what one layer more costs in the traced network",
-        (settings("FLOPs of a layer", str(gpt2_costs.PRINTED_LAYER), _layer, DOCUMENT),),
-        see=("D2.23",),
-        more="refgrad cost --config configs/gpt2_124m.toml",
-    ),
-    Claim(
-        "D2.22",
-        "Final Tally",
-        "The network's backward pass has n_L layers, the final norm, the head and the cross-entropy; the last line has "
-        "no term of the cross-entropy.",
-        "the sum of the network's operations, each traced and counted as the document counts it",
-        (
-            Check("the line with cross_entropy in it", ABOVE, _network),
-            Check("the last line", TOTAL, _network, corrected=str(gpt2_costs.PRINTED_TOTAL + PRINTED["D2.13"].flops)),
-        ),
-        see=("D2.13", "D2.21", "D2.23"),
-        more="refgrad cost --config configs/gpt2_124m.toml",
-    ),
-    Claim(
-        "D2.23",
-        "Final Tally; and what it does not name",
-        "The tally leaves out the embeddings' gradients as negligible. It also leaves out, or counts otherwise: the "
-        "cross-entropy, biases, n − 1 additions, transcendentals, the additions where gradients meet, x̂, the mask.",
-        "each omission as a polynomial, its share of the traced backward pass at four sizes, b=8, s=1024; negligible: "
-        "at most 1/1000; the printed total and the counted omissions add up to the traced count",
-        (
-            Check("nothing else is left out", "printed + left_out == exact", _gap),
-            *(_left_out(*item) for item in {**omissions.counted(True), **omissions.uncounted()}.items()),
-        ),
-        see=("D2.5", "D2.14", "D2.17", "D2.18", "D2.22"),
-        more="refgrad cost --config configs/gpt2_124m.toml",
-    ),
-    Claim(
-        "D2.24",
-        "Operation Classification; Tensor Contractions",
-        "Matrix multiplication dominates the FLOPs. (Of bytes and time the document says nothing: products have under "
-        "half of the bytes, unfused, and a layer norm takes more time for each FLOP.)",
-        "the traced backward pass at four sizes, b=8, s=1024; dominates: at least 9/10; two backward passes timed",
-        (
-            Check("FLOPs", "share >= most", _shares("flops")),
-            Check("bytes, unfused", "share <= half", _shares("bytes")),
-            Check("seconds per FLOP, a norm's at least twice a product's", "norm >= times * product", _rates),
-        ),
-        more="python experiments/where_it_goes.py",
-        ops=("linear", "layer_norm"),
-    ),
-)
+loss = Check("the loss", LISTING, losses)
+layer_flops = settings("FLOPs of a layer", str(gpt2_costs.PRINTED_LAYER), _layer, DOCUMENT)
+# The line above the last one: its terms by their own printed lines.
+line_above = Check("the line with cross_entropy in it", ABOVE, _network)
+last_line = Check("the last line", TOTAL, _network, str(gpt2_costs.PRINTED_TOTAL + PRINTED["D2.13"].flops))
+omitted = tuple(_left_out(*item) for item in {**omissions.counted(True), **omissions.uncounted()}.items())
+
+
+CLAIMS = claims(__name__, gradient_gaps=gradient_gaps)

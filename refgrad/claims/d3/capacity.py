@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from refgrad.claims._ledger import Case, Check, Claim
+from refgrad.claims._ledger import Case
+from refgrad.claims._rows import claims
 from refgrad.ops import operations
 
 OPS = operations("derived")
@@ -60,7 +61,7 @@ def _train(used: Any, strength: Any, points: Any, labels: Any) -> Any:
 
 
 @cache
-def _trained() -> tuple[Case, ...]:
+def trained() -> tuple[Case, ...]:
     """Losses on the points and on fresh ones, for every width and every strength, at each draw."""
     settings = [(units, 0.0) for units in UNITS] + [(UNITS[-1], strength) for strength in STRENGTHS]
     used = np.array([np.arange(UNITS[-1]) < units for units, _ in settings], np.float64)
@@ -84,25 +85,4 @@ def _trained() -> tuple[Case, ...]:
     return tuple(found)
 
 
-CAPACITY = Claim(
-    "D3.10",
-    "A note on network size and regularization",
-    "3, 6, 20 hidden units: more units fit more; too many over-fit, which an L2 penalty on a wide network cures better "
-    "than a narrow network does.",
-    f"two noisy spirals, {TRAIN} points seen and {TEST} fresh ones, {STEPS} steps by the derived rules, three draws; "
-    "L2 from 1e-4 to 1e-2",
-    (
-        Check("more units, more capacity", "seen_3 > seen_6 > seen_20", _trained),
-        Check("and a wider gap to fresh points", "fresh_20 - seen_20 > fresh_3 - seen_3", _trained),
-        Check(
-            "a stronger penalty, a smaller gap",
-            "fresh_20 - seen_20 > fresh_20_L2_1em4 - seen_20_L2_1em4 > fresh_20_L2_1em3 - seen_20_L2_1em3",
-            _trained,
-        ),
-        Check("it costs fit", "seen_20 < seen_20_L2_1em4 < seen_20_L2_1em3 < seen_20_L2_1em2", _trained),
-        Check("better than a narrow network", "fresh_20_L2_1em3 < fresh_3 and fresh_20_L2_1em3 < fresh_6", _trained),
-    ),
-    see=("D3.9",),
-    more="experiments/decision_boundaries.py",
-    ops=("dense", "tanh", "binary_cross_entropy_with_logits", "l2_penalty"),
-)
+CLAIMS = claims(__name__)

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from refgrad.claims._ledger import Case, Cases, Check, Claim, deferred
+from refgrad.claims._ledger import Case, Cases, deferred
 from refgrad.claims._oracle import gradients, normal, pullback, value, weighted
+from refgrad.claims._rows import claims
 from refgrad.ops import operations
 
 OPS = operations("derived")
@@ -17,12 +18,13 @@ SHAPES = ((3,), (2, 5), (4, 1, 3))
 NEURON = {"w0": 2.0, "x0": -1.0, "w1": -3.0, "x1": -2.0, "w2": -3.0}
 
 
-def _gate(op: Any, argument: int) -> Cases:
+def gate(name: str, argument: int) -> Cases:
     """Cases whose truth is the gradient of one argument of a gate with two."""
-    return pullback(op, SHAPES, ("x", "y", "dz"), argument)
+    return pullback(getattr(OPS, name), SHAPES, ("x", "y", "dz"), argument)
 
 
-def _copied() -> Iterator[Case]:
+def copied() -> Iterator[Case]:
+    """The gradient of what a copy gate hands to two readers."""
     for shape in SHAPES:
         x, da, db = (normal(seed, *shape) for seed in range(3))
 
@@ -33,7 +35,7 @@ def _copied() -> Iterator[Case]:
         yield Case("×".join(map(str, shape)), {"da": da, "db": db}, gradients(used_twice, x)[0])
 
 
-def _tied() -> Iterator[Case]:
+def tied() -> Iterator[Case]:
     """Max's gradient where one input wins and where both are the same."""
     for where, x, y in (("x > y", 2.0, 1.0), ("x < y", 1.0, 2.0), ("x = y", 1.5, 1.5)):
         dx, dy = gradients(weighted(OPS.maximum, np.float64(3.0)), np.float64(x), np.float64(y))
@@ -46,7 +48,7 @@ def _product_of_sum(x: Any, y: Any, z: Any) -> Any:
 
 
 @deferred
-def _numbers(name: str) -> Iterator[Case]:
+def numbers(name: str) -> Iterator[Case]:
     """f or one of its gradients at (−2, 5, −4)."""
     point = {"x": np.float64(-2), "y": np.float64(5), "z": np.float64(-4)}
     truth = dict(zip(point, gradients(_product_of_sum, *point.values()), strict=True))
@@ -85,91 +87,25 @@ def _neurons() -> tuple[tuple[str, dict[str, Any]], ...]:
 
 
 @deferred
-def _neuron(truth: str) -> Iterator[Case]:
+def neuron(truth: str) -> Iterator[Case]:
     """Every neuron; the truth is one of its values."""
     for where, values in _neurons():
         yield Case(where, values, np.asarray(values[truth]))
 
 
 @deferred
-def _chosen(truth: str) -> Iterator[Case]:
+def chosen(truth: str) -> Iterator[Case]:
     """The neuron at the chosen inputs, rounded to the two digits that are printed."""
     where, values = _neurons()[0]
     (local,) = gradients(OPS.sigmoid, np.float64(values["argument"]))
     yield Case(where, values, round({**values, "local": float(local)}[truth], 2))
 
 
-def _slopes() -> Iterator[Case]:
+def slopes() -> Iterator[Case]:
+    """The slope of the sigmoid between −5 and 5."""
     for n in (3, 8, 20):
         x = np.linspace(-5, 5, n)
         yield Case(f"{n} arguments from −5 to 5", {"x": x}, gradients(lambda x: OPS.sigmoid(x).sum(), x)[0])
 
 
-FLAT = {"w0": "(1 - L) * L * x0", "x0": "(1 - L) * L * w0", "w1": "(1 - L) * L * x1", "x1": "(1 - L) * L * w1"}
-
-CLAIMS = (
-    Claim(
-        "D3.6",
-        "Backpropagation; Backpropagation in practice",
-        "Add distributes the gradient, mul swaps its inputs, copy adds, max routes all of it to the winner; "
-        "f = (x + y) z at (−2, 5, −4) is −12 with gradients −4, −4 and 3.",
-        "autodiff and the derived rules of the four gates",
-        (
-            Check("add, to x", "dz", _gate(OPS.add, 0)),
-            Check("add, to y", "dz", _gate(OPS.add, 1)),
-            Check("mul, to x", "dz * y", _gate(OPS.mul, 0)),
-            Check("mul, to y", "dz * x", _gate(OPS.mul, 1)),
-            Check("copy", "da + db", _copied),
-            Check("max, to x", "where(x > y, dz, 0)", _gate(OPS.maximum, 0)),
-            Check("max, to y", "where(y > x, dz, 0)", _gate(OPS.maximum, 1)),
-            Check(
-                "max gives the winner all",
-                "(dx == upstream and dy == 0) or (dx == 0 and dy == upstream)",
-                _tied,
-                when="x != y",
-                condition="the inputs differ; a tie is split in halves, by convention",
-            ),
-            Check("f", "-12", _numbers("f")),
-            Check("∂f/∂x", "-4", _numbers("x")),
-            Check("∂f/∂y", "-4", _numbers("y")),
-            Check("∂f/∂z", "3", _numbers("z")),
-        ),
-        see=("D2.17",),
-        more="refgrad verify --op add --op mul --op copy --op maximum",
-        ops=("add", "mul", "copy", "maximum"),
-    ),
-    Claim(
-        "D3.7",
-        "Backpropagation, the sigmoid neuron",
-        "A chain of small gates and one sigmoid gate give the same gradient; σ(1.00) is 0.73 and the local gradient "
-        "0.20; σ′ is e⁻ˣ/(1 + e⁻ˣ)² in three forms.",
-        "autodiff and the derived rules; w = [2, −3, −3] and x = [−1, −2] are chosen, since the picture is lost",
-        (
-            Check("one gate and many", "chain", _neuron("single")),
-            Check("the argument", "1.00", _chosen("argument")),
-            Check("σ(1.00)", "0.73", _chosen("L")),
-            Check("the local gradient", "0.20", _chosen("local")),
-            Check("σ′, first form", "exp(-x) / (1 + exp(-x)) ** 2", _slopes),
-            Check("σ′, second form", "((1 + exp(-x) - 1) / (1 + exp(-x))) * (1 / (1 + exp(-x)))", _slopes),
-            Check("σ′, third form", "(1 - sigmoid(x)) * sigmoid(x)", _slopes),
-        ),
-        see=("D1.7", "D3.11"),
-        more="refgrad verify --op sigmoid",
-        ops=("sigmoid", "add", "mul"),
-    ),
-    Claim(
-        "D3.11",
-        "Backpropagation in practice",
-        "Flat code walks the lines of the forward pass backward; a modular gate keeps x and y, returns y dz and x dz.",
-        "every line of the flat code as a formula, against autodiff and the derived rules of the gates",
-        (
-            *(Check(f"flat: ∂f/∂{name}", formula, _neuron(f"d{name}")) for name, formula in FLAT.items()),
-            Check("flat: ∂f/∂w2", "(1 - L) * L", _neuron("dw2")),
-            Check("modular: grad_x", "y * dz", _gate(OPS.mul, 0)),
-            Check("modular: grad_y", "x * dz", _gate(OPS.mul, 1)),
-        ),
-        see=("D3.6", "D3.7"),
-        more="refgrad verify --op mul",
-        ops=("mul", "add", "sigmoid"),
-    ),
-)
+CLAIMS = claims(__name__)

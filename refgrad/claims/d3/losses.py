@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from refgrad.claims._ledger import Check, Claim
 from refgrad.claims._oracle import at_sizes, gradients, normal, value
+from refgrad.claims._rows import claims
 from refgrad.ops import operations
 
 OPS = operations("derived")
@@ -18,7 +18,7 @@ def _labels(N: int, C: int) -> np.ndarray:
 
 
 @at_sizes(SIZES)
-def _linear(N: int, D: int, C: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def linear(N: int, D: int, C: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """s = X Wᵀ: its arrays, losses and gradients."""
     X, W, y = normal(0, N, D), normal(1, C, D), _labels(N, C)
 
@@ -40,7 +40,7 @@ def _linear(N: int, D: int, C: int) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @at_sizes(SIZES)
-def _two_layers(N: int, D: int, C: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def two_layers(N: int, D: int, C: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """W₂ max(0, W₁ x) with both penalties: values hold the data's own loss and gradients, truth those of the total."""
     X, W1, W2, y = normal(0, N, D), normal(3, HIDDEN, D), normal(4, C, HIDDEN), _labels(N, C)
 
@@ -56,53 +56,4 @@ def _two_layers(N: int, D: int, C: int) -> tuple[dict[str, Any], dict[str, Any]]
     return known, {**truth, "loss": value(total, W1, W2)}
 
 
-EXPANDED = "mean(sum(where(target, 0, maximum(0, X @ W.T {} sum(X * Wy, 1, True) + 1)), 1)) + lam * sum(W**2)"
-ACTIVE = "where(target, 0, s - s_y + 1 > 0)"
-
-CLAIMS = (
-    Claim(
-        "D3.8",
-        "How to compute gradients?",
-        "The hinge loss is Σ_{j≠y} max(0, s_j − s_y + 1); expanded for s = W x it is printed with W_j·x + W_y·x + 1.",
-        "the printed sums, and autodiff and the derived rule of hinge, with margin 1",
-        (
-            Check("the loss in s", "mean(sum(where(target, 0, maximum(0, s - s_y + 1)), 1))", _linear("hinge")),
-            Check("the loss in W", EXPANDED.format("+"), _linear("total"), corrected=EXPANDED.format("-")),
-            Check(
-                "its gradient by s (derived here)",
-                f"({ACTIVE} - where(target, sum({ACTIVE}, 1, True), 0)) / N",
-                _linear("s"),
-            ),
-        ),
-        see=("D3.16",),
-        more="refgrad verify --op hinge",
-        ops=("hinge", "l2_penalty"),
-    ),
-    Claim(
-        "D3.9",
-        "How to compute gradients?",
-        "R(W) = Σ W² is added for each weight matrix: the total is the data's mean loss plus λ R(W₁) + λ R(W₂).",
-        "autodiff and the derived rules of the two-layer network with hinge and both penalties, λ = 0.05",
-        (
-            Check("L", "mean_loss + lam * sum(W1**2) + lam * sum(W2**2)", _two_layers("loss")),
-            Check("∂L/∂W₁ (derived here)", "data1 + 2 * lam * W1", _two_layers("W1")),
-            Check("∂L/∂W₂ (derived here)", "data2 + 2 * lam * W2", _two_layers("W2")),
-        ),
-        see=("D3.10",),
-        more="refgrad verify --op l2_penalty",
-        ops=("l2_penalty", "hinge", "relu", "matmul"),
-    ),
-    Claim(
-        "D3.16",
-        "How to compute gradients?, the computational graph",
-        "W feeds the scores and the penalty, which meet at a sum: its gradient is the sum of what comes along both.",
-        "autodiff and the derived rules of the whole graph and of each path alone, λ = 0.05",
-        (
-            Check("∂L/∂W", "path_hinge + path_L2", _linear("W")),
-            Check("both paths written out", "ds.T @ X + 2 * lam * W", _linear("W")),
-        ),
-        see=("D3.6", "D3.8", "D3.9"),
-        more="refgrad verify --op hinge",
-        ops=("hinge", "l2_penalty", "matmul", "add"),
-    ),
-)
+CLAIMS = claims(__name__)

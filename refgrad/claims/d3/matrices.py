@@ -1,7 +1,7 @@
 """D3 on the matrix product: its Jacobian's size (D3.13), the only products that fit (D3.14), slips in print (D3.17)."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from refgrad import cost
-from refgrad.claims._ledger import Case, Check, Claim, deferred
+from refgrad.claims._ledger import Case, deferred
 from refgrad.claims._oracle import at, at_sizes, gradients, normal, value, weighted
+from refgrad.claims._rows import claims
 from refgrad.ops import operations
 
 OPS = operations("derived")
@@ -32,10 +33,10 @@ def _product(N: int, D: int, M: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return values, {"x": dx, "w": dw, "entry": np.asarray(dx[n, d]), "local": Jx[n, :, n, d]}
 
 
-_truth = at_sizes(SIZES)(_product)
+truth = at_sizes(SIZES)(_product)
 
 
-def _fitting() -> Iterator[Case]:
+def fitting() -> Iterator[Case]:
     """Count the products of the upstream gradient and the other matrix, transposed or not, with a gradient's shape."""
     for sizes in (*SIZES, *WITH_EQUAL):
         values, _ = _product(**sizes)
@@ -52,7 +53,8 @@ def _count(upstream: tuple[int, ...], other: tuple[int, ...], wanted: tuple[int,
     return found
 
 
-def _same_shape() -> Iterator[Case]:
+def same_shape() -> Iterator[Case]:
+    """The shapes of both arguments and of their gradients."""
     for sizes in SIZES:
         values, truth = _product(**sizes)
         pairs = {f"axes_{name}": np.shape(values[name]) for name in ("x", "w")}
@@ -71,13 +73,13 @@ def _sizes_of(N: int, D: int, M: int) -> dict[str, int]:
 
 
 @deferred
-def _large(truth: str, *more: Mapping[str, int]) -> Iterator[Case]:
-    """D3's own sizes, and `more`; without a truth, the formula is a statement about them."""
-    for sizes in (LARGE, *more):
+def large(truth: str, small: bool = False) -> Iterator[Case]:
+    """D3's own sizes, and `small` ones; without a truth, the formula is a statement about them."""
+    for sizes in (LARGE, *SIZES * small):
         yield Case(at(sizes), {**sizes, **BOUNDS}, _sizes_of(**sizes)[truth] if truth else True)
 
 
-def _sides() -> Iterator[Case]:
+def sides() -> Iterator[Case]:
     """The argument of y = x w that is D × M: the Jacobian printed beside ∂y/∂x belongs to it."""
     for sizes in SIZES:
         values, _ = _product(**sizes)
@@ -86,7 +88,7 @@ def _sides() -> Iterator[Case]:
 
 
 @at_sizes([{"N": sizes["N"], "M": sizes["M"]} for sizes in SIZES])
-def _vectors(N: int, M: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def vectors(N: int, M: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """A map from N to M numbers: its Jacobian with ∂y_m/∂x_n at [n, m]; and of a scalar map, the gradient."""
     A, x, dz = normal(3, M, N), normal(4, N), normal(5, M)
 
@@ -101,63 +103,4 @@ def _vectors(N: int, M: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return {"J_row_m_column_n": J, "J": entries, "dz": dz}, truth
 
 
-CLAIMS = (
-    Claim(
-        "D3.13",
-        "Backpropagation with vectors and matrices, the matrix product",
-        "At N = 64 and D = M = 4096 the explicit Jacobian ∂y/∂x would have (ND)(NM) ≈ 6.25e10 elements, 250 GB; "
-        "the implicit rule needs none of it.",
-        "the Jacobian's shape and the bytes that the derived rule keeps, from abstract values; nothing is allocated; "
-        "roughly is within a twentieth, the other figures are held to the digits that are printed",
-        (
-            Check("ND is roughly 250,000", "abs(250000 / (N * D) - 1) <= roughly", _large("")),
-            Check("elements as a formula", "(N * D) * (N * M)", _large("elements", *SIZES)),
-            Check("the square of the rounded factors", "250000 ** 2 / 62500000000 == 1", _large("")),
-            Check("elements", "62500000000", _large("elements"), corrected="(N * D) * (N * M)"),
-            Check("bytes", "250 * 10**9", _large("bytes"), corrected="4 * (N * D) * (N * M)"),
-            Check("bytes in GiB (derived here)", "256 * 2**30", _large("bytes")),
-            Check("bytes that the rule keeps instead (derived here)", "4 * (N * D + D * M)", _large("rule", *SIZES)),
-        ),
-        see=("D3.12",),
-        more="refgrad cost; experiments/explicit_jacobian.py",
-        ops=("matmul",),
-    ),
-    Claim(
-        "D3.14",
-        "Backpropagation with vectors and matrices",
-        "A gradient has its variable's shape; ∂L/∂x = ȳ wᵀ and ∂L/∂w = xᵀ ȳ are the only products whose shapes fit.",
-        "autodiff and the derived rule of matmul; all eight products of two matrices, transposed or not",
-        (
-            Check("shapes", "axes_x == axes_dx and axes_w == axes_dw", _same_shape),
-            Check("∂y_nm/∂x_nd", "w[d]", _truth("local")),
-            Check("∂L/∂x", "dy @ w.T", _truth("x")),
-            Check("∂L/∂w", "x.T @ dy", _truth("w")),
-            Check(
-                "the only products that fit",
-                "fit_x == 1 and fit_w == 1",
-                _fitting,
-                when="N != D and D != M and M != N",
-                condition="N, D and M all differ; D0's square W₁ let a transposed product pass",
-            ),
-        ),
-        see=("D0.6", "D4.4"),
-        more="refgrad verify --op matmul",
-        ops=("matmul",),
-    ),
-    Claim(
-        "D3.17",
-        "Backpropagation with vectors and matrices",
-        "As printed: Σ_m (∂L/∂y_nm)(∂y_nm/∂x_nd) is ∂y/∂x_nd; the Jacobian of the D × M argument is ∂y/∂z; a Jacobian "
-        "in ℝᴺˣᴹ is an M × N matrix; the gradient of a scalar lies in ℝ.",
-        "each symbol read as it is printed, against the arrays that it would have to be",
-        (
-            Check("the sum over m is", "dy_dx", _truth("entry"), corrected="dL_dx"),
-            Check("the D × M argument is", "argument == 'z'", _sides, corrected="argument == 'w'"),
-            Check("∂y_m/∂x_n at [n, m]", "J_row_m_column_n", _vectors("layout"), corrected="J_row_m_column_n.T"),
-            Check("the chain rule, with [n, m]", "J @ dz", _vectors("pullback")),
-            Check("components of a gradient in ℝᴺ", "1", _vectors("components"), corrected="N"),
-        ),
-        see=("D3.14",),
-        ops=("matmul",),
-    ),
-)
+CLAIMS = claims(__name__)

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from refgrad.claims._ledger import Case, Check, Claim, deferred
+from refgrad.claims._ledger import Case, deferred
 from refgrad.claims._oracle import at, at_sizes, gradients, normal, value, weighted
-from refgrad.claims.d3.capacity import CAPACITY
+from refgrad.claims._rows import claims
 from refgrad.ops import operations
 
 OPS = operations("derived")
@@ -23,7 +23,7 @@ DIRECTIONS = 8  # hidden units of the network that separates the ring from its m
 
 
 @deferred
-def _layers(n: int) -> Iterator[Case]:
+def layers(n: int) -> Iterator[Case]:
     """Cases whose truth is the output of n layers with ReLU between them; 0 for two without it."""
     for sizes in SIZES:
         N, D, H, C = sizes.values()
@@ -41,7 +41,7 @@ def _layers(n: int) -> Iterator[Case]:
         yield Case(at(sizes), {"X": X, **names}, value(network, *weights))
 
 
-def _collapse() -> Iterator[Case]:
+def collapse() -> Iterator[Case]:
     """Share of two layers' output that the best single linear map leaves unexplained, without and with ReLU."""
     for seed in range(3):
         X, W1, W2 = normal(seed, 200, 3), normal(seed + 10, 6, 3), normal(seed + 20, 4, 6)
@@ -53,7 +53,8 @@ def _collapse() -> Iterator[Case]:
         yield Case(f"draw {seed}", {**BOUNDS, **shares})
 
 
-def _three_sigmoid() -> Iterator[Case]:
+def three_sigmoid() -> Iterator[Case]:
+    """The output of D3's three layers with sigmoids, at several widths."""
     for widths in DEEP:
         x = normal(0, widths[0], 1)
         values: dict[str, Any] = {"x": x}
@@ -81,7 +82,7 @@ def _ring(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return points[:40], points[40:]
 
 
-def _not_separable() -> Iterator[Case]:
+def not_separable() -> Iterator[Case]:
     """A red point as a mean of three blue ones with positive weights: no line has it on the other side."""
     for seed in range(3):
         red, blue = _ring(seed)
@@ -91,13 +92,14 @@ def _not_separable() -> Iterator[Case]:
         yield Case(f"draw {seed}", {"smallest_weight": float(weights.min()), "gap": gap, **BOUNDS})
 
 
-def _polar() -> Iterator[Case]:
+def polar() -> Iterator[Case]:
+    """The largest radius of a red point, the smallest of a blue one."""
     for seed in range(3):
         red, blue = (np.linalg.norm(points, axis=1) for points in _ring(seed))
         yield Case(f"draw {seed}", {"largest_r_red": float(red.max()), "smallest_r_blue": float(blue.min())})
 
 
-def _two_layers_separate() -> Iterator[Case]:
+def two_layers_separate() -> Iterator[Case]:
     """max(0, W₁ x) with one unit in each of eight directions, added up: nearly a multiple of the radius."""
     angles = np.arange(DIRECTIONS) * 2 * np.pi / DIRECTIONS
     W1 = np.stack([np.cos(angles), np.sin(angles)], 1)
@@ -113,7 +115,7 @@ def _listing_loss(w1: Any, w2: Any, x: Any, y: Any) -> Any:
 
 
 @at_sizes(LISTING)
-def _listing(N: int, D: int, H: int, C: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def listing(N: int, D: int, H: int, C: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The listing's arrays and its losses before and after `STEPS` steps; the gradients."""
     x, y, w1, w2 = normal(0, N, D), normal(1, N, C), normal(2, D, H), normal(3, H, C)
     dw1, dw2 = gradients(lambda w1, w2: _listing_loss(w1, w2, x, y), w1, w2)
@@ -127,7 +129,7 @@ def _listing(N: int, D: int, H: int, C: int) -> tuple[dict[str, Any], dict[str, 
     return values, {"w1": dw1, "w2": dw2}
 
 
-def _imports() -> Iterator[Case]:
+def imports() -> Iterator[Case]:
     """Outcome of the listing's call of `randn` where only one name was imported from numpy.random."""
     for sizes in LISTING:
         said = {}
@@ -141,7 +143,7 @@ def _imports() -> Iterator[Case]:
 
 
 @at_sizes(SIZES)
-def _absorbed(N: int, D: int, H: int, C: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def absorbed(N: int, D: int, H: int, C: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """A dense layer with its bias absorbed, and the gradients of that; dense's own value ("y") and gradients."""
     x, W, b, dy = normal(0, N, D), normal(1, H, D), normal(2, H), normal(3, N, H)
     dx, dW, db = gradients(weighted(OPS.dense, dy), x, W, b)
@@ -151,87 +153,4 @@ def _absorbed(N: int, D: int, H: int, C: int) -> tuple[dict[str, Any], dict[str,
     return {"x": x, "W": W, "b": b, "dWb": dWb, "d_one": d_one}, truth
 
 
-CLAIMS = (
-    Claim(
-        "D3.1",
-        "What is neural network?",
-        "f = W x, then W₂ max(0, W₁ x), then W₃ max(0, W₂ max(0, W₁ x)); without the nonlinearity, layers collapse "
-        "into one matrix.",
-        "the derived rules of matmul and relu; the part of the output that no linear map explains",
-        (
-            Check("one layer", "X @ W1.T", _layers(1)),
-            Check("two layers", "maximum(0, X @ W1.T) @ W2.T", _layers(2)),
-            Check("three layers", "maximum(0, maximum(0, X @ W1.T) @ W2.T) @ W3.T", _layers(3)),
-            Check("two without ReLU", "X @ (W2 @ W1).T", _layers(0)),
-            Check("ReLU is what prevents it", "linear < nothing and relu > clearly", _collapse),
-        ),
-        see=("D3.2",),
-        more="refgrad verify --op relu",
-        ops=("matmul", "relu"),
-    ),
-    Claim(
-        "D3.2",
-        "What is neural network?",
-        "A red cluster inside a blue ring cannot be separated by a line in (x, y), but can in (r, θ), and by a "
-        "two-layer network.",
-        "40 red points with r < 1 and 60 blue ones with r > 2: a red point in a triangle of blue ones; the radii; "
-        "eight hidden units set by hand",
-        (
-            Check("no line separates them", "smallest_weight > 0 and gap < nothing", _not_separable),
-            Check("a constant r does", "largest_r_red < smallest_r_blue", _polar),
-            Check("two layers do", "largest_score_red < smallest_score_blue", _two_layers_separate),
-        ),
-        more="experiments/ring.py",
-        ops=("matmul", "relu"),
-    ),
-    Claim(
-        "D3.4",
-        "A note on network size and regularization",
-        "Three layers, 3 → 4 → 4 → 1, as W₃ σ(W₂ σ(W₁ x + b₁) + b₂) + b₃ on columns.",
-        "the derived rules of dense and sigmoid on rows, transposed, and their gradients against autodiff",
-        (Check("out", "W3 @ sigmoid(W2 @ sigmoid(W1 @ x + b1) + b2) + b3", _three_sigmoid),),
-        more="refgrad verify --op dense --op sigmoid",
-        ops=("dense", "sigmoid"),
-    ),
-    Claim(
-        "D3.5",
-        "A note on network size and regularization",
-        "About 20 lines train a two-layer network: N = 64, D_in = 1000, H = 100, D_out = 10, sigmoid, summed squared "
-        "error, η = 1e−4, 2000 steps; the listing imports rand.",
-        f"autodiff and the derived rules at these sizes and two others; {STEPS} steps (the experiment takes all 2000)",
-        (
-            Check("grad_w2", "sigmoid(x @ w1).T @ (2.0 * (sigmoid(x @ w1) @ w2 - y))", _listing("w2")),
-            Check(
-                "grad_w1",
-                "h = sigmoid(x @ w1); dy = 2.0 * (h @ w2 - y); x.T @ (dy @ w2.T * h * (1 - h))",
-                _listing("w1"),
-            ),
-            Check("the loss falls", "loss_last < loss_first", _listing("")),
-            Check(
-                "it runs with the name that it imports",
-                "error_with_rand == nothing",
-                _imports,
-                corrected="error_with_randn == nothing",
-            ),
-        ),
-        see=("D1.14",),
-        more="experiments/twenty_lines.py",
-        ops=("matmul", "sigmoid", "squared_error_sum"),
-    ),
-    CAPACITY,
-    Claim(
-        "D3.15",
-        "What is neural network?",
-        "The bias can be absorbed: W with b as one more column, x with a constant 1.",
-        "the derived rules of dense and of matmul on the extended arrays, and autodiff of both",
-        (
-            Check("the value", "concatenate(x, ones(N, 1)) @ concatenate(W, reshape(b, H, 1)).T", _absorbed("y")),
-            Check("∂L/∂W", "dWb[:, :D]", _absorbed("W")),
-            Check("∂L/∂b", "dWb[:, D]", _absorbed("b")),
-            Check("∂L/∂x", "d_one[:, :D]", _absorbed("x")),
-        ),
-        see=("D1.5", "D4.3"),
-        more="refgrad verify --op dense",
-        ops=("dense", "matmul"),
-    ),
-)
+CLAIMS = claims(__name__)

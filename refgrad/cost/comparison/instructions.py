@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from refgrad.cost.collectives import KINDS
 from refgrad.cost.comparison.items import Figures, Item, merged
-from refgrad.cost.hlo import Instruction, Module, Row, Shape
+from refgrad.cost.hlo import HloRow, Instruction, Module, Shape
 from refgrad.cost.primitives.rule import names
 from refgrad.cost.scopes import scope_of
 from refgrad.cost.xla import XlaCost
@@ -43,7 +43,7 @@ def of_module(answer: XlaCost, counted: Iterable[Item]) -> list[Item]:
             seen.add(row.computation)
             parent, instruction = fused[row.computation]
             if parent not in fused:
-                whole = Row(instruction, parent, instruction.op_name, 0, 0, row.times)
+                whole = HloRow(instruction, parent, instruction.op_name, 0, 0, row.times)
                 items += _items(walked.module, whole, parts, inside=False)
     return merged([*items, *_rounding(answer)])
 
@@ -59,7 +59,7 @@ def _fused(module: Module) -> dict[str, tuple[str, Instruction]]:
     }
 
 
-def _items(module: Module, row: Row, equations: Mapping[tuple, Item], inside: bool) -> Iterator[Item]:
+def _items(module: Module, row: HloRow, equations: Mapping[tuple, Item], inside: bool) -> Iterator[Item]:
     operands = module.computations[row.computation].instructions
     shapes = [operands[name].shape for name in row.instruction.operands if name in operands]
     moved = 0 if inside or not row.taken else _moved(row.instruction, shapes)

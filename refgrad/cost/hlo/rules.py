@@ -6,7 +6,7 @@ free, and an operation with a computation of its own (reduce, scatter, …) is t
 of its applications. A loop's body and condition count once, a conditional as its costliest branch, a custom call −1,
 unless it only reserves memory, as XLA:TPU's do.
 
-Here a cost is *data* (`Work`): own integers, and calls of computations with a factor. `walk` adds it up twice: in
+Here a cost is *data* (`HloWork`): own integers, and calls of computations with a factor. `walk` adds it up twice: in
 integers, and in float32 in XLA's order.
 """
 
@@ -32,7 +32,7 @@ class UnknownInstruction(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class HloWork:
     """Cost of one instruction: its own FLOPs and transcendentals, plus factor × the cost of each called computation.
 
     `kind`: "inline" (call, fusion: the inner instructions stand for themselves), "applied" (reduce, scatter: the
@@ -45,7 +45,7 @@ class Work:
     kind: str = "applied"
 
 
-Rule = Callable[[Instruction, Computation], Work]
+Rule = Callable[[Instruction, Computation], HloWork]
 
 _FREE = """
     parameter constant iota get-tuple-element reverse slice dynamic-slice dynamic-update-slice tuple concatenate copy
@@ -74,87 +74,87 @@ def _first(instruction: Instruction) -> int:
     return next(instruction.shape.leaves()).elements
 
 
-def _dot(i: Instruction, c: Computation) -> Work:
+def _dot(i: Instruction, c: Computation) -> HloWork:
     lhs = c.operand(i, 0).shape
-    return Work(flops=2 * i.shape.elements * prod(lhs.dims[d] for d in i.numbers("lhs_contracting_dims")))
+    return HloWork(flops=2 * i.shape.elements * prod(lhs.dims[d] for d in i.numbers("lhs_contracting_dims")))
 
 
-def _ragged_dot(i: Instruction, c: Computation) -> Work:
+def _ragged_dot(i: Instruction, c: Computation) -> HloWork:
     # XLA drops the leading output dimensions, as many as there are group dimensions.
     lhs, groups = c.operand(i, 0).shape, len(i.numbers("rhs_group_dims"))
     contracted = prod(lhs.dims[d] for d in i.numbers("lhs_contracting_dims"))
-    return Work(flops=2 * prod(i.shape.dims[groups:]) * contracted)
+    return HloWork(flops=2 * prod(i.shape.dims[groups:]) * contracted)
 
 
-def _convolution(i: Instruction, c: Computation) -> Work:
-    return Work(flops=2 * convolution_taps(i, c.operand(i, 0).shape, c.operand(i, 1).shape))
+def _convolution(i: Instruction, c: Computation) -> HloWork:
+    return HloWork(flops=2 * convolution_taps(i, c.operand(i, 0).shape, c.operand(i, 1).shape))
 
 
-def _fft(i: Instruction, c: Computation) -> Work:
+def _fft(i: Instruction, c: Computation) -> HloWork:
     logs = prod(n.bit_length() - 1 for n in i.numbers("fft_length"))
-    return Work(flops=8 * logs * c.operand(i, 0).shape.elements)
+    return HloWork(flops=8 * logs * c.operand(i, 0).shape.elements)
 
 
-def _triangular_solve(i: Instruction, c: Computation) -> Work:
-    return Work(flops=2 * c.operand(i, 0).shape.dims[-1] * c.operand(i, 1).shape.elements)
+def _triangular_solve(i: Instruction, c: Computation) -> HloWork:
+    return HloWork(flops=2 * c.operand(i, 0).shape.dims[-1] * c.operand(i, 1).shape.elements)
 
 
-def _cholesky(i: Instruction, c: Computation) -> Work:
+def _cholesky(i: Instruction, c: Computation) -> HloWork:
     matrix = c.operand(i, 0).shape
-    return Work(flops=matrix.dims[-1] * matrix.elements // 3)
+    return HloWork(flops=matrix.dims[-1] * matrix.elements // 3)
 
 
-def _sort(i: Instruction, c: Computation) -> Work:
+def _sort(i: Instruction, c: Computation) -> HloWork:
     # The comparator is not looked at: n·⌈log2 n⌉ over all elements of the first operand.
     n = c.operand(i, 0).shape.elements
-    return Work(flops=n * (n - 1).bit_length() if n else 0)
+    return HloWork(flops=n * (n - 1).bit_length() if n else 0)
 
 
-def _all_reduce(i: Instruction, c: Computation) -> Work:
-    return Work(flops=sum(leaf.elements for leaf in i.shape.leaves()))
+def _all_reduce(i: Instruction, c: Computation) -> HloWork:
+    return HloWork(flops=sum(leaf.elements for leaf in i.shape.leaves()))
 
 
-def _reduce(i: Instruction, c: Computation) -> Work:
+def _reduce(i: Instruction, c: Computation) -> HloWork:
     return _applied(i, c.operand(i, 0).shape.elements - _first(i))
 
 
-def _scatter(i: Instruction, c: Computation) -> Work:
+def _scatter(i: Instruction, c: Computation) -> HloWork:
     updates = c.operand(i, (len(i.operands) + 1) // 2)  # k operands, the indices, k updates
     return _applied(i, updates.shape.elements)
 
 
-def _select_and_scatter(i: Instruction, c: Computation) -> Work:
+def _select_and_scatter(i: Instruction, c: Computation) -> HloWork:
     source = c.operand(i, 1).shape.elements
     selects = source * (prod(d.size for d in window(i)) - 1)
     (select,), (scatter,) = i.computations("select"), i.computations("scatter")
-    return Work(calls=((selects, select), (source, scatter)))
+    return HloWork(calls=((selects, select), (source, scatter)))
 
 
-def _applied(i: Instruction, times: int) -> Work:
-    return Work(calls=tuple((times, body) for body in i.computations("to_apply")))
+def _applied(i: Instruction, times: int) -> HloWork:
+    return HloWork(calls=tuple((times, body) for body in i.computations("to_apply")))
 
 
 def _inline(*keys: str) -> Rule:
-    def rule(i: Instruction, c: Computation) -> Work:
-        return Work(calls=tuple((1, name) for key in keys for name in i.computations(key)), kind="inline")
+    def rule(i: Instruction, c: Computation) -> HloWork:
+        return HloWork(calls=tuple((1, name) for key in keys for name in i.computations(key)), kind="inline")
 
     return rule
 
 
-def _while(i: Instruction, c: Computation) -> Work:
+def _while(i: Instruction, c: Computation) -> HloWork:
     (body,), (condition,) = i.computations("body"), i.computations("condition")
-    return Work(calls=((1, body), (1, condition)), kind="loop")
+    return HloWork(calls=((1, body), (1, condition)), kind="loop")
 
 
-def _conditional(i: Instruction, c: Computation) -> Work:
+def _conditional(i: Instruction, c: Computation) -> HloWork:
     keys = ("branch_computations", "true_computation", "false_computation")
-    return Work(calls=tuple((1, name) for key in keys for name in i.computations(key)), kind="branches")
+    return HloWork(calls=tuple((1, name) for key in keys for name in i.computations(key)), kind="branches")
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(_FREE.split(), lambda i, c: Work()),
-    **dict.fromkeys(_ELEMENTWISE.split(), lambda i, c: Work(flops=i.shape.elements)),
-    **dict.fromkeys(_TRANSCENDENTAL.split(), lambda i, c: Work(transcendentals=i.shape.elements)),
+    **dict.fromkeys(_FREE.split(), lambda i, c: HloWork()),
+    **dict.fromkeys(_ELEMENTWISE.split(), lambda i, c: HloWork(flops=i.shape.elements)),
+    **dict.fromkeys(_TRANSCENDENTAL.split(), lambda i, c: HloWork(transcendentals=i.shape.elements)),
     "all-reduce": _all_reduce,
     "all-reduce-start": _all_reduce,  # its shape is the result's, not a tuple of operands and results
     "async-start": _inline("calls"),
@@ -162,7 +162,7 @@ RULES: dict[str, Rule] = {
     "cholesky": _cholesky,
     "conditional": _conditional,
     "convolution": _convolution,
-    "custom-call": lambda i, c: Work(flops=0 if i.attribute("custom_call_target") in FREE_CALLS else -1),
+    "custom-call": lambda i, c: HloWork(flops=0 if i.attribute("custom_call_target") in FREE_CALLS else -1),
     "dot": _dot,
     "fft": _fft,
     "fusion": _inline("calls"),
@@ -170,7 +170,7 @@ RULES: dict[str, Rule] = {
     "ragged-dot": _ragged_dot,
     "reduce": _reduce,
     "reduce-window": lambda i, c: _applied(i, reduce_window_applications(i, _first(i))),
-    "rng-bit-generator": lambda i, c: Work(transcendentals=sum(leaf.elements for leaf in i.shape.leaves())),
+    "rng-bit-generator": lambda i, c: HloWork(transcendentals=sum(leaf.elements for leaf in i.shape.leaves())),
     "scatter": _scatter,
     "scaled-dot": _dot,
     "select-and-scatter": _select_and_scatter,
@@ -180,7 +180,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-def work(instruction: Instruction, computation: Computation) -> Work:
+def work(instruction: Instruction, computation: Computation) -> HloWork:
     """Cost of one instruction as data. Raises UnknownInstruction for an opcode that has no row here."""
     opcode = instruction.opcode
     if opcode in RULES:
@@ -188,7 +188,7 @@ def work(instruction: Instruction, computation: Computation) -> Work:
     # An asynchronous operation is printed as OPCODE-start, -update, -done; the start stands for all of it.
     stem, _, phase = opcode.rpartition("-")
     if stem in RULES and phase in ("update", "done"):
-        return Work()
+        return HloWork()
     if stem in RULES and phase == "start" and instruction.shape.parts is not None:
         return RULES[stem](replace(instruction, opcode=stem, shape=instruction.shape.parts[1]), computation)
     raise UnknownInstruction(instruction, computation)

@@ -8,14 +8,14 @@ from refgrad.cost.hlo.parse import Instruction, Module
 from refgrad.jaxpr.versions import SCAN_BODIES
 
 
-class Pair(NamedTuple):
+class ExactCounts(NamedTuple):
     """FLOPs and transcendentals, exact."""
 
     flops: int
     transcendentals: int
 
 
-class Row(NamedTuple):
+class HloRow(NamedTuple):
     """One executed instruction: its place, its cost in one execution as XLA counts it, and how often it runs.
 
     In `times` a loop of unknown trip count stands for one trip. `scope` is the path of JAX's named scopes, down to
@@ -52,7 +52,7 @@ class Conditional(NamedTuple):
     """
 
     scope: str
-    branches: tuple[Pair, ...]
+    branches: tuple[ExactCounts, ...]
     times: int
     runs: tuple[int, ...] = ()
 
@@ -72,19 +72,19 @@ class HloCost:
     replayed: tuple[float, float]
     loops: tuple[Loop, ...]
     conditionals: tuple[Conditional, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[HloRow, ...]
     unknown: tuple[str, ...]
 
     @cached_property
-    def executed(self) -> Pair:
+    def executed(self) -> ExactCounts:
         """Integers with every loop multiplied by its trips, one trip where they are not known (see `loops`)."""
-        return Pair(
+        return ExactCounts(
             sum(row.flops * row.times for row in self.rows),
             sum(row.transcendentals * row.times for row in self.rows),
         )
 
     @cached_property
-    def counter_rows(self) -> list[Row]:
+    def counter_rows(self) -> list[HloRow]:
         """Rows that a `scan` adds for itself, its counter and index: they stand in its loop's body or condition, while
         the scan's own equations stand below a name of their own (`SCAN_BODIES`)."""
         own: dict[str, str] = {}
@@ -104,12 +104,12 @@ class HloCost:
         ]
 
     @cached_property
-    def program_rows(self) -> list[Row]:
+    def program_rows(self) -> list[HloRow]:
         """All rows but `counter_rows`."""
         counters = set(map(id, self.counter_rows))
         return [row for row in self.rows if id(row) not in counters]
 
-    def custom_calls(self) -> list[tuple[str, Row]]:
+    def custom_calls(self) -> list[tuple[str, HloRow]]:
         """(target, row) of every custom call, each of which XLA counts as −1 FLOP."""
         return [
             (row.instruction.attribute("custom_call_target") or "", row)
@@ -117,13 +117,13 @@ class HloCost:
             if row.instruction.opcode == "custom-call"
         ]
 
-    def by(self, key: Literal["scope", "opcode"]) -> dict[str, Pair]:
+    def by(self, key: Literal["scope", "opcode"]) -> dict[str, ExactCounts]:
         """Once-counts summed by scope or by opcode, in order of first appearance; they add up to the whole."""
-        totals: dict[str, Pair] = {}
+        totals: dict[str, ExactCounts] = {}
         for row in self.rows:
             name = row.scope if key == "scope" else row.instruction.opcode
-            flops, transcendentals = totals.get(name, Pair(0, 0))
-            totals[name] = Pair(flops + row.flops, transcendentals + row.transcendentals)
+            flops, transcendentals = totals.get(name, ExactCounts(0, 0))
+            totals[name] = ExactCounts(flops + row.flops, transcendentals + row.transcendentals)
         return totals
 
 

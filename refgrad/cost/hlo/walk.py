@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 
 from refgrad.cost.hlo.parse import Computation, Instruction, Module, parse
-from refgrad.cost.hlo.rules import UnknownInstruction, Work, work
+from refgrad.cost.hlo.rules import HloWork, UnknownInstruction, work
 from refgrad.cost.hlo.trips import Context, trip_count
-from refgrad.cost.hlo.types import Conditional, HloCost, Loop, Pair, Row
+from refgrad.cost.hlo.types import Conditional, ExactCounts, HloCost, HloRow, Loop
 
 Float32 = tuple[np.float32, np.float32]
 
@@ -95,10 +95,10 @@ class _Walk:
         self.unknown: list[str] = []
         self.loops: list[Loop] = []
         self.conditionals: list[Conditional] = []
-        self._totals: dict[str, tuple[Pair, Float32]] = {}
-        self._works: dict[tuple[str, str], Work] = {}
+        self._totals: dict[str, tuple[ExactCounts, Float32]] = {}
+        self._works: dict[tuple[str, str], HloWork] = {}
 
-    def work(self, instruction: Instruction, computation: Computation) -> Work:
+    def work(self, instruction: Instruction, computation: Computation) -> HloWork:
         key = computation.name, instruction.name
         if key not in self._works:
             try:
@@ -107,10 +107,10 @@ class _Walk:
                 if not self.collect:
                     raise
                 self.unknown.append(f"{error.opcode} ({instruction.name})")
-                self._works[key] = Work()
+                self._works[key] = HloWork()
         return self._works[key]
 
-    def _fusion(self, instruction: Instruction) -> Work | None:
+    def _fusion(self, instruction: Instruction) -> HloWork | None:
         """XLA takes a custom fusion that holds a gather or a scatter for that one instruction."""
         if instruction.opcode != "fusion" or instruction.attribute("kind") != "kCustom":
             return None
@@ -120,31 +120,31 @@ class _Walk:
                 return work(i, inner)
         return None
 
-    def total(self, name: str) -> tuple[Pair, Float32]:
+    def total(self, name: str) -> tuple[ExactCounts, Float32]:
         """(exact, replayed) sums of one computation."""
         if name not in self._totals:
             computation = self.module.computations[name]
-            exact, replayed = Pair(0, 0), (np.float32(0), np.float32(0))
+            exact, replayed = ExactCounts(0, 0), (np.float32(0), np.float32(0))
             for instruction_name in visit_order(computation):
                 w = self.work(computation.instructions[instruction_name], computation)
                 more, more32 = self.own(w)
-                exact = Pair(exact.flops + more.flops, exact.transcendentals + more.transcendentals)
+                exact = ExactCounts(exact.flops + more.flops, exact.transcendentals + more.transcendentals)
                 replayed = np.float32(replayed[0] + more32[0]), np.float32(replayed[1] + more32[1])
             self._totals[name] = exact, replayed
         return self._totals[name]
 
-    def own(self, w: Work) -> tuple[Pair, Float32]:
+    def own(self, w: HloWork) -> tuple[ExactCounts, Float32]:
         """(exact, replayed) cost of one instruction with everything it calls."""
         if not w.calls:
-            return Pair(w.flops, w.transcendentals), (np.float32(w.flops), np.float32(w.transcendentals))
+            return ExactCounts(w.flops, w.transcendentals), (np.float32(w.flops), np.float32(w.transcendentals))
         parts = [(times, *self.total(name)) for times, name in w.calls]
         merge = _costliest if w.kind == "branches" else sum
         exact = [merge([times * e[k] for times, e, _ in parts]) for k in (0, 1)]
         # A factor is rounded to float32 before it multiplies, as XLA does.
         replay = [np.float32(merge([np.float32(times) * r[k] for times, _, r in parts])) for k in (0, 1)]
-        return Pair(*exact), (replay[0], replay[1])
+        return ExactCounts(*exact), (replay[0], replay[1])
 
-    def rows(self, name: str, prefix: str, times: int, context: Context) -> Iterator[Row]:
+    def rows(self, name: str, prefix: str, times: int, context: Context) -> Iterator[HloRow]:
         """The instructions that run, calls opened up, reductions and the like as one row each."""
         computation = self.module.computations[name]
         for instruction in computation.instructions.values():
@@ -152,7 +152,7 @@ class _Walk:
             scope = _join(prefix, instruction.op_name)
             if w.kind == "applied":
                 exact, _ = self.own(w)
-                yield Row(instruction, name, scope, exact.flops, exact.transcendentals, times)
+                yield HloRow(instruction, name, scope, exact.flops, exact.transcendentals, times)
             elif w.kind == "loop":
                 yield from self._loop(instruction, scope, prefix, times, context.at(name))
             elif w.kind == "branches":
@@ -161,7 +161,9 @@ class _Walk:
                 for _, callee in w.calls:
                     yield from self.rows(callee, scope, times, context.at(name).into(instruction))
 
-    def _loop(self, instruction: Instruction, scope: str, prefix: str, times: int, context: Context) -> Iterator[Row]:
+    def _loop(
+        self, instruction: Instruction, scope: str, prefix: str, times: int, context: Context
+    ) -> Iterator[HloRow]:
         trips = trip_count(instruction, context)
         runs = self._loop_runs.get(len(self.loops), None if trips is None else times * trips)
         self.loops.append(Loop(instruction, scope, trips))
@@ -170,7 +172,7 @@ class _Walk:
         yield from self.rows(body, prefix, times if runs is None else runs, inner)
         yield from self.rows(condition, prefix, times if runs is None else runs + times, inner)
 
-    def _branches(self, w: Work, scope: str, prefix: str, times: int, context: Context) -> Iterator[Row]:
+    def _branches(self, w: HloWork, scope: str, prefix: str, times: int, context: Context) -> Iterator[HloRow]:
         """Each property comes from its own costliest branch, as in XLA; the rows of the others count 0.
 
         Where it is given how often the branches are taken, they count so often.

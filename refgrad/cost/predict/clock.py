@@ -9,7 +9,7 @@ from refgrad.cost.predict.links import Region
 from refgrad.cost.predict.memory import Lifetimes, lifetimes
 from refgrad.cost.predict.prediction import Part
 from refgrad.cost.predict.regions import regions
-from refgrad.cost.predict.steps import Schedule, Step, Value
+from refgrad.cost.predict.steps import Schedule, TimedStep, Value
 from refgrad.jaxpr.avals import dtype_of, nbytes, shape_of
 
 _KINDS = {
@@ -78,7 +78,7 @@ class Clock:
             one.scope, fusion.COLLECTIVE, one.times, 0, 0, 0, round(moved), seconds, "link", min(shares, default=0.0)
         )
 
-    def _product(self, step: Step) -> float:
+    def _product(self, step: TimedStep) -> float:
         """Seconds of a step's matrix FLOPs at the sustained rate."""
         if not step.cost.matmul:
             return 0.0
@@ -89,7 +89,7 @@ class Clock:
                 batch *= shape[d]
         return step.cost.matmul / self.device.rate(self._dtype(step), step.cost.matmul / batch)
 
-    def _dtype(self, step: Step) -> str:
+    def _dtype(self, step: TimedStep) -> str:
         """The dtype at which the matrix units run: float32 products use tf32 where there is such a rate."""
         name = dtype_of(step.eqn.invars[0]).name
         return "tf32" if name == "float32" and "tf32" in self.device.matmul else name
@@ -105,7 +105,7 @@ class Clock:
         return self.device.matmul.get(name, self.device.matmul["float32"])
 
 
-def _collective(step: Step) -> Collective | None:
+def _collective(step: TimedStep) -> Collective | None:
     """The collective of a step inside `shard_map`; None where it exchanges nothing."""
     kind = next((kind for name, kind in _KINDS.items() if step.primitive.startswith(name)), None)
     given = step.eqn.params.get("axes", step.eqn.params.get("axis_name", ()))

@@ -22,7 +22,7 @@ and writes what is read outside it. Two ways of forming regions:
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from refgrad.cost.predict.steps import Step
+from refgrad.cost.predict.steps import TimedStep
 from refgrad.cost.primitives import FAMILIES, movement
 from refgrad.cost.primitives.rule import names
 from refgrad.jaxpr.avals import shape_of
@@ -93,7 +93,7 @@ ROWS = FusionModel("rows", recompute=False)
 MODELS = {model.name: model for model in (XLA_CPU, ROWS)}
 
 
-def kind_of(step: Step) -> str:
+def kind_of(step: TimedStep) -> str:
     """Return the kind of a step."""
     if step.bodies:
         return LOOP
@@ -102,7 +102,7 @@ def kind_of(step: Step) -> str:
     return KINDS.get(step.primitive, LIBRARY)
 
 
-def _relabels(step: Step) -> bool:
+def _relabels(step: TimedStep) -> bool:
     """Return True for a broadcast or transposition that moves no element."""
     if step.primitive not in ("broadcast_in_dim", "transpose", "squeeze", "copy", "convert_element_type"):
         return False
@@ -114,12 +114,12 @@ def _relabels(step: Step) -> bool:
     return step.primitive != "transpose" or [i for i in step.eqn.params["permutation"] if i in kept] == kept
 
 
-def has_number(step: Step) -> bool:
+def has_number(step: TimedStep) -> bool:
     """Return True for a map with a number of the program's text among its operands; the guard max(x, −∞) is none."""
     return step.primitive != "max" and any(value is None for value in step.reads)
 
 
-def spreads_rows(step: Step) -> bool:
+def spreads_rows(step: TimedStep) -> bool:
     """Return True where an operand is repeated along a leading dimension, as a bias is over rows."""
     out = shape_of(step.eqn.outvars[0])
     shapes = [shape_of(v) for v in step.eqn.invars]
@@ -134,18 +134,18 @@ def _spreads(shape: tuple[int, ...], out: tuple[int, ...]) -> bool:
     return bool(repeated) and any(d > 1 for d in shape[repeated[0] :])
 
 
-def is_expensive(step: Step) -> bool:
+def is_expensive(step: TimedStep) -> bool:
     """Return True for what no compiler computes twice: a transcendental function of more than one element."""
     return step.cost.transcendental > 0
 
 
-def is_one_array(step: Step) -> bool:
+def is_one_array(step: TimedStep) -> bool:
     """Return True for a map that reads at most one array as large as its result: reading that costs no more."""
     made = sum(v.bytes for v in step.makes)
     return sum(bytes_read(step, i) >= made for i in range(len(step.reads))) <= 1
 
 
-def copied(step: Step) -> list[int]:
+def copied(step: TimedStep) -> list[int]:
     """Return the operands of a product that do not lie as its kernel reads them.
 
     Batch dimensions come first. Where both are contracted over several leading dimensions, one is turned.
@@ -158,12 +158,12 @@ def copied(step: Step) -> list[int]:
     return found + ([1] if all(first) and 1 not in found and not batched[0] else [])
 
 
-def is_constant(step: Step) -> bool:
+def is_constant(step: TimedStep) -> bool:
     """Return True for a map of literals alone, such as an iota: it is made where it is read."""
     return kind_of(step) == MAP and all(v is None for v in step.reads)
 
 
-def domain(step: Step) -> tuple[int, ...]:
+def domain(step: TimedStep) -> tuple[int, ...]:
     """Return the shape over which a step runs: the largest of its operands and results."""
     return max((shape_of(v) for v in (*step.eqn.invars, *step.eqn.outvars) if hasattr(v.aval, "shape")), key=_elements)
 
@@ -175,14 +175,14 @@ def _elements(shape: tuple[int, ...]) -> int:
     return n
 
 
-def reduces_rows(step: Step) -> bool:
+def reduces_rows(step: TimedStep) -> bool:
     """Return True for a reduction over trailing dimensions, which a region of rows can go on from."""
     axes = step.eqn.params.get("axes", ())
     rank = len(shape_of(step.eqn.invars[0]))
     return bool(axes) and sorted(axes) == list(range(rank - len(axes), rank))
 
 
-def bytes_read(step: Step, i: int) -> int:
+def bytes_read(step: TimedStep, i: int) -> int:
     """Return the bytes that a step reads of its i-th operand."""
     value = step.reads[i]
     if value is None:
@@ -194,7 +194,7 @@ def bytes_read(step: Step, i: int) -> int:
     return value.bytes
 
 
-def updated(step: Step) -> int:
+def updated(step: TimedStep) -> int:
     """Return the bytes that an update writes, those of its updates."""
     at = 1 if step.primitive == "dynamic_update_slice" else (len(step.eqn.invars) + 1) // 2
     return sum(value.bytes for value in step.reads[at : at + 1] if value is not None)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from refgrad.cost.predict import fusion
 from refgrad.cost.predict.fusion import MAP, PRODUCT, REDUCE, FusionModel
 from refgrad.cost.predict.links import Links, Region
-from refgrad.cost.predict.steps import Step, Value
+from refgrad.cost.predict.steps import TimedStep, Value
 from refgrad.jaxpr.avals import shape_of
 
 _OPEN = (MAP, REDUCE, PRODUCT)
@@ -23,7 +23,7 @@ class Grower:
         self.formed: list[Region] = []
         self.home: dict[Value, int] = {}
         self.before: list[int] = []  # bit mask of the regions that must run before each
-        self.waiting: dict[Value, Step] = {}
+        self.waiting: dict[Value, TimedStep] = {}
         self.open = -1  # the kernel's region that the last steps are in
 
     def run(self) -> list[Region]:
@@ -33,7 +33,7 @@ class Grower:
         order = sorted(range(len(self.formed)), key=lambda i: (self.before[i].bit_count(), i))
         return [self.formed[i] for i in order]
 
-    def _place(self, step: Step) -> None:
+    def _place(self, step: TimedStep) -> None:
         kernel = _kernel_of(step, self.kernels)
         kind = fusion.kind_of(step)
         reads = list(self.links.reads(step))
@@ -53,7 +53,7 @@ class Grower:
         self.before.append(self._before(homes))
         self._add(len(self.formed) - 1, step)
 
-    def _place_in_kernel(self, step: Step, kernel: str, homes: Iterable[int]) -> None:
+    def _place_in_kernel(self, step: TimedStep, kernel: str, homes: Iterable[int]) -> None:
         """Add a step to the kernel that is running, or start its region."""
         needs = self._before(home for home in homes if home != self.open)
         if self.open >= 0 and self.formed[self.open].kernel == kernel and not needs >> self.open & 1:
@@ -70,13 +70,13 @@ class Grower:
             mask |= self.before[home] | 1 << home
         return mask
 
-    def _waits(self, step: Step) -> bool:
+    def _waits(self, step: TimedStep) -> bool:
         """Return True for a map that every reader can compute."""
         readers = [r for value in step.makes for r in self.links.readers.get(value, ())]
         cheap = not fusion.is_expensive(step) and not self.links.results & set(step.makes)
         return cheap and all(_kernel_of(r, self.kernels) or fusion.kind_of(r) in (MAP, REDUCE) for r in readers)
 
-    def _join(self, home: int, step: Step, others: int) -> None:
+    def _join(self, home: int, step: TimedStep, others: int) -> None:
         new = others & ~self.before[home]
         if new:
             self.before[home] |= new
@@ -85,7 +85,7 @@ class Grower:
                     self.before[i] |= new
         self._add(home, step)
 
-    def _add(self, home: int, step: Step) -> None:
+    def _add(self, home: int, step: TimedStep) -> None:
         region = self.formed[home]
         for value in self.links.reads(step):
             if value in self.waiting and self.waiting[value] not in region.steps:
@@ -99,7 +99,7 @@ class Grower:
             if fusion.kind_of(step) == REDUCE and not fusion.reduces_rows(step):
                 region.closed.update(step.makes)
 
-    def _joins(self, step: Step, kind: str, region: Region) -> bool:
+    def _joins(self, step: TimedStep, kind: str, region: Region) -> bool:
         if region.kernel:
             return False
         if region.kind not in _OPEN or kind not in (MAP, REDUCE) or step.primitive in fusion.PARTIAL:
@@ -110,7 +110,7 @@ class Grower:
         return region.closed.isdisjoint(self.links.reads(step)) and _share_rows(fusion.domain(step), region.widest)
 
 
-def _kernel_of(step: Step, kernels: frozenset[str]) -> str:
+def _kernel_of(step: TimedStep, kernels: frozenset[str]) -> str:
     """The scope down to the kernel's name and its pass, which one call of it shares; "" outside every kernel."""
     path = step.scope.split("/")
     at = next((i for i, name in enumerate(path) if name in kernels), None)

@@ -8,7 +8,7 @@ from jax.extend.core import Literal
 
 from refgrad.cost.predict import fusion
 from refgrad.cost.predict.fusion import ALIAS, MAP, PRODUCT, REDUCE
-from refgrad.cost.predict.steps import Schedule, Step, Value
+from refgrad.cost.predict.steps import Schedule, TimedStep, Value
 from refgrad.cost.types import Cost
 
 
@@ -17,7 +17,7 @@ class Region:
     """Steps that are computed together; `kind` is that of the step that it is about."""
 
     kind: str
-    steps: list[Step]
+    steps: list[TimedStep]
     reads: dict[Value, int] = dataclasses.field(default_factory=dict)
     """Array from outside → bytes read of it."""
     writes: list[Value] = dataclasses.field(default_factory=list)
@@ -48,7 +48,7 @@ class Region:
         return total
 
     @property
-    def main(self) -> Step:
+    def main(self) -> TimedStep:
         """The step that names the region: its product, or the last one."""
         return next((s for s in self.steps if fusion.kind_of(s) == self.kind), self.steps[-1])
 
@@ -59,9 +59,9 @@ class Links:
     def __init__(self, schedule: Schedule, strided: bool = False) -> None:
         self.strided = strided
         self.alias: dict[Value, Value | None] = {}
-        self.maker: dict[Value, Step] = {}
-        self.steps: list[Step] = []
-        seen: dict[Any, Step] = {}
+        self.maker: dict[Value, TimedStep] = {}
+        self.steps: list[TimedStep] = []
+        seen: dict[Any, TimedStep] = {}
         for step in schedule.steps:
             kind = fusion.kind_of(step)
             if kind in (MAP, REDUCE) and (same := seen.setdefault(self._key(step), step)) is not step:
@@ -75,19 +75,19 @@ class Links:
             self.steps.append(step)
             self.maker.update(dict.fromkeys(step.makes, step))
         self.results = {v for v in map(self.of, schedule.results) if v is not None}
-        self.readers: dict[Value, list[Step]] = {}
+        self.readers: dict[Value, list[TimedStep]] = {}
         for step in self.steps:
             for value in dict.fromkeys(self.reads(step)):
                 self.readers.setdefault(value, []).append(step)
 
-    def _turns_product(self, step: Step) -> bool:
+    def _turns_product(self, step: TimedStep) -> bool:
         """Return True for the transposition of a product, which the product writes as it is read."""
         maker = None
         if step.primitive == "transpose" and (value := self.of(step.reads[0])) is not None:
             maker = self.maker.get(value)
         return maker is not None and fusion.kind_of(maker) == PRODUCT
 
-    def _key(self, step: Step) -> Any:
+    def _key(self, step: TimedStep) -> Any:
         """A key that only steps of the same result share: one of them is computed."""
         operands = tuple(
             repr(v.val) if isinstance(v, Literal) else id(self.of(value))
@@ -101,14 +101,14 @@ class Links:
             value = self.alias[value]
         return value
 
-    def reads(self, step: Step) -> Iterator[Value]:
+    def reads(self, step: TimedStep) -> Iterator[Value]:
         """Yield the arrays that a step reads."""
         for value in step.reads:
             found = self.of(value)
             if found is not None:
                 yield found
 
-    def parts(self, step: Step) -> Iterator[tuple[Value, int]]:
+    def parts(self, step: TimedStep) -> Iterator[tuple[Value, int]]:
         """Yield each array that a step reads, with the bytes."""
         for i, value in enumerate(step.reads):
             found = self.of(value)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from refgrad.cost.predict import fusion
 from refgrad.cost.predict.fusion import MAP, PRODUCT, REDUCE, FusionModel
 from refgrad.cost.predict.links import Links, Region
-from refgrad.cost.predict.steps import Step, Value
+from refgrad.cost.predict.steps import TimedStep, Value
 
 
 class Recomputing:
@@ -16,7 +16,7 @@ class Recomputing:
         self.links, self.model = links, model
         self.cluster = _clusters(links, model)
         self.stored: set[Value] = set()
-        self.roots: dict[Step, set[Step]] = {}
+        self.roots: dict[TimedStep, set[TimedStep]] = {}
         for step in reversed(links.steps):
             self._root(step)
 
@@ -31,12 +31,12 @@ class Recomputing:
                 found += self._copies(ordered)
                 found.append(Region(PRODUCT if PRODUCT in heavy else heavy[0], ordered))
             elif members is None and self.roots[step] == {step}:
-                steps: dict[Step, None] = {}
+                steps: dict[TimedStep, None] = {}
                 self._collect(step, steps)
                 found.append(Region(fusion.kind_of(step), list(steps)))
         return found
 
-    def _copies(self, steps: list[Step]) -> Iterator[Region]:
+    def _copies(self, steps: list[TimedStep]) -> Iterator[Region]:
         """Copies of operands that a product reads in another order, where others read them as they are."""
         for step in steps:
             for i in fusion.copied(step) if self.model.copies else ():
@@ -48,10 +48,10 @@ class Recomputing:
                 if not own:
                     yield Region(MAP, [], reads={value: value.bytes}, writes=[value], written=value.bytes, is_copy=True)
 
-    def _root(self, step: Step) -> None:
+    def _root(self, step: TimedStep) -> None:
         """Note the regions that compute a step: its own where it is stored."""
         stored = fusion.kind_of(step) != MAP
-        roots: set[Step] = set()
+        roots: set[TimedStep] = set()
         for value in step.makes:
             readers = self.links.readers.get(value, [])
             taking = [r for r in readers if self._takes(r)]
@@ -62,10 +62,10 @@ class Recomputing:
             self.stored.update(step.makes)
         self.roots[step] = {step} if stored else roots
 
-    def _takes(self, reader: Step) -> bool:
+    def _takes(self, reader: TimedStep) -> bool:
         return reader not in self.cluster and fusion.kind_of(reader) == MAP
 
-    def _collect(self, step: Step, steps: dict[Step, None]) -> None:
+    def _collect(self, step: TimedStep, steps: dict[TimedStep, None]) -> None:
         """Add a step, behind the maps that are computed with it: stored ones again where they are cheap."""
         if fusion.kind_of(step) == MAP:
             for value in self.links.reads(step):
@@ -78,9 +78,9 @@ class Recomputing:
         steps[step] = None
 
 
-def _clusters(links: Links, model: FusionModel) -> dict[Step, list[Step]]:
+def _clusters(links: Links, model: FusionModel) -> dict[TimedStep, list[TimedStep]]:
     """Each step of a cluster, with the cluster: its one result first. A cluster has a reduction or a product."""
-    cluster: dict[Step, list[Step]] = {}
+    cluster: dict[TimedStep, list[TimedStep]] = {}
     for step in reversed(links.steps):
         kind = fusion.kind_of(step)
         known = step.primitive in model.clustered and not (fusion.spreads_rows(step) or fusion.has_number(step))
@@ -99,5 +99,5 @@ def _clusters(links: Links, model: FusionModel) -> dict[Step, list[Step]]:
     return {step: home for step, home in cluster.items() if any(fusion.kind_of(s) != MAP for s in home)}
 
 
-def _row_count(step: Step) -> int:
+def _row_count(step: TimedStep) -> int:
     return math.prod(fusion.domain(step)[:-1])

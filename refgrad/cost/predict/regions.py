@@ -5,7 +5,7 @@ from refgrad.cost.predict.fusion import UPDATE, FusionModel
 from refgrad.cost.predict.growing import Grower
 from refgrad.cost.predict.links import Links, Region
 from refgrad.cost.predict.recomputing import Recomputing
-from refgrad.cost.predict.steps import Schedule, Step, Value
+from refgrad.cost.predict.steps import Schedule, TimedStep, Value
 
 
 def regions(schedule: Schedule, model: FusionModel, kernels: tuple[str, ...] = ()) -> list[Region]:
@@ -54,5 +54,5 @@ def _read(region: Region, links: Links) -> dict[Value, int]:
     return {value: round(taken * value.bytes) for value, taken in whole.items()}
 
 
-def _written(step: Step, value: Value) -> int:
+def _written(step: TimedStep, value: Value) -> int:
     return min(value.bytes, fusion.updated(step)) if fusion.kind_of(step) == UPDATE else value.bytes

@@ -41,7 +41,7 @@ class Value:
 
 
 @dataclasses.dataclass(eq=False)
-class Step:
+class TimedStep:
     """One equation, or one loop with its body."""
 
     primitive: str
@@ -64,10 +64,10 @@ class Schedule:
     """Arguments, steps in program order, results (None for a literal)."""
 
     arguments: tuple[Value, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[TimedStep, ...]
     results: tuple[Value | None, ...]
 
-    def all_steps(self) -> Iterator[tuple[Step, int]]:
+    def all_steps(self) -> Iterator[tuple[TimedStep, int]]:
         """Yield every step at any depth, with its number of runs."""
         for step in self.steps:
             yield step, 1
@@ -169,7 +169,7 @@ class _Builder:
     """Interpreter that gives every array of a program a `Value`, through calls and into loops."""
 
     def __init__(self) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[TimedStep] = []
         self.path: tuple[str, ...] = ()
         self.source = ""
         self.recomputed = False
@@ -210,7 +210,7 @@ class _Builder:
         shards = max((made.shards for made in makes), default=1)
         env.update(zip(eqn.outvars, makes, strict=True))
         scope, recomputed = scope_of(eqn)
-        step = Step(
+        step = TimedStep(
             eqn.primitive.name,
             "/".join(filter(None, (*self.path, scope))),
             source_of(eqn) or self.source,

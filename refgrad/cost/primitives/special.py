@@ -22,8 +22,8 @@ class Expansion(NamedTuple):
     """(flops, transcendentals) of an element, those that are fixed, whether a loop is among them, and how many
     instructions it has an element, by (JAX's name for it, opcode, HLO's dtype)."""
 
-    each: hlo.Pair
-    fixed: hlo.Pair
+    each: hlo.ExactCounts
+    fixed: hlo.ExactCounts
     loops: bool
     instructions: Counter[tuple[str, str, str]]
 
@@ -50,8 +50,8 @@ def expansion(eqn: JaxprEqn) -> Expansion:
 @cache
 def _expansion(primitive: Primitive, params: tuple, dtypes: tuple, x64: bool) -> Expansion:
     one, two = (_lowered(partial(primitive.bind, **dict(params)), dtypes, x64, n) for n in (1, 2))
-    each = hlo.Pair(two.flops - one.flops, two.transcendentals - one.transcendentals)
-    fixed = hlo.Pair(one.flops - each.flops, one.transcendentals - each.transcendentals)
+    each = hlo.ExactCounts(two.flops - one.flops, two.transcendentals - one.transcendentals)
+    fixed = hlo.ExactCounts(one.flops - each.flops, one.transcendentals - each.transcendentals)
     instructions: Counter[tuple[str, str, str]] = Counter()
     for row in two.rows:
         if row.instruction.shape.dims == (2,):

@@ -4,15 +4,15 @@ For one row of logits x (V,) with the target t, the loss is
 
     ℓ = L − (1−ε) x_t − (ε/V) Σ_v x_v + ζ L²,  L = log Σ_v e^(x_v)
 
-with ε the label smoothing and ζ the z-loss, which holds L near 0. ∂L/∂x_v is the softmax p_v = e^(x_v − L), so that
+with ε the label smoothing and ζ the z-loss, which holds L near 0. `∂L/∂x_v` is the softmax `p_v = e^(x_v − L)`, so that
 
     ∂ℓ/∂x_v = (1 + 2ζL) p_v − (1−ε) δ(v, t) − ε/V
 
 A target's slope is nearly −1 where the others' are nearly 0: it is taken apart, in the dtype of sums, so that neither
 the products of the small ones nor their sums are rounded at its size.
 
-L is kept as its two parts, the maximum M and S = Σ_v e^(x_v − M): their sum would round away the last digits of log S.
-Source: D2, "Log-softmax Gradients"; label smoothing: Szegedy et al. (2016); z-loss: Chowdhery et al., PaLM (2022).
+L is kept as its two parts, the maximum M and `S = Σ_v e^(x_v − M)`: their sum would round away the last digits of log
+S. Source: D2, "Log-softmax Gradients"; label smoothing: Szegedy et al. (2016); z-loss: Chowdhery et al., PaLM (2022).
 """
 
 import math

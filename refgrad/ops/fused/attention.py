@@ -1,35 +1,36 @@
-"""Causal attention by blocks of positions: o = softmax(q kᵀ/√d, j ≤ i) v, the probabilities never whole.
+"""Causal attention by blocks of positions: `o = softmax(q kᵀ/√d, j ≤ i) v`, the probabilities never whole.
 
-Forward. With x = q̃ kᵀ, q̃ = q/√d, and per query i the maximum M_i and S_i = Σ_{j≤i} e^(x_ij − M_i), the probabilities
-are p_ij = e_ij / S_i, e_ij = e^(x_ij − M_i), and o_i = (Σ_{j≤i} e_ij v_j) / S_i. Queries are taken in blocks of m rows,
-each against its own prefix of keys and no others: what lies above the block's last row is never computed.
+Forward. With `x = q̃ kᵀ`, `q̃ = q/√d`, and per query i the maximum `M_i` and `S_i = Σ_{j≤i} e^(x_ij − M_i)`, the
+probabilities are `p_ij = e_ij / S_i`, `e_ij = e^(x_ij − M_i)`, and `o_i = (Σ_{j≤i} e_ij v_j) / S_i`. Queries are taken
+in blocks of m rows, each against its own prefix of keys and no others: what lies above the block's last row is never
+computed.
 
-Derivation. `attn_value`, `softmax` and `query_key` in turn give dv_j = Σ_i p_ij do_i, dp_ij = do_i·v_j,
-dx_ij = p_ij (dp_ij − Σ_k p_ik dp_ik), dq̃_i = Σ_j dx_ij k_j, dk_j = Σ_i dx_ij q̃_i. The sum over k is
-do_i · Σ_k p_ik v_k = do_i · o_i, a number for each query, and the probabilities come again from M and S:
+Derivation. `attn_value`, `softmax` and `query_key` in turn give `dv_j = Σ_i p_ij do_i`, `dp_ij = do_i·v_j`, `dx_ij =
+p_ij (dp_ij − Σ_k p_ik dp_ik)`, `dq̃_i = Σ_j dx_ij k_j`, `dk_j = Σ_i dx_ij q̃_i`. The sum over k is `do_i · Σ_k p_ik v_k
+= do_i · o_i`, a number for each query, and the probabilities come again from M and S:
 
     p_ij = e^(x_ij − M_i) / S_i        dv_j = Σ_i p_ij do_i        dx_ij = p_ij (do_i·v_j − do_i·o_i)
 
-A row of dx sums to 0, since Σ_j p_ij = 1. As rounded it sums to r_i = Σ_j dx_ij: the rounding of do_i·o_i, which large
-keys and queries multiply. Where one key J_i has almost all of the probability, r_i is the error of its entry, whose two
-terms cancel; elsewhere p_ij r_i is that of each. In both cases the entry of J_i, a key of the maximum, gives r_i back:
-the row sums to 0, and the errors are of the size of dx. The sums take dx as it stands, and J_i's part is added last.
+A row of dx sums to 0, since `Σ_j p_ij = 1`. As rounded it sums to `r_i = Σ_j dx_ij`: the rounding of `do_i·o_i`, which
+large keys and queries multiply. Where one key `J_i` has almost all of the probability, `r_i` is the error of its entry,
+whose two terms cancel; elsewhere `p_ij r_i` is that of each. In both cases the entry of `J_i`, a key of the maximum,
+gives `r_i` back: the row sums to 0, and the errors are of the size of dx. The sums take dx as it stands, and `J_i`'s
+part is added last.
 
     r_i = Σ_j dx_ij        dq_i = (Σ_j dx_ij k_j − r_i k_{J_i}) / √d        dk_j = Σ_i dx_ij q̃_i − Σ_{J_i = j} r_i q̃_i
 
 The backward pass takes the *keys* in blocks, each against the queries from its first position on, as (keys × queries):
 dk and dv of a block are then finished at once, and dq and r alone are summed over the blocks.
 
-Kept: q, k, v, o, J, and M and S, which together are the log-sum-exp M + log S; apart they keep its last digits.
-A block longer than the sequence is the sequence, and in the place of a block's rows "cudnn" names NVIDIA's kernels, for
+Kept: q, k, v, o, J, and M and S, which together are the log-sum-exp `M + log S`; apart they keep its last digits. A
+block longer than the sequence is the sequence, and in the place of a block's rows "cudnn" names NVIDIA's kernels, for
 which q, k, v and o are 16 bits wide and on a GPU: what they compute is the same, and kept is the log-sum-exp whole.
-Cost: with A = Σ over the blocks of rows × prefix, which is s²/2 and half a block more a row, against the operations
-that it replaces: the masked blocks are not there; the scores are made again, once the cotangent exists and the block
-before is done (see `depend_on`); scaling and row sums act on the s·d entries of a head and not on its s². J is found in
-the rule's forward pass alone; r is one more column of a product, and what it corrects s·d entries a head.
-Source: D2, "Activation-to-Activation Multiplications", "Softmax", and its remark that half of the scores is masked;
-Dao et al., FlashAttention (2022), for the log-sum-exp in the probabilities' place.
-"""
+Cost: with A the sum over the blocks of rows × prefix, which is `s²/2` and half a block more a row, against the
+operations that it replaces: the masked blocks are not there; the scores are made again, once the cotangent exists and
+the block before is done (see `depend_on`); scaling and row sums act on the `s·d` entries of a head and not on its s². J
+is found in the rule's forward pass alone; r is one more column of a product, and what it corrects `s·d` entries a head.
+Source: D2, "Activation-to-Activation Multiplications", "Softmax", and its remark that half of the scores is masked; Dao
+et al., FlashAttention (2022), for the log-sum-exp in the probabilities' place."""
 
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -42,10 +43,10 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, blocks, depend_on, first_entry, lift, product, wide
 from refgrad.ops._check import check_args, check_size
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.ops.fused import _cudnn
 from refgrad.ops.fused._cudnn import KERNEL
-from refgrad.symbols import a, b, d, m, n_h, s, w
+from refgrad.symbols import a, b, d, item, m, n_h, s
 
 
 class Residuals(NamedTuple):
@@ -136,10 +137,25 @@ def _check_args(q: Array, k: Array, v: Array, block: Block) -> None:
 @custom_vjp(nondiff_argnums=(3,))
 @jax.named_scope("attention")
 def attention(q: Array, k: Array, v: Array, block: Block) -> Array:
-    """q, k, v (..., s, d), block ≥ 1 positions → (..., s, d); a block longer than s is s.
+    """Causal attention: softmax(q kᵀ / √d) v, each query over the keys up to its own position.
 
-    With "cudnn" for block, q, k and v are (b, n_h, s, d) in bfloat16 or float16 on a GPU.
-    Raises ValueError or TypeError where they do not agree.
+    Args:
+      q, k, v: Queries, keys and values (..., s, d).
+      block: Positions that are taken at a time, 1 at least; more than s are s. "cudnn" for cuDNN's kernel, where q, k
+        and v are (b, n_h, s, d) in bfloat16 or float16 on a GPU.
+
+    Returns:
+      (..., s, d), in q's dtype.
+
+    Raises:
+      ValueError: The shapes do not agree, or `block` is below 1.
+      TypeError: A dtype is not floating, the dtypes differ, or `block` is neither an integer nor "cudnn".
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.fused.attention(jnp.zeros((2, 1)), jnp.zeros((2, 1)), jnp.array([[2.0], [4.0]]), 1).tolist()
+      [[2.0], [3.0]]
     """
     _check_args(q, k, v, block)
     return (_cudnn.attend(q, k, v) if block == KERNEL else _attend(q, k, v, block))[0]
@@ -205,14 +221,14 @@ SPEC = OpSpec(
     arguments={"q": "b n_h s d", "k": "b n_h s d", "v": "b n_h s d"},
     statics={"block": m},
     # two products; a selection, the maximum and the sum with n − 1 a row, the shift; scaling and division; the mask
-    forward=Cost(
+    forward=OpCost(
         HEADS * (4 * AREA * d + 4 * AREA - 2 * s + 2 * s * d + 2 * LATER + 2 * PREFIXES * d) + AREA, HEADS * AREA
     ),
-    backward=Cost(
+    backward=OpCost(
         HEADS * (10 * AREA * d + 7 * AREA + 10 * s * d + s + 3 * RESTS * d + RESTS + 4 * LATER) + AREA,
         HEADS * AREA,
     ),
-    fwd_extra=Cost(HEADS * 3 * AREA),  # J: a comparison, a selection, the maximum with n − 1 a row; its conversion
+    fwd_extra=OpCost(HEADS * 3 * AREA),  # J: a comparison, a selection, the maximum with n − 1 a row; its conversion
     published_flops=HEADS * s**2 * (8 * d + 5),
     adjustments={
         "masked blocks skipped": HEADS * (AREA - s**2) * (8 * d + 5),
@@ -222,7 +238,7 @@ SPEC = OpSpec(
         "rows of dx made to sum to 0": HEADS * (2 * AREA + RESTS + 4 * s * d + s),
         "blocks await each other": HEADS * (4 * LATER + 2 * RESTS * d),
     },
-    residuals=HEADS * s * (4 * w * d + 2 * a + 4),
+    residuals=HEADS * s * (4 * item * d + 2 * a + 4),
     special={
         "one block": Special(dims={"m": 9}),
         "blocks of one row": Special(dims={"m": 1}),

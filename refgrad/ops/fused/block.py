@@ -1,7 +1,7 @@
-"""A whole layer as one rule: x₁ = x + attention(norm(x)), y = x₁ + mlp(norm(x₁)).
+"""A whole layer as one rule: `x₁ = x + attention(norm(x))`, `y = x₁ + mlp(norm(x₁))`.
 
-Forward. n₁ = layer_norm(x), (q | k | v) = n₁ w_qkv + b_qkv split into n_h heads, o = the merged heads of causal
-attention, x₁ = x + o w_out + b_out, n₂ = layer_norm(x₁), u = n₂ w_fc + b_fc, y = x₁ + GELU(u) w_proj + b_proj.
+Forward. `n₁ = layer_norm(x)`, `(q | k | v) = n₁ w_qkv + b_qkv` split into `n_h` heads, o = the merged heads of causal
+attention, `x₁ = x + o w_out + b_out`, `n₂ = layer_norm(x₁)`, `u = n₂ w_fc + b_fc`, `y = x₁ + GELU(u) w_proj + b_proj`.
 
 Derivation. A chain of the rules of `layer_norm`, `linear`, `attention` and `mlp`, from the output to the input. The
 stream forks twice, and where two gradients of one value meet they are added:
@@ -30,7 +30,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, depend_on
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special, summed
+from refgrad.ops._spec import OpCost, OpSpec, Special, summed
 from refgrad.ops.fused.attention import SPEC as ATTENTION
 from refgrad.ops.fused.attention import Block, attention, check_block
 from refgrad.ops.fused.attention import Residuals as Attention
@@ -46,7 +46,7 @@ from refgrad.ops.fused.mlp import mlp
 from refgrad.ops.layer_norm import affine
 from refgrad.ops.multi_head_attention import merge_heads, split_heads
 from refgrad.ops.residual import residual
-from refgrad.symbols import a, b, h, i, m, n_h, o, s, w
+from refgrad.symbols import a, b, h, i, item, m, n_h, o, s
 
 
 class Params(NamedTuple):
@@ -155,10 +155,33 @@ def block(
     block: Block,
     recompute: bool = False,
 ) -> Array:
-    """x (..., s, h), the layer's parameters, n_head a divisor of h, ε > 0, block ≥ 1 positions → (..., s, h).
+    """One block of GPT-2: x₁ = x + attention(norm₁(x)), then x₁ + mlp(norm₂(x₁)).
 
-    γ, β and the biases of w_out (h, h) and w_proj (i, h) are (h,), w_qkv (h, 3h), w_fc (h, i). `block` is attention's;
-    `recompute` keeps x alone. Raises ValueError or TypeError where they do not agree.
+    Args:
+      x: (..., s, h).
+      gamma_1, beta_1, gamma_2, beta_2: γ and β (h,) of both norms.
+      w_qkv, b_qkv: The projection to queries, keys and values, (h, 3h) and (3h,).
+      w_out, b_out: The output projection, (h, h) and (h,).
+      w_fc, b_fc, w_proj, b_proj: The MLP's projections, (h, i), (i,), (i, h) and (h,).
+      n_head: The number of heads, a divisor of h.
+      eps: ε > 0 of both norms.
+      block: As in `attention`.
+      recompute: Keep x alone, and run the forward again in the backward pass.
+
+    Returns:
+      (..., s, h), in x's dtype.
+
+    Raises:
+      ValueError: The shapes do not agree, or `n_head` does not divide h.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> h, hh = jnp.ones(2), jnp.zeros((2, 2))
+      >>> attention = jnp.zeros((2, 6)), jnp.zeros(6), hh, h
+      >>> ops.fused.block(jnp.ones((1, 2)), h, h, *attention, h, h, hh, h, hh, h, 1, 1e-5, 1).tolist()
+      [[3.0, 3.0]]
     """
     p = Params(gamma_1, beta_1, w_qkv, b_qkv, w_out, b_out, gamma_2, beta_2, w_fc, b_fc, w_proj, b_proj)
     _check(x, p, n_head, block)
@@ -233,15 +256,15 @@ SPEC = OpSpec(
     },
     statics={"n_head": n_h, "eps": 1e-5, "block": m, "recompute": False},
     scale={name: 1 / sympy.sqrt(h) for name in ("w_qkv", "w_out", "w_fc", "w_proj")},
-    forward=Cost(
+    forward=OpCost(
         _sum(lambda spec: spec.forward.flops) + 2 * b * s * h,
         _sum(lambda spec: spec.forward.transcendentals),
     ),
-    backward=Cost(
+    backward=OpCost(
         _sum(lambda spec: spec.backward.flops) + FAN_IN + NORMS + WAIT,
         _sum(lambda spec: spec.backward.transcendentals) + 2 * b * s,
     ),
-    fwd_extra=Cost(_sum(lambda spec: spec.fwd_extra.flops), _sum(lambda spec: spec.fwd_extra.transcendentals)),
+    fwd_extra=OpCost(_sum(lambda spec: spec.fwd_extra.flops), _sum(lambda spec: spec.fwd_extra.transcendentals)),
     published_flops=_sum(lambda spec: spec.published_flops),
     adjustments={
         **{cause: _sum(lambda spec, cause=cause: spec.adjustments.get(cause, 0)) for cause in ADJUSTMENTS},
@@ -249,6 +272,6 @@ SPEC = OpSpec(
         "o awaits its cotangent": WAIT,
         "residual fan-in": FAN_IN,
     },
-    residuals=w * (10 * b * s * h + 12 * h**2 + 13 * h) + a * (4 * b * s + 2 * b * n_h * s) + 4 * b * n_h * s,
+    residuals=item * (10 * b * s * h + 12 * h**2 + 13 * h) + a * (4 * b * s + 2 * b * n_h * s) + 4 * b * n_h * s,
     special={"one head": Special(dims={"n_h": 1, "d": 10})},
 )

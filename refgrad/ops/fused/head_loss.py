@@ -1,9 +1,9 @@
-"""Head and cross-entropy as one, by chunks of positions: L = (1/n) Σ_r ℓ(x_r Eᵀ, t_r) over the n rows that count.
+"""Head and cross-entropy as one, by chunks of positions: `L = (1/n) Σ_r ℓ(x_r Eᵀ, t_r)` over the n rows that count.
 
-Derivation. `lm_head` gives dx = G E and dE = Gᵀ x with G = ∂L/∂logits, and `softmax_cross_entropy` gives row r of G as
-(dL/n) times the slope of ℓ (`_xent_rows`: label smoothing and z-loss included), 0 where the row is ignored. The
+Derivation. `lm_head` gives `dx = G E` and `dE = Gᵀ x` with `G = ∂L/∂logits`, and `softmax_cross_entropy` gives row r of
+G as `(dL/n)` times the slope of ℓ (`_xent_rows`: label smoothing and z-loss included), 0 where the row is ignored. The
 loss is the last thing that a model computes: its cotangent dL is one number, by which everything is linear. So the
-gradients are made for dL/n = 1 while the logits are at hand, a chunk of positions at a time, and scaled once dL is
+gradients are made for `dL/n = 1` while the logits are at hand, a chunk of positions at a time, and scaled once dL is
 known:
 
     forward, each chunk:   g = ∂ℓ/∂logits        dx̃ = g E        dẼ = Σ_chunks gᵀ x
@@ -13,12 +13,11 @@ A chunk's logits are made and used v columns at a time, x and g against v rows o
 processor's cache run faster than one that passes through memory. All of a chunk's columns are alive until its sums are
 known, from which its slopes follow; dẼ is filled v rows at a time.
 
-Kept: dx̃ and dẼ in the dtype of sums, and n. Logits exist for one chunk only: b·c rows of V. A chunk longer than
-the sequence is the sequence; the last may be shorter, as may the last columns. The value alone costs no gradient: only
-the rule makes one.
-If every target is ignored, n is taken as 1: the loss is 0, and so are its gradients.
-Cost: the backward pass has two scalings left; the gradient's products and slopes count in the rule's forward pass.
-Source: D2, "Tensor Contractions", "Negative Log Likelihood Loss"; Liger-Kernel's fused linear cross-entropy (2024).
+Kept: dx̃ and dẼ in the dtype of sums, and n. Logits exist for one chunk only: `b·c` rows of V. A chunk longer than the
+sequence is the sequence; the last may be shorter, as may the last columns. The value alone costs no gradient: only the
+rule makes one. If every target is ignored, n is taken as 1: the loss is 0, and so are its gradients. Cost: the backward
+pass has two scalings left; the gradient's products and slopes count in the rule's forward pass. Source: D2, "Tensor
+Contractions", "Negative Log Likelihood Loss"; Liger-Kernel's fused linear cross-entropy (2024).
 """
 
 from functools import reduce
@@ -34,7 +33,7 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, blocks, depend_on, first_entry, lift, product, rows, weight_grad
 from refgrad.ops._check import check_size
-from refgrad.ops._spec import Cost, OpSpec, Special
+from refgrad.ops._spec import OpCost, OpSpec, Special
 from refgrad.ops.fused._xent_rows import (
     LossTerms,
     Rows,
@@ -106,13 +105,31 @@ def head_loss(
     smoothing: float = 0.0,
     z_loss: float = 0.0,
 ) -> Array:
-    """x (..., s, h), E (V, h), ids (..., s) in [0, V), mask (..., s) → the mean loss, a scalar.
+    """Return the mean cross-entropy of the logits x Eᵀ, of which few exist at a time.
 
-    Where the mask is 0 or False the target is ignored, as by `targets != -100`, and its id may be any. Smoothing ε in
-    [0, 1) and z-loss ζ ≥ 0 enter as `_xent_rows` says. The result is in float32 at least, NaN for an id outside
-    [0, V) that counts. `chunk` ≥ 1 positions are taken at a time, all of them where it is larger than s, and `columns`
-    ≥ 1 of their logits, all of them where it is None or larger than V.
-    Raises ValueError or TypeError for arguments that do not agree, and ValueError for an empty batch.
+    Args:
+      x: (..., s, h).
+      E: The token embedding (V, h).
+      targets: Integer ids (..., s) in [0, V).
+      mask: (..., s). Where it is 0 or False the target is ignored, and its id may be any.
+      chunk: Positions that are taken at a time, 1 at least; more than s are s.
+      columns: Their logits that are taken at a time; None for all V.
+      smoothing: Label smoothing ε in [0, 1), 0 for none.
+      z_loss: The weight ζ ≥ 0 of the squared log-sum-exp.
+
+    Returns:
+      The loss, a scalar in float32 at least; NaN for an id outside [0, V) that counts.
+
+    Raises:
+      ValueError: The shapes do not agree, a number is out of range, or the batch is empty.
+      TypeError: A dtype does not fit, or `chunk` is not an integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> x, E, targets, mask = jnp.ones((1, 2)), jnp.zeros((2, 2)), jnp.array([0]), jnp.array([1])
+      >>> f"{ops.fused.head_loss(x, E, targets, mask, 1):.3f}"
+      '0.693'
     """
     terms = LossTerms(smoothing, z_loss)
     cut = _check(x, E, targets, mask, chunk, columns, terms)
@@ -202,10 +219,10 @@ SPEC = OpSpec(
     scale={"x": 1 / sympy.sqrt(h)},
     # the product; maximum and sum with n − 1 each, the shift; a row's mask, target, pick (and whether it is among these
     # columns) and sums; the mean
-    forward=Cost(2 * N * h * V + 3 * N * V + 12 * N + 7 * N * MORE + WAIT, N * V + N),
-    backward=Cost(N * h + V * h + 1),
+    forward=OpCost(2 * N * h * V + 3 * N * V + 12 * N + 7 * N * MORE + WAIT, N * V + N),
+    backward=OpCost(N * h + V * h + 1),
     # the gradients' products and their sums; shift, factor, comparison, selection; the targets' part
-    fwd_extra=Cost(
+    fwd_extra=OpCost(
         4 * N * h * V + (CHUNKS - 1) * (V * h + 2 * b - 1) + MORE * N * h + 4 * N * V + 5 * N * h + 8 * N,
         N * V + N,
     ),

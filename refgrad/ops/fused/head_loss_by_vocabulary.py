@@ -1,21 +1,20 @@
-"""Head and cross-entropy as one, by chunks of the vocabulary: L = (1/n) Σ_r ℓ(x_r Eᵀ, t_r), n rows that count.
+"""Head and cross-entropy as one, by chunks of the vocabulary: `L = (1/n) Σ_r ℓ(x_r Eᵀ, t_r)`, n rows that count.
 
 Derivation. Loss and gradients are those of `head_loss`; what differs is which part of the logits is alive. A row's L
 needs all of its logits, so that there are two passes over E, c of its rows at a time. The first gathers each chunk's
-M_k and S_k, and the target's logit as x_r · E_t; with M = max_k M_k they add up to S = Σ_k S_k e^(M_k − M). The second
-makes the chunk's logits again and with them its share of the gradients, for dL/n = 1 as there:
+`M_k` and `S_k`, and the target's logit as `x_r · E_t`; with `M = max_k M_k` they add up to `S = Σ_k S_k e^(M_k − M)`.
+The second makes the chunk's logits again and with them its share of the gradients, for `dL/n = 1` as there:
 
     g = ∂ℓ/∂logits of the chunk        dx̃ = Σ_chunks g E_chunk        dẼ_chunk = gᵀ x
     backward:        dx = (dL/n) dx̃        dE = (dL/n) dẼ
 
-dE's rows are written once and not summed, and b·s rows of c logits alone are alive, at the price of 2bshV FLOPs more.
+dE's rows are written once and not summed, and `b·s` rows of c logits alone are alive, at the price of 2bshV FLOPs more.
 
-Kept: dx̃ and dẼ in the dtype of sums, and n. A chunk longer than the vocabulary is the vocabulary; V need be no multiple
-of it: the last chunk is shorter and comes first, and the rest are walked by a loop, in which a compiler cannot take the
-first pass's logits for the second's. If every target is ignored the loss is 0, and so are its gradients.
-Cost: that of `head_loss` in the backward pass; the logits made again count in the rule's forward pass.
-Source: as `head_loss`; Wijmans et al., Cut Your Losses (2024).
-"""
+Kept: dx̃ and dẼ in the dtype of sums, and n. A chunk longer than the vocabulary is the vocabulary; V need be no
+multiple of it: the last chunk is shorter and comes first, and the rest are walked by a loop, in which a compiler cannot
+take the first pass's logits for the second's. If every target is ignored the loss is 0, and so are its gradients. Cost:
+that of `head_loss` in the backward pass; the logits made again count in the rule's forward pass. Source: as
+`head_loss`; Wijmans et al., Cut Your Losses (2024)."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +24,7 @@ from jax import Array
 
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, lift, product, rows, weight_grad, wide
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.ops.fused._xent_rows import (
     LossTerms,
     Rows,
@@ -112,12 +111,30 @@ def _gradients(
 def head_loss_by_vocabulary(
     x: Array, E: Array, targets: Array, mask: Array, chunk: int, smoothing: float = 0.0, z_loss: float = 0.0
 ) -> Array:
-    """x (..., s, h), E (V, h), ids (..., s) in [0, V), mask (..., s) → the mean loss, a scalar.
+    """Return the mean cross-entropy of the logits x Eᵀ, taken by rows of E.
 
-    Where the mask is 0 or False the target is ignored, as by `targets != -100`, and its id may be any. Smoothing ε in
-    [0, 1) and z-loss ζ ≥ 0 enter as `_xent_rows` says. The result is in float32 at least, NaN for an id outside
-    [0, V) that counts. `chunk` ≥ 1 rows of E are taken at a time, all of them where it is larger than V.
-    Raises ValueError or TypeError for arguments that do not agree, and ValueError for an empty batch.
+    Args:
+      x: (..., s, h).
+      E: The token embedding (V, h).
+      targets: Integer ids (..., s) in [0, V).
+      mask: (..., s). Where it is 0 or False the target is ignored, and its id may be any.
+      chunk: Rows of E that are taken at a time, 1 at least; more than V are V.
+      smoothing: Label smoothing ε in [0, 1), 0 for none.
+      z_loss: The weight ζ ≥ 0 of the squared log-sum-exp.
+
+    Returns:
+      The loss, a scalar in float32 at least; NaN for an id outside [0, V) that counts.
+
+    Raises:
+      ValueError: The shapes do not agree, a number is out of range, or the batch is empty.
+      TypeError: A dtype does not fit, or `chunk` is not an integer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> x, E, targets, mask = jnp.ones((1, 2)), jnp.zeros((2, 2)), jnp.array([0]), jnp.array([1])
+      >>> f"{ops.fused.head_loss_by_vocabulary(x, E, targets, mask, 1):.3f}"
+      '0.693'
     """
     terms = LossTerms(smoothing, z_loss)
     check("fused.head_loss_by_vocabulary", x, E, targets, mask, chunk, terms)
@@ -160,10 +177,10 @@ SPEC = OpSpec(
     statics={"chunk": c},
     scale=BY_POSITIONS.scale,
     # as by positions, but for the chunks' sums being put together and the target's logit, a product of its own
-    forward=Cost(2 * N * h * V + 3 * N * V + 2 * N * CHUNKS + 3 * N * h + 10 * N, N * V + N * CHUNKS + N),
+    forward=OpCost(2 * N * h * V + 3 * N * V + 2 * N * CHUNKS + 3 * N * h + 10 * N, N * V + N * CHUNKS + N),
     backward=BY_POSITIONS.backward,
     # the logits again; as by positions, but for dx's sums and the targets' places chunk by chunk
-    fwd_extra=Cost(6 * N * h * V + (CHUNKS - 1) * N * h + 4 * N * V + N * CHUNKS + 5 * N * h + 8 * N, N * V + N),
+    fwd_extra=OpCost(6 * N * h * V + (CHUNKS - 1) * N * h + 4 * N * V + N * CHUNKS + 5 * N * h + 8 * N, N * V + N),
     published_flops=BY_POSITIONS.published_flops,
     adjustments=BY_POSITIONS.adjustments,
     residuals=BY_POSITIONS.residuals,

@@ -1,4 +1,4 @@
-"""Layer normalisation that keeps its input: y = γ x̂ + β, x̂ = (x − μ) rstd, rstd = (σ² + ε)^(−1/2).
+"""Layer normalisation that keeps its input: `y = γ x̂ + β`, `x̂ = (x − μ) rstd`, `rstd = (σ² + ε)^(−1/2)`.
 
 Derivation. The gradients are those of `layer_norm`, which holds x̂ in memory from forward to backward. But x is alive
 there anyway (it is the residual stream), and x̂ is a subtraction and a product of x with two numbers a row:
@@ -6,9 +6,9 @@ there anyway (it is the residual stream), and x̂ is a subtraction and a product
     x̂ = (x − μ) rstd        v = dy γ
     dx = rstd (v − mean(v) − x̂ mean(v x̂))        dγ = Σ_r dy x̂        dβ = Σ_r dy
 
-Where x̂ mean(v x̂) cancels v, roundings decide how many digits are left. With c = x − μ and m = σ² + ε, x̂ = c rstd and
-rstd² = 1/m, that of rstd enters once only. And Σ_j c_j = 0, but not as rounded: the mean is taken last, so that a row
-of dx sums to 0.
+Where `x̂ mean(v x̂)` cancels v, roundings decide how many digits are left. With `c = x − μ` and `m = σ² + ε`, `x̂ = c
+rstd` and `rstd² = 1/m`, that of rstd enters once only. And `Σ_j c_j = 0`, but not as rounded: the mean is taken last,
+so that a row of dx sums to 0.
 
     p = v − c mean(v c) / m        dx = rstd (p − mean(p))
 
@@ -27,10 +27,10 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, depend_on, lift, rows, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec
+from refgrad.ops._spec import OpCost, OpSpec
 from refgrad.ops.layer_norm import SPEC as PLAIN
 from refgrad.ops.layer_norm import affine
-from refgrad.symbols import a, b, h, s, w
+from refgrad.symbols import a, b, h, item, s
 
 
 class Residuals(NamedTuple):
@@ -65,7 +65,26 @@ def _check_args(x: Array, gamma: Array, beta: Array, eps: float) -> None:
 @custom_vjp(nondiff_argnums=(3,))
 @jax.named_scope("layer_norm")
 def layer_norm(x: Array, gamma: Array, beta: Array, eps: float) -> Array:
-    """x (..., h), γ and β (h,), ε > 0 → (..., h). Raises ValueError or TypeError where they do not agree."""
+    """Normalise each row, then scale and shift it: γ (x − μ) / √(σ² + ε) + β.
+
+    Args:
+      x: Rows (..., h).
+      gamma, beta: γ and β (h,).
+      eps: ε > 0, added to the variance.
+
+    Returns:
+      The normalised rows (..., h), in x's dtype.
+
+    Raises:
+      ValueError: The shapes do not agree, or ε ≤ 0.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> print(ops.fused.layer_norm(jnp.array([[1.0, 3.0]]), jnp.ones(2), jnp.zeros(2), 1e-5).round(3))
+      [[-1.  1.]]
+    """
     return _fwd(x, gamma, beta, eps)[0]
 
 
@@ -96,9 +115,9 @@ SPEC = OpSpec(
     arguments=PLAIN.arguments,
     statics=PLAIN.statics,
     forward=PLAIN.forward,
-    backward=Cost(15 * b * s * h - 2 * h + b * s, b * s),
+    backward=OpCost(15 * b * s * h - 2 * h + b * s, b * s),
     published_flops=PLAIN.published_flops,
     adjustments={"n−1 additions": -2 * h, "x̂ recomputed": 4 * b * s * h, "a quotient by m in each row": b * s},
-    residuals=w * (b * s * h + h) + a * 2 * b * s,
+    residuals=item * (b * s * h + h) + a * 2 * b * s,
     special=PLAIN.special,
 )

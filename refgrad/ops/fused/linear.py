@@ -1,7 +1,7 @@
-"""Linear layer over rows: z = x w + bias, with all axes of x but the last taken as one axis of rows.
+"""Linear layer over rows: `z = x w + bias`, with all axes of x but the last taken as one axis of rows.
 
-Derivation. `linear` gives dx = dz wᵀ, dw = Σ_r x_r dz_rᵀ, dbias = Σ_r dz_r over the b·s rows r. With X and dZ the rows
-one under the other, both sums over (b, s) are sums over one axis, and every product is one of two matrices:
+Derivation. `linear` gives `dx = dz wᵀ`, `dw = Σ_r x_r dz_rᵀ`, `dbias = Σ_r dz_r` over the `b·s` rows r. With X and dZ
+the rows one under the other, both sums over (b, s) are sums over one axis, and every product is one of two matrices:
 
     dX = dZ wᵀ        dw = Xᵀ dZ        dbias = Σ_r dZ_r
 
@@ -44,7 +44,26 @@ def parameter_gradients(x: Array, dz: Array, w: PrimalType, bias: PrimalType) ->
 @custom_vjp
 @jax.named_scope("linear")
 def linear(x: Array, w: Array, bias: Array) -> Array:
-    """x (..., i), w (i, o), bias (o,) → (..., o). Raises ValueError or TypeError where they do not agree."""
+    """Return x w + bias, the layout of GPT-2's checkpoints.
+
+    Args:
+      x: (..., i).
+      w: (i, o).
+      bias: (o,).
+
+    Returns:
+      (..., o), in x's dtype.
+
+    Raises:
+      ValueError: The shapes do not agree.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> ops.fused.linear(jnp.array([1.0, 2.0]), jnp.array([[3.0], [4.0]]), jnp.array([0.5])).tolist()
+      [11.5]
+    """
     check_args("fused.linear", x=(x, "... i"), w=(w, "i o"), bias=(bias, "o"))
     z = product("ri,io->ro", rows(x), w) + lift(wide(bias), 2)
     return z.astype(x.dtype).reshape(*x.shape[:-1], w.shape[1])

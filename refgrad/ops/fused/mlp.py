@@ -1,7 +1,7 @@
-"""Two linear layers with a GELU between them: y = GELU(u) w₂ + b₂, u = x w₁ + b₁.
+"""Two linear layers with a GELU between them: `y = GELU(u) w₂ + b₂`, `u = x w₁ + b₁`.
 
 Derivation. A chain of `linear`, `gelu` and `linear`, whose rules are applied from the output to the input. The second
-layer's weight gradient asks for a = GELU(u) and the GELU's for its slope at u: both come from one exponential of the
+layer's weight gradient asks for `a = GELU(u)` and the GELU's for its slope at u: both come from one exponential of the
 pre-activation (see `gelu`), so that a is not kept:
 
     da = dy w₂ᵀ        a, a′ = GELU(u), GELU′(u)        dw₂, db₂ = linear's of dy at a        du = da a′
@@ -22,13 +22,13 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, depend_on
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, summed
+from refgrad.ops._spec import OpCost, OpSpec, summed
 from refgrad.ops.fused.gelu import SPEC as GELU
 from refgrad.ops.fused.gelu import gelu, value_and_slope
 from refgrad.ops.fused.linear import SPEC as LINEAR
 from refgrad.ops.fused.linear import Residuals as Linear
 from refgrad.ops.fused.linear import input_gradient, linear, parameter_gradients
-from refgrad.symbols import b, i, o, s, w
+from refgrad.symbols import b, i, item, o, s
 
 
 class Residuals(NamedTuple):
@@ -45,9 +45,25 @@ class Residuals(NamedTuple):
 @custom_vjp
 @jax.named_scope("mlp")
 def mlp(x: Array, w_1: Array, b_1: Array, w_2: Array, b_2: Array) -> Array:
-    """x (..., i), w₁ (i, o), b₁ (o,), w₂ (o, i), b₂ (i,) → (..., i).
+    """Return GELU(x w₁ + b₁) w₂ + b₂.
 
-    Raises ValueError or TypeError where they do not agree.
+    Args:
+      x: (..., i).
+      w_1, b_1: The first projection, (i, o) and (o,).
+      w_2, b_2: The second projection, (o, i) and (i,).
+
+    Returns:
+      (..., i), in x's dtype.
+
+    Raises:
+      ValueError: The shapes do not agree.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> f"{ops.fused.mlp(jnp.ones(1), jnp.ones((1, 1)), jnp.zeros(1), jnp.ones((1, 1)), jnp.zeros(1))[0]:.3f}"
+      '0.841'
     """
     return _fwd(x, w_1, b_1, w_2, b_2)[0]
 
@@ -80,13 +96,13 @@ SPEC = OpSpec(
     source="D2, Final Tally (mlp_up, gelu, mlp_down)",
     arguments={"x": "b s i", "w_1": "i o", "b_1": "o", "w_2": "o i", "b_2": "i"},
     scale={"w_1": 1 / sympy.sqrt(i), "w_2": 1 / sympy.sqrt(o)},
-    forward=Cost(_sum(lambda spec: spec.forward.flops), _sum(lambda spec: spec.forward.transcendentals)),
-    backward=Cost(_sum(lambda spec: spec.backward.flops) + AGAIN, _sum(lambda spec: spec.backward.transcendentals)),
+    forward=OpCost(_sum(lambda spec: spec.forward.flops), _sum(lambda spec: spec.forward.transcendentals)),
+    backward=OpCost(_sum(lambda spec: spec.backward.flops) + AGAIN, _sum(lambda spec: spec.backward.transcendentals)),
     published_flops=_sum(lambda spec: spec.published_flops),
     adjustments={
         "bias": _sum(lambda spec: spec.adjustments.get("bias", 0)),
         "transcendental split": sympy.sympify(GELU.adjustments["transcendental split"]).subs(i, o),
         "GELU's value recomputed": AGAIN,
     },
-    residuals=w * (b * s * i + b * s * o + 2 * i * o),
+    residuals=item * (b * s * i + b * s * o + 2 * i * o),
 )

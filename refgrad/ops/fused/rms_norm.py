@@ -1,6 +1,6 @@
-"""Root-mean-square normalisation over the last axis: y = γ x̂, x̂ = x rrms, rrms = (mean(x²) + ε)^(−1/2).
+"""Root-mean-square normalisation over the last axis: `y = γ x̂`, `x̂ = x rrms`, `rrms = (mean(x²) + ε)^(−1/2)`.
 
-Derivation. That of `layer_norm` without the mean: with v = dy γ and ∂rrms/∂x_i = −rrms³ x_i / h,
+Derivation. That of `layer_norm` without the mean: with `v = dy γ` and `∂rrms/∂x_i = −rrms³ x_i / h`,
 
     ∂x̂_j/∂x_i = rrms δ(i, j) − x_j rrms³ x_i / h = rrms (δ(i, j) − x̂_j x̂_i / h)
 
@@ -8,8 +8,8 @@ so that the sum over j has one mean in the place of two. γ is shared by every r
 
     x̂ = x rrms        v = dy γ        dx = rrms (v − x̂ mean(v x̂))        dγ = Σ_r dy x̂
 
-Where one entry of a row outweighs the others, x̂ mean(v x̂) cancels what is left of v. rrms is rounded, and would enter
-there twice; with m = mean(x²) + ε, whose inverse root it is, it does not:
+Where one entry of a row outweighs the others, `x̂ mean(v x̂)` cancels what is left of v. rrms is rounded, and would
+enter there twice; with `m = mean(x²) + ε`, whose inverse root it is, it does not:
 
     dx = rrms (v − x mean(v x) / m)
 
@@ -30,8 +30,8 @@ from jax import Array
 from refgrad.jaxpr.versions import custom_vjp
 from refgrad.numerics import PrimalType, depend_on, lift, rows, wide
 from refgrad.ops._check import check_args
-from refgrad.ops._spec import Cost, OpSpec, Special
-from refgrad.symbols import a, b, h, s, w
+from refgrad.ops._spec import OpCost, OpSpec, Special
+from refgrad.symbols import a, b, h, item, s
 
 
 class Residuals(NamedTuple):
@@ -45,7 +45,26 @@ class Residuals(NamedTuple):
 @custom_vjp(nondiff_argnums=(2,))
 @jax.named_scope("rms_norm")
 def rms_norm(x: Array, gamma: Array, eps: float) -> Array:
-    """x (..., h), γ (h,), ε > 0 → (..., h). Raises ValueError or TypeError where they do not agree."""
+    """Divide each row by the root of its mean square, and scale it: γ x / √(mean(x²) + ε).
+
+    Args:
+      x: Rows (..., h).
+      gamma: γ (h,).
+      eps: ε > 0, added to the mean square.
+
+    Returns:
+      The normalised rows (..., h), in x's dtype.
+
+    Raises:
+      ValueError: The shapes do not agree, or ε ≤ 0.
+      TypeError: A dtype is not floating, or the dtypes differ.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import ops
+      >>> print(ops.fused.rms_norm(jnp.array([[3.0, 3.0]]), jnp.ones(2), 1e-5).round(3))
+      [[1. 1.]]
+    """
     return _fwd(x, gamma, eps)[0]
 
 
@@ -76,11 +95,11 @@ SPEC = OpSpec(
     arguments={"x": "b s h", "gamma": "h"},
     statics={"eps": 1e-5},
     # the square and its mean (n), x̂, γ x̂; + ε and rsqrt once a row
-    forward=Cost(4 * b * s * h + b * s, b * s),
-    backward=Cost(11 * b * s * h - h + b * s, b * s),
+    forward=OpCost(4 * b * s * h + b * s, b * s),
+    backward=OpCost(11 * b * s * h - h + b * s, b * s),
     published_flops=8 * b * s * h,
     adjustments={"n−1 additions": -h, "x̂ recomputed": 3 * b * s * h, "a quotient by m in each row": b * s},
-    residuals=w * (b * s * h + h) + a * b * s,
+    residuals=item * (b * s * h + h) + a * b * s,
     special={
         "rows of zeros": Special(values={"x": np.zeros_like}),
         "rows of one element": Special(dims={"h": 1}),

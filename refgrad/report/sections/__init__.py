@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from refgrad.report.sections import bench, costs, derivations, experiments, ledger, verification, versions
+from refgrad.report.sections import bench, costs, experiments, ledger, verification, versions
 from refgrad.report.sections.section import Section, outcome
 
 __all__ = ["Section", "Task", "failed", "gather", "outcome", "tasks"]
@@ -38,7 +38,6 @@ def tasks(quick: bool, runs: Mapping[str, dict[str, Any]] | None = None) -> list
         Task("fused", "Verification", f"{verify} --rules fused", partial(verification.rules, "fused", quick)),
         Task("networks", "Verification", verify, partial(verification.small_networks, quick)),
         Task("parameters", "Verification", verify, partial(verification.parameters, quick)),
-        Task("derivations", "Derivations", "refgrad verify --op NAME", derivations.derivations),
         Task("tree", "Costs", COST, costs.tree),
         Task("tallies", "Costs", COST, costs.tallies),
         Task("kept", "Costs", COST, costs.kept),

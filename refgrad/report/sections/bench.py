@@ -10,10 +10,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from refgrad.bench.contenders import Work
+from refgrad.bench.contenders import Workload
 from refgrad.bench.parts import PartRow
-from refgrad.bench.run import Row
-from refgrad.bench.sweep import Point
+from refgrad.bench.run import ContenderRow
+from refgrad.bench.sweep import SweepPoint
 from refgrad.report import bench
 from refgrad.report.sections.section import Section, Shown
 
@@ -25,7 +25,7 @@ def read(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"--bench {path} is not JSON: {error}") from error
     try:
-        versions, _, found = data["machine"]["versions"].items(), Work.of(data["work"]), _found(data)
+        versions, _, found = data["machine"]["versions"].items(), Workload.of(data["work"]), _found(data)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"--bench {path} is not a run of the bench: `refgrad bench --json {path}` writes one ({error})"
@@ -38,15 +38,15 @@ def read(path: Path) -> dict[str, Any]:
 def _found(data: dict[str, Any]) -> list[Any]:
     """The measurements in the bench's own types."""
     if "rows" in data:
-        return [Row(**row) for row in data["rows"]]
+        return [ContenderRow(**row) for row in data["rows"]]
     if "points" in data:
-        return [Point(point["value"], [Row(**row) for row in point["rows"]]) for point in data["points"]]
+        return [SweepPoint(point["value"], [ContenderRow(**row) for row in point["rows"]]) for point in data["points"]]
     return [PartRow(**row) for row in data["parts"]]
 
 
 def measured(data: dict[str, Any]) -> Section:
     """The contenders of a step, a sweep of them, or the model's parts: as a table and as the bench's own picture."""
-    work, found = Work.of(data["work"]), _found(data)
+    work, found = Workload.of(data["work"]), _found(data)
     note = ""
     draw: Any
     if "rows" in data:

@@ -4,7 +4,7 @@ from refgrad._text import Table
 from refgrad.models import gpt2, gpt2_costs
 from refgrad.report import conventions, memory, model, shares, uses
 from refgrad.report.cost import Pass, trap_text, tree_table
-from refgrad.report.sections.section import Section, Shown, anchor, formulas, mapped, mathematics
+from refgrad.report.sections.section import Section, Shown
 
 SIZE, BATCH, SEQUENCE = "124M", 1, 1024
 DEPTH = 3
@@ -19,7 +19,7 @@ def tree() -> Section:
     again = model.recomputation(config, BATCH, SEQUENCE)
     over = sum(one.unexplained for one in (*used, *passes)) + sum(abs(d - c) for d, c in again.values())
     recomputed = Table(["", "derived", "counted"], [[what, f"{d:,}", f"{c:,}"] for what, (d, c) in again.items()])
-    shown = [Shown("Backward pass of each use of an operation; × is how often the model has it", _uses(used))]
+    shown = [Shown("Backward pass of each use of an operation; × is how often the model has it", uses.use_table(used))]
     for priced in passes:
         shown += _pass(priced)
     shown.append(Shown("Computed again by rematerialisation of every block", recomputed, False))
@@ -55,11 +55,11 @@ def tallies() -> Section:
         data={
             "shown": [
                 Shown("Totals for one sequence of 1024 tokens", model.total_table(totals)),
-                Shown("Costs as polynomials", formulas(whole), False),
-                Shown("Exact backward FLOPs = D2.22 plus", formulas(differences, ("cause", "polynomial"))),
+                Shown("Costs as polynomials", Table(["what", "polynomial"], list(whole.items())), False),
+                Shown("Exact backward FLOPs = D2.22 plus", Table(["cause", "polynomial"], list(differences.items()))),
                 Shown(
                     "What the document's tally leaves out, as shares of the exact backward FLOPs",
-                    mapped(shares.share_table(gpt2.SIZES, tied), formula=mathematics),
+                    shares.share_table(gpt2.SIZES, tied),
                     False,
                 ),
                 Shown("Backward over forward, 1024 tokens", shares.ratio_table(gpt2.SIZES)),
@@ -81,7 +81,7 @@ def kept() -> Section:
             "shown": [
                 Shown(
                     "Bytes kept from forward to backward, beyond parameters and ids",
-                    mapped(memory.block_table(blocks), bytes=mathematics),
+                    memory.block_table(blocks),
                     note=memory.jacobian_text(),
                 ),
                 Shown(
@@ -93,10 +93,6 @@ def kept() -> Section:
         },
         ok=not any(block.unexplained for block in blocks),
     )
-
-
-def _uses(used: list[uses.UseResult]) -> Table:
-    return mapped(uses.use_table(used), operation=anchor)
 
 
 def _pass(priced: Pass) -> list[Shown]:

@@ -5,11 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup, escape
-
 from refgrad._text import Table
-from refgrad.ops import TABLE
-from refgrad.report.mathml import NotMathematics, polynomial
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,33 +50,3 @@ class Shown:
     table: Table
     sortable: bool = True
     note: str = ""
-
-
-def anchor(operation: str) -> Markup:
-    """An operation's name as a link to its derivation; other text as it is."""
-    if operation not in TABLE:
-        return escape(operation)
-    return Markup('<a href="#op-{0}"><code>{0}</code></a>').format(operation)
-
-
-def mathematics(text: object) -> Markup:
-    """A polynomial as mathematics; text that is not one as it is."""
-    try:
-        return Markup(polynomial(text))
-    except NotMathematics:
-        return escape(str(text))
-
-
-def mapped(table: Table, **columns: Any) -> Table:
-    """The table with a function applied to the cells of the columns named, spaces in a name written as _.
-
-    Raises ValueError where the table has no such column.
-    """
-    at = {list(table.header).index(name.replace("_", " ")): change for name, change in columns.items()}
-    rows = [[at[n](cell) if n in at else cell for n, cell in enumerate(row)] for row in table.rows]
-    return Table(table.header, rows)
-
-
-def formulas(expressions: Mapping[str, object], header: Sequence[str] = ("what", "polynomial")) -> Table:
-    """Name → polynomial as a table of two columns."""
-    return Table(header, [[name, mathematics(expression)] for name, expression in expressions.items()])

@@ -4,7 +4,7 @@ from refgrad.models import gpt2
 from refgrad.models.networks import NETWORKS
 from refgrad.ops import TABLE
 from refgrad.report import model, networks, operations
-from refgrad.report.sections.section import Section, Shown, anchor, mapped, mathematics
+from refgrad.report.sections.section import Section, Shown
 from refgrad.report.text import standard_library_ids
 from refgrad.rule_sets import rule_set
 
@@ -19,15 +19,16 @@ def rules(kind: str, quick: bool) -> Section:
     chosen = [row for row in TABLE.values() if row.package == rule_set(kind).packages[-1]]
     results = [operations.verify_operation(row.name, dims, DTYPES[quick]) for row in chosen]
     failures = [line for result in results for line in result.complaints]
-    accuracy = mapped(operations.accuracy_table(results), operation=anchor)
-    costs = mapped(operations.cost_table(results), operation=anchor, **{"document's_formula": mathematics})
     at = ", ".join(f"{name}={value}" for name, value in dims.items())
     return Section(
         "Fused rules: fewer bytes, less time" if rule_set(kind).fused else "The rule of every operation",
         data={
             "shown": [
-                Shown("Largest error of each cotangent over its allowance: at most 1 holds", accuracy),
-                Shown(f"Backward FLOPs at {at}", costs),
+                Shown(
+                    "Largest error of each cotangent over its allowance: at most 1 holds",
+                    operations.accuracy_table(results),
+                ),
+                Shown(f"Backward FLOPs at {at}", operations.cost_table(results)),
             ],
             "texts": failures,
         },

@@ -9,10 +9,10 @@ import jax
 
 from refgrad import _machine
 from refgrad._text import Table
-from refgrad.report.sections.experiments import CHECKOUT
+from refgrad.report.cells import CHECKOUT
 from refgrad.report.sections.section import Section, Shown
 
-OTHERS = ("numpy", "sympy", "rich", "matplotlib", "jinja2", "pygments", "optax")
+OTHERS = ("numpy", "sympy", "rich", "matplotlib", "jinja2", "optax")
 
 
 def versions(quick: bool) -> Section:

@@ -35,23 +35,21 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
-// Rows (or articles) stay that hold every word of the text and match every choice.
+// Rows stay that hold every word of the text and match every choice.
 const filter = (id) => {
-  const place = document.getElementById(id);
-  const items = place.tBodies ? [...place.tBodies[0].rows] : [...place.children];
+  const rows = [...document.getElementById(id).tBodies[0].rows];
   const text = document.querySelector(`[data-filter="${id}"]`)?.value.toLowerCase() ?? "";
   const words = text.split(/\s+/).filter(Boolean);
   const choices = [...document.querySelectorAll(`[data-choose="${id}"]`)].filter((select) => select.value);
   let left = 0;
-  for (const item of items) {
-    const content = item.textContent.toLowerCase();
-    const fits = words.every((word) => content.includes(word)) && choices.every((c) => item.dataset[c.dataset.key] === c.value);
-    item.hidden = !fits;
+  for (const row of rows) {
+    const content = row.textContent.toLowerCase();
+    const fits = words.every((word) => content.includes(word)) && choices.every((c) => row.dataset[c.dataset.key] === c.value);
+    row.hidden = !fits;
     left += fits;
   }
-  const what = place.dataset.of ?? "rows";
   const count = document.querySelector(`[data-count="${id}"]`);
-  if (count) count.textContent = left === items.length ? `${left} ${what}` : `${left} of ${items.length} ${what}`;
+  if (count) count.textContent = left === rows.length ? `${left} rows` : `${left} of ${rows.length} rows`;
 };
 
 for (const input of document.querySelectorAll("[data-filter], [data-choose]")) {
@@ -65,7 +63,7 @@ const reveal = () => {
   if (!target) return;
   const hidden = target.closest("[hidden]");
   if (hidden) {
-    const id = hidden.closest("table, [data-of]").id;
+    const id = hidden.closest("table").id;
     for (const input of document.querySelectorAll(`[data-filter="${id}"], [data-choose="${id}"]`)) input.value = "";
     filter(id);
   }
@@ -101,7 +99,7 @@ for (const [id, open] of [["unfold", true], ["fold", false]]) {
 
 const folds = [];
 addEventListener("beforeprint", () => {
-  for (const fold of document.querySelectorAll("details:not([open]):not([id^='code-'])")) {
+  for (const fold of document.querySelectorAll("details:not([open])")) {
     folds.push(fold);
     fold.open = true;
   }

@@ -19,7 +19,7 @@ import sympy
 
 from refgrad.cost.collectives import Collective
 from refgrad.models import gpt2
-from refgrad.symbols import N_d, N_f, N_m, V, b, evaluate, h, n_L, s, s_max, w
+from refgrad.symbols import N_d, N_f, N_m, V, b, evaluate, h, item, n_L, s, s_max
 
 SIZES = {"data": N_d, "fsdp": N_f, "model": N_m}
 GRADIENT = ("data", "fsdp")
@@ -40,12 +40,12 @@ class Term(NamedTuple):
     """Times per step."""
 
 
-STREAM = w * b * s * h / (N_d * N_f)
+STREAM = item * b * s * h / (N_d * N_f)
 
 
 def _cut(scope: str, what: str, elements: sympy.Expr, gathers: int, times: sympy.Expr | int) -> tuple[Term, ...]:
     """Return the terms of matrices cut by model and fsdp: gathered over fsdp, gradients scattered, summed over data."""
-    whole = w * elements / N_m
+    whole = item * elements / N_m
     return (
         Term(scope, what, "all-gather", ("fsdp",), gathers * whole, times),
         Term(scope, f"{what}: gradients", "reduce-scatter", ("fsdp",), whole, times),
@@ -57,11 +57,11 @@ def terms(tied: bool, remat: bool = False) -> tuple[Term, ...]:
     """Return every term of the loss and its gradients; `remat` recomputes blocks in the backward pass."""
     layer = (
         *_cut("h", "matrices", 12 * h**2, 2, n_L),
-        Term("h", "norms: gradients", "all-reduce", GRADIENT, w * 4 * h, n_L),
-        Term("h", "c_attn's bias: gradient", "all-reduce", GRADIENT, w * 3 * h, n_L),
-        Term("h", "other biases: gradients", "all-reduce", GRADIENT, w * 6 * h / N_m, n_L),
-        Term("h", "c_attn's bias: gradient", "all-reduce", ("model",), w * 3 * h, n_L),
-        Term("h", "c_attn, rows ⇄ heads: twice, and its gradient", "all-to-all", ("model",), w * 9 * h**2 / N_m, n_L),
+        Term("h", "norms: gradients", "all-reduce", GRADIENT, item * 4 * h, n_L),
+        Term("h", "c_attn's bias: gradient", "all-reduce", GRADIENT, item * 3 * h, n_L),
+        Term("h", "other biases: gradients", "all-reduce", GRADIENT, item * 6 * h / N_m, n_L),
+        Term("h", "c_attn's bias: gradient", "all-reduce", ("model",), item * 3 * h, n_L),
+        Term("h", "c_attn, rows ⇄ heads: twice; its gradient", "all-to-all", ("model",), item * 9 * h**2 / N_m, n_L),
         Term("h", "stream: both modules", "all-reduce", ("model",), 2 * STREAM, n_L),
         Term("h", "stream's gradient: both norms", "all-reduce", ("model",), 2 * STREAM, n_L),
         *([Term("h", "stream: attention again", "all-reduce", ("model",), STREAM, n_L)] if remat else []),
@@ -72,11 +72,11 @@ def terms(tied: bool, remat: bool = False) -> tuple[Term, ...]:
         *_cut("wpe", "embedding", s_max * h, 1, 1),
         *([] if tied else _cut("lm_head", "head", V * h, 1, 1)),
         Term("wte", "stream, from its columns", "all-gather", ("model",), STREAM),
-        Term(head, "whole for the head", "all-gather", ("model",), w * V * h),
-        Term(head, "whole for the head: gradient", "reduce-scatter", ("model",), w * V * h),
+        Term(head, "whole for the head", "all-gather", ("model",), item * V * h),
+        Term(head, "whole for the head: gradient", "reduce-scatter", ("model",), item * V * h),
         Term("ln_f", "stream's gradient, from its positions", "all-gather", ("model",), STREAM),
-        Term("ln_f", "gradients", "all-reduce", ALL, w * 2 * h),
-        Term("loss", "mean", "all-reduce", ALL, w * sympy.Integer(1)),
+        Term("ln_f", "gradients", "all-reduce", ALL, item * 2 * h),
+        Term("loss", "mean", "all-reduce", ALL, item * sympy.Integer(1)),
     )
     return (*layer, *ends)
 
@@ -84,7 +84,7 @@ def terms(tied: bool, remat: bool = False) -> tuple[Term, ...]:
 def dims(config: gpt2.Config, mesh: Mapping[str, int], batch: int, sequence: int, width: int = 4) -> dict[str, int]:
     """Return the symbols' values by name; `mesh` is {axis: size}, `width` the bytes of an element."""
     sizes = {SIZES[axis].name: mesh.get(axis, 1) for axis in SIZES}
-    return {**config.dims(batch, sequence), "s_max": config.n_positions, "w": width, **sizes}
+    return {**config.dims(batch, sequence), "s_max": config.n_positions, "item": width, **sizes}
 
 
 def derived(model: tuple[Term, ...], mesh: Mapping[str, int], values: Mapping[str, int]) -> list[Collective]:

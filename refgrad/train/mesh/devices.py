@@ -47,7 +47,7 @@ def connect(coordinator: str | None, processes: int | None, process: int | None)
         process: The index of this one.
 
     Raises:
-        RuntimeError: The other processes do not come.
+        RuntimeError: The other processes do not connect in time.
         ValueError: The arguments do not fit together.
     """
     given = {"--coordinator": coordinator, "--processes": processes, "--process": process}
@@ -231,7 +231,7 @@ def whole(tree: Any) -> Any:
 def together() -> Iterator[None]:
     """End this process at once, with one line, if anything fails in it while there are others.
 
-    So none waits for a process that is gone. A process that is waiting when another dies learns it from its
+    So none waits for a process that is gone. A process that is waiting when another dies learns of it from its
     connections, or after `HEARTBEAT` seconds.
     """
     try:

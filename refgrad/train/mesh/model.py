@@ -59,7 +59,7 @@ def loss(
         compute_dtype: The dtype of the forward and backward pass; None for that of the parameters.
     """
     operations(rules)
-    device = Device(config, rules, remat, compute_dtype, mesh)
+    device = DeviceModel(config, rules, remat, compute_dtype, mesh)
     return lambda params, tokens, targets: _mapped(device, device.loss, False, params, tokens, targets)
 
 
@@ -68,13 +68,13 @@ def value_and_grad(
 ) -> Program:
     """Return a function like that of `loss`: the mean loss, and its gradients, sharded as the parameters are."""
     operations(rules)
-    device = Device(config, rules, remat, compute_dtype, mesh)
+    device = DeviceModel(config, rules, remat, compute_dtype, mesh)
     both = jax.value_and_grad(device.loss)
     return lambda params, tokens, targets: _mapped(device, both, True, params, tokens, targets)
 
 
 def _mapped(
-    device: "Device", program: Program, gradients: bool, params: gpt2.Params, tokens: Array, targets: Array
+    device: "DeviceModel", program: Program, gradients: bool, params: gpt2.Params, tokens: Array, targets: Array
 ) -> Any:
     """Run the program on every device of the mesh."""
     config, mesh = device.config, device.mesh
@@ -90,7 +90,7 @@ def _mapped(
 
 
 @dataclasses.dataclass(frozen=True)
-class Device(LayerVJPs):
+class DeviceModel(LayerVJPs):
     """The model on one device, inside `shard_map`; its parameters are that device's shares."""
 
     mesh: Mesh

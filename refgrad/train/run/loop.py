@@ -17,7 +17,7 @@ from refgrad.train.optimiser import State
 from refgrad.train.run import folder, machine, memory, metrics
 from refgrad.train.run.checkpoints import Checkpoints
 from refgrad.train.run.display import Display
-from refgrad.train.run.program import Program
+from refgrad.train.run.program import CompiledStep
 from refgrad.train.run.resumed import check_resumable, resumed
 from refgrad.train.run.signals import Interrupted, Signals
 from refgrad.train.run.throughput import peak_rate, step_flops
@@ -41,7 +41,7 @@ class Trained:
     text: tokens.TokenFile
     tokenizer: Tokenizer
     validation: Validation
-    program: Program
+    program: CompiledStep
 
 
 def train(settings: Settings, out: Path, resume: bool, say: Say) -> Trained:
@@ -85,7 +85,7 @@ def train(settings: Settings, out: Path, resume: bool, say: Say) -> Trained:
     batches = Batches(text.train, train.batch, train.sequence, train.seed, *devices.rows(mesh))
     validation = Validation(settings.model, train, text.validation, mesh)
     say(str(text))
-    program = Program(settings.model, train, mesh)
+    program = CompiledStep(settings.model, train, mesh)
     say(f"\n{program.plan}\n")
     run = folder.Run(settings, tokenizer.data(), text.digest)
     if first and not resume:
@@ -106,7 +106,7 @@ def make_tokenizer(data: Data) -> Tokenizer:
 class Trainer:
     """The loop over the steps."""
 
-    def __init__(self, run: folder.Run, out: Path, program: Program, validation: Validation, say: Say) -> None:
+    def __init__(self, run: folder.Run, out: Path, program: CompiledStep, validation: Validation, say: Say) -> None:
         """Train the run in the folder `out` by its compiled program."""
         self._run, self._out, self._program, self._validation = run, out, program, validation
         self._settings = settings = run.settings

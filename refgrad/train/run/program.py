@@ -15,7 +15,7 @@ from refgrad.train.settings import Train
 from refgrad.train.step import make_step
 
 
-class Program:
+class CompiledStep:
     """The step of a run, compiled from shapes: no array is made."""
 
     def __init__(self, config: gpt2.Config, train: Train, mesh: Mesh | None = None) -> None:

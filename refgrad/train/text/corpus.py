@@ -18,7 +18,7 @@ OF_THE_MACHINE = ("_sysconfigdata", "sitecustomize", "usercustomize")
 NO_SOURCE = ("site-packages", "dist-packages", "test", "tests", "idle_test", *COMPILED)
 
 
-class Document(NamedTuple):
+class ListedFile(NamedTuple):
     """A file at the time when it was listed."""
 
     path: Path
@@ -31,7 +31,7 @@ class Document(NamedTuple):
         return self.path.name
 
 
-def documents(paths: Iterable[str | Path] | None = None) -> list[Document]:
+def documents(paths: Iterable[str | Path] | None = None) -> list[ListedFile]:
     """Return the files that hold text, in order, each once.
 
     Args:
@@ -69,14 +69,14 @@ def _resolved(path: Path) -> Path:
         raise ValueError(f"{path} is a symbolic link that leads back to itself: remove it, or leave it out") from error
 
 
-def document(path: Path) -> Document:
+def document(path: Path) -> ListedFile:
     """Return the file as it is now. Raise OSError if it cannot be read, ValueError if it is not a regular file."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"{path} is not a regular file: leave it out")
     if not os.access(path, os.R_OK):
         raise PermissionError(f"{path} cannot be read: allow it (chmod +r), or leave it out")
-    return Document(path, status.st_size, (status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return ListedFile(path, status.st_size, (status.st_size, status.st_mtime_ns, status.st_ctime_ns))
 
 
 def files(path: Path, without: Collection[str] = COMPILED) -> Iterator[Path]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from refgrad._files import DISK_FULL
 from refgrad._progress import track
-from refgrad.train.text.corpus import Document, document
+from refgrad.train.text.corpus import ListedFile, document
 from refgrad.train.text.tokenizers import Tokenizer
 
 SPLITS = ("train", "validation")
@@ -29,7 +29,7 @@ BLOCK = 2**20
 
 
 def write(
-    folder: Path, documents: Sequence[Document], tokenizer: Tokenizer, validation: float, progress: bool
+    folder: Path, documents: Sequence[ListedFile], tokenizer: Tokenizer, validation: float, progress: bool
 ) -> dict[str, Any]:
     """Write train.bin and validation.bin into a folder; return their facts as plain data for JSON.
 
@@ -91,7 +91,7 @@ class Writer:
 
 
 def _write_document(
-    each: Document, validation: float, whole: int, writers: dict[str, Writer], bar: Iterator[Any]
+    each: ListedFile, validation: float, whole: int, writers: dict[str, Writer], bar: Iterator[Any]
 ) -> bytes:
     """Write the document's ids into its split's file, or into both; return the hash of its contents."""
     contents = hashlib.sha256()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from refgrad.verify.exact import functions as fn
+from refgrad.verify.exact import elementary as fn
 from refgrad.verify.exact.functions import Function, finite
 from refgrad.verify.exact.germ import NAN, ZERO, Undecided
 

@@ -15,13 +15,13 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
-from flint import acb, acb_mat, arb, arb_mat
+from flint import arb
 
-from refgrad.verify.exact.arithmetic import ADD, DIV, MUL, NEG, power_of
-from refgrad.verify.exact.functions import Function, finite
-from refgrad.verify.exact.germ import ABSENT, EXACT, TIE, ZERO, Germ, Undecided
+from refgrad.verify.exact.arithmetic import ADD, DIV, MUL, NEG, SUB, power_of
+from refgrad.verify.exact.functions import Function
+from refgrad.verify.exact.germ import ABSENT, TIE, ZERO, Undecided
+from refgrad.verify.exact.matrices import full, product
 
-BLOCKED = 61  # from this size on flint multiplies matrices by blocks, at 256 bits
 _made = itertools.count()
 _is_zero = operator.methodcaller("is_zero")
 Pull = Callable[[np.ndarray], Sequence[np.ndarray | None]]
@@ -77,6 +77,9 @@ class Array:
     def __add__(self, other: Any) -> "Array":
         return elementwise(ADD, self, _operand(other))
 
+    def __sub__(self, other: Any) -> "Array":
+        return elementwise(SUB, self, _operand(other))
+
     def __mul__(self, other: Any) -> "Array":
         return elementwise(MUL, self, _operand(other))
 
@@ -88,6 +91,17 @@ class Array:
 
     def __pow__(self, n: int) -> "Array":
         return elementwise(power_of(Fraction(n)), self)
+
+    def __getitem__(self, at: Any) -> "Array":
+        return move(lambda d: d[at], self)
+
+    def __matmul__(self, other: "Array") -> "Array":
+        return matmul(self[None], other[None])[0]
+
+    @property
+    def T(self) -> "Array":
+        """The transposed array."""
+        return move(np.transpose, self)
 
 
 class Deferred(Array):
@@ -117,13 +131,6 @@ def _graph(xs: Sequence[Any]) -> Any:
 
 def _operand(x: Any) -> Array:
     return x if isinstance(x, Array) else Array(full((), arb(x)))
-
-
-def full(shape: Sequence[int], value: Any = ZERO) -> np.ndarray:
-    """Return an object array of one value."""
-    out = np.empty(tuple(shape), object)
-    out.fill(value)
-    return out
 
 
 def elementwise(f: Function, *xs: Array) -> Array:
@@ -301,97 +308,17 @@ def matmul(a: Array, b: Array) -> Array:
 
     def pull(ct: np.ndarray) -> list[np.ndarray | None]:
         return [
-            None if a.pull is None else _product(ct, np.swapaxes(b.data, -1, -2)),
-            None if b.pull is None else _product(np.swapaxes(a.data, -1, -2), ct),
+            None if a.pull is None else product(ct, np.swapaxes(b.data, -1, -2)),
+            None if b.pull is None else product(np.swapaxes(a.data, -1, -2), ct),
         ]
 
-    out = Array(_product(a.data, b.data), (a, b), pull)
+    out = Array(product(a.data, b.data), (a, b), pull)
     if (tangents := _tangents((a, b))) is not None:
         rests_a, rests_b = (absent(t.data) for t in tangents)
         parts = [matmul(tangents[0], b.plain())] if a.tangent is not None else []
         parts += [matmul(a.plain(), tangents[1])] if b.tangent is not None else []
         moved = functools.reduce(operator.add, parts)
         out.tangent = _resting(moved, np.all(rests_a, axis=-1, keepdims=True) & np.all(rests_b, axis=-2, keepdims=True))
-    return out
-
-
-def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    out = full((*a.shape[:-1], b.shape[-1]))
-    for at in np.ndindex(a.shape[:-2]):
-        out[at] = _matrix_product(a[at], b[at])
-    return out
-
-
-def _matrix_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return one product of matrices: flint's where all entries are finite balls, term by term where they are germs."""
-    if not a.size or not b.size:
-        return full((a.shape[0], b.shape[1]))
-    rows, columns = ([i for i, row in enumerate(x) if not all(map(finite, row))] for x in (a, b.T))
-    if rows or columns:
-        sound = [np.array([x if x.is_finite() else ZERO for x in m.ravel()], object).reshape(m.shape) for m in (a, b)]
-        out = _matrix_product(*sound)
-        for i in rows:
-            out[i] = np.sum(a[i][:, None] * b, axis=0)
-        for j in columns:
-            out[:, j] = np.sum(a * b[:, j], axis=1)
-        return out
-    kinds = {*map(type, a.ravel()), *map(type, b.ravel())}
-    if not kinds <= {arb, acb, Germ}:
-        return a @ b  # scalars of another kind
-    if Germ not in kinds:
-        return _flint_product(a, b, acb_mat if acb in kinds else arb_mat)
-    (a_terms, a_low, a_order), (b_terms, b_low, b_order) = map(_coefficients, (a, b))
-    orders = np.minimum(_least(a_low, b_order), _least(a_order, b_low))
-    parts = (*a_terms.values(), *b_terms.values())
-    kind = acb_mat if any(isinstance(c, acb) for m in parts for c in m.flat) else arb_mat
-    found: dict = {}
-    for (q, m), A in a_terms.items():
-        for (r, n), B in b_terms.items():
-            key = (q + r, m + n)
-            part = _flint_product(A, B, kind)
-            found[key] = found[key] + part if key in found else part
-    out = full(orders.shape)
-    for at in np.ndindex(orders.shape):
-        out[at] = Germ.of({key: part[at] for key, part in found.items()}, orders[at])
-    return out
-
-
-def _coefficients(m: np.ndarray) -> tuple[dict, np.ndarray, np.ndarray]:
-    """Return the matrix of each term, the lowest exponents and the orders of a matrix of germs."""
-    terms: dict = {}
-    low, order = full(m.shape, EXACT), full(m.shape, EXACT)
-    for at, x in np.ndenumerate(m):
-        found = x.terms if isinstance(x, Germ) else {} if x.is_zero() else {(0, 0): x}
-        if isinstance(x, Germ):
-            order[at] = x.order
-        low[at] = min((k[0] for k in found), default=order[at])
-        for key, c in found.items():
-            if key not in terms:
-                terms[key] = full(m.shape)
-            terms[key][at] = c
-    return terms, low, order
-
-
-def _least(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.min(a[:, :, None] + b[None], axis=1)
-
-
-def _flint_product(a: np.ndarray, b: np.ndarray, kind: Any) -> np.ndarray:
-    (m, k), n = a.shape, b.shape[1]
-    wide_m, wide_k, wide_n = (max(d, BLOCKED) for d in (m, k, n))
-    if wide_m * wide_k * wide_n < 2 * m * k * n:  # zeros that let flint multiply by blocks, several times as fast
-        a, b = _bordered(a, wide_m, wide_k), _bordered(b, wide_k, wide_n)
-    product = kind(*a.shape, a.ravel().tolist()) * kind(*b.shape, b.ravel().tolist())
-    out = np.empty(product.nrows() * product.ncols(), object)
-    out[:] = product.entries()
-    return out.reshape(product.nrows(), -1)[:m, :n]
-
-
-def _bordered(x: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    if x.shape == (rows, columns):
-        return x
-    out = full((rows, columns))
-    out[: x.shape[0], : x.shape[1]] = x
     return out
 
 

@@ -13,7 +13,7 @@ from refgrad.verify.exact.accuracy import largest, narrow
 from refgrad.verify.exact.germ import PRECISION, ZERO, Exponent, Germ, Undecided, limit, slope
 
 
-class Verdict(enum.Enum):
+class EntryVerdict(enum.Enum):
     """A function's behaviour along one entry of its arguments."""
 
     SMOOTH = "smooth"
@@ -30,7 +30,7 @@ class Entry:
 
     leaf: int
     index: tuple[int, ...]
-    verdict: Verdict
+    verdict: EntryVerdict
     below: arb | None = None
     above: arb | None = None
     why: str = ""
@@ -40,9 +40,9 @@ class Entry:
     def __str__(self) -> str:
         sides = [f"{float(x.mid()):.6g}" for x in (self.below, self.above) if x is not None]
         text = {
-            Verdict.SMOOTH: f": slope {sides[-1]}" if sides else "",
-            Verdict.KINK: f": slopes {' and '.join(sides)}",
-            Verdict.END: f": slope {' and '.join(sides)} from inside",
+            EntryVerdict.SMOOTH: f": slope {sides[-1]}" if sides else "",
+            EntryVerdict.KINK: f": slopes {' and '.join(sides)}",
+            EntryVerdict.END: f": slope {' and '.join(sides)} from inside",
         }.get(self.verdict, f": {self.why}" if self.why else "")
         return f"{self.verdict.value}{text}"
 
@@ -120,20 +120,20 @@ def judge(leaf: int, index: tuple[int, ...], below: Any, above: Any, imaginary: 
     """Return the verdict on an entry, given the slope of each side as it goes away, or what stands in its way."""
     entry = functools.partial(Entry, leaf, index, imaginary=imaginary)
     words = [s for s in (below, above) if isinstance(s, str)]
-    for word, verdict in ((NOT_FINITE, Verdict.NOT_FINITE), (JUMP, Verdict.JUMP), (BREAK, Verdict.JUMP)):
+    for word, verdict in ((NOT_FINITE, EntryVerdict.NOT_FINITE), (JUMP, EntryVerdict.JUMP), (BREAK, EntryVerdict.JUMP)):
         if word in words:
             return entry(verdict, why=word)
     rest = [w for w in words if w != OUTSIDE]
     if rest:
-        return entry(Verdict.UNDECIDED, why=rest[0])
+        return entry(EntryVerdict.UNDECIDED, why=rest[0])
     left, right = (None if isinstance(s, str) else s for s in (below, above))
     left = None if left is None else -left
     if left is None and right is None:
-        return entry(Verdict.NOT_FINITE, why="outside the domain on both sides")
+        return entry(EntryVerdict.NOT_FINITE, why="outside the domain on both sides")
     if left is None or right is None:
-        return entry(Verdict.END, left, right)
+        return entry(EntryVerdict.END, left, right)
     if left.is_nan() or right.is_nan() or (not left.is_finite() and left == right):
-        return entry(Verdict.NOT_FINITE, left, right, why="an infinite slope")
+        return entry(EntryVerdict.NOT_FINITE, left, right, why="an infinite slope")
     if not left.is_finite() or not right.is_finite() or not (left - right).contains(0):
-        return entry(Verdict.KINK, left, right)
-    return entry(Verdict.SMOOTH, left, right)
+        return entry(EntryVerdict.KINK, left, right)
+    return entry(EntryVerdict.SMOOTH, left, right)

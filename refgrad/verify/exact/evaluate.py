@@ -81,7 +81,7 @@ class Evaluator(Unrolled):
 
     def index(self, values: Any, i: int) -> Any:
         """Return entry i along the leading axis."""
-        return move(lambda d: d[i], values) if isinstance(values, Array) else values[i]
+        return values[i]
 
     def stack(self, values: Sequence[Any], result: Any) -> Any:
         """Return values along a new leading axis."""
@@ -120,7 +120,7 @@ class Evaluator(Unrolled):
             columns.append(self.call(product)(*constants, *parts))
         flat = [move(lambda *ds: np.concatenate([d.ravel() for d in ds]), *c) for c in (*columns, right)]
         matrix = move(lambda *ds: np.stack(ds, 1), *flat[:-1])
-        x = solve(matrix, move(lambda d: d[:, None], flat[-1]))
+        x = solve(matrix, flat[-1][:, None])
         starts = [0, *ends[:-1]]
         return [
             move(lambda d, s=s, e=e, n=n: d[s:e, 0].reshape(n), x) for s, e, n in zip(starts, ends, shapes, strict=True)

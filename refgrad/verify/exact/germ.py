@@ -21,6 +21,7 @@ FLAT = 10**9  # the order of what is smaller than every power of ε, as exp(−1
 
 ABSENT = arb(0)  # this very object as a cotangent: nothing flows here, whatever the slope
 ZERO, ONE, NAN, INFINITY = arb(0), arb(1), arb("nan"), arb("inf")
+HALF, MINUS = arb(0.5), arb(-1)
 PRECISION = "the balls are too wide"
 ORDER = "the leading terms cancel"
 ESSENTIAL = "a singularity that is not a power or a logarithm"

@@ -14,10 +14,13 @@ from refgrad.jaxpr.avals import is_array, is_float, shape_of, size
 from refgrad.jaxpr.calls import Form, bodies_of
 from refgrad.jaxpr.programs import line
 from refgrad.jaxpr.versions import opened
+from refgrad.verify.exact.analytic import Analytic
 from refgrad.verify.exact.arithmetic import Arithmetic
-from refgrad.verify.exact.functions import Analytic, Function
+from refgrad.verify.exact.decisions import Decision, Select
+from refgrad.verify.exact.functions import Function
 from refgrad.verify.exact.primitives import linalg, reductions
-from refgrad.verify.exact.primitives.elementwise import ALIASES, SCALARS, Choice, Decision
+from refgrad.verify.exact.primitives.elementwise import ALIASES
+from refgrad.verify.exact.scalars import SCALARS
 
 # units, as measured at 128 bits
 EQUATION = 1000  # whatever its size
@@ -77,7 +80,7 @@ def weight_of(f: Function) -> float:
         return SPECIAL if special else ELEMENTARY
     if isinstance(f, Arithmetic):
         return WHOLE if f.whole else ARITHMETIC
-    return COMPARED if isinstance(f, Decision | Choice) else ARITHMETIC
+    return COMPARED if isinstance(f, Decision | Select) else ARITHMETIC
 
 
 def _work(eqn: JaxprEqn) -> float:

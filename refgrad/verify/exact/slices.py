@@ -17,26 +17,17 @@ from refgrad.jaxpr.calls import Form, bodies_of
 from refgrad.verify.exact.arrays import Array, NotDecided, Unknown, full
 from refgrad.verify.exact.evaluate import Evaluator, lift
 from refgrad.verify.exact.germ import Undecided
-from refgrad.verify.exact.graph import (
-    NOWHERE,
-    Graph,
-    Leaf,
-    Needs,
-    Node,
-    Numbers,
-    Places,
-    Source,
-    Whole,
-    union,
-    within,
-)
+from refgrad.verify.exact.graph import Graph
+from refgrad.verify.exact.node_operations import Leaf, Source, Whole
+from refgrad.verify.exact.nodes import Needs, Node, Numbers
+from refgrad.verify.exact.places import NOWHERE, Places, union, within
 
 NODE = 3000  # the operations of finding what one node needs, whatever its size
 JUDGED = 25  # evaluations on balls that judging an entry takes: one, and two on germs
 Entries = tuple[Places, np.ndarray]
 
 
-class Recorder(Evaluator):
+class GraphRecorder(Evaluator):
     """Interpreter on nodes of a graph: an equation whose rule reads values becomes one node for each result."""
 
     def __init__(self, graph: Graph, casts: Collection[str], stop_gradient: bool) -> None:
@@ -90,7 +81,7 @@ class Sliced:
         self.graph, self.casts, self.stop_gradient = Graph(), casts, stop_gradient
         avals = program.in_avals[: len(program.in_avals) - len(rest)]
         self.leaves = [self.graph.add(Leaf(i), aval.shape) for i, aval in enumerate(avals)]
-        recorder = Recorder(self.graph, casts, stop_gradient)
+        recorder = GraphRecorder(self.graph, casts, stop_gradient)
         outputs = recorder.run(program, [*self.leaves, *(recorder.constant(x, None) for x in rest)])
         self.outputs = [self.graph.node(y) for y in outputs[:count]]
 
@@ -171,7 +162,7 @@ class Slice:
         if self._settled is not values:
             values.settle(self)
             self._settled, self._memory = values, []
-        return Run(self, values, scalar, self._memory).outputs()
+        return SliceRun(self, values, scalar, self._memory).outputs()
 
 
 class Values:
@@ -190,13 +181,13 @@ class Values:
             missing = at[~within(known, at)]
             if missing.size:
                 node = part.nodes[k]
-                made = node.operation.evaluate(node, missing, Run(part, self, None, None).reading(node))
+                made = node.operation.evaluate(node, missing, SliceRun(part, self, None, None).reading(node))
                 places = np.concatenate([known, missing])
                 order = np.argsort(places, kind="stable")
                 self.entries[k] = places[order], np.concatenate([data, made])[order]
 
 
-class Run:
+class SliceRun:
     """One evaluation of the entries of a slice that move.
 
     `memory` holds where each entry that is read comes from: the same for each run of a slice.
@@ -252,7 +243,7 @@ class Run:
 class Reading:
     """The operands of one node, as `Operation.evaluate` reads them."""
 
-    def __init__(self, run: Run, node: Node) -> None:
+    def __init__(self, run: SliceRun, node: Node) -> None:
         self.run, self.node = run, node
 
     def __call__(self, i: int, at: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Properties that are checked, by name: each is a function from a `Case` to rows."""
+"""Properties that are checked, by name: each is a function from a `FunctionCase` to rows."""
 
 from collections.abc import Callable, Iterator
 
-from refgrad.verify.case import Case
+from refgrad.verify.case import FunctionCase
 from refgrad.verify.properties.accuracy import accuracy
 from refgrad.verify.properties.jacobian import jacobian, parts
 from refgrad.verify.properties.linearity import linearity, repeat
@@ -14,7 +14,7 @@ from refgrad.verify.properties.transforms import checkpoint, eager, scan, vmap
 from refgrad.verify.report import Row
 
 # The most telling first: a budget of seconds may end the list anywhere.
-PROPERTIES: dict[str, Callable[[Case], Iterator[Row]]] = {
+PROPERTIES: dict[str, Callable[[FunctionCase], Iterator[Row]]] = {
     "structure": structure,
     "accuracy": accuracy,
     "jacobian": jacobian,

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from refgrad.verify.allowance import C
-from refgrad.verify.case import LARGEST, UNCERTAIN, Case, Gradients
-from refgrad.verify.numbers import Difference, at_worst, errors
+from refgrad.verify.case import LARGEST, UNCERTAIN, FunctionCase, Gradients
+from refgrad.verify.numbers import WorstEntry, at_worst, errors
 from refgrad.verify.oracle import Leaves
 from refgrad.verify.report import COMPILER, FAIL, LESS, NOT_DECIDED, OK, RIGHT, Row, number
 
@@ -30,7 +30,7 @@ FAR = 8  # allowances between a compiled program and its own steps, above which 
 
 
 @dataclasses.dataclass
-class Leaf:
+class LeafCotangents:
     """The cotangents of one leaf in every draw, as the rule, truth and autodiff have them.
 
     Truth is NaN at entries that are not compared.
@@ -48,17 +48,25 @@ class Leaf:
             self.autodiff.append(found.autodiff[i])
 
 
-class Worst(NamedTuple):
+class WorstDraw(NamedTuple):
     """The worst entry over all draws, and its draw."""
 
-    found: Difference
+    found: WorstEntry
     draw: int
 
 
 class Errors:
     """The error of every entry in every draw, relative to the leaf's scale; −1 for an entry without truth."""
 
-    def __init__(self, case: Case, i: int, got: list[np.ndarray], expected: list[np.ndarray], leaf: Leaf, dtype=None):
+    def __init__(
+        self,
+        case: FunctionCase,
+        i: int,
+        got: list[np.ndarray],
+        expected: list[np.ndarray],
+        leaf: LeafCotangents,
+        dtype=None,
+    ):
         """Compare leaf `i`; `dtype` is that of `got`, float64 where it is not given."""
         self.got, self.expected = got, expected
         self.entries = [
@@ -66,16 +74,16 @@ class Errors:
             for g, e, t in zip(got, expected, leaf.truth, strict=True)
         ]
 
-    def worst(self, rank: list[np.ndarray] | None = None) -> Worst:
+    def worst(self, rank: list[np.ndarray] | None = None) -> WorstDraw:
         """Return the entry with the largest error, or the one that ranks highest."""
         rank = self.entries if rank is None else rank
         if rank[0].size == 0:
-            return Worst(Difference(0.0, None, None, None), 0)
+            return WorstDraw(WorstEntry(0.0, None, None, None), 0)
         k = int(np.argmax([np.max(r) for r in rank]))
-        return Worst(at_worst(rank[k], self.got[k], self.expected[k], self.entries[k]), k)
+        return WorstDraw(at_worst(rank[k], self.got[k], self.expected[k], self.entries[k]), k)
 
 
-def accuracy(case: Case) -> Iterator[Row]:
+def accuracy(case: FunctionCase) -> Iterator[Row]:
     """The rows of every argument, and one for each argument that has entries without one derivative."""
     for i, (name, leaf, wide) in enumerate(_leaves(case, case.draws)):
         yield from _points(case, leaf, i, name)
@@ -85,7 +93,7 @@ def accuracy(case: Case) -> Iterator[Row]:
         yield from rows
 
 
-def first_draw(case: Case) -> Iterator[Row]:
+def first_draw(case: FunctionCase) -> Iterator[Row]:
     """The rows of the first draw that compare with truth, and no others."""
     for i, (name, leaf, wide) in enumerate(_leaves(case, 1)):
         yield from _points(case, leaf, i, name)
@@ -95,10 +103,10 @@ def first_draw(case: Case) -> Iterator[Row]:
         yield mathematics
 
 
-def _leaves(case: Case, draws: int) -> Iterator[tuple[str, Leaf, Leaf | None]]:
+def _leaves(case: FunctionCase, draws: int) -> Iterator[tuple[str, LeafCotangents, LeafCotangents | None]]:
     """The name of every leaf, and its cotangents at the given dtypes and in float64, where that is another one."""
     leaves = _measured(case, draws, lambda k: case.first if k == 0 else case.gradients(k), case.points.truth)
-    wides: list[Leaf | None] = [None] * len(leaves)
+    wides: list[LeafCotangents | None] = [None] * len(leaves)
     if case.narrow:
         found = lambda k: case.first_wide if k == 0 else case.mathematics(k)  # noqa: E731
         truth = case.points.truth if case.own is case.lane else case.first_wide.truth
@@ -106,15 +114,15 @@ def _leaves(case: Case, draws: int) -> Iterator[tuple[str, Leaf, Leaf | None]]:
     return zip(case.subject.arguments, leaves, wides, strict=True)
 
 
-def _points(case: Case, leaf: Leaf, i: int, name: str) -> list[Row]:
+def _points(case: FunctionCase, leaf: LeafCotangents, i: int, name: str) -> list[Row]:
     scale = case.scale(i, leaf.truth[0], case.diff[i].dtype)
     autodiff = leaf.autodiff[0] if leaf.autodiff else None
     return case.points.rows(i, name, leaf.got[0], case.allowed[i], scale, autodiff)
 
 
-def _measured(case: Case, draws: int, found: Callable[[int], Gradients], truth: Leaves) -> list[Leaf]:
+def _measured(case: FunctionCase, draws: int, found: Callable[[int], Gradients], truth: Leaves) -> list[LeafCotangents]:
     """The cotangents of every leaf over the draws; `truth` is that of the first."""
-    leaves = [Leaf() for _ in case.diff]
+    leaves = [LeafCotangents() for _ in case.diff]
     for k in range(draws):
         if k and case.clock.over:
             break
@@ -124,7 +132,7 @@ def _measured(case: Case, draws: int, found: Callable[[int], Gradients], truth: 
     return leaves
 
 
-def _rows(case: Case, leaf: Leaf, wide: Leaf | None, i: int, name: str) -> Iterator[Row]:
+def _rows(case: FunctionCase, leaf: LeafCotangents, wide: LeafCotangents | None, i: int, name: str) -> Iterator[Row]:
     allowed = max(case.allowed[i], case.own.tolerance)
     mathematics = _mathematics(case, wide or leaf, i, name)
     row = _accuracy(case, leaf, i, name, allowed, mathematics) if wide else mathematics
@@ -137,7 +145,7 @@ def _rows(case: Case, leaf: Leaf, wide: Leaf | None, i: int, name: str) -> Itera
         yield _median(case, leaf, i, name)
 
 
-def _mathematics(case: Case, leaf: Leaf, i: int, name: str) -> Row:
+def _mathematics(case: FunctionCase, leaf: LeafCotangents, i: int, name: str) -> Row:
     """The rule in float64 against truth; where they differ, the truth's own movement in float64 is allowed for."""
     found = Errors(case, i, leaf.got, leaf.truth, leaf)
     allowed, worst = max(case.allowed_wide[i], case.lane.tolerance), found.worst()
@@ -160,7 +168,7 @@ def _mathematics(case: Case, leaf: Leaf, i: int, name: str) -> Row:
     return Row("float64", name, FAIL, **worst.found.cells(), allowed=allowed, note=_agreed(leaf, worst, allowed))
 
 
-def _rounding_wide(case: Case, leaf: Leaf, i: int) -> Leaves:
+def _rounding_wide(case: FunctionCase, leaf: LeafCotangents, i: int) -> Leaves:
     """The error of autodiff in float64 at each entry of leaf `i`, draw by draw."""
     found = []
     for k, truth in enumerate(leaf.truth):
@@ -169,7 +177,7 @@ def _rounding_wide(case: Case, leaf: Leaf, i: int) -> Leaves:
     return found
 
 
-def _accuracy(case: Case, leaf: Leaf, i: int, name: str, allowed: float, mathematics: Row) -> Row:
+def _accuracy(case: FunctionCase, leaf: LeafCotangents, i: int, name: str, allowed: float, mathematics: Row) -> Row:
     """The rule in its own dtype against truth: no entry is excused by another one."""
     dtype = case.diff[i].dtype
     found = Errors(case, i, leaf.got, leaf.truth, leaf, dtype)
@@ -199,7 +207,7 @@ def _accuracy(case: Case, leaf: Leaf, i: int, name: str, allowed: float, mathema
     return Row("accuracy", name, FAIL if bad else OK, **worst.found.cells(), allowed=allowed, note=note)
 
 
-def _agreed(leaf: Leaf, worst: Worst, allowed: float) -> str:
+def _agreed(leaf: LeafCotangents, worst: WorstDraw, allowed: float) -> str:
     """Return the note that autodiff is off in the same way as the rule, if it is."""
     if not leaf.autodiff or worst.found.index is None:
         return ""
@@ -208,7 +216,7 @@ def _agreed(leaf: Leaf, worst: Worst, allowed: float) -> str:
     return "rule and autodiff agree, and both differ from the function" if same else ""
 
 
-def _agreement(case: Case, leaf: Leaf, i: int, name: str, allowed: float, accuracy: Row) -> Row:
+def _agreement(case: FunctionCase, leaf: LeafCotangents, i: int, name: str, allowed: float, accuracy: Row) -> Row:
     """The rule against autodiff at the same dtype: where they differ, truth has said which of them is off."""
     found = Errors(case, i, leaf.got, leaf.autodiff, leaf, case.diff[i].dtype)
     worst = found.worst().found
@@ -224,7 +232,7 @@ def _agreement(case: Case, leaf: Leaf, i: int, name: str, allowed: float, accura
     return Row("autodiff", name, verdict, **worst.cells(), allowed=allowed, note=note)
 
 
-def _median(case: Case, leaf: Leaf, i: int, name: str) -> Row:
+def _median(case: FunctionCase, leaf: LeafCotangents, i: int, name: str) -> Row:
     """Return the row that compares the rule's median error with autodiff's.
 
     Up to one unit in the last place is luck: compilers add the same terms in different orders. Where the draws at hand
@@ -234,7 +242,7 @@ def _median(case: Case, leaf: Leaf, i: int, name: str) -> Row:
     rule, autodiff = _largest(case, i, leaf.got, leaf), _largest(case, i, leaf.autodiff, leaf)
     allowed = _no_worse(autodiff, dtype)
     if statistics.median(rule) > allowed:
-        more = Leaf()
+        more = LeafCotangents()
         for k in range(case.draws, 4 * case.draws):
             if case.clock.over:
                 break
@@ -247,7 +255,7 @@ def _median(case: Case, leaf: Leaf, i: int, name: str) -> Row:
     return Row("median", name, LESS if error > allowed else OK, error=error, allowed=allowed, note=note)
 
 
-def _largest(case: Case, i: int, got: list[np.ndarray], leaf: Leaf) -> list[float]:
+def _largest(case: FunctionCase, i: int, got: list[np.ndarray], leaf: LeafCotangents) -> list[float]:
     """The largest error of each draw."""
     found = Errors(case, i, got, leaf.truth, leaf, case.diff[i].dtype)
     return [float(np.max(e, initial=0.0)) for e in found.entries]
@@ -257,7 +265,9 @@ def _no_worse(autodiff: list[float], dtype) -> float:
     return NO_WORSE * statistics.median(autodiff) + float(jnp.finfo(dtype).eps)
 
 
-def attributed(case: Case, leaf: Leaf, wide: Leaf | None, i: int, rows: list[Row]) -> list[Row]:
+def attributed(
+    case: FunctionCase, leaf: LeafCotangents, wide: LeafCotangents | None, i: int, rows: list[Row]
+) -> list[Row]:
     """The same rows with the compiler blamed in the rule's place, where it is the compiler's fault.
 
     So it is if the rule is right one primitive at a time, and far from that when it is compiled, in the same draw.
@@ -266,7 +276,7 @@ def attributed(case: Case, leaf: Leaf, wide: Leaf | None, i: int, rows: list[Row
     if found is None:
         return rows
     pairs = [(leaf, found[0], case.diff[i].dtype, case.allowed[i]), (wide, found[1], None, case.allowed_wide[i])]
-    again = [Leaf([steps[i]], [found[2][i]]) if own and steps else None for own, steps, _, _ in pairs]
+    again = [LeafCotangents([steps[i]], [found[2][i]]) if own and steps else None for own, steps, _, _ in pairs]
     apart = [
         Errors(case, i, own.got[:1], alone.got, alone, dtype).worst().found.error / allowed
         for alone, (own, _, dtype, allowed) in zip(again, pairs, strict=True)

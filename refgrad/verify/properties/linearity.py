@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from refgrad.verify.case import Case
+from refgrad.verify.case import FunctionCase
 from refgrad.verify.numbers import difference, to_wide
 from refgrad.verify.oracle import Leaves
 from refgrad.verify.report import FAIL, OK, Row
@@ -16,7 +16,7 @@ from refgrad.verify.report import FAIL, OK, Row
 ZERO, TWICE, SUM = "zero in, zero out", "twice in, twice out", "sum in, sum out"
 
 
-def linearity(case: Case) -> Iterator[Row]:
+def linearity(case: FunctionCase) -> Iterator[Row]:
     """The zero cotangent gives zero, twice a cotangent twice the gradient, a sum of cotangents the sum."""
     one, other = case.cotangent(0), case.cotangent(1)
     upstream = {
@@ -50,7 +50,7 @@ def linearity(case: Case) -> Iterator[Row]:
         yield Row("linearity", name, FAIL if broken else OK, **worst.cells(), allowed=allowed, note=note)
 
 
-def repeat(case: Case) -> Iterator[Row]:
+def repeat(case: FunctionCase) -> Iterator[Row]:
     """The same call twice, bit for bit."""
     ct = case.cotangent(0)
     once, again = _pull(case, ct), _pull(case, ct)
@@ -61,5 +61,5 @@ def repeat(case: Case) -> Iterator[Row]:
         yield Row("repeat", name, OK if same else FAIL, **found.cells(), allowed=0.0, note=note)
 
 
-def _pull(case: Case, cts: list) -> Leaves:
+def _pull(case: FunctionCase, cts: list) -> Leaves:
     return [to_wide(g) for g in case.rule(case.diff, case.rest, cts)[1]]

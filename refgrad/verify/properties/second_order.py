@@ -14,7 +14,7 @@ import numpy as np
 
 from refgrad.jaxpr.rules import meets_rule
 from refgrad.verify.allowance import C, allowance, reductions
-from refgrad.verify.case import LARGEST, UNCERTAIN, Case
+from refgrad.verify.case import LARGEST, UNCERTAIN, FunctionCase
 from refgrad.verify.intents import Pull
 from refgrad.verify.numbers import NOISE, compared, draws_like, errors, generator, largest, magnitude, scaled, to_wide
 from refgrad.verify.oracle import Float64Program, Leaves, first_line
@@ -33,7 +33,7 @@ class Expected(NamedTuple):
     movement: Callable[[], Leaves]  # of the truth at each entry, relatively, where more than that is to be explained
 
 
-def second_order(case: Case) -> Iterator[Row]:
+def second_order(case: FunctionCase) -> Iterator[Row]:
     """One row per argument for each of the two; one for the cotangent."""
     if case.order < 2:
         return
@@ -67,7 +67,7 @@ def second_order(case: Case) -> Iterator[Row]:
     yield from _compare(case, FORWARD, _forward(case.flat), given, expected, len(case.diff))
 
 
-def _products(case: Case, program: Float64Program | None, given: tuple) -> Leaves:
+def _products(case: FunctionCase, program: Float64Program | None, given: tuple) -> Leaves:
     """The true products: in exact arithmetic, or by the oracle in float64."""
     diff, _, cts, directions = given
     if case.lane.exact.whole and (found := case.lane.exact.hessian(diff, directions, cts)) is not None:
@@ -77,7 +77,7 @@ def _products(case: Case, program: Float64Program | None, given: tuple) -> Leave
     return program(*given)
 
 
-def _expected(case: Case, program: Float64Program | None, given: tuple) -> Expected:
+def _expected(case: FunctionCase, program: Float64Program | None, given: tuple) -> Expected:
     """The truth, and the allowance of each product."""
     diff, rest, cts, directions = given
     products = _products(case, program, given)
@@ -101,7 +101,7 @@ def _expected(case: Case, program: Float64Program | None, given: tuple) -> Expec
 
 
 def _movement(
-    case: Case, program: Float64Program | None, given: tuple, products: Leaves, scales: list[float]
+    case: FunctionCase, program: Float64Program | None, given: tuple, products: Leaves, scales: list[float]
 ) -> Leaves:
     """Distance that the truth moves with its arguments' last places, and that autodiff errs in float64.
 
@@ -144,7 +144,7 @@ def _forward(flat: Flat) -> Callable:
     return program
 
 
-def _calls_rule(case: Case, directions: Leaves) -> bool:
+def _calls_rule(case: FunctionCase, directions: Leaves) -> bool:
     """Return True if forward mode meets a rule: JAX stages a call of one as `custom_lin`, and refuses to run it."""
     own = (case.diff, case.rest, case.cotangent(0), directions)
     try:
@@ -154,7 +154,9 @@ def _calls_rule(case: Case, directions: Leaves) -> bool:
     return meets_rule(traced)
 
 
-def _compare(case: Case, name: str, program: Callable, given: tuple, expected: Expected, count: int) -> Iterator[Row]:
+def _compare(
+    case: FunctionCase, name: str, program: Callable, given: tuple, expected: Expected, count: int
+) -> Iterator[Row]:
     """Yield a row for each of the first `count` products."""
     case.clock.check()
     try:

@@ -14,7 +14,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from refgrad.jaxpr.rules import HI
 from refgrad.jaxpr.scaffold import scaffold
-from refgrad.verify.case import Case
+from refgrad.verify.case import FunctionCase
 from refgrad.verify.numbers import sample, to_wide
 from refgrad.verify.properties.transforms import inside, pulled, summed_up
 from refgrad.verify.report import UNAVAILABLE, Row
@@ -27,7 +27,7 @@ REFUSED = ("varying", "manual axis", "{V:")  # words of JAX's about a type that 
 REMEDY = "psum the cotangent in _bwd over the axes its primal does not vary on, or pcast the argument before the call"
 
 
-def shard_map(case: Case) -> Iterator[Row]:
+def shard_map(case: FunctionCase) -> Iterator[Row]:
     """Rows for `check_vma` on and off; nothing where there is one device."""
     if jax.device_count() < DEVICES:
         return
@@ -43,11 +43,11 @@ def shard_map(case: Case) -> Iterator[Row]:
         yield from summed_up(rows, f"check_vma={check_vma}, {len(replicated)} shardings")
 
 
-def _remedy(case: Case) -> str:
+def _remedy(case: FunctionCase) -> str:
     return HIPRIM_REMEDY if any(rule.kind == HI for rule in case.rules) else REMEDY
 
 
-def _rows(case: Case, fixed: int | None, check_vma: bool) -> list[Row]:
+def _rows(case: FunctionCase, fixed: int | None, check_vma: bool) -> list[Row]:
     """The rows of one sharding: every argument sharded, or all but the one that is `fixed`."""
     where = f"check_vma={check_vma}" + ("" if fixed is None else f", {case.subject.arguments[fixed]} replicated")
     transformed = lambda flat: _sharded(case, flat, fixed, check_vma)  # noqa: E731
@@ -61,18 +61,18 @@ def _rows(case: Case, fixed: int | None, check_vma: bool) -> list[Row]:
     return rows
 
 
-def _entry(case: Case, fixed: int | None, k: int) -> list:
+def _entry(case: FunctionCase, fixed: int | None, k: int) -> list:
     return [case.diff[i] if i == fixed else x for i, x in enumerate(case.arguments(k))]
 
 
-def _expected(case: Case, fixed: int | None, check_vma: bool) -> list[np.ndarray]:
+def _expected(case: FunctionCase, fixed: int | None, check_vma: bool) -> list[np.ndarray]:
     """Each device's cotangents; their sum for the replicated argument, where JAX keeps account of it."""
     each = [pulled(case, _entry(case, fixed, k), case.rest, k) for k in range(DEVICES)]
     stacked = [np.stack(g) for g in zip(*each, strict=True)]
     return [g.sum(0) if i == fixed and check_vma else g for i, g in enumerate(stacked)]
 
 
-def _sharded(case: Case, flat: Flat, fixed: int | None, check_vma: bool) -> list:
+def _sharded(case: FunctionCase, flat: Flat, fixed: int | None, check_vma: bool) -> list:
     mesh = jax.make_mesh((DEVICES,), ("devices",), (AxisType.Auto,), devices=jax.devices()[:DEVICES])
     split, whole = PartitionSpec("devices"), PartitionSpec()
     specs = [whole if i == fixed else split for i in range(len(case.diff))]

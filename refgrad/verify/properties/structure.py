@@ -15,7 +15,7 @@ import numpy as np
 from refgrad.jaxpr.avals import explicit_sharding
 from refgrad.jaxpr.hiprim import JVP
 from refgrad.verify.advice import WAYS, foreign_type, on_arguments
-from refgrad.verify.case import Case
+from refgrad.verify.case import FunctionCase
 from refgrad.verify.numbers import difference, to_wide
 from refgrad.verify.oracle import first_line
 from refgrad.verify.properties.methods import METHODS
@@ -29,7 +29,7 @@ TRACED = (
 )
 
 
-def broken(case: Case) -> list[Row]:
+def broken(case: FunctionCase) -> list[Row]:
     """A row that says why the rule cannot be run at all, or only without jit; else nothing.
 
     Raises what `f` itself raises, and TypeError where `f` holds no rule and has no reverse mode of its own.
@@ -62,7 +62,7 @@ def broken(case: Case) -> list[Row]:
     return []
 
 
-def structure(case: Case) -> Iterator[Row]:
+def structure(case: FunctionCase) -> Iterator[Row]:
     """One row per argument for the type of its cotangent, and one per float output for its value."""
     outputs, cotangents = case.rule(case.diff, case.rest, case.cotangent(0))
     for name, primal, ct in zip(case.subject.arguments, case.diff, cotangents, strict=True):
@@ -71,7 +71,7 @@ def structure(case: Case) -> Iterator[Row]:
     yield from _values(case, outputs)
 
 
-def _values(case: Case, outputs: list) -> Iterator[Row]:
+def _values(case: FunctionCase, outputs: list) -> Iterator[Row]:
     """`_fwd`'s first output against the function's own, both compiled."""
     values = case.primal(case.diff, case.rest)
     for k, (own, fwd, allowed) in enumerate(zip(values, outputs, case.allowed_values, strict=True)):
@@ -83,7 +83,7 @@ def _values(case: Case, outputs: list) -> Iterator[Row]:
         yield Row("value", label, OK if same else FAIL, **found.cells(), allowed=allowed, note=note)
 
 
-def _forwards(case: Case) -> str:
+def _forwards(case: FunctionCase) -> str:
     """Name the functions that compute the value when a rule is differentiated: "_fwd returns"."""
     kinds = {rule.kind for rule in case.rules}
     if kinds == {JVP}:

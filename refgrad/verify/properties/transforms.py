@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from refgrad.jaxpr.scaffold import scaffold
-from refgrad.verify.case import Case
+from refgrad.verify.case import FunctionCase
 from refgrad.verify.numbers import sample, to_wide
 from refgrad.verify.oracle import Leaves, first_line
 from refgrad.verify.properties.structure import explain
@@ -22,10 +22,10 @@ from refgrad.verify.report import COMPILER, FAIL, OK, UNAVAILABLE, Row
 from refgrad.verify.subject import Flat, pullback
 
 COPIES = 2  # entries along a mapped or scanned axis
-PLACEMENTS = 16  # of a new axis in one argument alone: what every rule has; see `Case.at_most`
+PLACEMENTS = 16  # of a new axis in one argument alone: what every rule has; see `FunctionCase.at_most`
 
 
-def eager(case: Case) -> Iterator[Row]:
+def eager(case: FunctionCase) -> Iterator[Row]:
     """The rule without jit against the rule under jit. Where they differ, the traced program says which is wrong."""
     rows = list(inside(case, "eager", "", lambda flat: pullback(flat)(case.diff, case.rest, case.cotangent(0))[1]))
     if any(row.failed and row.error is not None for row in rows) and case.uncompiled is not None:
@@ -36,7 +36,7 @@ def eager(case: Case) -> Iterator[Row]:
     yield from rows
 
 
-def vmap(case: Case) -> Iterator[Row]:
+def vmap(case: FunctionCase) -> Iterator[Row]:
     """A new axis at every position of each argument alone, and first and last in all of them together."""
     leaves = [*case.diff, *case.rest]
     names = [*case.subject.arguments, *(case.subject.names[i] for i in case.subject.others)]
@@ -56,7 +56,7 @@ def vmap(case: Case) -> Iterator[Row]:
     yield from summed_up(rows, f"{alone}, alone and together")
 
 
-def scan(case: Case) -> Iterator[Row]:
+def scan(case: FunctionCase) -> Iterator[Row]:
     """The gradient of a scan whose body calls the function: the cotangents of its steps add up."""
     cts = _cotangents(case)
 
@@ -72,14 +72,14 @@ def scan(case: Case) -> Iterator[Row]:
     yield from inside(case, "scan", "", through, sums)
 
 
-def checkpoint(case: Case) -> Iterator[Row]:
+def checkpoint(case: FunctionCase) -> Iterator[Row]:
     """The rule inside `jax.checkpoint`."""
     own = (case.diff, case.rest, case.cotangent(0))
     yield from inside(case, "checkpoint", "", lambda flat: scaffold(pullback(jax.checkpoint(flat)))(*own)[1])
 
 
 def inside(
-    case: Case, name: str, where: str, transformed: Callable[[Flat], list], expected: Leaves | None = None
+    case: FunctionCase, name: str, where: str, transformed: Callable[[Flat], list], expected: Leaves | None = None
 ) -> Iterator[Row]:
     """One row per argument: `transformed(flat)` gives the cotangents; the first draw's are expected by default."""
     case.clock.check()
@@ -110,17 +110,17 @@ def summed_up(rows: list[Row], where: str) -> Iterator[Row]:
         yield dataclasses.replace(worst, note=f"{where}, this the worst" if len(fine) > 1 else worst.note)
 
 
-def pulled(case: Case, diff: list, rest: list, draw: int) -> Leaves:
+def pulled(case: FunctionCase, diff: list, rest: list, draw: int) -> Leaves:
     """The compiled rule's cotangents for one draw."""
     return [to_wide(g) for g in case.rule(diff, rest, case.cotangent(draw))[1]]
 
 
-def rows_of(case: Case) -> Leaves:
+def rows_of(case: FunctionCase) -> Leaves:
     """The compiled rule's cotangents for the first draw."""
     return pulled(case, case.diff, case.rest, 0)
 
 
-def _rows(case: Case, name: str, where: str, got: Leaves, expected: Leaves) -> list[Row]:
+def _rows(case: FunctionCase, name: str, where: str, got: Leaves, expected: Leaves) -> list[Row]:
     rows = []
     for i, (argument, g, e) in enumerate(zip(case.subject.arguments, got, expected, strict=True)):
         if g.shape != e.shape:
@@ -134,18 +134,18 @@ def _rows(case: Case, name: str, where: str, got: Leaves, expected: Leaves) -> l
     return rows
 
 
-def _entry(case: Case, plan: dict[int, int], k: int) -> tuple[list, list]:
+def _entry(case: FunctionCase, plan: dict[int, int], k: int) -> tuple[list, list]:
     """The floats and others that entry `k` of the mapped axis holds."""
     moved = case.arguments(k)
     return [moved[i] if i in plan else x for i, x in enumerate(case.diff)], case.rest
 
 
-def _entries(case: Case, plan: dict[int, int]) -> Leaves:
+def _entries(case: FunctionCase, plan: dict[int, int]) -> Leaves:
     each = [pulled(case, *_entry(case, plan, k), k) for k in range(COPIES)]
     return [np.stack(g) for g in zip(*each, strict=True)]
 
 
-def _together(case: Case, plans: list[dict[int, int]]) -> list[list] | None:
+def _together(case: FunctionCase, plans: list[dict[int, int]]) -> list[list] | None:
     """The cotangents under every plan from one program, which compiles in half of the time; None where one raises."""
     try:
         return _mapped(case, case.flat, plans)
@@ -153,7 +153,7 @@ def _together(case: Case, plans: list[dict[int, int]]) -> list[list] | None:
         return None
 
 
-def _mapped(case: Case, flat: Flat, plans: list[dict[int, int]]) -> list[list]:
+def _mapped(case: FunctionCase, flat: Flat, plans: list[dict[int, int]]) -> list[list]:
     """The cotangents of the copies stacked as each plan says."""
     n, given = len(case.diff), []
     for plan in plans:
@@ -171,7 +171,7 @@ def _mapped(case: Case, flat: Flat, plans: list[dict[int, int]]) -> list[list]:
     return scaffold(every)(given, _cotangents(case))
 
 
-def _cotangents(case: Case) -> list:
+def _cotangents(case: FunctionCase) -> list:
     """The cotangents of the first draws, stacked."""
     return [_stack(c, 0) for c in zip(*map(case.cotangent, range(COPIES)), strict=True)]
 

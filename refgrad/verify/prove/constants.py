@@ -15,7 +15,7 @@ from fractions import Fraction
 from flint import arb, fmpq
 
 from refgrad.verify.prove.evaluate import _log, _root, sqrt_pi
-from refgrad.verify.prove.symbol import Run, Symbol
+from refgrad.verify.prove.symbol import ConcolicRun, Symbol
 
 ROUNDINGS = 2.0  # in units of eps: four roundings of half a unit
 SMALL = 64  # largest numerator and denominator of a factor
@@ -24,7 +24,7 @@ MOST = 64  # constants, beyond which none is identified
 
 
 @dataclasses.dataclass(frozen=True)
-class Identity:
+class ClosedForm:
     """A constant as r · √2^a · √π^b · (log 2)^c · (d + s·base)^e."""
 
     value: float
@@ -56,7 +56,7 @@ class Identity:
         forms = abs(self.sqrt_2) + abs(self.sqrt_pi) + abs(self.log_2)
         return abs(odd) + forms + abs(self.exponent) + 8 * self.affine[0]
 
-    def __call__(self, run: Run) -> Symbol:
+    def __call__(self, run: ConcolicRun) -> Symbol:
         """Return the exact constant."""
         out = run.constant(fmpq(self.factor.numerator, self.factor.denominator))
         if self.sqrt_2:
@@ -71,18 +71,18 @@ class Identity:
         return out
 
 
-def identities(constants: Mapping[float, float]) -> dict[float, Identity]:
+def identities(constants: Mapping[float, float]) -> dict[float, ClosedForm]:
     """Return what constants are closed forms or multiples of others; those met first are the bases.
 
     `constants` maps each to the unit roundoff of its dtype.
     """
-    found: dict[float, Identity] = {}
+    found: dict[float, ClosedForm] = {}
     bases: list[float] = []
     odd = {v: eps for v, eps in constants.items() if not is_plain(v)}
     if len(odd) > MOST:
         return {}
     for value, eps in odd.items():
-        identity = min(_candidates(value, eps, bases), key=Identity.complexity, default=None)
+        identity = min(_candidates(value, eps, bases), key=ClosedForm.complexity, default=None)
         if identity is None:
             bases.append(value)
         else:
@@ -96,17 +96,17 @@ def is_plain(value: float) -> bool:
     return not mantissa or (mantissa // (mantissa & -mantissa)).bit_length() <= PLAIN
 
 
-def _candidates(value: float, eps: float, bases: Iterable[float]) -> Iterable[Identity]:
+def _candidates(value: float, eps: float, bases: Iterable[float]) -> Iterable[ClosedForm]:
     for a, b, c in _FORMS:
         if (factor := _small(value / _form(a, b, c), eps)) is not None:
-            yield Identity(value, factor, a, b, c)
+            yield ClosedForm(value, factor, a, b, c)
     for base, affine, exponent in itertools.product(bases, ((0, 1), (1, -1), (1, 1)), (1, -1, 2, -2)):
         inner = (affine[0] + affine[1] * base) ** exponent if affine[0] + affine[1] * base else 0.0
         if not inner or math.isinf(inner):
             continue
         for a, b, c in _FORMS:
             if (factor := _small(value / (inner * _form(a, b, c)), eps)) is not None:
-                yield Identity(value, factor, a, b, c, base, affine, exponent)
+                yield ClosedForm(value, factor, a, b, c, base, affine, exponent)
 
 
 _FORMS = sorted(itertools.product((0, 1), (0, 1, -1, 2, -2), (0, 1, -1)), key=lambda f: sum(map(abs, f)))

@@ -13,16 +13,17 @@ from refgrad.verify.exact.arrays import Array, NotDecided, elementwise, move
 from refgrad.verify.exact.evaluate import Evaluator, NoMeaning, lift
 from refgrad.verify.exact.functions import Function
 from refgrad.verify.exact.germ import Undecided, compare
-from refgrad.verify.exact.primitives.elementwise import SCALARS, as_array, convert
-from refgrad.verify.prove.symbol import FUNCTIONS, Run, Symbol
+from refgrad.verify.exact.primitives.elementwise import as_array, convert
+from refgrad.verify.exact.scalars import SCALARS
+from refgrad.verify.prove.symbol import FUNCTIONS, ConcolicRun, Symbol
 
-Constants = Mapping[float, Callable[[Run], Symbol]]
+Constants = Mapping[float, Callable[[ConcolicRun], Symbol]]
 
 
 class Concolic(Evaluator):
     """Interpreter of a program on symbols. `identified` maps some constants to their replacements."""
 
-    def __init__(self, run: Run, identified: Constants) -> None:
+    def __init__(self, run: ConcolicRun, identified: Constants) -> None:
         super().__init__()
         self.symbols, self.identified = run, identified
         self.constants: dict[float, float] = {}
@@ -118,7 +119,7 @@ def _log2(x: Any) -> Symbol:
     return _log(x.run.constant(2))
 
 
-def sqrt_pi(run: Run) -> Symbol:
+def sqrt_pi(run: ConcolicRun) -> Symbol:
     """Return √π."""
     return run.apply("√π", FUNCTIONS["√π"][0])
 

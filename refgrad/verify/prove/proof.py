@@ -9,7 +9,7 @@ from typing import Any
 from refgrad._text import table, wrapped
 
 
-class Verdict(enum.Enum):
+class ProofVerdict(enum.Enum):
     """The outcome, the strongest first."""
 
     PROVEN = "proven: all real arguments on this branch, at these shapes"
@@ -24,7 +24,7 @@ class Verdict(enum.Enum):
 
 
 LARGE = "equal here, too large for a proof"
-WORSE = list(Verdict)
+WORSE = list(ProofVerdict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Branch:
     """The comparisons that hold."""
     entries: int
     """The entries of outputs and cotangents that were compared."""
-    verdict: Verdict
+    verdict: ProofVerdict
     why: str = ""
     seconds: float = 0.0
     counterexample: Counterexample | None = None
@@ -81,14 +81,14 @@ class Proof:
     """`file:line` of each backward rule concerned."""
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> ProofVerdict:
         """The weakest of the branches' verdicts."""
-        return max((b.verdict for b in self.branches), key=WORSE.index, default=Verdict.UNDECIDED)
+        return max((b.verdict for b in self.branches), key=WORSE.index, default=ProofVerdict.UNDECIDED)
 
     @property
     def ok(self) -> bool:
         """True where every branch is proven, or tested where it is too large for a proof."""
-        return self.verdict in (Verdict.PROVEN, Verdict.TESTED)
+        return self.verdict in (ProofVerdict.PROVEN, ProofVerdict.TESTED)
 
     @property
     def why(self) -> str:

@@ -16,9 +16,9 @@ from flint import ctx
 from refgrad.verify.exact.arrays import NotDecided
 from refgrad.verify.exact.evaluate import NoMeaning
 from refgrad.verify.prove.branches import SEED, points
-from refgrad.verify.prove.constants import Identity, identities, is_plain
-from refgrad.verify.prove.field import TooLarge
-from refgrad.verify.prove.proof import LARGE, Branch, Proof, Verdict
+from refgrad.verify.prove.constants import ClosedForm, identities, is_plain
+from refgrad.verify.prove.elements import TooLarge
+from refgrad.verify.prove.proof import LARGE, Branch, Proof, ProofVerdict
 from refgrad.verify.prove.question import Question, Sides
 from refgrad.verify.prove.testing import ROUNDED, largest_gap
 
@@ -79,7 +79,7 @@ class _Search:
         self.patterns: set[tuple[bool, ...]] = set()
         self.sides_seen: set[tuple[int, bool]] = set()
         """(number of a comparison, outcome), over the patterns."""
-        self.constants: dict[float, Identity] = {}
+        self.constants: dict[float, ClosedForm] = {}
         self.misses = 0
 
     def proof(self) -> Proof:
@@ -92,18 +92,18 @@ class _Search:
             except (NotDecided, NoMeaning, TooLarge) as reason:
                 self.misses += 1
                 if number == 0 or isinstance(reason, NoMeaning):
-                    self.found.append(Branch("given", 0, 0, 0, Verdict.UNDECIDED, str(reason) or LARGE))
+                    self.found.append(Branch("given", 0, 0, 0, ProofVerdict.UNDECIDED, str(reason) or LARGE))
                 if isinstance(reason, NoMeaning):
                     break
                 continue
             new = self._is_new(tuple(sides.run.decisions))
             self.misses = 0 if new else self.misses + 1
             branch, used = self._decide(sides, arguments, algebra=new and not self._swells)
-            if new or branch.verdict is Verdict.REFUTED:
+            if new or branch.verdict is ProofVerdict.REFUTED:
                 self.constants |= used
                 name = "given" if number == 0 else f"drawn {number}"
                 self.found.append(dataclasses.replace(branch, point=name, seconds=time.perf_counter() - start))
-            if branch.verdict is Verdict.REFUTED or self._enough:
+            if branch.verdict is ProofVerdict.REFUTED or self._enough:
                 break
         comparisons = max((b.comparisons for b in self.found), default=0)
         facts = {"branches": f"patterns of comparisons: {len(self.patterns)}; seed {SEED}"}
@@ -126,7 +126,7 @@ class _Search:
     @property
     def _swells(self) -> bool:
         """True where a branch was too large: on the others the balls alone are compared."""
-        return any(b.verdict is Verdict.TESTED for b in self.found)
+        return any(b.verdict is ProofVerdict.TESTED for b in self.found)
 
     def _is_new(self, pattern: tuple[bool, ...]) -> bool:
         """Return True for a pattern to be tried: one of the first, or one that takes a comparison the other way."""
@@ -140,16 +140,16 @@ class _Search:
     def _decide(self, sides: Sides, arguments: list[np.ndarray], algebra: bool) -> tuple[Branch, dict]:
         """Return the verdict on the branch of one point, and the constants that had to be identified for it."""
         decisions = sides.run.decisions
-        branch = Branch("", len(decisions), sum(decisions), sides.entries, Verdict.TESTED, LARGE)
-        used: dict[float, Identity] = {}
+        branch = Branch("", len(decisions), sum(decisions), sides.entries, ProofVerdict.TESTED, LARGE)
+        used: dict[float, ClosedForm] = {}
         if (apart := next(sides.apart(), None)) is not None:
             used = identities(sides.constants)
             identified = self.question.sides(arguments, used) if used else sides
             if (gap := identified.largest_gap()) and FAINT <= gap <= FOLDED and _folded(sides.constants):
-                return dataclasses.replace(branch, verdict=Verdict.UNDECIDED, why=UNIDENTIFIED.format(gap)), {}
+                return dataclasses.replace(branch, verdict=ProofVerdict.UNDECIDED, why=UNIDENTIFIED.format(gap)), {}
             if gap:
                 example = self.question.counterexample(sides, apart, arguments)
-                return dataclasses.replace(branch, verdict=Verdict.REFUTED, why="", counterexample=example), {}
+                return dataclasses.replace(branch, verdict=ProofVerdict.REFUTED, why="", counterexample=example), {}
             sides = identified
         if algebra:
             verdict, why = sides.verdict()
@@ -163,7 +163,7 @@ def _tested(question: Question) -> Proof:
     drawn = itertools.chain([question.given], points(question.given))
     for number, arguments in enumerate(itertools.islice(drawn, POINTS)):
         start = time.perf_counter()
-        branch = Branch("given" if number == 0 else f"drawn {number}", 0, 0, question.entries, Verdict.UNDECIDED)
+        branch = Branch("given" if number == 0 else f"drawn {number}", 0, 0, question.entries, ProofVerdict.UNDECIDED)
         cotangents = question.cotangents()
         try:
             gap = largest_gap(question.forward, question.backward, arguments, question.subject.rest, cotangents)
@@ -173,7 +173,7 @@ def _tested(question: Question) -> Proof:
         example = None
         if gap.relative > ROUNDED:
             example = question.example((gap.leaf, gap.index), gap.got, gap.truth, arguments, cotangents)
-        verdict = Verdict.TESTED if example is None else Verdict.REFUTED
+        verdict = ProofVerdict.TESTED if example is None else ProofVerdict.REFUTED
         why, seconds = f"within {gap.relative:.2g} of truth", time.perf_counter() - start
         found.append(dataclasses.replace(branch, verdict=verdict, why=why, seconds=seconds, counterexample=example))
     facts = {

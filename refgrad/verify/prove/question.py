@@ -19,11 +19,11 @@ from refgrad.verify.exact.evaluate import lift
 from refgrad.verify.exact.germ import Undecided
 from refgrad.verify.numbers import draws_like, generator
 from refgrad.verify.prove.branches import SEED
-from refgrad.verify.prove.constants import Identity
+from refgrad.verify.prove.constants import ClosedForm
+from refgrad.verify.prove.elements import TooLarge
 from refgrad.verify.prove.evaluate import Concolic
-from refgrad.verify.prove.field import TooLarge
-from refgrad.verify.prove.proof import LARGE, Counterexample, Verdict
-from refgrad.verify.prove.symbol import Run, Symbol
+from refgrad.verify.prove.proof import LARGE, Counterexample, ProofVerdict
+from refgrad.verify.prove.symbol import ConcolicRun, Symbol
 from refgrad.verify.subject import Subject, pullback
 
 Place = tuple[int, tuple[int, ...]]
@@ -88,9 +88,9 @@ class Question:
         """`file:line` of each backward rule."""
         return tuple(dict.fromkeys(rule.location for rule in self.rules if rule.location))
 
-    def sides(self, arguments: list[np.ndarray], identified: Mapping[float, Identity]) -> "Sides":
+    def sides(self, arguments: list[np.ndarray], identified: Mapping[float, ClosedForm]) -> "Sides":
         """Run the forward with its derivative, and the rules, on the symbols of one point."""
-        run = Run()
+        run = ConcolicRun()
         evaluator = Concolic(run, identified)
         cts = self.cotangents()
         xs = [_symbols(run, n, x) for n, x in zip(self.subject.arguments, arguments, strict=True)]
@@ -121,7 +121,7 @@ class Question:
 class Sides:
     """Truth and rule at one point: outputs, then cotangents, as arrays of scalars."""
 
-    run: Run
+    run: ConcolicRun
     truth: list[np.ndarray]
     rule: list[np.ndarray]
     constants: dict[float, float]
@@ -156,30 +156,30 @@ class Sides:
             gaps.append(abs(difference / truth) if finite else math.inf)
         return max(gaps)
 
-    def verdict(self) -> tuple[Verdict, str]:
+    def verdict(self) -> tuple[ProofVerdict, str]:
         """Return the verdict on entries that agree at this point, and its reason."""
         if self.run.assumed:
-            return Verdict.TESTED, LARGE
+            return ProofVerdict.TESTED, LARGE
         for _, truth, rule in self.places():
             for x in (truth, rule):
                 if isinstance(x, Undecided):
-                    return Verdict.UNDECIDED, x.why
+                    return ProofVerdict.UNDECIDED, x.why
             if truth is rule:
                 continue
             if any(isinstance(x, arb) and not x.is_finite() for x in (truth, rule)):
                 if isinstance(truth, arb) and isinstance(rule, arb) and truth == rule:
                     continue
-                return Verdict.UNDECIDED, "truth is not finite"
+                return ProofVerdict.UNDECIDED, "truth is not finite"
             a, b = (x if isinstance(x, Symbol) else self.run.constant(x.fmpq()) for x in (truth, rule))
             try:
                 if not self.run.same(a, b):
-                    return Verdict.TESTED, "equal here, by no relation that is known"
+                    return ProofVerdict.TESTED, "equal here, by no relation that is known"
             except TooLarge:
-                return Verdict.TESTED, LARGE
-        return Verdict.PROVEN, ""
+                return ProofVerdict.TESTED, LARGE
+        return ProofVerdict.PROVEN, ""
 
 
-def _symbols(run: Run, name: str, x: np.ndarray) -> np.ndarray:
+def _symbols(run: ConcolicRun, name: str, x: np.ndarray) -> np.ndarray:
     out = full(x.shape)
     for index in np.ndindex(x.shape):
         out[index] = run.variable(name, arb(float(x[index])).fmpq()) if np.isfinite(x[index]) else arb(float(x[index]))

@@ -24,6 +24,21 @@ def slight_mutants(f: Any, *args: Any) -> list[Mutant]:
 
     Cotangents are scaled by 1 + 2⁻⁴⁰; scalar constants of many digits that the backward holds are moved in the twelfth.
     Call it, and what it returns, where 64-bit types are on.
+
+    Args:
+      f: The function.
+      *args: Arguments of it, in float64.
+
+    Returns:
+      The mutants, each with a name that says what is wrong.
+
+    Example:
+      >>> import jax
+      >>> from refgrad import ops
+      >>> from refgrad.verify.prove import slight_mutants
+      >>> with jax.enable_x64(True):
+      ...     print([mutant.name for mutant in slight_mutants(ops.relu, jax.numpy.ones(2))])
+      ['x: scaled by 1 + 2^-40']
     """
     subject = Subject.of(f, args)
     mutants = [

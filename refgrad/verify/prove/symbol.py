@@ -11,13 +11,14 @@ from flint import acb, arb, fmpq
 
 from refgrad.verify.exact.arrays import NotDecided
 from refgrad.verify.exact.germ import TIE
-from refgrad.verify.prove.field import NAMED, Field, TooLarge
+from refgrad.verify.prove.elements import NAMED, TooLarge
+from refgrad.verify.prove.field import Field
 from refgrad.verify.prove.polynomials import Polynomial, add, constant, scale
 
 GIVE_UP = 3  # equalities that are too large to decide, after which the run is
 
 
-class Run:
+class ConcolicRun:
     """One concolic run: its field, the expressions met so far, and the comparisons that decided its branch."""
 
     def __init__(self) -> None:
@@ -122,7 +123,7 @@ class Symbol:
 
     def __init__(
         self,
-        run: Run,
+        run: ConcolicRun,
         name: str,
         parents: "tuple[Symbol, ...]",
         ball: arb,

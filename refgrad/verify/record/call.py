@@ -21,7 +21,7 @@ class Key(NamedTuple):
 
 
 @dataclasses.dataclass(eq=False)
-class Call:
+class RecordedRule:
     """A rule at a signature: how often Python called it, and the arguments of one of the calls."""
 
     key: str  # the same text for the same rule and signature in every process

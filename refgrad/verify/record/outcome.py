@@ -10,9 +10,9 @@ from typing import Any
 
 import jax
 
-from refgrad._text import columns, short_path, table
+from refgrad._text import clipped, columns, counted, short_path, table
 from refgrad.verify.check import check
-from refgrad.verify.record.call import Call
+from refgrad.verify.record.call import RecordedRule
 from refgrad.verify.report import NOTHING, OK, PARTIAL, WRONG
 
 UNCHECKED = "not checked"  # no values arrived, or the rule does not run outside its caller
@@ -22,7 +22,7 @@ LONGEST = 30.0  # seconds of one check, where there is a budget
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
+class RuleVerdict:
     """The outcome for one rule at one signature, in plain values that go from process to process."""
 
     key: str
@@ -43,10 +43,10 @@ class Verdict:
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class RecordOutcome:
     """Verdicts on every call. Prints as a table with a row per rule; `ok` is False as soon as one is wrong."""
 
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[RuleVerdict, ...]
 
     @property
     def ok(self) -> bool:
@@ -59,7 +59,7 @@ class Outcome:
         count = Counter(v.status for v in self.verdicts)
         rules = len({(v.rule, v.where) for v in self.verdicts})
         found = ", ".join(f"{count[s]} {s}" for s in STATUSES if count[s])
-        return f"{_count(rules, 'rule')} at {_count(len(self.verdicts), 'signature')}: {found or 'none called'}"
+        return f"{counted(rules, 'rule')} at {counted(len(self.verdicts), 'signature')}: {found or 'none called'}"
 
     def __str__(self) -> str:
         return "\n".join([self.overview(), *(f"\n{v.text}" for v in self.verdicts if v.status == WRONG)])
@@ -77,7 +77,7 @@ class Outcome:
         return json.dumps(self.data(), ensure_ascii=False, indent=1)
 
     def _table(self) -> Iterator[str]:
-        rules: dict[tuple[str, str], list[Verdict]] = {}
+        rules: dict[tuple[str, str], list[RuleVerdict]] = {}
         for v in self.verdicts:
             rules.setdefault((v.rule, v.where), []).append(v)
         shown = [s for s in STATUSES if any(v.status == s for v in self.verdicts)]
@@ -97,19 +97,19 @@ class Outcome:
 
     def _notes(self) -> Iterator[str]:
         """Yield a line per rule and reason for the calls that were not checked in full."""
-        groups: dict[tuple[str, str, str], list[Verdict]] = {}
+        groups: dict[tuple[str, str, str], list[RuleVerdict]] = {}
         for v in self.verdicts:
             if v.note and v.status != WRONG:
                 groups.setdefault((v.status, v.rule, v.note), []).append(v)
         for (status, rule, note), group in groups.items():
-            what = _cut(group[0].title, 40) if len(group) == 1 else f"{rule} at {len(group)} signatures"
-            yield _cut(f"{status}: {what}: {note}", columns())
+            what = clipped(group[0].title, 40) if len(group) == 1 else f"{rule} at {len(group)} signatures"
+            yield clipped(f"{status}: {what}: {note}", columns())
 
 
-class Seen(Sequence[Call]):
+class Seen(Sequence[RecordedRule]):
     """The calls of a recording, one per rule × signature, in the order in which they were first met."""
 
-    def __init__(self, calls: Mapping[str, Call]) -> None:
+    def __init__(self, calls: Mapping[str, RecordedRule]) -> None:
         self._calls = calls
         self.errors: list[Exception] = []  # of the recorder itself: calls that it could not record
 
@@ -119,17 +119,17 @@ class Seen(Sequence[Call]):
     def __getitem__(self, index: Any) -> Any:
         return list(self._calls.values())[index]
 
-    def check(self, *, seconds: float | None = None, **settings: Any) -> Outcome:
+    def check(self, *, seconds: float | None = None, **settings: Any) -> RecordOutcome:
         """Run `check(rule, *args, **settings)` on every call.
 
         `seconds` limits all checks together: every rule is checked at one signature before any is at a second one, and
         what is left over is "not checked".
         """
         end = None if seconds is None else time.monotonic() + seconds
-        return Outcome(tuple(judge(call, end, **settings) for call in by_rule(self)))
+        return RecordOutcome(tuple(judge(call, end, **settings) for call in by_rule(self)))
 
 
-def by_rule(calls: Iterable[Call]) -> list[Call]:
+def by_rule(calls: Iterable[RecordedRule]) -> list[RecordedRule]:
     """Return the calls with the first signature of every rule before any second one."""
     earlier: Counter = Counter()
     ranked = []
@@ -140,13 +140,13 @@ def by_rule(calls: Iterable[Call]) -> list[Call]:
     return [call for _, call in sorted(ranked, key=lambda pair: pair[0])]
 
 
-def judge(call: Call, end: float | None = None, **settings: Any) -> Verdict:
+def judge(call: RecordedRule, end: float | None = None, **settings: Any) -> RuleVerdict:
     """Check one call, before the time `end` of `time.monotonic`."""
     start = time.monotonic()
 
-    def verdict(status: str, note: str = "", text: str = "", report: Mapping | None = None) -> Verdict:
+    def verdict(status: str, note: str = "", text: str = "", report: Mapping | None = None) -> RuleVerdict:
         facts = (call.key, call.name, call.where, call.signature, call.calls)
-        return Verdict(*facts, status, note, text, round(time.monotonic() - start, 3), report)
+        return RuleVerdict(*facts, status, note, text, round(time.monotonic() - start, 3), report)
 
     if call.obstacle or call.leaves is None:
         return verdict(UNCHECKED, call.obstacle or "no values arrived: it was traced, and never run")
@@ -171,18 +171,10 @@ def _inside(rule: Any) -> Any:
     return functools.partial(rule) if isinstance(rule, jax.custom_jvp) else rule
 
 
-def excluded(call: Call, reason: str) -> Verdict:
+def excluded(call: RecordedRule, reason: str) -> RuleVerdict:
     """Return the verdict on a call that is left out on request."""
-    return Verdict(call.key, call.name, call.where, call.signature, call.calls, EXCLUDED, reason)
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'s' if n != 1 else ''}"
+    return RuleVerdict(call.key, call.name, call.where, call.signature, call.calls, EXCLUDED, reason)
 
 
 def _end(text: str, width: int) -> str:
     return text if len(text) <= width else "…" + text[1 - width :]
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"

@@ -17,7 +17,7 @@ from jax.core import ShapedArray, Tracer
 from refgrad.jaxpr.avals import is_array, is_float
 from refgrad.jaxpr.methods import HiPrim, is_hiprim
 from refgrad.jaxpr.versions import nondiff_argnums
-from refgrad.verify.record.call import Call, Key
+from refgrad.verify.record.call import Key, RecordedRule
 from refgrad.verify.record.identity import STATIC, Identity, closes_over_tracers, identify, static
 from refgrad.verify.record.outcome import Seen
 from refgrad.verify.record.tap import allow_transposition, tap
@@ -64,7 +64,7 @@ class Recorder:
     """The calls that were seen, and the callbacks that are out for values."""
 
     def __init__(self) -> None:
-        self.calls: dict[str, Call] = {}
+        self.calls: dict[str, RecordedRule] = {}
         self.seen = Seen(self.calls)
         self._open = True
         self._paused = 0  # traces under way that are left alone
@@ -72,7 +72,7 @@ class Recorder:
         self._tapped = False  # callbacks were inserted since the caches were cleared
         self._stale = 0  # callbacks run since then whose values had arrived before
         self._identities: weakref.WeakKeyDictionary[Any, Identity | None] = weakref.WeakKeyDictionary()
-        self._known: weakref.WeakKeyDictionary[Any, dict[tuple, Call | None]] = weakref.WeakKeyDictionary()
+        self._known: weakref.WeakKeyDictionary[Any, dict[tuple, RecordedRule | None]] = weakref.WeakKeyDictionary()
         self._variants: dict[str, set[str]] = {}
 
     @contextlib.contextmanager
@@ -136,7 +136,7 @@ class Recorder:
             self._tapped = True
             tap(functools.partial(self._deliver, call, rest, traced, impls), sent)
 
-    def _call_of(self, rule: Any, identity: Identity, args: tuple, leaves: Sequence, tree: Any) -> Call | None:
+    def _call_of(self, rule: Any, identity: Identity, args: tuple, leaves: Sequence, tree: Any) -> RecordedRule | None:
         """Return the call of this rule and signature, a new one where it is first met; None for integers alone."""
         x64 = jnp.dtype("float64") == jax.dtypes.canonicalize_dtype("float64")
         known = {} if is_hiprim(rule) else self._known.setdefault(rule, {})
@@ -151,13 +151,13 @@ class Recorder:
             if (call := self.calls.get(key)) is None:
                 obstacle = _obstacle(identity, leaves)
                 kept = None if obstacle else rule
-                call = self.calls[key] = Call(key, identity, types, kept, tree, x64, obstacle=obstacle)
+                call = self.calls[key] = RecordedRule(key, identity, types, kept, tree, x64, obstacle=obstacle)
         if len(known) < SHORTCUTS and all(is_array(x) or isinstance(x, STATIC) for x in leaves):
             with contextlib.suppress(TypeError, ValueError):
                 known[short] = call
         return call
 
-    def _deliver(self, call: Call, rest: Sequence, places: Sequence[int], impls: dict, *values: Any) -> None:
+    def _deliver(self, call: RecordedRule, rest: Sequence, places: Sequence[int], impls: dict, *values: Any) -> None:
         try:
             if not self._open:
                 return

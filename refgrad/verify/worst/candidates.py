@@ -17,7 +17,7 @@ class Point(NamedTuple):
     cts: list[np.ndarray]
 
 
-class Source:
+class PointSource:
     """Source of points: it draws them around the given arguments and moves them, from one random generator."""
 
     def __init__(self, rng: np.random.Generator, diff: Sequence[Any], outputs: Sequence[Any]) -> None:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from refgrad.verify.exact import Truth, Verdict, exact
+from refgrad.verify.exact import EntryVerdict, Truth, exact
 from refgrad.verify.numbers import largest, to_wide
 from refgrad.verify.oracle import Float64Program, first_line
 from refgrad.verify.rules import without_rules
@@ -137,7 +137,11 @@ class Contest:
         found = {}
         for entry in truth.entries(point.cts, where[:TIES]):
             sides = [float(x.mid()) for x in (entry.below, entry.above) if x is not None]
-            if entry.verdict in (Verdict.SMOOTH, Verdict.KINK, Verdict.END) and sides and np.isfinite(sides).all():
+            if (
+                entry.verdict in (EntryVerdict.SMOOTH, EntryVerdict.KINK, EntryVerdict.END)
+                and sides
+                and np.isfinite(sides).all()
+            ):
                 found[entry.leaf, entry.index] = (min(sides), max(sides))
         return found
 

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from refgrad._text import table
+from refgrad._text import clipped, table
 from refgrad.jaxpr.programs import equations
 from refgrad.jaxpr.rules import rule_of
 from refgrad.verify.case import PRECISION
 from refgrad.verify.numbers import generator
 from refgrad.verify.properties.accuracy import NO_WORSE
 from refgrad.verify.subject import Subject
-from refgrad.verify.worst.candidates import Point, Source
+from refgrad.verify.worst.candidates import Point, PointSource
 from refgrad.verify.worst.contest import Contest, Measured
 
 ELITE = 4  # points kept for each leaf and contestant
@@ -39,7 +39,7 @@ class Extreme(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class WorstRow:
     """One argument: where the rule errs most, where autodiff does, over the same points.
 
     `compared` holds both errors over the points at which autodiff is not infinitely wrong.
@@ -63,14 +63,14 @@ class Row:
         numbers = (f"{rule.ulps:.3g}", f"{self.autodiff.ulps:.3g}")
         digits = 3 if np.iscomplexobj(rule.got) else 7
         values = (f"{x:.{digits}g}" for x in (rule.got, rule.truth))
-        return (_clipped(self.argument, 24), *numbers, index, *values, "ok" if self.ok else "worse")
+        return (clipped(self.argument, 24), *numbers, index, *values, "ok" if self.ok else "worse")
 
     def note(self) -> str:
         """Return the line that says what is compared where autodiff is infinitely wrong; nothing elsewhere."""
         if math.isfinite(self.autodiff.ulps):
             return ""
         rule, autodiff = self.compared
-        return f"{_clipped(self.argument, 24)}: {rule:.3g} by the rule, {autodiff:.3g} where autodiff is finite"
+        return f"{clipped(self.argument, 24)}: {rule:.3g} by the rule, {autodiff:.3g} where autodiff is finite"
 
 
 HEADER = ("argument", "rule", "autodiff", "entry", "got", "truth", "verdict")
@@ -84,7 +84,7 @@ class Worst:
     """
 
     subject: str
-    rows: tuple[Row, ...]
+    rows: tuple[WorstRow, ...]
     arguments: tuple
     cotangents: tuple[np.ndarray, ...]
     seed: int
@@ -104,7 +104,7 @@ class Worst:
 
     def __str__(self) -> str:
         outcome = "no worse than autodiff" if self.ok else "WORSE than autodiff"
-        lines = [f"{_clipped(self.subject, 76)}: {outcome}"]
+        lines = [f"{clipped(self.subject, 76)}: {outcome}"]
         lines.append("errors in ulps of max(|truth|, scale), scale the function's own; exact truth")
         lines.append(table(HEADER, [row.cells() for row in self.rows]))
         lines += filter(None, (row.note() for row in self.rows))
@@ -180,7 +180,7 @@ def worst(f: Callable, *args: Any, seed: int = 0, budget: int = 2000) -> Worst:
     if all(rule is None or rule.of_jax for rule in rules):
         raise ValueError(f"{subject.title} holds no rule: there is nothing to search")
     with jax.default_matmul_precision(PRECISION):
-        source = Source(generator(seed, 5), subject.diff, jax.eval_shape(flat, subject.diff, subject.rest)[0])
+        source = PointSource(generator(seed, 5), subject.diff, jax.eval_shape(flat, subject.diff, subject.rest)[0])
         first = source.first()
         contest = Contest(subject, first, generator(seed, 6))
         elites = _climb(contest, source, first, budget)
@@ -227,7 +227,7 @@ class Elites:
         return list({id(point): point for point in (*self.broken, *ranked)}.values())[:most]
 
 
-def _climb(contest: Contest, source: Source, first: Point, budget: int) -> Elites:
+def _climb(contest: Contest, source: PointSource, first: Point, budget: int) -> Elites:
     """Return the best of `budget` points: the first, random ones up to a third, then neighbours of the best."""
     elites = Elites(len(first.diff))
     for n in range(budget):
@@ -239,12 +239,12 @@ def _climb(contest: Contest, source: Source, first: Point, budget: int) -> Elite
     return elites
 
 
-def _row(name: str, leaf: int, measured: Sequence[Measured]) -> Row:
+def _row(name: str, leaf: int, measured: Sequence[Measured]) -> WorstRow:
     """Return the extremes of one leaf over all points."""
     rule, autodiff = (max((_extreme(m, n, k, leaf) for n, m in enumerate(measured)), key=_ulps) for k in range(2))
     finite = [m for m in measured if np.isfinite(m.errors[1][leaf]).all()]
     compared = [max((float(np.max(m.errors[k][leaf], initial=0.0)) for m in finite), default=0.0) for k in range(2)]
-    return Row(name, rule, autodiff, (compared[0], compared[1]))
+    return WorstRow(name, rule, autodiff, (compared[0], compared[1]))
 
 
 def _extreme(measured: Measured, point: int, contestant: int, leaf: int) -> Extreme:
@@ -270,7 +270,3 @@ def _plain_extreme(extreme: Extreme) -> dict[str, Any]:
 
 def _has_bytes(x: Any) -> bool:
     return hasattr(x, "dtype") and not jax.numpy.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _clipped(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

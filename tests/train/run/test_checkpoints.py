@@ -98,7 +98,7 @@ DAMAGE = {
 }
 
 
-RARER = ("moments", "gone", "no about", "form")
+RARER = ("moments", "gone", "no about", "form", "about", "truncated")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in RARER)) for name in DAMAGE])
@@ -115,6 +115,7 @@ def test_a_damaged_one_is_named_and_the_one_before_taken(name, copy):
         restore.read(copy / "3", named_leaves(shapes()))
 
 
+@pytest.mark.slow
 def test_all_damaged(copy):
     flipped(largest(copy / "2" / "params"))
     halved(largest(copy / "3" / "params"))
@@ -162,6 +163,7 @@ def test_what_reads_back_otherwise_does_not_count(written, tmp_path, monkeypatch
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
 
 
+@pytest.mark.slow
 def test_restored_on_a_mesh(written):
     mesh = jax.make_mesh((4,), ("fsdp",), axis_types=(jax.sharding.AxisType.Auto,))
 

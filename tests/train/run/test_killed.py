@@ -19,7 +19,7 @@ from refgrad.train.run import folder as run_folder
 from refgrad.train.run import restore
 from tests.train.runs import lines, settings
 
-KILLS, TERMS = map(int, os.environ.get("REFGRAD_DISTURBED", "3,1").split(","))
+KILLS, TERMS = map(int, os.environ.get("REFGRAD_DISTURBED", "2,1").split(","))
 EVERY = 10
 STEPS = {processes: steps * (KILLS + TERMS) for processes, steps in ((1, 100), (2, 40))}
 

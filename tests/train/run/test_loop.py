@@ -15,7 +15,7 @@ from refgrad.train.optimiser import State
 from refgrad.train.run import folder as run_folder
 from refgrad.train.run import restore
 from refgrad.train.run.evaluate import evaluate
-from refgrad.train.run.program import Program
+from refgrad.train.run.program import CompiledStep
 from refgrad.train.run.signals import Interrupted, Signals
 from refgrad.train.run.watch import Stopped
 from tests.train.runs import lines, run, settings
@@ -71,7 +71,7 @@ def test_the_evaluation(finished):
 @pytest.mark.parametrize("step", [pytest.param(3, marks=pytest.mark.slow), 6, pytest.param(11, marks=pytest.mark.slow)])
 def test_killed_and_resumed_it_is_the_same(step, finished, tmp_path, monkeypatch):
     whole, chosen, _, _ = finished
-    out, place = tmp_path / "run", Program.place
+    out, place = tmp_path / "run", CompiledStep.place
     shutil.copytree(whole.parent / "tokens", tmp_path / "tokens")
     reads = iter(range(100))
 
@@ -80,10 +80,10 @@ def test_killed_and_resumed_it_is_the_same(step, finished, tmp_path, monkeypatch
             raise Killed
         return place(program, ids)
 
-    monkeypatch.setattr(Program, "place", killing)
+    monkeypatch.setattr(CompiledStep, "place", killing)
     with pytest.raises(Killed):
         run(chosen, out)
-    monkeypatch.setattr(Program, "place", place)
+    monkeypatch.setattr(CompiledStep, "place", place)
     trained, said = run(chosen, out, resume=True)
     text = "\n".join(said)
     assert ("bit for bit as if it had never stopped" in text) == (step > 4) != ("from the beginning" in text)
@@ -91,10 +91,13 @@ def test_killed_and_resumed_it_is_the_same(step, finished, tmp_path, monkeypatch
     chex.assert_trees_all_equal(trained.params, finished[2].params)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), pytest.param(signal.SIGINT, marks=pytest.mark.slow)],
+)
 def test_a_signal_ends_it_with_a_checkpoint(number, finished, tmp_path, monkeypatch):
     whole, chosen, _, _ = finished
-    out, place = tmp_path / "run", Program.place
+    out, place = tmp_path / "run", CompiledStep.place
     shutil.copytree(whole.parent / "tokens", tmp_path / "tokens")
     reads, handler = iter(range(100)), signal.getsignal(number)
 
@@ -104,7 +107,7 @@ def test_a_signal_ends_it_with_a_checkpoint(number, finished, tmp_path, monkeypa
         return place(program, ids)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Program, "place", signalling)
+        patch.setattr(CompiledStep, "place", signalling)
         with pytest.raises(
             Interrupted, match=f"{number.name} after step .* of 12, whose checkpoint is written"
         ) as said:
@@ -144,8 +147,8 @@ def test_text_and_vocabulary_that_do_not_fit(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_and_is_never_written(tmp_path, monkeypatch):
-    chosen, out, place = settings(tmp_path), tmp_path / "run", Program.place
-    first = Program.__init__
+    chosen, out, place = settings(tmp_path), tmp_path / "run", CompiledStep.place
+    first = CompiledStep.__init__
 
     def planted(self, *given):
         first(self, *given)
@@ -159,14 +162,14 @@ def test_a_loss_that_is_not_finite_stops_and_is_never_written(tmp_path, monkeypa
 
         self.step = broken
 
-    monkeypatch.setattr(Program, "__init__", planted)
+    monkeypatch.setattr(CompiledStep, "__init__", planted)
     with pytest.raises(Stopped, match=r"step 7: the loss is nan; params|step 7: the loss is nan; h\.0") as stopped:
         run(chosen, out)
     assert "h.0.attn.c_proj.weight holds 1 numbers that are not finite" in str(stopped.value)
     assert "The last good checkpoint is that of step 4: go on from it by --resume" in str(stopped.value)
     assert [line["step"] for line in lines(out / run_folder.METRICS)][-1] == 6
-    monkeypatch.setattr(Program, "__init__", first)
-    assert Program.place is place
+    monkeypatch.setattr(CompiledStep, "__init__", first)
+    assert CompiledStep.place is place
     found = run_folder.load_model(out)
     assert found.step == 4 and all(bool(jax.numpy.isfinite(leaf).all()) for leaf in jax.tree.leaves(found.params))
 

@@ -7,7 +7,7 @@ import pytest
 from refgrad.train.run import folder as run_folder
 from refgrad.train.run.checkpoints import seal
 from refgrad.train.run.folder import Record, Run
-from refgrad.train.run.program import Program
+from refgrad.train.run.program import CompiledStep
 from refgrad.train.run.resumed import EXACTLY, check_resumable, resumed
 from refgrad.train.settings import Settings
 from tests.train.runs import lines, run, settings
@@ -151,7 +151,7 @@ class Killed(Exception):
 
 
 def killed_at(step, monkeypatch, *given, **how):
-    place, reads = Program.place, iter(range(100))
+    place, reads = CompiledStep.place, iter(range(100))
 
     def killing(program, ids):
         if next(reads) == step:
@@ -159,7 +159,7 @@ def killed_at(step, monkeypatch, *given, **how):
         return place(program, ids)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Program, "place", killing)
+        patch.setattr(CompiledStep, "place", killing)
         with pytest.raises(Killed):
             run(*given, **how)
 

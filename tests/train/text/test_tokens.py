@@ -13,6 +13,7 @@ import pytest
 from refgrad.train.text import splits
 from refgrad.train.text.tokenizers import BPE, Bytes
 from refgrad.train.text.tokens import build
+from tests.lanes import fast_if
 from tests.train.text.cases import texts, vocabulary
 
 
@@ -77,9 +78,9 @@ def test_equal_files_stay_together(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("line", ["a line of text, ж\n", "жжж"])
-@pytest.mark.parametrize("share", [0.1, 0.5, 1e-9, 1 - 1e-9])
+@pytest.mark.parametrize("share", fast_if(lambda share: share in (0.1, 1e-9), [0.1, 0.5, 1e-9, 1 - 1e-9]))
 def test_a_large_file_is_divided(tmp_path, line, share):
-    text = (line * 50_000).encode()
+    text = (line * 10_000).encode()
     file = tmp_path / "large.txt"
     file.write_bytes(text)
     made = build(file, Bytes(), tmp_path / "out", share)

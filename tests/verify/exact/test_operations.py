@@ -36,15 +36,18 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_seconds_are_operations_by_50_nanoseconds(name):
-    truth, seconds = exact(*CASES[name]), []
-    for _ in range(3):
-        fresh = truth.at(truth.subject.diff)
-        started = time.process_time()
-        assert fresh.value
-        seconds.append(time.process_time() - started)
-    assert 1 / 6 < min(seconds) / (truth.operations * 50e-9) < 6  # 3 on an idle machine
+def test_seconds_are_operations_by_one_unit_everywhere():
+    """About 50 nanoseconds; programs are compared with each other, whatever the machine."""
+    units = []
+    for case in CASES.values():
+        truth, seconds = exact(*case), []
+        for _ in range(3):
+            fresh = truth.at(truth.subject.diff)
+            started = time.process_time()
+            assert fresh.value
+            seconds.append(time.process_time() - started)
+        units.append(min(seconds) / truth.operations)
+    assert max(units) < 12 * min(units)
 
 
 def test_loops_count_by_their_trips_and_unknown_ones_once():

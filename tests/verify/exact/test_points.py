@@ -9,9 +9,10 @@ import pytest
 from flint import arb, ctx
 from jax import lax
 
-from refgrad.verify.exact import Verdict, exact
-from refgrad.verify.exact.functions import ANALYTIC, terms
+from refgrad.verify.exact import EntryVerdict, exact
+from refgrad.verify.exact.functions import terms
 from refgrad.verify.exact.germ import variable
+from refgrad.verify.exact.special_functions import ANALYTIC
 
 INF = float("inf")
 
@@ -88,20 +89,20 @@ ENDS = {
 }
 
 OTHER = {
-    "a jump": (lambda x: jnp.where(x == 0, 5.0, x), [0.0], Verdict.JUMP),
-    "sign": (jnp.sign, [0.0], Verdict.JUMP),
-    "floor": (jnp.floor, [2.0], Verdict.JUMP),
-    "round": (jnp.round, [0.5], Verdict.JUMP),
-    "a hidden pole": (lambda x: jnp.where(x == 0, 0.0, 1 / x), [0.0], Verdict.JUMP),
-    "log 0": (jnp.log, [0.0], Verdict.NOT_FINITE),
-    "log of a negative number": (jnp.log, [-1.0], Verdict.NOT_FINITE),
-    "a cube root": (jnp.cbrt, [0.0], Verdict.NOT_FINITE),
-    "logsumexp of −∞": (jax.nn.logsumexp, [-INF, -INF], Verdict.NOT_FINITE),
-    "x·log x, not guarded": (lambda x: x * jnp.log(x), [0.0], Verdict.NOT_FINITE),
+    "a jump": (lambda x: jnp.where(x == 0, 5.0, x), [0.0], EntryVerdict.JUMP),
+    "sign": (jnp.sign, [0.0], EntryVerdict.JUMP),
+    "floor": (jnp.floor, [2.0], EntryVerdict.JUMP),
+    "round": (jnp.round, [0.5], EntryVerdict.JUMP),
+    "a hidden pole": (lambda x: jnp.where(x == 0, 0.0, 1 / x), [0.0], EntryVerdict.JUMP),
+    "log 0": (jnp.log, [0.0], EntryVerdict.NOT_FINITE),
+    "log of a negative number": (jnp.log, [-1.0], EntryVerdict.NOT_FINITE),
+    "a cube root": (jnp.cbrt, [0.0], EntryVerdict.NOT_FINITE),
+    "logsumexp of −∞": (jax.nn.logsumexp, [-INF, -INF], EntryVerdict.NOT_FINITE),
+    "x·log x, not guarded": (lambda x: x * jnp.log(x), [0.0], EntryVerdict.NOT_FINITE),
     "a tie that balls do not decide": (
         lambda x: jnp.where(jnp.log(jnp.exp(x)) == x, x, 2 * x),
         [1.5],
-        Verdict.UNDECIDED,
+        EntryVerdict.UNDECIDED,
     ),
 }
 
@@ -117,7 +118,7 @@ def floats(x):
 @ids(SMOOTH)
 def test_smooth_points_have_one_slope(f, x, expected):
     entries = list(exact(f, floats(x)).entries())
-    assert {e.verdict for e in entries} == {Verdict.SMOOTH}
+    assert {e.verdict for e in entries} == {EntryVerdict.SMOOTH}
     for side in ("below", "above"):
         np.testing.assert_allclose([float(getattr(e, side).mid()) for e in entries], expected, rtol=1e-7, atol=1e-30)
 
@@ -125,14 +126,14 @@ def test_smooth_points_have_one_slope(f, x, expected):
 @ids(KINKS)
 def test_kinks_have_two(f, x, expected):
     entries = list(exact(f, floats(x)).entries())
-    assert {e.verdict for e in entries} == {Verdict.KINK}
+    assert {e.verdict for e in entries} == {EntryVerdict.KINK}
     assert [(float(e.below.mid()), float(e.above.mid())) for e in entries] == expected
 
 
 @ids(ENDS)
 def test_ends_of_a_domain_have_the_slope_from_inside(f, x, expected):
     entries = list(exact(f, floats(x)).entries())
-    assert {e.verdict for e in entries} == {Verdict.END}
+    assert {e.verdict for e in entries} == {EntryVerdict.END}
     assert [float((e.above if e.below is None else e.below).mid()) for e in entries] == expected
 
 
@@ -167,8 +168,11 @@ def test_one_entry_excuses_no_other():
     rows = floats([[-INF, -INF], [1.0, 2.0]])
     truth = exact(lambda x: jax.nn.logsumexp(x, axis=1), rows)
     verdicts = [e.verdict for e in truth.entries()]
-    assert verdicts == [Verdict.NOT_FINITE] * 2 + [Verdict.SMOOTH] * 2
-    assert [e.verdict for e in exact(jnp.abs, floats([0.0, 1.0, -INF])).entries()][:2] == [Verdict.KINK, Verdict.SMOOTH]
+    assert verdicts == [EntryVerdict.NOT_FINITE] * 2 + [EntryVerdict.SMOOTH] * 2
+    assert [e.verdict for e in exact(jnp.abs, floats([0.0, 1.0, -INF])).entries()][:2] == [
+        EntryVerdict.KINK,
+        EntryVerdict.SMOOTH,
+    ]
 
 
 def test_complex_entries_along_both_parts():
@@ -213,7 +217,9 @@ ORDERS = [(0.5, 2.0), (1.5, 2.0), (1.0, 0.5), (2.5, 1.5)]
 def test_incomplete_functions_at_the_ends_of_their_domains(a, b):
     def slope(f, x):
         (entry,) = exact(f, floats(x)).entries()
-        assert entry.verdict is Verdict.END or (entry.verdict is Verdict.SMOOTH and (a if x == 0 else b) % 1 == 0)
+        assert entry.verdict is EntryVerdict.END or (
+            entry.verdict is EntryVerdict.SMOOTH and (a if x == 0 else b) % 1 == 0
+        )
         return float((entry.above if x == 0 else entry.below).mid())
 
     def density(power, at_one):  # of a function that starts as x^power, whose slope is `at_one` where power is 1
@@ -235,7 +241,7 @@ def test_incomplete_functions_where_they_start(a, b):
             series = sum((c * step ** arb(str(float(k[0]))) for k, c in germ.terms.items()), arb(0))
             assert abs(series - f(*parameters, step)) < step**11
     (entry,) = exact(lambda x: jax.scipy.special.betainc(1.5, 2.0, x), floats(0.9)).entries()
-    assert entry.verdict is Verdict.SMOOTH
+    assert entry.verdict is EntryVerdict.SMOOTH
 
 
 def test_a_tied_maximum_that_cancels_is_no_kink():
@@ -250,6 +256,6 @@ def test_a_tied_maximum_that_cancels_is_no_kink():
 
 def test_what_stop_gradient_holds_is_not_equal_to_what_moves():
     f = lambda x: jnp.where(x == lax.stop_gradient(x), 5.0, x)  # noqa: E731
-    assert next(exact(f, floats(1.0)).entries()).verdict is Verdict.SMOOTH
+    assert next(exact(f, floats(1.0)).entries()).verdict is EntryVerdict.SMOOTH
     (entry,) = exact(f, floats(1.0), stop_gradient=True).entries()
-    assert entry.verdict is Verdict.JUMP
+    assert entry.verdict is EntryVerdict.JUMP

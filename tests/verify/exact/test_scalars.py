@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from flint import acb, arb, ctx
 
-from refgrad.verify.exact import functions as fn
+from refgrad.verify.exact import elementary as fn
 from refgrad.verify.exact.arithmetic import Arithmetic
+from refgrad.verify.exact.decisions import Decision, Select
 from refgrad.verify.exact.functions import terms
 from refgrad.verify.exact.germ import (
     EXACT,
@@ -27,7 +28,7 @@ from refgrad.verify.exact.germ import (
     slope,
     variable,
 )
-from refgrad.verify.exact.primitives.elementwise import SCALARS, Choice, Decision
+from refgrad.verify.exact.scalars import SCALARS
 
 STEP = arb(2) ** -60
 # arguments in the domain of each function; of all others 0.375 in every place
@@ -44,7 +45,7 @@ DOMAINS = {
 }
 SPECIAL = {"igamma", "igammac", "igamma_grad_a", "polygamma", "regularized_incomplete_beta", "zeta"}
 STEPS = {"sign", "floor", "ceil"}
-REAL = [n for n, f in SCALARS.items() if not isinstance(f, Decision | Choice) and n not in ("real", "imag", "conj")]
+REAL = [n for n, f in SCALARS.items() if not isinstance(f, Decision | Select) and n not in ("real", "imag", "conj")]
 ARGUMENTS = {n: 2 for n in ("add", "sub", "mul", "div", "complex", "pow", "atan2", "rem", "max", "min")}
 ARGUMENTS |= {
     "polygamma": 2,

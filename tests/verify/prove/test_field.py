@@ -3,9 +3,10 @@
 import pytest
 from flint import arb, ctx, fmpq
 
-from refgrad.verify.prove import field as module
+from refgrad.verify.prove import elements as module
 from refgrad.verify.prove import polynomials
-from refgrad.verify.prove.field import Field, TooLarge
+from refgrad.verify.prove.elements import TooLarge
+from refgrad.verify.prove.field import Field
 from refgrad.verify.prove.polynomials import add, constant, exponent, exponents, generator, multiply, scale
 
 

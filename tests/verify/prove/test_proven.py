@@ -10,7 +10,7 @@ import pytest
 
 from refgrad.ops import TABLE
 from refgrad.verify import prove
-from refgrad.verify.prove import Verdict, field
+from refgrad.verify.prove import ProofVerdict, elements
 from tests.verify.prove.rules import RIGHT, ruled, values
 
 DIMS = {"b": 2, "s": 2, "h": 4, "n_h": 2, "d": 2, "V": 3, "i": 2, "o": 3, "H": 3, "W": 3, "k": 2, "l": 2}
@@ -20,7 +20,7 @@ DIMS = {"b": 2, "s": 2, "h": 4, "n_h": 2, "d": 2, "V": 3, "i": 2, "o": 3, "H": 3
 def test_a_users_own_rules(name):
     f, args = RIGHT[name]
     proof = prove(f, *args)
-    assert proof.verdict is Verdict.PROVEN, str(proof)
+    assert proof.verdict is ProofVerdict.PROVEN, str(proof)
     assert proof.ok and proof.counterexample is None
 
 
@@ -28,7 +28,7 @@ def test_a_users_own_rules(name):
 def test_operations_of_the_table(name):
     row = TABLE[name]
     proof = prove(row.bound(DIMS), *row.sample(0, DIMS, jnp.float32))
-    assert proof.verdict is Verdict.PROVEN, str(proof)
+    assert proof.verdict is ProofVerdict.PROVEN, str(proof)
 
 
 def test_the_branches_are_said_and_hold_both_ways():
@@ -58,7 +58,7 @@ def test_constants_that_were_folded_are_identified_and_listed():
 def test_a_function_with_rules_inside():
     inner = RIGHT["softplus"][0]
     proof = prove(lambda x, w: jnp.sum(inner(x @ w) ** 2), values(2, 2), values(2, 2, seed=1))
-    assert proof.verdict is Verdict.PROVEN
+    assert proof.verdict is ProofVerdict.PROVEN
 
 
 BRANCHING = {
@@ -83,9 +83,9 @@ def test_rules_that_autodiff_would_make(name):
     """The rule is JAX's own derivative, run as a program: another way to the same thing."""
     f = BRANCHING[name]
     proof = prove(ruled(f, lambda kept, g: jax.vjp(f, *kept)[1](g)), values(4))
-    assert proof.verdict is Verdict.PROVEN, str(proof)
+    assert proof.verdict is ProofVerdict.PROVEN, str(proof)
     wrong = prove(ruled(f, lambda kept, g: (jax.vjp(f, *kept)[1](g)[0] * (1 + 2.0**-40),)), values(4))
-    assert wrong.verdict is Verdict.REFUTED
+    assert wrong.verdict is ProofVerdict.REFUTED
 
 
 def test_arguments_of_any_dtype_and_others_that_are_not_differentiated():
@@ -98,13 +98,13 @@ def test_arguments_of_any_dtype_and_others_that_are_not_differentiated():
         lambda kept, g: (jnp.zeros_like(kept[0]).at[kept[1]].add(2 * g * kept[0][kept[1]]), None),
     )
     x = jnp.asarray(values(3), jnp.bfloat16)
-    assert prove(pick, x, jnp.array([0, 0, 2])).verdict is Verdict.PROVEN
+    assert prove(pick, x, jnp.array([0, 0, 2])).verdict is ProofVerdict.PROVEN
 
 
 def test_a_primitive_without_a_symbolic_form_is_named():
     f = ruled(lambda x: jax.pure_callback(np.sin, x, x), lambda kept, g: (g * jnp.cos(kept[0]),))
     proof = prove(f, values(2))
-    assert proof.verdict is Verdict.UNDECIDED and not proof.ok
+    assert proof.verdict is ProofVerdict.UNDECIDED and not proof.ok
     assert "pure_callback at" in proof.why and len(proof.branches) == 1
     bessel = ruled(lambda x: jax.scipy.special.i0e(x), lambda kept, g: (g,))
     assert "bessel_i0e" in prove(bessel, values(2)).why
@@ -113,16 +113,16 @@ def test_a_primitive_without_a_symbolic_form_is_named():
 def test_a_constant_that_is_not_identified_refutes_nothing():
     f = ruled(lambda x: x * 0.123456789 + x * 0.987654321, lambda kept, g: (g * (0.123456789 + 0.987654321),))
     proof = prove(f, values(2))
-    assert proof.verdict is Verdict.UNDECIDED and "the rounding of a constant" in proof.why
+    assert proof.verdict is ProofVerdict.UNDECIDED and "the rounding of a constant" in proof.why
     wrong = ruled(f.fun, lambda kept, g: (g * (0.123456789 + 0.987654321) * (1 + 2.0**-40),))
-    assert prove(wrong, values(2)).verdict is Verdict.REFUTED
+    assert prove(wrong, values(2)).verdict is ProofVerdict.REFUTED
 
 
 def test_what_swells_is_tested(monkeypatch):
     f, args = RIGHT["layer norm"]
-    monkeypatch.setattr(field, "PRODUCTS", 1)
+    monkeypatch.setattr(elements, "PRODUCTS", 1)
     proof = prove(f, *args)
-    assert proof.verdict is Verdict.TESTED and proof.ok
+    assert proof.verdict is ProofVerdict.TESTED and proof.ok
     assert "too large" in proof.why
 
 
@@ -130,10 +130,10 @@ def test_a_large_program_is_tested_with_its_bound(monkeypatch):
     f, args = RIGHT["layer norm"]
     monkeypatch.setattr(importlib.import_module("refgrad.verify.prove.prove"), "SCALARS", 10)
     proof = prove(f, *args)
-    assert proof.verdict is Verdict.TESTED and len(proof.branches) == 3
+    assert proof.verdict is ProofVerdict.TESTED and len(proof.branches) == 3
     assert "above 5.7e-14" in proof.facts["bound"]
     wrong = ruled(f.fun, lambda kept, g: tuple(ct * (1 + 2.0**-40) for ct in jax.vjp(f.fun, *kept)[1](g)))
-    assert prove(wrong, *args).verdict is Verdict.REFUTED
+    assert prove(wrong, *args).verdict is ProofVerdict.REFUTED
 
 
 def test_a_proof_prints_in_a_hundred_columns_and_as_json():

@@ -7,7 +7,7 @@ import pytest
 
 from refgrad.ops import TABLE
 from refgrad.verify import equivalent, mutants, prove
-from refgrad.verify.prove import Verdict, slight_mutants
+from refgrad.verify.prove import ProofVerdict, slight_mutants
 from tests.verify.prove.rules import RIGHT, A, gelu_backward, guarded, norm, ruled, tanh_gelu, values
 
 DIMS = {"b": 2, "s": 2, "h": 3, "n_h": 2, "d": 2, "V": 3, "i": 2, "o": 3, "H": 3, "W": 3, "k": 2, "l": 2}
@@ -15,7 +15,7 @@ DIMS = {"b": 2, "s": 2, "h": 3, "n_h": 2, "d": 2, "V": 3, "i": 2, "o": 3, "H": 3
 
 def refuted(f, *args):
     proof = prove(f, *args)
-    assert proof.verdict is Verdict.REFUTED and not proof.ok, str(proof)
+    assert proof.verdict is ProofVerdict.REFUTED and not proof.ok, str(proof)
     assert proof.counterexample is not None
     return proof
 
@@ -51,7 +51,7 @@ def test_a_constant_wrong_in_its_twelfth_digit(a):
 def test_right_on_one_branch_and_wrong_on_another():
     f = ruled(guarded, lambda kept, g: (jnp.where(kept[0] > 0, g / kept[0], 0.5 * g),))
     proof = refuted(f, np.array([1.0, 2.0, 0.5]))
-    assert proof.branches[0].verdict is Verdict.PROVEN and proof.branches[-1].verdict is Verdict.REFUTED
+    assert proof.branches[0].verdict is ProofVerdict.PROVEN and proof.branches[-1].verdict is ProofVerdict.REFUTED
     assert min(proof.counterexample.arguments["x"]) < 0
 
 
@@ -59,7 +59,7 @@ def test_right_on_one_branch_and_wrong_on_another():
 def test_right_for_one_sign_without_a_comparison(forward):
     """Nothing in the program says that x > 0, which holds at the given arguments."""
     proof = prove(ruled(forward, lambda kept, g: (g,)), np.array([1.0, 2.0]))
-    assert proof.verdict is not Verdict.PROVEN
+    assert proof.verdict is not ProofVerdict.PROVEN
 
 
 def test_wrong_far_from_the_given_arguments():
@@ -120,4 +120,4 @@ def test_every_mutant_of_an_operation(name):
         args = (*row.sample(0, DIMS, jnp.float64), *row.static_values(DIMS))
         for mutant in mutants(row.op, *args):
             proof = prove(mutant.function, *args)
-            assert proof.verdict is Verdict.REFUTED or equivalent(mutant, row.op, *args), mutant.name
+            assert proof.verdict is ProofVerdict.REFUTED or equivalent(mutant, row.op, *args), mutant.name

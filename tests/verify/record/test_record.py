@@ -18,6 +18,7 @@ from refgrad.jaxpr.programs import equations
 from refgrad.verify import record
 from refgrad.verify.record import recorder
 from refgrad.verify.record.tap import tap
+from tests.lanes import fast_if
 from tests.verify.scenes import SCENES, X, rule
 
 SINE = rule(jnp.sin, jnp.cos)
@@ -48,8 +49,12 @@ def test_a_dtype_is_no_argument_to_differentiate(dtype):
     assert verify.check(cast, dtype, X, draws=1, **QUICKLY).ok
 
 
-@pytest.mark.parametrize("around", AROUND)
-@pytest.mark.parametrize("scene", SCENES)
+IN_PLACE = [(scene, around) for scene in SCENES for around in AROUND]
+
+
+@pytest.mark.parametrize(
+    ("scene", "around"), fast_if(lambda scene, around: around == "jit of grad" or scene == "scan", IN_PLACE)
+)
 def test_every_call_is_seen_with_values(scene, around):
     """In every place of a program and under every transformation; the results are those without a recording."""
     program = AROUND[around](SCENES[scene](SINE))

@@ -1,22 +1,22 @@
 """Factorizations, by their algorithms on rows and columns; `eigh` to first order around its eigenvalues."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from flint import acb, acb_mat, arb
+from flint import acb, acb_mat
 from jax.extend.core import JaxprEqn
 
 from refgrad.verify.exact.arrays import Array, NotDecided, absent, elementwise, full, matmul, move, total
 from refgrad.verify.exact.germ import ABSENT, EXACT, ONE, PRECISION, TIE, ZERO, Germ, Undecided, compare, limit
-from refgrad.verify.exact.primitives.elementwise import SCALARS
 from refgrad.verify.exact.primitives.reductions import _extreme
+from refgrad.verify.exact.scalars import SCALARS
 
 FIRST_ORDER = "eigenvalues and eigenvectors are followed to first order"
 
 
-def _do(name: str, *xs: Array) -> Array:
-    return elementwise(SCALARS[name], *xs)
+def _do(name: str, x: Array) -> Array:
+    return elementwise(SCALARS[name], x)
 
 
 def each_matrix(f: Callable[..., list]) -> Callable[..., Any]:
@@ -25,7 +25,7 @@ def each_matrix(f: Callable[..., list]) -> Callable[..., Any]:
     def rule(eqn: JaxprEqn, *xs: Any) -> Any:
         batch = xs[0].shape[:-2]
         flat = [move(lambda d, x=x: d.reshape(-1, *x.shape[-2:]), x) for x in xs]
-        made = [f(eqn.params, *(move(lambda d, i=i: d[i], x) for x in flat)) for i in range(int(np.prod(batch)))]
+        made = [f(eqn.params, *(x[i] for x in flat)) for i in range(int(np.prod(batch)))]
         out = [
             move(lambda *ds: np.stack(ds).reshape((*batch, *ds[0].shape)), *parts) for parts in zip(*made, strict=True)
         ]
@@ -35,31 +35,28 @@ def each_matrix(f: Callable[..., list]) -> Callable[..., Any]:
 
 
 def _rows(x: Array) -> list[Array]:
-    return [move(lambda d, i=i: d[i : i + 1], x) for i in range(x.shape[0])]
+    return [x[i : i + 1] for i in range(x.shape[0])]
 
 
-def _stack(rows: list[Array]) -> Array:
+def _stack(rows: Sequence[Array]) -> Array:
     return move(lambda *ds: np.concatenate(ds), *rows)
 
 
-def _turned(x: Array) -> Array:
-    return move(lambda d: d.T, x)
-
-
-def _entry(x: Array, i: int, j: int) -> Array:
-    return move(lambda d: d[i, j], x)
+def _identity(m: int, n: int) -> Array:
+    out = full((m, n))
+    np.fill_diagonal(out, ONE)
+    return Array(out)
 
 
 def solve_triangular(a: Array, b: Array, lower: bool, unit: bool) -> Array:
     """Return x of a x = b, by substitution."""
     n = a.shape[0]
-    order = range(n) if lower else reversed(range(n))
     right, x = _rows(b), {}
-    for i in order:
+    for i in range(n) if lower else reversed(range(n)):
         row = right[i]
         for j in x:
-            row = _do("sub", row, _do("mul", _entry(a, i, j), x[j]))
-        x[i] = row if unit else _do("div", row, _entry(a, i, i))
+            row = row - a[i, j] * x[j]
+        x[i] = row if unit else row / a[i, i]
     return _stack([x[i] for i in range(n)])
 
 
@@ -67,13 +64,8 @@ def triangular_solve(p: dict, a: Array, b: Array) -> list[Array]:
     """Substitution from either side: x·op(a) = b is op(a)ᵀ·xᵀ = bᵀ."""
     left, flip = p["left_side"], p["transpose_a"] is p["left_side"]
     a = _do("conj", a) if p["conjugate_a"] else a
-    x = solve_triangular(
-        _turned(a) if flip else a,
-        b if left else _turned(b),
-        p["lower"] is not flip,
-        p["unit_diagonal"],
-    )
-    return [x if left else _turned(x)]
+    x = solve_triangular(a.T if flip else a, b if left else b.T, p["lower"] is not flip, p["unit_diagonal"])
+    return [x if left else x.T]
 
 
 def cholesky(p: dict, a: Array) -> list[Array]:
@@ -82,13 +74,11 @@ def cholesky(p: dict, a: Array) -> list[Array]:
     n = a.shape[0]
     columns: list[Array] = []
     for j in range(n):
-        c = move(lambda d, j=j: d[j:, j], a)
+        c = a[j:, j]
         for k, done in enumerate(columns):
-            below = move(lambda d, s=j - k: d[s:], done)
-            pivot = move(lambda d, s=j - k: d[s], done)
-            c = _do("sub", c, _do("mul", below, _do("conj", pivot)))
-        root = _do("sqrt", move(lambda d: d[0], c))
-        columns.append(move(lambda r, d: np.append(r, d), root, _do("div", move(lambda d: d[1:], c), root)))
+            c = c - done[j - k :] * _do("conj", done[j - k])
+        root = _do("sqrt", c[0])
+        columns.append(move(np.append, root, c[1:] / root))
     zero = Array(full((n,)))
     return [move(lambda z, *cs: np.stack([np.concatenate([z[: n - len(c)], c]) for c in cs], 1), zero, *columns)]
 
@@ -100,7 +90,7 @@ def lu(p: dict, a: Array) -> list:
     rows = _rows(a)
     pivots, order = [], list(range(m))
     for k in range(min(m, n)):
-        size = _do("abs", move(lambda *ds, k=k: np.concatenate([d[0, k : k + 1] for d in ds]), *rows[k:]))
+        size = _do("abs", _stack([row[:, k] for row in rows[k:]]))
         best, tied = _extreme(size.data, largest=True)
         if tied and size.pull is not None:
             raise NotDecided(TIE)
@@ -108,23 +98,16 @@ def lu(p: dict, a: Array) -> list:
         rows[k], rows[i], order[k], order[i] = rows[i], rows[k], order[i], order[k]
         pivots.append(i)
         for j in range(k + 1, m):
-            factor = _do("div", _entry(rows[j], 0, k), _entry(rows[k], 0, k))
-            after = _do(
-                "sub",
-                move(lambda d, k=k: d[:, k + 1 :], rows[j]),
-                _do("mul", factor, move(lambda d, k=k: d[:, k + 1 :], rows[k])),
-            )
-            rows[j] = move(
-                lambda d, f, r, k=k: np.concatenate([d[:, :k], f.reshape(1, 1), r], 1), rows[j], factor, after
-            )
+            factor = rows[j][:, k : k + 1] / rows[k][0, k]
+            after = rows[j][:, k + 1 :] - factor * rows[k][:, k + 1 :]
+            rows[j] = move(lambda *ds: np.concatenate(ds, 1), rows[j][:, :k], factor, after)
     return [_stack(rows), np.array(pivots, np.int32), np.array(order, np.int32)]
 
 
 def solve(a: Array, b: Array) -> Array:
     """Return x of a x = b (n, k), by elimination."""
     factors, _, order = lu({}, a)
-    b = move(lambda d: d[order], b)
-    return solve_triangular(factors, solve_triangular(factors, b, lower=True, unit=True), lower=False, unit=False)
+    return solve_triangular(factors, solve_triangular(factors, b[order], lower=True, unit=True), False, False)
 
 
 def qr(p: dict, a: Array) -> list[Array]:
@@ -132,29 +115,18 @@ def qr(p: dict, a: Array) -> list[Array]:
     m, n = a.shape
     if p.get("pivoting"):
         raise NotImplementedError("qr with pivoting")
-    q = Array(np.array([[ONE if i == j else ZERO for j in range(m)] for i in range(m)], object))
+    q = _identity(m, m)
     for k in range(min(m - 1, n)):
-        x = move(lambda d, k=k: d[k:, k], a)
-        norm = _do("sqrt", total(_do("mul", x, x), (0,)))
-        first = move(lambda d: d[0], x)
-        s = _do("sign", first)
-        signed = _do("mul", norm, s if not _is_zero(first) else Array(full((), ONE)))
-        head = _do("add", first, signed)
+        x = a[k:, k]
+        norm, first = _do("sqrt", total(x * x, (0,))), x[0]
+        signed = norm if _is_zero(first) else norm * _do("sign", first)
+        head = first + signed
         v = move(lambda h, d: np.append(h, d[1:])[:, None], head, x)
-        scale = _do("mul", signed, head)  # |v|² / 2
-        v_scaled = _do("div", v, scale)
-        for_q, for_a = (move(lambda d, k=k: d[k:], y) for y in (q, a))
-        q, a = (
-            move(
-                lambda d, r, k=k: np.concatenate([d[:k], r]),
-                y,
-                _do("sub", part, _product(v_scaled, _product(_turned(v), part))),
-            )
-            for y, part in ((q, for_q), (a, for_a))
-        )
+        v_scaled = v / (signed * head)  # by |v|² / 2
+        q, a = (_stack([y[:k], y[k:] - v_scaled @ (v.T @ y[k:])]) for y in (q, a))
     k = m if p["full_matrices"] else min(m, n)
     upper = move(lambda d, z: np.where(np.tri(k, n, -1, dtype=bool), z, d[:k]), a, Array(full(())))
-    return [move(lambda d: d[:k].T, q), upper]
+    return [q[:k].T, upper]
 
 
 def _is_zero(x: Array) -> bool:
@@ -164,10 +136,6 @@ def _is_zero(x: Array) -> bool:
     if s == 0 and x.pull is not None:
         raise NotDecided(TIE)
     return s == 0
-
-
-def _product(a: Array, b: Array) -> Array:
-    return move(lambda d: d[0], matmul(move(lambda d: d[None], a), move(lambda d: d[None], b)))
 
 
 def eigh(p: dict, a: Array) -> list[Array]:
@@ -189,12 +157,11 @@ def eigh(p: dict, a: Array) -> list[Array]:
     V = V / np.array([(V[:, j] * V[:, j]).sum().sqrt() for j in range(n)], object)
     lam = np.array([values[i].real for i in order], object)
     F = np.array([[ZERO if i == j else 1 / (lam[j] - lam[i]) for j in range(n)] for i in range(n)], object)
-    lower = a if p["lower"] else _turned(a)
-    symmetric = move(lambda d: np.where(np.tri(n, dtype=bool), d, d.T), lower)
-    gap = _do("sub", symmetric, Array(base))
-    M = _product(Array(V.T), _product(gap, Array(V)))
-    w = _do("add", Array(lam), move(np.diag, M))
-    v = _do("add", Array(V), _product(Array(V), _do("mul", Array(F), M)))
+    lower = a if p["lower"] else a.T
+    gap = move(lambda d: np.where(np.tri(n, dtype=bool), d, d.T), lower) - Array(base)
+    M = Array(V.T) @ (gap @ Array(V))
+    w = Array(lam) + move(np.diag, M)
+    v = Array(V) + Array(V) @ (Array(F) * M)
     return [_to_first_order(v, gap), _to_first_order(w, gap)]
 
 
@@ -217,27 +184,27 @@ def svd(p: dict, a: Array) -> list[Array]:
     """A = U S Vᵀ by the eigenvectors of AᵀA, for singular values that are distinct and not 0."""
     m, n = a.shape
     if m < n:
-        s, *rest = svd(p, _turned(a))
-        return [s, *map(_turned, reversed(rest))]
+        s, *rest = svd(p, a.T)
+        return [s, *(x.T for x in reversed(rest))]
     if p["full_matrices"] and m != n and p["compute_uv"]:
         raise NotImplementedError("svd with full matrices")
-    vectors, squares = eigh({"lower": True}, _product(_turned(a), a))
-    s = _do("sqrt", move(lambda d: d[::-1], squares))
+    vectors, squares = eigh({"lower": True}, a.T @ a)
+    s = _do("sqrt", squares[::-1])
     if not p["compute_uv"]:
         return [s]
-    v = move(lambda d: d[:, ::-1], vectors)
-    return [s, _do("div", _product(a, v), move(lambda d: d[None], s)), _turned(v)]
+    v = vectors[:, ::-1]
+    return [s, a @ v / s[None], v.T]
 
 
 def householder_product(p: dict, a: Array, taus: Array) -> list[Array]:
     """The first columns of Π (1 − τ v vᵀ), v below the diagonal of a."""
     del p
     m, n = a.shape
-    q = Array(np.array([[ONE if i == j else ZERO for j in range(n)] for i in range(m)], object))
+    q = _identity(m, n)
     for k in reversed(range(taus.shape[1])):
         head = Array(np.array([*[ZERO] * k, ONE], object))
         v = move(lambda d, h, k=k: np.append(h, d[k + 1 :, k])[:, None], a, head)
-        q = _do("sub", q, _do("mul", _entry(taus, 0, k), _product(v, _product(_turned(v), q))))
+        q = q - taus[0, k] * (v @ (v.T @ q))
     return [q]
 
 
@@ -245,14 +212,14 @@ def tridiagonal_solve(p: dict, lower: Array, main: Array, upper: Array, b: Array
     """Thomas's algorithm: elimination without pivots."""
     del p
     n = b.shape[0]
-    diagonal, right, x = [_entry(main, 0, 0)], _rows(b), {}
+    diagonal, right, x = [main[0, 0]], _rows(b), {}
     for i in range(1, n):
-        factor = _do("div", _entry(lower, 0, i), diagonal[-1])
-        diagonal.append(_do("sub", _entry(main, 0, i), _do("mul", factor, _entry(upper, 0, i - 1))))
-        right[i] = _do("sub", right[i], _do("mul", factor, right[i - 1]))
+        factor = lower[0, i] / diagonal[-1]
+        diagonal.append(main[0, i] - factor * upper[0, i - 1])
+        right[i] = right[i] - factor * right[i - 1]
     for i in reversed(range(n)):
-        row = right[i] if i == n - 1 else _do("sub", right[i], _do("mul", _entry(upper, 0, i), x[i + 1]))
-        x[i] = _do("div", row, diagonal[i])
+        row = right[i] if i == n - 1 else right[i] - upper[0, i] * x[i + 1]
+        x[i] = row / diagonal[i]
     return [_stack([x[i] for i in range(n)])]
 
 
@@ -261,7 +228,7 @@ def _with_rows(rule: Callable[..., Any]) -> Callable[..., Any]:
 
     def widened(eqn: JaxprEqn, *xs: Array) -> Any:
         rank = max(len(x.shape) for x in xs)
-        return rule(eqn, *(x if len(x.shape) == rank else move(lambda d: d[..., None, :], x) for x in xs))
+        return rule(eqn, *(x if len(x.shape) == rank else x[..., None, :] for x in xs))
 
     return widened
 
@@ -269,8 +236,7 @@ def _with_rows(rule: Callable[..., Any]) -> Callable[..., Any]:
 def symmetric_product(eqn: JaxprEqn, a: Array, c: Array) -> Array:
     """α·A·Aᵀ + β·C."""
     product = matmul(a, move(lambda d: np.swapaxes(d, -1, -2), a))
-    alpha, beta = (Array(full((), arb(eqn.params[k]))) for k in ("alpha", "beta"))
-    return _do("add", _do("mul", product, alpha), _do("mul", c, beta))
+    return product * eqn.params["alpha"] + c * eqn.params["beta"]
 
 
 def permutation(eqn: JaxprEqn, pivots: np.ndarray) -> np.ndarray:

@@ -10,8 +10,9 @@ from jax.extend.core import JaxprEqn
 
 from refgrad.jaxpr.avals import dtype_of
 from refgrad.verify.exact.arrays import Array, elementwise, full, matmul, move, take
-from refgrad.verify.exact.primitives.elementwise import SCALARS, TO_COMPLEX, as_array
+from refgrad.verify.exact.primitives.elementwise import as_array
 from refgrad.verify.exact.primitives.reductions import window_ids
+from refgrad.verify.exact.scalars import SCALARS, TO_COMPLEX
 
 
 def contract(a: Array, b: Array, contracting: Any, batch: Any) -> Array:
@@ -80,7 +81,7 @@ def fft(eqn: JaxprEqn, x: Array) -> Array:
     if kind == "IRFFT":
         return _real_inverse(x, lengths[-1])
     x = _transform(x, len(x.shape) - 1, lengths[-1], inverse)
-    return move(lambda d: d[..., : lengths[-1] // 2 + 1], x) if kind == "RFFT" else x
+    return x[..., : lengths[-1] // 2 + 1] if kind == "RFFT" else x
 
 
 def _transform(x: Array, axis: int, n: int, inverse: bool) -> Array:
@@ -120,7 +121,7 @@ def ragged_dot(eqn: JaxprEqn, a: Array, b: Array, sizes: np.ndarray) -> Array:
     ):
         raise NotImplementedError("a ragged dot other than (m, k) by (g, k, n)")
     group = np.repeat(np.arange(len(sizes)), sizes)[: a.shape[0]]
-    out = matmul(move(lambda d: d[: len(group), None], a), move(lambda d: d[group], b))
+    out = matmul(a[: len(group), None], b[group])
     missing = Array(full((a.shape[0] - len(group), b.shape[2])))
     return move(lambda d, z: np.concatenate([d[:, 0], z]), out, missing)
 

@@ -20,9 +20,10 @@ from refgrad.verify.exact.arrays import (
     take,
     total,
 )
-from refgrad.verify.exact.functions import ANALYTIC
 from refgrad.verify.exact.germ import INFINITY, ONE, TIE, ZERO, Undecided, compare
-from refgrad.verify.exact.primitives.elementwise import SCALARS, as_array
+from refgrad.verify.exact.primitives.elementwise import as_array
+from refgrad.verify.exact.scalars import SCALARS
+from refgrad.verify.exact.special_functions import ANALYTIC
 
 STARTS = {"max": -INFINITY, "min": INFINITY, "mul": ONE, "add": ZERO}
 Combine = Callable[[Array, Array], Array]
@@ -61,11 +62,9 @@ def fold(combine: Combine, rows: Array, start: Array) -> Array:
     """Return each row of `rows` (r, n) folded into `start` (r,): pairwise, so that no chain is longer than log n."""
     while rows.shape[1] > 1:
         n = rows.shape[1] // 2
-        left = move(lambda d, n=n: d[:, : 2 * n : 2], rows)
-        right = move(lambda d, n=n: d[:, 1 : 2 * n : 2], rows)
-        rest = move(lambda d, n=n: d[:, 2 * n :], rows)
-        rows = move(lambda a, b: np.concatenate([a, b], axis=1), combine(left, right), rest)
-    return combine(start, move(lambda d: d[:, 0], rows)) if rows.shape[1] else start
+        paired = combine(rows[:, : 2 * n : 2], rows[:, 1 : 2 * n : 2])
+        rows = move(lambda a, b: np.concatenate([a, b], axis=1), paired, rows[:, 2 * n :])
+    return combine(start, rows[:, 0]) if rows.shape[1] else start
 
 
 def _row_order(keys: Sequence[np.ndarray], largest: bool) -> tuple[np.ndarray, bool]:
@@ -323,7 +322,7 @@ def reduce_by(run: Any, eqn: JaxprEqn, *xs: Any) -> list:
             for s, r, x in zip(xs[k:], rows, state, strict=True)
         ]
     for i in range(rows[0].shape[1]):
-        state = step(*state, *(move(lambda d, i=i: d[:, i], r) for r in rows))
+        state = step(*state, *(r[:, i] for r in rows))
     return [move(lambda d, v=v: d.reshape(shape_of(v)), s) for s, v in zip(state, eqn.outvars, strict=True)]
 
 
@@ -334,7 +333,7 @@ def reduce_window_by(run: Any, eqn: JaxprEqn, *xs: Any) -> list:
     entries = take(x, ids, start.data.item())
     state = move(lambda d: np.broadcast_to(d, ids.shape[:-1]), start)
     for i in range(ids.shape[-1]):
-        (state,) = run.call(eqn.params["jaxpr"])(state, move(lambda d, i=i: d[..., i], entries))
+        (state,) = run.call(eqn.params["jaxpr"])(state, entries[..., i])
     return [state]
 
 

@@ -1,6 +1,6 @@
 """Properties of single methods of a rule, by name; they yield nothing for a rule that has none.
 
-`CHECKS` are functions from a `MethodCase` to rows, `METHODS` the same as properties of a `Case`.
+`CHECKS` are functions from a `MethodCase` to rows, `METHODS` the same as properties of a `FunctionCase`.
 """
 
 import dataclasses
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from refgrad.jaxpr.rules import JVP
 from refgrad.verify import method_cases
-from refgrad.verify.case import Case
+from refgrad.verify.case import FunctionCase
 from refgrad.verify.method_case import MethodCase
 from refgrad.verify.properties.accuracy import first_draw
 from refgrad.verify.properties.methods.accumulators import accumulators, logs
@@ -33,7 +33,7 @@ CHECKS: dict[str, Callable[[MethodCase], Iterator[Row]]] = {
 }
 
 
-def of_case(check: Callable[[MethodCase], Iterator[Row]]) -> Callable[[Case], Iterator[Row]]:
+def of_case(check: Callable[[MethodCase], Iterator[Row]]) -> Callable[[FunctionCase], Iterator[Row]]:
     """Return the property that checks every rule of a case. A rule that fails at a kink is tried beside it.
 
     A `custom_jvp` rule inside a function may count on how that calls it: it may drop a tangent that is always zero, or
@@ -41,7 +41,7 @@ def of_case(check: Callable[[MethodCase], Iterator[Row]]) -> Callable[[Case], It
     has none, its cotangents decide about tangents that are dropped, and about nothing else.
     """
 
-    def property(case: Case) -> Iterator[Row]:
+    def property(case: FunctionCase) -> Iterator[Row]:
         whole: list[Row] = []
         for method_case in case.method_cases:
             rows = _rows(check, method_case)
@@ -74,4 +74,4 @@ def _rows(check: Callable[[MethodCase], Iterator[Row]], case: MethodCase) -> lis
     return rows
 
 
-METHODS: dict[str, Callable[[Case], Iterator[Row]]] = {name: of_case(check) for name, check in CHECKS.items()}
+METHODS: dict[str, Callable[[FunctionCase], Iterator[Row]]] = {name: of_case(check) for name, check in CHECKS.items()}
