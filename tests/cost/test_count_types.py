@@ -116,3 +116,9 @@ def test_promotion_mode_changes_nothing(promotion):
     with jax.numpy_dtype_promotion(promotion):
         assert count(model, X, spec(7, 7)).total == COST.total
         assert count_backward(model, X, spec(7, 7)).matmul == 2 * COST.matmul
+
+
+def test_an_update_in_place_reads_and_writes_its_part():
+    place, part = jax.ShapeDtypeStruct((100,), jnp.float32), jax.ShapeDtypeStruct((3,), jnp.float32)
+    counted = count(lambda x, u, i: jax.lax.dynamic_update_slice(x, u, (i,)), place, part, jnp.int32(7))
+    assert counted.where(lambda site: site.primitive == "dynamic_update_slice").bytes == 12 + 4 + 12

@@ -2,6 +2,7 @@
 
 import importlib.util
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,9 @@ from jax.sharding import PartitionSpec as P
 
 from refgrad import cost
 from refgrad.cost.collectives import Collective
-from refgrad.cost.predict import DEVICES, XLA_CPU, Efficiency
+from refgrad.cost.predict import DEVICES, XLA_CPU, Efficiency, fusion
 from refgrad.cost.predict.devices import Allocation
+from refgrad.cost.predict.links import Links
 from refgrad.cost.predict.regions import regions
 from refgrad.cost.predict.steps import schedule_of
 
@@ -221,3 +223,23 @@ def test_xla_tpu_compiles_ahead_of_time():
     assert (found.flops, found.platform) == (2 * 8 * 16 * 4, "tpu")
     with pytest.raises(ValueError, match="topology 'v5e:3x5x7'"):
         cost.xla(jnp.matmul, f32(8, 16), f32(16, 4), stage="compiled", topology="v5e:3x5x7")
+
+
+@pytest.mark.parametrize(
+    ("contracted", "batched", "operands"),
+    [
+        (((0,), (0,)), ((), ()), []),
+        (((0, 1), (0, 1)), ((), ()), [1]),
+        (((1, 2), (1, 2)), ((), ()), []),
+        (((1,), (1,)), ((0,), (0,)), []),
+        (((0,), (2,)), ((1,), (0,)), [0]),
+    ],
+)
+def test_operands_of_a_product_that_are_copied(contracted, batched, operands):
+    eqn = SimpleNamespace(params={"dimension_numbers": (contracted, batched)})
+    assert fusion.copied(SimpleNamespace(primitive="dot_general", eqn=eqn)) == operands
+
+
+def test_a_transpose_is_an_array_of_its_own_unless_strides_turn_it():
+    program, _ = schedule_of(jax.make_jaxpr(lambda x: jnp.sin(x.T))(f32(3, 4)))
+    assert len(Links(program).steps) == 2 and len(Links(program, strided=True).steps) == 1

@@ -1,5 +1,7 @@
 """Trips of a `while`: what the program tells is what runs, in the jaxpr and in HLO; the rest stays unknown."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from jax import lax
 
 from refgrad.cost import count, reconcile, xla
+from refgrad.cost.constants import Known, _fits
 from tests.cost.lax_samples import X
 
 N = 35  # elements of X
@@ -94,3 +97,9 @@ def test_an_argument_tells_no_trips():
     f = lambda x, n: lax.fori_loop(0, n, lambda _, z: jnp.sin(z), x)  # noqa: E731
     assert count(f, X, 10).transcendental == N and count(f, X, 10).per_trip
     assert count(lambda x: f(x, 10), X).transcendental == 10 * N
+
+
+def test_a_number_that_an_integer_type_wraps_is_not_known():
+    int8, float32 = (SimpleNamespace(dtype=np.dtype(name)) for name in ("int8", "float32"))
+    assert _fits(Known(127), int8) and _fits(Known(2.5), float32) and _fits(Known(), int8)
+    assert not _fits(Known(128), int8) and not _fits(Known(2.5), int8)

@@ -253,7 +253,8 @@ def test_states_and_batches_that_do_not_fit(memory):
         step(state, IDS[0], IDS[1][:1])
 
 
-@pytest.mark.parametrize(("memory", "scan"), [("fast", False), slow(("small", True))])
+@pytest.mark.slow
+@pytest.mark.parametrize(("memory", "scan"), [("fast", False), ("small", True)])
 def test_clipping_in_two_passes(memory, scan):
     tx = optax.sgd(0.5)
     plain = optax.chain(optax.clip_by_global_norm(0.5), tx)

@@ -314,3 +314,9 @@ def test_arrays_that_a_rule_closes_over_are_constants():
     for f in (with_vjp, with_jvp):
         assert blame(lambda x: f(x).sum(), X).ok and blame(jax.vmap(f), jnp.stack([X, X])).ok  # noqa: B023
         assert check(f, X, order=1, draws=2).ok
+
+
+def test_only_the_chosen_arguments_are_judged():
+    scaled = jax.custom_vjp(lambda x, w: x * w)
+    scaled.defvjp(lambda x, w: (x * w, (x, w)), lambda kept, g: (g * kept[1], 2 * g * kept[0]))
+    assert blame(scaled, X, X + 1, argnums=0).ok and not blame(scaled, X, X + 1, argnums=1).ok

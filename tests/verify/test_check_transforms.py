@@ -20,12 +20,12 @@ from tests.verify.specimens import RIGHT, matmul, matmul_bwd, normal, right_sine
 WRONG = rule(
     lambda x, w: x @ w,
     lambda x, w: (x @ w, (x, w)),
-    lambda kept, g: (matmul_bwd(kept, g)[0], 2 * matmul_bwd(kept, g)[1]),
+    lambda kept, g: (matmul_bwd(kept, g)[0], 1.1 * matmul_bwd(kept, g)[1]),
 )
 
 
 def case_of(f, *args):
-    return FunctionCase(Subject.of(f, args), draws=2, seed=0, order=2)
+    return FunctionCase(Subject.of(f, args), draws=1, seed=0, order=2)
 
 
 @pytest.mark.parametrize("name", ["parts", "eager", "vmap", "scan", "checkpoint", "shard_map", "second_order"])

@@ -71,6 +71,11 @@ KINKS = {
     "max of two": (jnp.max, [1.0, 1.0], [(0.0, 1.0), (0.0, 1.0)]),
     "sorted": (lambda x: jnp.sort(x) @ jnp.array([1.0, 3.0]), [1.0, 1.0], [(1.0, 3.0), (1.0, 3.0)]),
     "a norm": (norm, [0.0, 0.0], [(-1.0, 1.0)] * 2),
+    "x·arctan(1/x)": (
+        lambda x: jnp.where(x == 0, 0.0, x * jnp.arctan(1 / x)),
+        [0.0],
+        [(-math.pi / 2, math.pi / 2)],
+    ),
     "√|x|": (lambda x: jnp.sqrt(jnp.abs(x)), [0.0], [(-INF, INF)]),
     "the axis of a cylinder": (lambda p: cylinder(jnp.stack([jnp.abs(p[0]), p[1]])), [0.0, 0.0], [(-1.0, 1.0)] * 2),
     "e^−|x|·I₀(x)": (lax.bessel_i0e, [0.0], [(1.0, -1.0)]),

@@ -50,6 +50,7 @@ PROGRAMS = {
     "eigenvalues": lambda x: jnp.linalg.eigvalsh(positive(x)),
     "singular values": lambda x: jnp.linalg.svd(m(x), compute_uv=False),
     "gather": lambda x: m(x)[jnp.array([0, 0, 3]), jnp.array([1, 2, 1])],
+    "gather of matrices": lambda x: jnp.stack([m(x), m(x) ** 2])[jnp.array([1, 0, 1])],
     "scatter": lambda x: m(x).at[jnp.array([1, 1, 2])].add(x[None]).at[0].set(x).at[3].multiply(x, unique_indices=True),
     "scatter of integers": lambda x: x[COUNTS.at[jnp.array([1, 1])].add(1).at[0].set(1).at[2].max(1)] * jnp.sin(x),
     "unsigned division": lambda x: x[(jnp.array([7, 8, 9], jnp.uint32) // 4 % 3).astype(int)] ** 2,

@@ -51,6 +51,7 @@ def test_identities(field):
         "a root squared": (field.power(field.root(add(multiply(x, x), one), 2), 2), add(multiply(x, x), one)),
         "√x⁴ = x²": (field.root(field.power(y, 4), 2), multiply(y, y)),
         "sin² + cos²": (add(field.power(field.cosine(x), 2), multiply(*[field.function("sin", arb.sin, x)] * 2)), one),
+        "cos is even": (field.cosine(scale(x, fmpq(-1))), field.cosine(x)),
         "1/(1−x) − 1/(1+x)": (
             minus(field.inverse(minus(one, x)), field.inverse(add(one, x))),
             field.quotient(scale(x, fmpq(2)), minus(one, multiply(x, x))),
