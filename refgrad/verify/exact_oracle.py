@@ -20,6 +20,7 @@ from refgrad.verify.oracle import Leaves, first_line
 from refgrad.verify.subject import Flat
 
 BUDGET = 10**8  # scalar operations
+LONG = 5 * 10**5  # those that take longer than XLA takes to compile the same gradient
 SWEEP = 3  # forward evaluations that a gradient costs
 HESSIAN = 20  # those that its derivative along a direction costs
 TWICE = 50  # those that a second derivative of one entry costs
@@ -64,6 +65,10 @@ class ExactOracle:
         """Leave whole gradients to float64 where so many of them are over the budget."""
         if self.truth is not None and (needed := SWEEP * sweeps * self.truth.operations) > BUDGET:
             self.why = f"it would take {needed:.1e} scalar operations, over its budget of {BUDGET:.0e}"
+
+    def takes_long(self, sweeps: int) -> bool:
+        """Return True where so many gradients take longer than compiling their program."""
+        return self.truth is not None and SWEEP * sweeps * self.truth.operations > LONG
 
     @classmethod
     def unavailable(cls, why: str) -> "ExactOracle":

@@ -109,7 +109,6 @@ class Lane:
             self.truths[draw] = self.truth(diff, self.drawn(draw))
         return self.truths[draw]
 
-    def settled(self, cts: Leaves) -> Leaves:
+    def settled(self, truth: Leaves, cts: Leaves) -> Leaves:
         """The true cotangents at the given arguments, each entry that a tie concerns decided by itself."""
-        truth = self.truth(self.subject.diff, cts)
         return self.exact.settled(truth, cts) if self.exact.whole else truth

@@ -116,7 +116,7 @@ def jitter(x: Any, rng: np.random.Generator) -> jax.Array:
     factor = 1 + 4 * float(jnp.finfo(x.dtype).eps) * rng.uniform(-1, 1, np.shape(x))
     moved = (to_wide(x) * factor).astype(x.dtype)
     spread = isinstance(x, jax.Array) and len(x.devices()) > 1
-    return jax.device_put(moved, x.sharding) if spread else jnp.asarray(moved)
+    return jax.device_put(moved, x.sharding if spread else None)  # where jnp.asarray compiles a program
 
 
 def moved_by(moved: Sequence[list[np.ndarray]], leaves: list[np.ndarray]) -> list[np.ndarray]:
