@@ -73,10 +73,11 @@ def run(options: argparse.Namespace) -> int:
         trained = each(partial(_network, dtypes=compared), small, "networks")
         gradients = partial(model.gradient_errors, config, *ids, rules=options.rules)
         errors = each(gradients, compared if whole else [], "model")
+        totals = each(partial(_total, rules=options.rules), list(gpt2.SIZES) if whole else [], "totals")
         found = _operations(checked, dims)
         if whole:
             found |= _networks(list(trained)) if small else {}
-            found |= _model(config, sizes, dict(zip(compared, errors, strict=True)), options.rules)
+            found |= _model(config, sizes, dict(zip(compared, errors, strict=True)), list(totals), options.rules)
     ok = all(part["ok"] for part in found.values())
     if options.json:
         facts = {"device": where.device_kind, "jax": JAX, "precision": "highest", "seed": options.seed}
@@ -192,6 +193,10 @@ def _network(name: str, dtypes: Sequence[str]) -> networks.NetworkResult:
     return networks.verify_network(name, NETWORKS[name], dtypes)
 
 
+def _total(name: str, rules: str) -> model.Total:
+    return model.total(name, gpt2.SIZES[name], rules)
+
+
 def _operations(checked: Iterable[operations.OperationResult], dims: Mapping[str, int]) -> dict[str, Any]:
     """Every operation at the model's widths: accuracy and cost."""
     results = []
@@ -225,7 +230,11 @@ def _networks(results: Sequence[networks.NetworkResult]) -> dict[str, Any]:
 
 
 def _model(
-    config: gpt2.Config, sizes: Mapping[str, int], errors: Mapping[str, Mapping[str, float]], rules: str
+    config: gpt2.Config,
+    sizes: Mapping[str, int],
+    errors: Mapping[str, Mapping[str, float]],
+    totals: Sequence[model.Total],
+    rules: str,
 ) -> dict[str, Any]:
     """The whole model on real text: every parameter's gradient, and its cost from the document to XLA."""
     batch, sequence = sizes["batch"], sizes["sequence"]
@@ -239,7 +248,6 @@ def _model(
     _show("The tally as polynomials")
     print(fitted(model.polynomial_text(config, rules)))
     _show("Totals for one sequence of 1024 tokens, from abstract values")
-    totals = [model.total(name, gpt2.SIZES[name], rules) for name in track(list(gpt2.SIZES), "totals")]
     print(model.total_table(totals))
     return {
         "parameters": {"ok": all(p.ok for p in parameters), "rows": [p.data() for p in parameters]},

@@ -1,13 +1,17 @@
-"""The experiments: each script of the checkout run as its own process, and the card that it leaves."""
+"""The experiments: each script of the checkout run, and the card that it leaves."""
 
 import ast
+import contextlib
+import io
 import json
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import jax
 from markupsafe import Markup
 
 import refgrad
@@ -21,6 +25,7 @@ CHECKOUT = Path(refgrad.__file__).parent.parent
 # A gigabyte of text, a compiler of its own, 24 gigabytes of memory: more than the page's ten minutes.
 LARGE = frozenset(["tokenise_1gb", "tpu", "train_1558m"])
 LONG = frozenset(["mutants", "world_rules"])  # a quarter of an hour whole: the page has its quick form
+MEASURED = frozenset(["count_time"])  # it reads the memory of its own process
 SLOW = frozenset(
     ["checkpointing", "decision_boundaries", "gradient_flow", "less_memory", "predict_here", "verify_time"]
 )  # 10 s and more, if quick
@@ -50,19 +55,44 @@ def experiment(script: Path, quick: bool) -> Section:
 
     Raises RuntimeError, with the end of what the script wrote, where it leaves no card.
     """
+    rounds = "rounds" in read_toml(CHECKOUT / "configs" / "experiments" / f"{script.stem}.toml")
+    run = _in_a_process if rounds or script.stem in MEASURED or not quick else _here
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
-        words = [sys.executable, str(script), *(["--quick"] if quick else []), "--out", str(out)]
-        flags = os.environ.get("XLA_FLAGS", "")
-        if "rounds" in read_toml(CHECKOUT / "configs" / "experiments" / f"{script.stem}.toml"):
-            flags = flags.replace(FLAGS, "")  # it times itself
-        env = {**os.environ, "XLA_FLAGS": flags}
-        ran = subprocess.run(words, cwd=CHECKOUT, env=env, capture_output=True, text=True)
+        code, written = run([str(script), *(["--quick"] if quick else []), "--out", str(out)], timed=rounds)
         path = out / f"{script.stem}.json"
         if not path.exists():
-            end = "\n".join((ran.stderr or ran.stdout).strip().splitlines()[-8:])
-            raise RuntimeError(f"{script.name} left no card (exit code {ran.returncode}):\n{end}")
-        return shown(json.loads(path.read_text()), out, ran.returncode == 0)
+            end = "\n".join(written.strip().splitlines()[-8:])
+            raise RuntimeError(f"{script.name} left no card (exit code {code}):\n{end}")
+        return shown(json.loads(path.read_text()), out, code == 0)
+
+
+def _in_a_process(words: list[str], timed: bool) -> tuple[int, str]:
+    """Run a script in a process of its own; `timed` programs are compiled as users compile them."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    env = {**os.environ, "XLA_FLAGS": flags.replace(FLAGS, "") if timed else flags}
+    ran = subprocess.run([sys.executable, *words], cwd=CHECKOUT, env=env, capture_output=True, text=True)
+    return ran.returncode, ran.stderr or ran.stdout
+
+
+def _here(words: list[str], timed: bool) -> tuple[int, str]:
+    """Run a script in this process, where JAX is imported already: half of a quick experiment is its start."""
+    del timed
+    written, before = io.StringIO(), (sys.argv, list(sys.path))
+    sys.argv, sys.path[:0] = words, [str(Path(words[0]).parent)]
+    try:
+        with (
+            contextlib.redirect_stdout(written),
+            contextlib.redirect_stderr(written),
+            contextlib.chdir(CHECKOUT),
+            jax.enable_x64(False),
+        ):
+            runpy.run_path(words[0], run_name="__main__")
+    except SystemExit as end:
+        return int(bool(end.code)), written.getvalue()
+    finally:
+        sys.argv, sys.path[:] = before
+    return 0, written.getvalue()
 
 
 def shown(card: dict, folder: Path, ok: bool) -> Section:
