@@ -52,7 +52,7 @@ def run_claim(claim: Claim) -> Outcome:
     Example:
       >>> from refgrad.claims import LEDGER, run_claim
       >>> run_claim(LEDGER["D0.6"]).kind
-      'holds'
+      'is wrong'
     """
     with jax.enable_x64(True):
         return claim.run()
