@@ -51,8 +51,8 @@ def run_claim(claim: Claim) -> Outcome:
 
     Example:
       >>> from refgrad.claims import LEDGER, run_claim
-      >>> run_claim(LEDGER["D0.6"]).kind
-      'is wrong'
+      >>> run_claim(LEDGER["D0.4"]).kind
+      'holds'
     """
     with jax.enable_x64(True):
         return claim.run()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from refgrad.verify.exact.primitives.elementwise import INTEGERS
+from refgrad.verify.exact.primitives.integers import INTEGERS
 
 BITWISE = {"and": lax.bitwise_and, "or": lax.bitwise_or, "xor": lax.bitwise_xor, "not": lax.bitwise_not}
 UNARY = ("neg", "abs", "sign", "square", "not", "population_count", "clz")

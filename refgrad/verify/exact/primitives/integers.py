@@ -21,7 +21,7 @@ def _modulo(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _shift(right: bool, arithmetic: bool = False) -> Callable[..., np.ndarray]:
     def shifted(x: np.ndarray, n: np.ndarray) -> np.ndarray:
         bits = 8 * x.dtype.itemsize
-        source = x if arithmetic else x.view(f"u{x.dtype.itemsize}")
+        source = x.view(f"{'i' if arithmetic else 'u'}{x.dtype.itemsize}")  # unsigned integers have a sign here, too
         count = n.astype(source.dtype)
         far = (count >= bits) | (count < 0)
         moved = (np.right_shift if right else np.left_shift)(
