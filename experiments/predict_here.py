@@ -1,8 +1,9 @@
 """Do predicted times and memory agree with those measured on this machine, without compiling anything?
 
-The CPU is measured first: products by size, bandwidth, arithmetic and tanh. Each program is then predicted from its
-jaxpr, compiled and run. Times are the best of several rounds that take every program in turn, since neighbours on the
-machine disturb single ones; memory is arguments, outputs and temporaries of XLA's plan.
+The CPU is measured first: products and memory by size, arithmetic, exp, tanh, transposition, calls, new memory. Each
+program is then predicted from its jaxpr, compiled and run. Times are the best of several rounds that take every program
+in turn, straight after itself as a step after a step, since neighbours on the machine disturb single ones; memory is
+arguments, outputs and temporaries of XLA's plan.
 
     python experiments/predict_here.py
 """
@@ -10,7 +11,6 @@ machine disturb single ones; memory is arguments, outputs and temporaries of XLA
 import dataclasses
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from _common import Figure, Result, Table, main, track
 
 from refgrad.cost.predict import XLA_CPU, predict
-from refgrad.cost.predict.host import this_cpu
+from refgrad.cost.predict.host import fastest, this_cpu
 from refgrad.models import gpt2
 
 Program = tuple[Callable[..., Any], tuple[Any, ...]]
@@ -105,6 +105,10 @@ def _known(answer: Any) -> Any:
     return answer
 
 
+def _finished(program: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    jax.block_until_ready(program(*args))
+
+
 def run(settings: Settings) -> Result:
     """Predict, compile, run in rounds."""
     device = this_cpu()
@@ -112,12 +116,8 @@ def run(settings: Settings) -> Result:
     predicted = {name: predict(f, *args, device=device) for name, (f, args) in track(list(chosen.items()), "predicted")}
     compiled = {name: jax.jit(f).lower(*args).compile() for name, (f, args) in track(list(chosen.items()), "compiled")}
     arrays = {name: jax.tree.map(filled, args) for name, (_, args) in chosen.items()}
-    best = dict.fromkeys(chosen, float("inf"))
-    for _ in track(range(settings.rounds), "rounds"):
-        for name, program in compiled.items():
-            start = time.perf_counter()
-            jax.block_until_ready(program(*arrays[name]))
-            best[name] = min(best[name], time.perf_counter() - start)
+    runs = {name: partial(_finished, program, arrays[name]) for name, program in compiled.items()}
+    best = fastest(runs, settings.rounds)
     rows = []
     for name, program in compiled.items():
         found, plan, answer = predicted[name], _known(program.memory_analysis()), _known(program.cost_analysis())
@@ -140,7 +140,7 @@ def run(settings: Settings) -> Result:
         f"{len(rows)} programs on this CPU, not compiled: median error of times {errors[0]:.1%}, of bytes moved under "
         f"the fusion model {XLA_CPU.name} {errors[1]:.1%}, of memory {errors[2]:.1%}.",
         f"The CPU by measuring it: {device.sizes[-1][1] / 1e9:.0f} GFLOP/s in products of 1024, "
-        f"{device.bandwidth / 1e9:.1f} GB/s.",
+        f"{device.stream(1 << 20) / 1e9:.0f} GB/s within 1 MB and {device.bandwidth / 1e9:.1f} within 64.",
     ]
     failures = []
     if errors[0] > settings.seconds:

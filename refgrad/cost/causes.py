@@ -47,13 +47,52 @@ def lowering_causes(jaxpr: Any, count: Count, answer: XlaCost) -> list[Cause]:
 
 def compiling_causes(lowered: XlaCost, compiled: XlaCost) -> list[Cause]:
     """Named causes of (XLA's compiled count − its lowered one): the compiler's changes, by opcode."""
-    before, after = lowered.hlo.by("opcode"), compiled.hlo.by("opcode")
-    causes = []
-    for opcode in dict.fromkeys((*before, *after)):
-        a, b = before.get(opcode, (0, 0)), after.get(opcode, (0, 0))
-        causes.append(Cause(f"compiler rewrote {opcode}", b[0] - a[0], b[1] - a[1]))
     (r0, r1), (s0, s1) = (_round_off(x) for x in (lowered, compiled))
-    return _merged([*causes, Cause("float32 sums", s0 - r0, s1 - r1)])
+    return _merged([*rewriting_causes(lowered.hlo.rows, compiled.hlo.rows), Cause("float32 sums", s0 - r0, s1 - r1)])
+
+
+def rewriting_causes(lowered: Iterable[HloRow], compiled: Iterable[HloRow], executed: bool = False) -> list[Cause]:
+    """Named causes of the difference of two modules' rows, counted once, or as often as they are executed.
+
+    An instruction keeps the scope that it was traced under. Where the compiler has it in more computations than the
+    lowered module, as fusions compute what they read, it is computed again.
+    """
+    before, after = (_by_operation(rows, executed) for rows in (lowered, compiled))
+    causes = []
+    for key in dict.fromkeys((*before, *after)):
+        a, b = before.get(key, _NONE), after.get(key, _NONE)
+        if not a.places:
+            how = "added"
+        elif not b.places:
+            how = "removed"
+        else:
+            again = len(b.places) > len(a.places) and b.flops > a.flops
+            how = "computed again in other fusions" if again else "rewritten"
+        causes.append(Cause(f"compiler: {key[1]} {how}", b.flops - a.flops, b.transcendentals - a.transcendentals))
+    return _merged(causes)
+
+
+class _Operation(NamedTuple):
+    """The FLOPs and transcendentals of one opcode at one scope, and the computations that hold it."""
+
+    flops: int
+    transcendentals: int
+    places: frozenset[str]
+
+
+_NONE = _Operation(0, 0, frozenset())
+
+
+def _by_operation(rows: Iterable[HloRow], executed: bool) -> dict[tuple[str, str], _Operation]:
+    found: dict[tuple[str, str], _Operation] = {}
+    for row in rows:
+        opcode, times = row.instruction.opcode, row.times if executed else 1
+        product = opcode == "convolution" and row.primitive == "dot_general"  # XLA:TPU has one instruction for both
+        key = row.scope, "dot" if product else opcode
+        flops, transcendentals, places = found.get(key, _NONE)
+        flops, transcendentals = flops + row.flops * times, transcendentals + row.transcendentals * times
+        found[key] = _Operation(flops, transcendentals, places | {row.computation})
+    return found
 
 
 def _loop_counters(rows: Iterable[HloRow]) -> Iterator[Cause]:

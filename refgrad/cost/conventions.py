@@ -8,7 +8,7 @@ N parameters.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from refgrad._text import table
 from refgrad.cost.decoder import Decoder, check_size, visible_pairs
@@ -60,13 +60,13 @@ class Dimensions:
 
 
 class Convention(NamedTuple):
-    """One way to count: its formula, the count for some dimensions, its publication, and its omissions."""
+    """One way to count: its formula, the count for some dimensions, its omissions, and its publication."""
 
     name: str
     formula: str
-    flops: Callable[[Dimensions], int]
-    source: str
+    flops: Callable[[Any], int]
     leaves_out: str
+    source: str
 
 
 def matmul_flops(d: Dimensions) -> int:
@@ -111,109 +111,104 @@ CONVENTIONS: tuple[Convention, ...] = (
         "Kaplan 6N",
         "6·N_non-embedding·B·T",
         lambda d: 6 * d.non_embedding * d.tokens,
-        "Kaplan et al. 2020, Scaling Laws for Neural Language Models, arXiv:2001.08361, section 2.1",
         "the head, attention's two products, everything element-wise",
+        "Kaplan et al. 2020, Scaling Laws for Neural Language Models, arXiv:2001.08361, section 2.1",
     ),
     Convention(
         "6ND",
         "6·N·B·T",
         lambda d: 6 * d.parameters * d.tokens,
-        "the rule C = 6ND, used with all parameters, e.g. Hoffmann et al. 2022, arXiv:2203.15556",
         "attention's two products, everything element-wise; counts position embeddings, norms and biases as products",
+        "the rule C = 6ND, used with all parameters, e.g. Hoffmann et al. 2022, arXiv:2203.15556",
     ),
     Convention(
         "llm.c",
         "(6·N + 6·L·h·T)·B·T",
         lambda d: (6 * d.parameters + 6 * d.n_layer * d.n_embd * d.seq_len) * d.tokens,
-        "karpathy/llm.c, train_gpt2.cu, gpt2_estimate_mfu (there with the vocabulary padded to 50304)",
         "half of attention's two products (counted as causal); everything element-wise",
+        "karpathy/llm.c, train_gpt2.cu, gpt2_estimate_mfu (there with the vocabulary padded to 50304)",
     ),
     Convention(
         "MaxText",
         "6·(L(4+2r)h² + hV)·B·T + 6·L·h·B·T²",
         lambda d: matmul_flops(d) - 3 * _attention(d) // 2,
-        "AI-Hypercomputer/maxtext, maxtext_utils.py, calculate_tflops_training_per_device (causal)",
         "half of attention's two products (counted as causal); everything element-wise",
+        "AI-Hypercomputer/maxtext, maxtext_utils.py, calculate_tflops_training_per_device (causal)",
     ),
     Convention(
         "Casson (OpenAI)",
         "3·(4h + 2·L(4+2r)h² + 2·L·T·h + 2hV)·B·T",
         _casson,
-        "Casson 2023, Transformer FLOPs, adamcasson.com/posts/transformer-flops, after Kaplan's table 1",
         "one of attention's two products; softmax, norms, activations; the backward as 2 forwards",
+        "Casson 2023, Transformer FLOPs, adamcasson.com/posts/transformer-flops, after Kaplan's table 1",
     ),
     Convention(
         "matmuls, exact",
         "6·(L(4+2r)h² + hV)·B·T + 12·L·h·B·T²",
         matmul_flops,
-        "this project: every product of matrices, as the traced program holds it",
         "everything element-wise; attention is dense, the causal half is not subtracted",
+        "this project: every product of matrices, as the traced program holds it",
     ),
     Convention(
         "nanoGPT",
         "(6·(N − N_positions) + 12·L·h·T)·B·T",
         lambda d: (6 * (d.parameters - d.n_positions * d.n_embd) + 12 * d.n_layer * d.n_embd * d.seq_len) * d.tokens,
-        "karpathy/nanoGPT, model.py, estimate_mfu and get_num_params",
         "everything element-wise; counts norms and biases as products",
+        "karpathy/nanoGPT, model.py, estimate_mfu and get_num_params",
     ),
     Convention(
         "PaLM",
         "(6·N + 12·L·n_h·d·T)·B·T",
         lambda d: (6 * d.parameters + 12 * d.n_layer * d.n_embd * d.seq_len) * d.tokens,
-        "Chowdhery et al. 2022, PaLM, arXiv:2204.02311, appendix B",
         "everything element-wise; counts position embeddings, norms and biases as products",
+        "Chowdhery et al. 2022, PaLM, arXiv:2204.02311, appendix B",
     ),
     Convention(
         "ELECTRA's script",
         "2·forward, with biases, dropout, norms, activations, one-hot embedding",
         _electra,
-        "google-research/electra, flops_computation.py, get_train_flops (output_frac = 1)",
         "half of the backward (taken as one forward); counts dropout, an output layer and a dense embedding "
         "that GPT-2 does not have",
+        "google-research/electra, flops_computation.py, get_train_flops (output_frac = 1)",
     ),
     Convention(
         "Chinchilla F",
         "3·forward, with a one-hot embedding and 3·n_h·T² for softmax",
         _chinchilla,
-        "Hoffmann et al. 2022, Training Compute-Optimal Large Language Models, arXiv:2203.15556, appendix F",
         "biases, norms, activations; counts the embedding look-up as a product of matrices, and its backward twice",
+        "Hoffmann et al. 2022, Training Compute-Optimal Large Language Models, arXiv:2203.15556, appendix F",
     ),
 )
 
 
-class DecoderConvention(NamedTuple):
-    """A way to count for any decoder: its formula, the count for some sizes, what it leaves out."""
-
-    name: str
-    formula: str
-    flops: Callable[[Decoder], int]
-    leaves_out: str
-
-
-DECODERS: tuple[DecoderConvention, ...] = (
-    DecoderConvention(
+DECODERS: tuple[Convention, ...] = (
+    Convention(
         "6·N_active",
         "6·N_active·B·T",
         lambda d: 6 * d.active_weights * d.tokens,
         "attention's two products, adapters, everything element-wise; counts frozen matrices as trained",
+        "the rule C = 6ND, with the parameters that one token meets",
     ),
-    DecoderConvention(
+    Convention(
         "PaLM, with active parameters",
         "(6·N_active + 12·L·n_h·d·T)·B·T",
         lambda d: 6 * d.active_weights * d.tokens + 3 * d.dense_attention,
         "adapters, everything element-wise; attention is dense; counts frozen matrices as trained",
+        "Chowdhery et al. 2022, PaLM, arXiv:2204.02311, appendix B, with the parameters that one token meets",
     ),
-    DecoderConvention(
+    Convention(
         "matmuls, exact",
         "every product of the traced program",
         lambda d: d.step_flops(),
         "everything element-wise; attention is dense, what is hidden by the mask is counted",
+        "this project",
     ),
-    DecoderConvention(
+    Convention(
         "matmuls, effective",
         "the same over visible pairs",
         lambda d: d.step_flops(effective=True),
         "everything element-wise; the pairs hidden by the mask, which a dense kernel computes",
+        "this project",
     ),
 )
 
@@ -223,16 +218,11 @@ def compare(d: Dimensions | Decoder) -> str:
 
     Raises TypeError where d is neither `Dimensions` nor a `Decoder`.
     """
-    if isinstance(d, Decoder):
-        whole = d.step_flops()
-        counted = [(c, c.flops(d)) for c in DECODERS]
-        lines = [[c.name, f"{n:,}", f"{n / whole:.4f}", c.formula, c.leaves_out] for c, n in counted]
-        return table(["convention", "FLOPs of a step", "/ exact", "formula", "leaves out"], lines)
-    if not isinstance(d, Dimensions):
+    if not isinstance(d, Dimensions | Decoder):
         raise TypeError(f"d={d!r}: give Dimensions(n_layer, n_embd, n_head, vocab_size, seq_len, ...)")
-    exact = matmul_flops(d)
+    conventions, exact = (DECODERS, d.step_flops()) if isinstance(d, Decoder) else (CONVENTIONS, matmul_flops(d))
     rows = []
-    for c in CONVENTIONS:
+    for c in conventions:
         flops = c.flops(d)
         rows.append([c.name, f"{flops:,}", f"{flops / exact:.4f}", c.formula, c.leaves_out, c.source])
     return table(["convention", "FLOPs of a step", "/ exact", "formula", "leaves out", "source"], rows)

@@ -176,10 +176,4 @@ def _bare(v: Any) -> str:
     return type_text(v.aval.dtype, tuple(n for n in shape_of(v) if n != 1))
 
 
-_SHORT: Mapping[str, str] = {
-    "bfloat": "bf",
-    "float": "f",
-    "uint": "u",
-    "int": "i",
-    "complex": "c",
-}
+_SHORT: Mapping[str, str] = {"bfloat": "bf", "float": "f", "uint": "u", "int": "i", "complex": "c"}

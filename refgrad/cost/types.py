@@ -4,7 +4,7 @@ A count is one mapping: where the work is done (`Site`) → what it costs there 
 by scope, by primitive, by source line, is a partition of that mapping, so that it sums to the whole.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,6 +24,11 @@ class Cost(NamedTuple):
     """Bytes read, each equation for itself (nothing is fused)."""
     written: int = 0
     """Bytes written, each equation for itself."""
+
+    @staticmethod
+    def sum(costs: Iterable["Cost"]) -> "Cost":
+        """Field by field: the sum of all."""
+        return Cost(*map(sum, zip(Cost(), *costs, strict=True)))
 
     def plus(self, other: "Cost") -> "Cost":
         """Field by field: self + other."""
@@ -86,10 +91,7 @@ class Count:
     @property
     def total(self) -> Cost:
         """All fields at once."""
-        total = Cost()
-        for cost in self.sites.values():
-            total = total.plus(cost)
-        return total
+        return Cost.sum(self.sites.values())
 
     @property
     def matmul(self) -> int:

@@ -198,10 +198,7 @@ def _whole(known: Known | None) -> Known | None:
 
 def _price(costs: Costs) -> tuple[int, int]:
     found = costs.sites.values()
-    return (
-        sum(c.matmul + c.elementwise + c.transcendental for c in found),
-        sum(c.read + c.written for c in found),
-    )
+    return (sum(c.matmul + c.elementwise + c.transcendental for c in found), sum(c.read + c.written for c in found))
 
 
 def _merge(into: dict[Site, Cost], sites: Iterable[tuple[Site, Cost]]) -> None:

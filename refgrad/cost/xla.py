@@ -102,8 +102,7 @@ def xla(
     lowered = jax.jit(program).trace(*arrays).lower(lowering_platforms=(platform,))
     if stage == "lowered":
         return _read(lowered.as_text(dialect="hlo", debug_info=True), _ask(lowered), stage, platform)
-    compiled = _compile(lowered, flags)
-    return _read(compiled.as_text() or "", _ask(compiled), stage, platform)
+    return of_compiled(_compile(lowered, flags), platform)
 
 
 def _ahead_of_time(
@@ -113,8 +112,12 @@ def _ahead_of_time(
         raise ValueError(
             f"topology={topology!r} is compiled for: use stage='compiled', or platform='tpu' for the lowered"
         )
-    compiled = compiled_for(f, args, topology, kwargs)
-    return _read(compiled.as_text() or "", _ask(compiled), stage, "tpu")
+    return of_compiled(compiled_for(f, args, topology, kwargs), "tpu")
+
+
+def of_compiled(compiled: Any, platform: str) -> XlaCost:
+    """Return XLA's answer for a program that is compiled already."""
+    return _read(compiled.as_text() or "", _ask(compiled), "compiled", platform)
 
 
 def compiled_for(f: Callable, args: tuple[Any, ...], topology: str, kwargs: Mapping[str, Any] | None = None) -> Any:

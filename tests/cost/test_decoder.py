@@ -85,7 +85,7 @@ def test_weights():
 
 def test_the_table():
     text = compare(Decoder(**SIZES, window=2))
-    for words in ("matmuls, exact", "effective", "6·N_active", "hidden by the mask"):
+    for words in ("matmuls, exact", "effective", "6·N_active", "visible"):
         assert words in text
 
 

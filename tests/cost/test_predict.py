@@ -1,6 +1,7 @@
 """`cost.predict`: FLOPs are the count's, bytes follow the fusion model, time and memory follow from both."""
 
 import importlib.util
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -13,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from refgrad import cost
 from refgrad.cost.collectives import Collective
 from refgrad.cost.predict import DEVICES, XLA_CPU, Efficiency, fusion
+from refgrad.cost.predict.devices import Allocation
 from refgrad.cost.predict.links import Links
 from refgrad.cost.predict.regions import regions
 from refgrad.cost.predict.steps import schedule_of
@@ -50,6 +52,7 @@ PROGRAMS = {
     "GELU, backward": (backward(jax.nn.gelu), (f32(64, 64), f32(64, 64))),
     "softmax": (jax.nn.softmax, (f32(64, 512, 512),)),
     "softmax of few rows": (jax.nn.softmax, (f32(512, 512),)),
+    "attention": (partial(jax.nn.dot_product_attention, is_causal=True), (f32(8, 256, 2, 16),) * 3),
     "MLP, backward": (backward(mlp), (f32(32, 16), *MLP)),
     "Adam": (adam, (f32(4096),) * 4),
 }
@@ -78,6 +81,31 @@ def test_flops_are_those_of_the_count(name):
     assert found.matmul_flops == counted.matmul
     if name not in ("cond", *PROGRAMS):  # elsewhere, equal equations are computed once, or again in each region
         assert sum(part.elementwise for part in found.parts) == counted.elementwise
+
+
+MEASURED = H100._replace(
+    fusion=XLA_CPU, launch=0.0, turned=(1e9, 1e8), allocation=Allocation(call=1.0, block=2**20, first_touch=2.0**20)
+)
+
+
+def test_a_softmax_is_computed_in_its_results_place():
+    compiled = jax.jit(jax.nn.softmax).lower(f32(512, 512)).compile().memory_analysis()
+    found = cost.predict(jax.nn.softmax, f32(512, 512), device=MEASURED).memory
+    assert found.temporaries <= compiled.temp_size_in_bytes + 2 * 4 * 512
+
+
+def test_a_host_pays_for_the_call_and_for_large_new_blocks():
+    small, large = (cost.predict(jnp.tanh, f32(n), device=MEASURED).seconds for n in (2**16, 2**19))
+    assert small == pytest.approx(1.0, abs=1e-3)
+    assert large == pytest.approx(1.0 + 2.0, abs=1e-2)
+
+
+@pytest.mark.parametrize(("width", "rate"), [(768, 1e9), (1024, 1e8)])
+def test_columns_that_become_rows_are_read_one_element_at_a_time(width, rate):
+    plain = cost.predict(lambda x: x + 1.0, f32(64, width), device=MEASURED)
+    turned = cost.predict(lambda x: x.T + 1.0, f32(64, width), device=MEASURED)
+    assert plain.seconds == pytest.approx(1.0, abs=1e-5)
+    assert turned.seconds == pytest.approx(1.0 + 64 * width / rate, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -163,10 +191,16 @@ def test_what_overlaps_is_hidden():
         ({"device": "H100", "mesh": {"data": 0}}, "mesh axis data is 0"),
         ({"device": "H100", "mesh": {"data": 8}}, "f exchanges nothing between devices"),
         ({"device": "H100", "overlap": 1.5}, "overlap is 1.5"),
+        ({"device": "H100", "overlap": "all"}, "overlap is 'all'"),
+        ({"device": "H100", "mesh": {"data": True}}, "mesh axis data is True"),
+        ({"device": "H100", "mesh": [8]}, r"mesh=\[8\] is not a mapping"),
+        ({"device": "H100", "kernels": "attention"}, "kernels='attention' is one name"),
+        ({"device": "H100", "collectives": ["all-reduce"]}, "collectives holds 'all-reduce'"),
+        ({"device": "H100", "donate_argnums": 2}, "donate_argnums holds 2, but f is given 2 arguments"),
     ],
 )
 def test_bad_input_is_one_line(options, message):
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises((TypeError, ValueError), match=message) as caught:
         cost.predict(jnp.add, f32(4), f32(4), **options)
     assert "\n" not in str(caught.value)
 

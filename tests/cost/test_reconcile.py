@@ -12,7 +12,8 @@ from jax.experimental import pallas as pl
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from refgrad.cost import Unexplained, reconcile
+from refgrad.cost import Unexplained, hlo, reconcile
+from refgrad.cost.causes import rewriting_causes
 from refgrad.cost.primitives import TABLE
 from tests.work import compilations
 
@@ -302,3 +303,32 @@ def test_nothing_is_compiled():
     with compilations() as programs:
         reconcile(lambda x, w, b: jnp.tanh(linear(x, w, b)), X, WIDE, shape(1, 4), backward=True)
     assert not programs
+
+
+TWICE = """HloModule m
+
+%again (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  ROOT %e = f32[8]{0} negate(%p), metadata={op_name="jit(f)/neg"}
+}
+
+%too (q: f32[8]) -> f32[8] {
+  %q = f32[8]{0} parameter(0)
+  ROOT %d = f32[8]{0} negate(%q), metadata={op_name="jit(f)/neg"}
+}
+
+ENTRY %main (x: f32[8]) -> (f32[8], f32[8]) {
+  %x = f32[8]{0} parameter(0)
+  %one = f32[8]{0} fusion(%x), kind=kLoop, calls=%again
+  %two = f32[8]{0} fusion(%x), kind=kLoop, calls=%too
+  ROOT %out = (f32[8], f32[8]) tuple(%one, %two)
+}
+"""
+
+
+def test_what_fusions_compute_again_is_named():
+    compiled = hlo.cost(TWICE)
+    once = [row for row in compiled.rows if row.computation != "too"]
+    assert rewriting_causes(once, compiled.rows) == [("compiler: negate computed again in other fusions", 8, 0)]
+    assert rewriting_causes([], once) == [("compiler: negate added", 8, 0)]
+    assert rewriting_causes(once, []) == [("compiler: negate removed", -8, 0)]

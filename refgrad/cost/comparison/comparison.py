@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from refgrad.cost.comparison import allowances
-from refgrad.cost.comparison.items import FIGURES, Figures, by
+from refgrad.cost.comparison.items import FIGURES, Figures, by, summed
 from refgrad.cost.comparison.naming import MOVED, UNEXPLAINED, Difference, compiled_differences, differences
 from refgrad.cost.comparison.printing import text
 from refgrad.cost.comparison.program import STAGES, Program, of_count
@@ -179,10 +179,7 @@ def _check(before: Program, after: Program) -> None:
 
 
 def _by(found: Iterable[Difference], key: str) -> dict[str, Figures]:
-    parts: dict[str, Figures] = {}
-    for one in found:
-        name = getattr(one, key)
-        parts[name] = parts.get(name, Figures()).plus(one.change)
+    parts = summed((getattr(one, key), one.change) for one in found)
     return {name: change for name, change in parts.items() if any(change)}
 
 

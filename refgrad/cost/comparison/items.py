@@ -132,10 +132,15 @@ def of_residuals(kept: Residuals) -> Iterator[Item]:
 
 def total(items: Iterable[Item]) -> Figures:
     """Return the figures of all items."""
-    figures = Figures()
-    for item in items:
-        figures = figures.plus(item.figures)
-    return figures
+    return Figures(*map(sum, zip(Figures(), *(item.figures for item in items), strict=True)))
+
+
+def summed(parts: Iterable[tuple[str, Figures]]) -> dict[str, Figures]:
+    """Add up the figures of each name, in order of first appearance."""
+    sums: dict[str, Figures] = {}
+    for name, figures in parts:
+        sums[name] = sums.get(name, Figures()).plus(figures)
+    return sums
 
 
 def portable(stages: Mapping[str, Iterable[Item]]) -> tuple[dict[str, tuple[Item, ...]], dict[str, str]]:
@@ -192,8 +197,4 @@ def _shapes(types: str) -> str:
 
 def by(items: Iterable[Item], key: str) -> Mapping[str, Figures]:
     """Return the figures by one field of the items, in order of appearance."""
-    parts: dict[str, Figures] = {}
-    for item in items:
-        name = getattr(item, key)
-        parts[name] = parts.get(name, Figures()).plus(item.figures)
-    return parts
+    return summed((getattr(item, key), item.figures) for item in items)

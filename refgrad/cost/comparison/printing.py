@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from refgrad._text import WIDTH, table
-from refgrad.cost.comparison.items import FIGURES, Figures
+from refgrad.cost.comparison.items import FIGURES, Figures, summed
 from refgrad.cost.comparison.naming import MOVED
 from refgrad.cost.comparison.program import Program
 
@@ -54,10 +54,7 @@ def _title(program: Program) -> str:
 
 def _layers(scopes: Mapping[str, Figures]) -> dict[str, Figures]:
     """The changes by scope, with numbered layers, such as h.0 and h.1, in one."""
-    parts: dict[str, Figures] = {}
-    for scope, change in scopes.items():
-        name = _NUMBER.sub("*", scope)
-        parts[name] = parts.get(name, Figures()).plus(change)
+    parts = summed((_NUMBER.sub("*", scope), change) for scope, change in scopes.items())
     return {name: change for name, change in parts.items() if any(change)}
 
 

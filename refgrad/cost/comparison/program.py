@@ -220,15 +220,7 @@ def _outputs(out: Any) -> tuple[str, ...]:
 def of_count(count: Count) -> Program:
     """Return a count as a program, with unknown outputs and residuals."""
     placed, lines = work.portable({"counted": work.of_count(count)})
-    return Program(
-        "a count",
-        "counted",
-        placed,
-        lines=lines,
-        versions=about(),
-        device=device(),
-        notes=count.notes,
-    )
+    return Program("a count", "counted", placed, lines=lines, versions=about(), device=device(), notes=count.notes)
 
 
 def about() -> dict[str, str]:

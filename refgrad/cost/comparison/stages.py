@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from refgrad.cost.comparison.items import Figures, Item
+from refgrad.cost.comparison.items import Figures, Item, summed
 from refgrad.cost.comparison.naming import Difference
 from refgrad.cost.comparison.program import Program
 from refgrad.cost.folding import OPCODES
@@ -22,12 +22,13 @@ def lowering_differences(program: Program) -> list[Difference]:
 
 def _moved(program: Program) -> Iterator[Difference]:
     """Yield the bytes of the instructions of each opcode, less those of the equations that become them."""
-    before: dict[str, Figures] = {}
-    after: dict[str, Figures] = {}
-    for sums, items in ((before, program.stages["counted"]), (after, program.stages["lowered"])):
-        for item in items:
-            moved = Figures(bytes=item.figures.bytes, collectives=item.figures.collectives)
-            sums[_opcode(item)] = sums.get(_opcode(item), Figures()).plus(moved)
+    before, after = (
+        summed(
+            (_opcode(item), Figures(bytes=item.figures.bytes, collectives=item.figures.collectives))
+            for item in program.stages[stage]
+        )
+        for stage in ("counted", "lowered")
+    )
     for opcode in dict.fromkeys((*before, *after)):
         change = after.get(opcode, Figures()).minus(before.get(opcode, Figures()))
         yield Difference(f"lowered: {opcode}", "", "", "", "", change)

@@ -79,8 +79,7 @@ class HloCost:
     def executed(self) -> ExactCounts:
         """Integers with every loop multiplied by its trips, one trip where they are not known (see `loops`)."""
         return ExactCounts(
-            sum(row.flops * row.times for row in self.rows),
-            sum(row.transcendentals * row.times for row in self.rows),
+            sum(row.flops * row.times for row in self.rows), sum(row.transcendentals * row.times for row in self.rows)
         )
 
     @cached_property

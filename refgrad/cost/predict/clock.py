@@ -1,6 +1,6 @@
 """Times of regions and of collectives on a device."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from refgrad.cost.collectives import Collective, sent
 from refgrad.cost.predict import fusion
@@ -44,7 +44,7 @@ class Clock:
                 trips = region.steps[0].trips
                 parts += [_repeated(part, trips, region.steps[0].scope) for part in below]
                 inner[region] = max(inner.get(region, 0), plan.temporaries + plan.outputs)
-        return parts, lifetimes(schedule, formed, donated, inner)
+        return parts, lifetimes(schedule, formed, donated, inner, self.device.fusion)
 
     def part(self, region: Region) -> Part:
         """Return one region's figures, and the larger of its times."""
@@ -55,14 +55,28 @@ class Clock:
         moved = region.read + region.written
         times = {
             "matmul": sum(self._product(step) for step in region.steps) / share.matmul,
-            "vector": cost.elementwise / target.vector + cost.transcendental / target.transcendental,
+            "vector": cost.elementwise / target.vector
+            + sum(step.cost.transcendental / target.function(step.primitive) for step in region.steps),
             "memory": moved / target.stream(moved) / share.memory,
         }
+        if region.turned:
+            times["memory"] = max(
+                times["memory"], sum(target.turning(v.aval) for v, n in region.reads.items() if n >= region.written)
+            )
         bound = max(times, key=lambda name: times[name])
         seconds = times[bound] + target.launch
         if target.launch > times[bound]:
             bound = "launch"
         return Part(scope, region.kind, 1, cost.matmul, cost.elementwise, cost.transcendental, moved, seconds, bound)
+
+    def host(self, plan: Lifetimes, results: Iterable[Value | None]) -> list[Part]:
+        """Return the call of the program and the first touch of its new memory, where the device has such a host."""
+        given = self.device.allocation
+        if given is None:
+            return []
+        blocks = [plan.temporaries, *(value.bytes for value in dict.fromkeys(results) if value is not None)]
+        seconds = given.call + sum(n for n in blocks if n >= given.block) / given.first_touch
+        return [Part("", "host", 1, 0, 0, 0, 0, seconds, "host")]
 
     def exchange(self, one: Collective) -> Part:
         """Return a collective as a part: the bytes that a device sends, over its link."""

@@ -1,11 +1,13 @@
 """Devices as data: peaks by dtype, bandwidth, memory and links, each row with its source; the CPU by measuring it."""
 
 import itertools
+import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from refgrad._text import nearest
 from refgrad.cost.predict.fusion import ROWS, FusionModel
+from refgrad.cost.primitives.rule import names
 
 
 class Efficiency(NamedTuple):
@@ -15,6 +17,17 @@ class Efficiency(NamedTuple):
     """Share of the sustained matrix rate, for regions about a product, and for kernels."""
     memory: float = 1.0
     """Share of the bandwidth, for every other region."""
+
+
+class Allocation(NamedTuple):
+    """Costs of a program at its host, beside its regions."""
+
+    call: float
+    """Seconds of a call."""
+    block: int
+    """Bytes from which a result, or all temporaries together, lie in memory that the system has yet to hand out."""
+    first_touch: float
+    """Bytes a second of such memory, the first time that it is written."""
 
 
 class Device(NamedTuple):
@@ -28,7 +41,7 @@ class Device(NamedTuple):
     vector: float
     """Other FLOPs a second, outside the matrix units."""
     transcendental: float
-    """exp, tanh, … a second."""
+    """exp, log, … a second."""
     bandwidth: float
     """Bytes a second from and to the device's memory."""
     memory: int
@@ -46,6 +59,13 @@ class Device(NamedTuple):
     """Measured devices alone: (FLOPs of a product, FLOP/s that it reaches) by size, in float32."""
     streams: tuple[tuple[float, float], ...] = ()
     """Measured devices alone: (bytes that a region moves, bytes a second that it reaches) by size."""
+    rational: float = 0.0
+    """Measured devices alone: tanh, erf and roots a second, which are computed without exp."""
+    turned: tuple[float, float] = (0.0, 0.0)
+    """Measured devices alone: elements a second of an array whose columns become rows, its rows of any length, and of a
+    multiple of `_PAGE` bytes, where a column lies in few sets of the cache."""
+    allocation: Allocation | None = None
+    """Measured devices alone; others have their steps queued ahead, and their memory taken before."""
 
     def rate(self, dtype: str, flops: float = 0.0) -> float:
         """FLOP/s of a product of these operands, as sustained; for a measured device, at this size."""
@@ -53,6 +73,16 @@ class Device(NamedTuple):
         if self.sizes:
             return peak / self.matmul["float32"] * _interpolated(self.sizes, flops)
         return peak * self.sustained
+
+    def function(self, primitive: str) -> float:
+        """Elements a second of a transcendental function."""
+        return self.rational if self.rational and primitive in _RATIONAL else self.transcendental
+
+    def turning(self, array: Any) -> float:
+        """Seconds beside the other work of reading an array column by column."""
+        row = array.shape[-1] * array.dtype.itemsize if array.shape else 1
+        rate = self.turned[row % _PAGE == 0]
+        return math.prod(array.shape) / rate if rate else 0.0
 
     def stream(self, moved: float) -> float:
         """Bytes a second of a region that moves so many; for a measured device, at this size."""
@@ -72,91 +102,51 @@ _SFU = (
     "transcendental units, 16 a multiprocessor and clock: NVIDIA, CUDA C++ Programming Guide, arithmetic instructions"
 )
 _LAUNCH = 2e-6
+_PAGE = 4096
+_RATIONAL = frozenset(names("tanh erf erfc erf_inv sqrt rsqrt cbrt"))
+
+
+def _gpu(
+    name: str,
+    peaks: Mapping[str, float],
+    sustained: float,
+    rates: tuple[float, float, float, float],
+    gigabytes: int,
+    about: str,
+) -> Device:
+    """A GPU's row; `rates`: other FLOPs, transcendental functions, bytes of memory, and bytes of the link a second."""
+    share = sustained / peaks["bfloat16"]
+    source = f"NVIDIA, {about} datasheet (NVLink {2 * rates[3] / 1e9:.0f} GB/s both ways); "
+    source += f"sustained {sustained / 1e12:.1f} TFLOP/s: {_MAMF}; {_SFU}"
+    vector, functions, bandwidth, link = rates
+    return Device(name, peaks, share, vector, functions, bandwidth, gigabytes * 10**9, link, _LAUNCH, _GPU, source)
+
+
+def _tpu(
+    name: str, peaks: tuple[float, float], rates: tuple[float, float, float, float], gigabytes: int, about: str
+) -> Device:
+    """A TPU's row; `peaks` of bfloat16 and float32, `rates` as of a GPU."""
+    matmul: dict[str, float] = {"bfloat16": peaks[0], "float32": peaks[1]}
+    rated = f"{peaks[0] / 1e12:.0f} TFLOP/s, {rates[2] / 1e9:,.0f} GB/s"
+    source = f"Google Cloud documentation, {name}: {rated}, {about} {_ASSUMED}"
+    vector, functions, bandwidth, link = rates
+    return Device(
+        name, matmul, 1.0, vector, functions, bandwidth, gigabytes * 10**9, link, _LAUNCH, _TPU, source, platform="tpu"
+    )
+
+
+_A100 = {"bfloat16": 312e12, "float16": 312e12, "tf32": 156e12, "float32": 19.5e12}
+_HOPPER = {"bfloat16": 989.4e12, "float16": 989.4e12, "float8_e4m3fn": 1978.9e12, "tf32": 494.7e12, "float32": 67e12}
 
 DEVICES: Mapping[str, Device] = {
     device.name: device
     for device in (
-        Device(
-            "A100",
-            {"bfloat16": 312e12, "float16": 312e12, "tf32": 156e12, "float32": 19.5e12},
-            271.2 / 312,
-            19.5e12,
-            2.4e12,
-            2.039e12,
-            80 * 10**9,
-            300e9,
-            _LAUNCH,
-            _GPU,
-            f"NVIDIA, A100 80GB SXM datasheet (NVLink 600 GB/s both ways); sustained 271.2 TFLOP/s: {_MAMF}; {_SFU}",
-        ),
-        Device(
-            "H100",
-            {"bfloat16": 989.4e12, "float16": 989.4e12, "float8_e4m3fn": 1978.9e12, "tf32": 494.7e12, "float32": 67e12},
-            794.5 / 989.4,
-            67e12,
-            4.2e12,
-            3.35e12,
-            80 * 10**9,
-            450e9,
-            _LAUNCH,
-            _GPU,
-            f"NVIDIA, H100 SXM datasheet (NVLink 900 GB/s both ways); sustained 794.5 TFLOP/s: {_MAMF}; {_SFU}",
-        ),
-        Device(
-            "H200",
-            {"bfloat16": 989.4e12, "float16": 989.4e12, "float8_e4m3fn": 1978.9e12, "tf32": 494.7e12, "float32": 67e12},
-            794.5 / 989.4,
-            67e12,
-            4.2e12,
-            4.8e12,
-            141 * 10**9,
-            450e9,
-            _LAUNCH,
-            _GPU,
-            f"NVIDIA, H200 SXM datasheet (NVLink 900 GB/s both ways); sustained as H100: {_MAMF}; {_SFU}",
-        ),
-        Device(
-            "TPU v5e",
-            {"bfloat16": 197e12, "float32": 49e12},
-            1.0,
-            6.1e12,
-            1.5e12,
-            819e9,
-            16 * 10**9,
-            90e9,
-            _LAUNCH,
-            _TPU,
-            f"Google Cloud documentation, TPU v5e: 197 TFLOP/s, 819 GB/s, one core; at 1.5 GHz {_ASSUMED}",
-            platform="tpu",
-        ),
-        Device(
-            "TPU v5p",
-            {"bfloat16": 459e12, "float32": 115e12},
-            1.0,
-            14.3e12,
-            3.6e12,
-            2765e9,
-            95 * 10**9,
-            180e9,
-            _LAUNCH,
-            _TPU,
-            f"Google Cloud documentation, TPU v5p: 459 TFLOP/s, 2,765 GB/s, two cores; at 1.75 GHz {_ASSUMED}",
-            platform="tpu",
-        ),
-        Device(
-            "TPU v6e",
-            {"bfloat16": 918e12, "float32": 230e12},
-            1.0,
-            7.2e12,
-            1.8e12,
-            1638e9,
-            32 * 10**9,
-            180e9,
-            _LAUNCH,
-            _TPU,
-            f"Google Cloud documentation, TPU v6e: 918 TFLOP/s, 1,638 GB/s, one core; at v5p's 1.75 GHz {_ASSUMED}",
-            platform="tpu",
-        ),
+        _gpu("A100", _A100, 271.2e12, (19.5e12, 2.4e12, 2.039e12, 300e9), 80, "A100 80GB SXM"),
+        _gpu("H100", _HOPPER, 794.5e12, (67e12, 4.2e12, 3.35e12, 450e9), 80, "H100 SXM"),
+        _gpu("H200", _HOPPER, 794.5e12, (67e12, 4.2e12, 4.8e12, 450e9), 141, "H200 SXM (sustained as H100)"),
+        _tpu("TPU v5e", (197e12, 49e12), (6.1e12, 1.5e12, 819e9, 90e9), 16, "one core; at 1.5 GHz"),
+        _tpu("TPU v5p", (459e12, 115e12), (14.3e12, 3.6e12, 2765e9, 180e9), 95, "two cores; at 1.75 GHz"),
+        _tpu("TPU v6e", (918e12, 230e12), (7.2e12, 1.8e12, 1638e9, 180e9), 32, "one core; at v5p's 1.75 GHz"),
     )
 }
 

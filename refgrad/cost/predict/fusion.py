@@ -73,9 +73,9 @@ class FusionModel(NamedTuple):
     many_rows: int = 0
     """For recomputed maps: rows from which a cluster may go on from a sum, and read a map of its own twice."""
     copies: bool = False
-    """True where a product's operand that does not lie as its kernel reads it is copied first."""
+    """True where an operand or a result of a product that does not lie as its kernel has it is copied."""
     strided: bool = True
-    """For regions that grow: True where kernels read operands in any order, so that a transposition moves nothing."""
+    """True where kernels read operands in any order, so that a transposition moves nothing."""
     epilogue: bool = True
     """For regions that grow: True where a product's region takes the maps of its result."""
 
@@ -85,6 +85,7 @@ XLA_CPU = FusionModel(
     recompute=True,
     many_rows=4096,
     copies=True,
+    strided=False,
     clustered=frozenset(
         names("add add_any sub mul div neg max min exp square integer_pow abs convert_element_type broadcast_in_dim")
     ),
@@ -145,17 +146,36 @@ def is_one_array(step: TimedStep) -> bool:
     return sum(bytes_read(step, i) >= made for i in range(len(step.reads))) <= 1
 
 
-def copied(step: TimedStep) -> list[int]:
-    """Return the operands of a product that do not lie as its kernel reads them.
+def copied(step: TimedStep, turned: bool) -> dict[int, bool]:
+    """Return the operands of a product that do not lie as its kernel reads them: True where columns become rows.
 
-    Batch dimensions come first. Where both are contracted over several leading dimensions, one is turned.
+    Batch dimensions come first. A matrix behind them is read in either order, but more dimensions only in that of the
+    kernel: contracted ones last on the left, and first on the right. Where the result is turned, the sides are swapped.
     """
     if step.primitive != "dot_general":
-        return []
-    (contracted, batched) = step.eqn.params["dimension_numbers"]
-    found = [i for i in (0, 1) if list(batched[i]) != list(range(len(batched[i])))]
-    first = [len(contracted[i]) > 1 and contracted[i][0] == len(batched[i]) for i in (0, 1)]
-    return found + ([1] if all(first) and 1 not in found and not batched[0] else [])
+        return {}
+    found = {}
+    for i, (contracted, batched) in enumerate(zip(*step.eqn.params["dimension_numbers"], strict=True)):
+        rank = len(shape_of(step.eqn.invars[i]))
+        free = [d for d in range(rank) if d not in (*batched, *contracted)]
+        order = [*batched, *free, *contracted] if i == turned else [*batched, *contracted, *free]
+        if list(batched) != list(range(len(batched))) or (rank - len(batched) > 2 and order != list(range(rank))):
+            found[i] = order[-1] != rank - 1
+    return found
+
+
+def keeps_batch(product: TimedStep, turned: TimedStep) -> bool:
+    """Return True where a transposition of a product's result leaves its batch dimensions first."""
+    if product.primitive != "dot_general":
+        return True
+    _, (batched, _) = product.eqn.params["dimension_numbers"]
+    return list(turned.eqn.params["permutation"][: len(batched)]) == list(range(len(batched)))
+
+
+def turns(step: TimedStep) -> bool:
+    """Return True for a transposition that makes columns to rows: it reads one element of a row at a time."""
+    order = step.eqn.params["permutation"] if step.primitive == "transpose" else (0,)
+    return order[-1] != len(order) - 1
 
 
 def is_constant(step: TimedStep) -> bool:

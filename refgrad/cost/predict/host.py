@@ -1,4 +1,9 @@
-"""This machine's CPU as a device, measured: products by size, arithmetic, transcendental functions, bandwidth."""
+"""This machine's CPU as a device, measured: products and memory by size, arithmetic, functions, calls, fresh memory.
+
+A figure of a region is that inside a program: a loop is run with a few and with many trips, and the difference counts.
+So it holds neither the call from Python nor the first touch of new memory, which a program pays once and which have
+figures of their own.
+"""
 
 import functools
 import os
@@ -8,14 +13,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from refgrad.cost.predict.devices import Device, Efficiency
+from refgrad.cost.predict.devices import Allocation, Device, Efficiency
 from refgrad.cost.predict.fusion import XLA_CPU
 
 _PRODUCTS = (32, 64, 128, 256, 512, 1024)
-_STREAMS = tuple(1 << n for n in (12, 15, 17, 19, 21, 23))  # elements of each of three arrays
-_ELEMENTS = 1 << 19
+_STREAMS = tuple(
+    1 << n for n in (12, 15, 17, 18, 19, 20, 22, 24)
+)  # elements of the array that a trip reads, and of the one it writes
+_TURNED = (384, 1024)  # rows of a square array that is transposed, and of one whose rows are pages
+_ELEMENTS = 1 << 16
+_POLYNOMIAL = 32
+_FRESH = 1 << 24  # elements of a result that lies in new memory
+_MMAP = 32 << 20  # glibc on 64 bits asks the system for each block of so many bytes: mallopt(3), M_MMAP_THRESHOLD
 _ROUNDS = 15
+_TURN = 5e-3  # seconds that a run has in each round, or once
+
+Run = Callable[[], Any]
 
 
 @functools.cache
@@ -27,42 +42,69 @@ def this_cpu() -> Device:
 
 def measured(rounds: int = _ROUNDS) -> Device:
     """Measure the default device as `this_cpu` does, the best of some rounds that take every figure in turn."""
-    runs = _programs()
-    best = dict.fromkeys(runs, float("inf"))
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            best[name] = min(best[name], time.perf_counter() - start)
-    call = best.pop("call")  # from Python, which a region inside a program does not pay
-    best = {name: max(seconds - call, 0.1 * seconds) for name, seconds in best.items()}
-    sizes = tuple((2.0 * n**3, 2 * n**3 / best[f"product {n}"]) for n in _PRODUCTS)
-    streams = tuple((12.0 * n, 12 * n / best[f"sum {n}"]) for n in _STREAMS)
+    best = fastest(_programs(), rounds)
+    call = best.pop("call")
+
+    def inside(name: str) -> float:
+        """Seconds of one trip, or of one program without its call."""
+        if name in best:
+            return max(best[name] - call, 0.1 * best[name])
+        few, many = (best[f"{name}, {trips} trips"] for trips in _trips(name))
+        least, most = _trips(name)
+        return max(many - few, 0.1 * many) / (most - least)
+
+    sizes = tuple((2.0 * n**3, 2 * n**3 / inside(f"product {n}")) for n in _PRODUCTS)
+    streams = tuple((8.0 * n, 8 * n / inside(f"stream {n}")) for n in _STREAMS)
+    first_touch = inside("fresh") - 12 * _FRESH / streams[-1][1]
     return Device(
         "cpu",
-        {"float32": sizes[-1][1], "bfloat16": 2 * 1024**3 / best["product bf16"], "float64": sizes[-1][1] / 2},
+        {"float32": sizes[-1][1], "bfloat16": 2 * 1024**3 / inside("product bf16"), "float64": sizes[-1][1] / 2},
         1.0,
-        64 * _ELEMENTS / best["polynomial"],
-        _ELEMENTS / best["tanh"],
+        2 * _POLYNOMIAL * _ELEMENTS / inside("polynomial"),
+        _ELEMENTS / inside("exp"),
         streams[-1][1],
         os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         streams[-1][1],
-        best["launch"] / 64,
+        inside("launch") / 64,
         Efficiency(),
         "measured on this machine by refgrad.cost.predict.host",
         XLA_CPU,
         "cpu",
         sizes,
         streams,
+        _ELEMENTS / inside("tanh"),
+        (_TURNED[0] ** 2 / inside(f"turned {_TURNED[0]}"), _TURNED[1] ** 2 / inside(f"turned {_TURNED[1]}")),
+        Allocation(call, _MMAP, 4 * _FRESH / max(first_touch, 0.1 * inside("fresh"))),
     )
 
 
-def _programs() -> dict[str, Callable[[], Any]]:
-    """Compiled programs: products, sums of two arrays, a polynomial, tanh, and many small regions."""
+def fastest(runs: dict[str, Run], rounds: int) -> dict[str, float]:
+    """Return the least seconds of each run, in rounds that take all: straight after itself, for some milliseconds."""
+    best = dict.fromkeys(runs, float("inf"))
+    for _ in range(rounds):
+        for name, run in runs.items():
+            run()
+            start = end = time.perf_counter()
+            while end - start < _TURN:
+                before = end
+                run()
+                end = time.perf_counter()
+                best[name] = min(best[name], end - before)
+    return best
+
+
+def _trips(name: str) -> tuple[int, int]:
+    """The few and the many trips of a loop: fewer over arrays beyond any cache."""
+    elements = int(name.removeprefix("stream ")) if name.startswith("stream") else _ELEMENTS
+    return (1, 3) if elements > 1 << 20 else (2, 18)
+
+
+def _programs() -> dict[str, Run]:
+    """Compiled programs: products, loops over arrays of every size, functions, small regions, a call, a new array."""
 
     def polynomial(x: jax.Array) -> jax.Array:
         y = x
-        for _ in range(32):
+        for _ in range(_POLYNOMIAL):
             y = y * x + 0.5
         return y
 
@@ -71,20 +113,41 @@ def _programs() -> dict[str, Callable[[], Any]]:
             x = x @ x
         return x
 
+    def loop(trips: jax.Array, x: jax.Array, f: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        return lax.fori_loop(0, trips, lambda _, x: f(x) * 0.5, x)
+
     def normal(*shape: int) -> jax.Array:
         return jax.random.normal(jax.random.key(0), shape)
 
     programs: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
-        "polynomial": (polynomial, (normal(_ELEMENTS),)),
-        "tanh": (jnp.tanh, (normal(_ELEMENTS),)),
-        "call": (jnp.negative, (jnp.ones(8),)),
+        "call": (jnp.negative, (jnp.ones(1 << 13),)),  # so large that XLA hands it to a thread of its own
         "launch": (regions, (jnp.ones((8, 8)),)),
+        "fresh": (jnp.add, (normal(_FRESH),) * 2),
         "product bf16": (jnp.matmul, (jnp.ones((1024, 1024), jnp.bfloat16),) * 2),
         **{f"product {n}": (jnp.matmul, (normal(n, n),) * 2) for n in _PRODUCTS},
-        **{f"sum {n}": (jnp.add, (normal(n), normal(n))) for n in _STREAMS},
     }
-    compiled = {name: (jax.jit(f).lower(*args).compile(), args) for name, (f, args) in programs.items()}
-    return {
-        name: functools.partial(lambda f, args: jax.block_until_ready(f(*args)), f, args)
-        for name, (f, args) in compiled.items()
+
+    def stream(trips: jax.Array, x: jax.Array) -> jax.Array:
+        def trip(_: Any, last: jax.Array) -> jax.Array:  # reads one array and writes another, which the cache holds too
+            return 1e-9 * lax.optimization_barrier(x + last)[-1]
+
+        return lax.fori_loop(0, trips, trip, jnp.float32(0))
+
+    loops: dict[str, tuple[Callable[[jax.Array], jax.Array], tuple[int, ...]]] = {
+        "polynomial": (polynomial, (_ELEMENTS,)),
+        "exp": (jnp.exp, (_ELEMENTS,)),
+        "tanh": (jnp.tanh, (_ELEMENTS,)),
+        **{f"turned {n}": (jnp.transpose, (n, n)) for n in _TURNED},
     }
+    runs = {name: _run(jax.jit(f).lower(*args).compile(), *args) for name, (f, args) in programs.items()}
+    trips_of = {name: (functools.partial(loop, f=f), shape) for name, (f, shape) in loops.items()}
+    trips_of |= {f"stream {n}": (stream, (n,)) for n in _STREAMS}
+    for name, (f, shape) in trips_of.items():
+        x = normal(*shape)
+        compiled = jax.jit(f).lower(jnp.int32(0), x).compile()
+        runs |= {f"{name}, {trips} trips": _run(compiled, jnp.int32(trips), x) for trips in _trips(name)}
+    return runs
+
+
+def _run(compiled: Any, *args: Any) -> Run:
+    return lambda: jax.block_until_ready(compiled(*args))

@@ -7,7 +7,7 @@ from typing import Any
 from jax.extend.core import Literal
 
 from refgrad.cost.predict import fusion
-from refgrad.cost.predict.fusion import ALIAS, MAP, PRODUCT, REDUCE
+from refgrad.cost.predict.fusion import ALIAS, MAP, PRODUCT, REDUCE, FusionModel
 from refgrad.cost.predict.steps import Schedule, TimedStep, Value
 from refgrad.cost.types import Cost
 
@@ -30,7 +30,9 @@ class Region:
     floating: set[Value] = dataclasses.field(default_factory=set)
     """Results that each reader's region computes for itself: never written."""
     is_copy: bool = False
-    """True for a copy of what it reads, in another order."""
+    """True for a copy of what a region of its own writes too, in another order."""
+    turned: bool = False
+    """True where columns become rows, so that the arrays it reads are not read row by row."""
     closed: set[Value] = dataclasses.field(default_factory=set)
     """Results that nothing in the region can go on from."""
 
@@ -42,10 +44,7 @@ class Region:
     @property
     def cost(self) -> Cost:
         """FLOPs of the steps; those of a loop are in its bodies."""
-        total = Cost()
-        for step in self.steps:
-            total = total.plus(step.cost)
-        return total
+        return Cost.sum(step.cost for step in self.steps)
 
     @property
     def main(self) -> TimedStep:
@@ -56,10 +55,11 @@ class Region:
 class Links:
     """Who makes and who reads each array of a program, aliases resolved."""
 
-    def __init__(self, schedule: Schedule, strided: bool = False) -> None:
-        self.strided = strided
+    def __init__(self, schedule: Schedule, model: FusionModel) -> None:
+        self.model = model
         self.alias: dict[Value, Value | None] = {}
         self.maker: dict[Value, TimedStep] = {}
+        self.turned: set[TimedStep] = set()
         self.steps: list[TimedStep] = []
         seen: dict[Any, TimedStep] = {}
         for step in schedule.steps:
@@ -67,7 +67,7 @@ class Links:
             if kind in (MAP, REDUCE) and (same := seen.setdefault(self._key(step), step)) is not step:
                 self.alias.update(zip(step.makes, same.makes, strict=True))
                 continue
-            turns = self.strided and step.primitive == "transpose"
+            turns = model.strided and step.primitive == "transpose"
             if (kind == ALIAS or turns or self._turns_product(step)) and step.makes:
                 for i, made in enumerate(step.makes):
                     self.alias[made] = self.of(step.reads[i] if i < len(step.reads) else None)
@@ -85,7 +85,12 @@ class Links:
         maker = None
         if step.primitive == "transpose" and (value := self.of(step.reads[0])) is not None:
             maker = self.maker.get(value)
-        return maker is not None and fusion.kind_of(maker) == PRODUCT
+        if maker is None or fusion.kind_of(maker) != PRODUCT:
+            return False
+        if self.model.copies and not fusion.keeps_batch(maker, step):
+            return False
+        self.turned.add(maker)
+        return True
 
     def _key(self, step: TimedStep) -> Any:
         """A key that only steps of the same result share: one of them is computed."""

@@ -4,6 +4,7 @@ import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from refgrad.cost.predict.fusion import FusionModel
 from refgrad.cost.predict.links import Links, Region
 from refgrad.cost.predict.steps import Schedule, Value
 
@@ -26,14 +27,14 @@ class Lifetimes(NamedTuple):
 
 
 def lifetimes(
-    schedule: Schedule, formed: list[Region], donated: frozenset[Value], inner: dict[Region, int]
+    schedule: Schedule, formed: list[Region], donated: frozenset[Value], inner: dict[Region, int], model: FusionModel
 ) -> Lifetimes:
     """Run the regions in two orders, the schedule's and a greedy one, and take the one that needs less.
 
     `inner` are the temporaries of a loop's body. The greedy order takes, of the regions that are ready, the one that
     frees the most, as XLA's list scheduler does.
     """
-    links = Links(schedule)
+    links = Links(schedule, model)
     results = {v for v in links.results if v not in schedule.arguments}
     arguments = sum(value.bytes for value in schedule.arguments)
     outputs = sum(value.bytes for value in results)
@@ -58,8 +59,8 @@ class _Plan:
     def run(self, order: Sequence[int]) -> int:
         """Return the most bytes alive at once in this order, beside the results' own memory.
 
-        A temporary may lie where a result as large will be written later, or where an operand of the same size that
-        nobody reads again has been.
+        A temporary may lie where a result as large will be written later, or by a map that reads it last; and a map's
+        result where an operand of the same size that nobody reads again has been.
         """
         place = {i: n for n, i in enumerate(order)}
         last = {value: max(place[i] for i in found) for value, found in self.readers.items()}
@@ -75,7 +76,8 @@ class _Plan:
             stored = 0
             for value in made:
                 ends = last.get(value, n)
-                slot = next((s for s in free if s[0] >= value.bytes and s[1] > ends), None)
+                in_place = (value.bytes, ends) if self.formed[order[ends]].kind == "map" else None
+                slot = next((s for s in free if (s[0] >= value.bytes and s[1] > ends) or s == in_place), None)
                 if slot is not None:
                     free.remove(slot)
                     guests.add(value)

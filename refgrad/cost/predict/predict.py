@@ -33,7 +33,7 @@ def predict(
     mesh: Mapping[str, int] | None = None,
     collectives: Sequence[Collective] = (),
     kernels: Sequence[str] = (),
-    donate_argnums: Sequence[int] = (),
+    donate_argnums: int | Sequence[int] = (),
     overlap: float | Mapping[str, float] = 0.0,
 ) -> Prediction:
     """Predict the time and the memory of `f(*args, **kwargs)` on a device, or on each device of a mesh.
@@ -56,7 +56,8 @@ def predict(
 
     Raises:
         ValueError: for an unknown device, a mesh whose sizes are not positive or not those of f, a mesh without
-            anything that is exchanged, or an overlap outside 0 … 1.
+            anything that is exchanged, an overlap outside 0 … 1, or a donated position that f has no argument at.
+        TypeError: for a function, mesh, collective or kernel of another type.
         UnknownCost: as `count` does.
 
     Example:
@@ -67,14 +68,9 @@ def predict(
         >>> cost.predict(jnp.matmul, x, x, device="H100").seconds < 1e-3
         True
     """
-    target, sizes = devices.device(device), dict(mesh or {})
-    for share in overlap.values() if isinstance(overlap, Mapping) else [overlap]:
-        if not 0 <= share <= 1:
-            raise ValueError(f"overlap is {share}, but must be a share from 0 to 1 of the collectives' time")
-    for axis, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"mesh axis {axis} is {size!r}, but must be a whole number of devices, 1 at least")
-    given = (args, dict(kwargs or {}))
+    target, donated = devices.device(device), _positions(donate_argnums, len(args))
+    _check(f, mesh or {}, collectives, kernels, overlap)
+    sizes, given = dict(mesh or {}), (args, dict(kwargs or {}))
     called, arrays = arrays_of(lambda args, kwargs: f(*args, **kwargs), given)
     jaxpr = jax.make_jaxpr(called)(*arrays)
     schedule, notes = schedule_of(jaxpr, target.platform)
@@ -86,7 +82,7 @@ def predict(
             raise ValueError(f"mesh axis {axis} is {n}, but f runs under a shard_map in which it is {found_axes[axis]}")
     sizes = {**found_axes, **sizes}
     clock = Clock(target, tuple(kernels), overlap)
-    parts, plan = clock.run(schedule, _donated(f, schedule, given, donate_argnums))
+    parts, plan = clock.run(schedule, _donated(f, schedule, given, donated))
     exchanged = [clock.exchange(one) for one in collectives]
     if any(n > 1 for n in sizes.values()) and not (exchanged or found_axes):
         raise ValueError(
@@ -94,7 +90,7 @@ def predict(
             "collectives=[…], such as the gradients' all-reduce"
         )
     again = sum(s.cost.matmul * times for s, times in schedule.all_steps() if s.recomputed)
-    parts = [*parts, *exchanged]
+    parts = [*parts, *exchanged, *clock.host(plan, schedule.results)]
     return Prediction(
         target,
         sizes,
@@ -105,6 +101,34 @@ def predict(
         clock.peak(schedule),
         notes,
     )
+
+
+def _check(f: Any, mesh: Any, collectives: Any, kernels: Any, overlap: Any) -> None:
+    """Raise TypeError or ValueError for what `predict` cannot take."""
+    if not callable(f):
+        raise TypeError(f"f={f!r} is not a function: give predict(f, *args, device=…)")
+    if not isinstance(mesh, Mapping):
+        raise TypeError(f"mesh={mesh!r} is not a mapping: give axes with their sizes, such as mesh={{'data': 8}}")
+    if isinstance(kernels, str):
+        raise TypeError(f"kernels={kernels!r} is one name: give a sequence, kernels=({kernels!r},)")
+    for one in collectives:
+        if not isinstance(one, Collective):
+            raise TypeError(f"collectives holds {one!r}: give refgrad.cost.collectives.Collective")
+    for share in overlap.values() if isinstance(overlap, Mapping) else [overlap]:
+        if isinstance(share, str) or not 0 <= share <= 1:
+            raise ValueError(f"overlap is {share!r}, but must be a share from 0 to 1 of the collectives' time")
+    for axis, size in mesh.items():
+        if type(size) is not int or size < 1:
+            raise ValueError(f"mesh axis {axis} is {size!r}, but must be a whole number of devices, 1 at least")
+
+
+def _positions(donate_argnums: int | Sequence[int], n: int) -> tuple[int, ...]:
+    """Return the donated positions. Raises ValueError for one without an argument."""
+    positions = (donate_argnums,) if isinstance(donate_argnums, int) else tuple(donate_argnums)
+    for position in positions:
+        if not -n <= position < n:
+            raise ValueError(f"donate_argnums holds {position}, but f is given {n} arguments: 0 … {n - 1}")
+    return tuple(position % n for position in positions)
 
 
 def _donated(f: Any, schedule: Schedule, given: Any, positions: Sequence[int]) -> frozenset[Value]:

@@ -15,7 +15,7 @@ class Part(NamedTuple):
 
     scope: str
     kind: str
-    """product, map, reduce, update, kernel, library or collective."""
+    """product, map, reduce, update, kernel, library, collective, or host: the call and new memory."""
     times: int
     """Number of runs in a step; the other figures are those of all runs."""
     matmul: int
@@ -25,7 +25,7 @@ class Part(NamedTuple):
     """Bytes read and written; those sent, for a collective."""
     seconds: float
     bound: str
-    """The larger time: matmul, vector, memory, link or launch."""
+    """The larger time: matmul, vector, memory, link, launch or host."""
     hidden: float = 0.0
     """The share of a collective's time that is assumed to be hidden behind computation."""
 

@@ -16,6 +16,7 @@ class Recomputing:
         self.links, self.model = links, model
         self.cluster = _clusters(links, model)
         self.stored: set[Value] = set()
+        self.turned: set[TimedStep] = set()
         self.roots: dict[TimedStep, set[TimedStep]] = {}
         for step in reversed(links.steps):
             self._root(step)
@@ -31,22 +32,33 @@ class Recomputing:
                 found += self._copies(ordered)
                 found.append(Region(PRODUCT if PRODUCT in heavy else heavy[0], ordered))
             elif members is None and self.roots[step] == {step}:
-                steps: dict[TimedStep, None] = {}
-                self._collect(step, steps)
-                found.append(Region(fusion.kind_of(step), list(steps)))
+                found.append(Region(fusion.kind_of(step), self._computed(step)))
+        for region in found:
+            region.turned |= any(map(fusion.turns, region.steps)) or not self.turned.isdisjoint(region.steps)
         return found
 
     def _copies(self, steps: list[TimedStep]) -> Iterator[Region]:
         """Copies of operands that a product reads in another order, where others read them as they are."""
         for step in steps:
-            for i in fusion.copied(step) if self.model.copies else ():
+            found = fusion.copied(step, step in self.links.turned) if self.model.copies else {}
+            for i, turned in found.items():
                 value = self.links.of(step.reads[i])
                 if value is None:
                     continue
                 maker = self.links.maker.get(value)
-                own = maker is not None and fusion.kind_of(maker) == MAP and len(self.links.readers[value]) == 1
-                if not own:
-                    yield Region(MAP, [], reads={value: value.bytes}, writes=[value], written=value.bytes, is_copy=True)
+                mapped = maker if maker is not None and self._takes(maker) else None
+                if mapped is not None and len(self.links.readers[value]) == 1:
+                    self.turned.update([mapped] if turned else [])
+                    continue
+                yield Region(
+                    MAP,
+                    [] if mapped is None or fusion.is_expensive(mapped) else self._computed(mapped),
+                    {value: value.bytes},
+                    [value],
+                    value.bytes,
+                    is_copy=True,
+                    turned=turned,
+                )
 
     def _root(self, step: TimedStep) -> None:
         """Note the regions that compute a step: its own where it is stored."""
@@ -63,7 +75,14 @@ class Recomputing:
         self.roots[step] = {step} if stored else roots
 
     def _takes(self, reader: TimedStep) -> bool:
+        """Return True for a map outside the clusters."""
         return reader not in self.cluster and fusion.kind_of(reader) == MAP
+
+    def _computed(self, step: TimedStep) -> list[TimedStep]:
+        """Return a step behind the maps that are computed with it."""
+        steps: dict[TimedStep, None] = {}
+        self._collect(step, steps)
+        return list(steps)
 
     def _collect(self, step: TimedStep, steps: dict[TimedStep, None]) -> None:
         """Add a step, behind the maps that are computed with it: stored ones again where they are cheap."""

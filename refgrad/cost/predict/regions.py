@@ -13,7 +13,7 @@ def regions(schedule: Schedule, model: FusionModel, kernels: tuple[str, ...] = (
 
     `kernels` are scopes that one hand-written kernel computes: every run of consecutive steps below one is a region.
     """
-    links = Links(schedule, model.strided and not model.recompute)
+    links = Links(schedule, model)
     formed = Recomputing(links, model).run() if model.recompute else Grower(links, model, kernels).run()
     return _finished(formed, links, model)
 
@@ -23,6 +23,7 @@ def _finished(formed: list[Region], links: Links, model: FusionModel) -> list[Re
     inside = [set(map(id, region.steps)) for region in formed]
     for region, own in zip(formed, inside, strict=True):
         if region.is_copy:
+            region.reads = _read(region, links) or region.reads
             continue
         if model.recompute:
             region.writes = list(region.steps[-1].makes)

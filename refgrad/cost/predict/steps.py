@@ -112,7 +112,7 @@ class _Parts(Backward[bool, tuple[_Part, ...]]):
         if bodies is None or bodies.form not in (*_INLINED, *_LOOPS, Form.BRANCHES):
             costs, operands = self._walker.equation(eqn, results, facts)
             self.notes.update(dict.fromkeys(costs.notes))
-            return (_Part(eqn, _total(costs.sites.values())),), operands
+            return (_Part(eqn, Cost.sum(costs.sites.values())),), operands
         if bodies.form is Form.BRANCHES:
             bodies, _ = variants(eqn, bodies, facts)
         inner, operands = self.bodies(eqn, bodies, results, facts)
@@ -134,13 +134,6 @@ class _Parts(Backward[bool, tuple[_Part, ...]]):
         chosen = next(i for i, names in enumerate(platforms) if names is None or self._platform in names)
         body = dataclasses.replace(bodies.all[0], jaxpr=eqn.params["branches"][chosen])
         return dataclasses.replace(bodies, all=(body,))
-
-
-def _total(costs: Any) -> Cost:
-    total = Cost()
-    for cost in costs:
-        total = total.plus(cost)
-    return total
 
 
 def _work(parts: tuple[_Part, ...]) -> tuple[int, int]:
@@ -175,12 +168,7 @@ class _Builder:
         self.recomputed = False
         self.axes: dict[str, int] = {}
 
-    def build(
-        self,
-        program: ClosedJaxpr | Jaxpr,
-        tree: tuple[_Part, ...],
-        arguments: Sequence[Value],
-    ) -> Schedule:
+    def build(self, program: ClosedJaxpr | Jaxpr, tree: tuple[_Part, ...], arguments: Sequence[Value]) -> Schedule:
         outer, self.steps = self.steps, []
         results = self.inline(program, tree, arguments)
         steps, self.steps = tuple(self.steps), outer

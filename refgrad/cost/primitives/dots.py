@@ -67,13 +67,7 @@ def convolution(eqn: JaxprEqn) -> Work:
 
 
 def _taps(
-    n: int,
-    window: int,
-    out: int,
-    stride: int,
-    padding: tuple[int, int],
-    base_dilation: int,
-    window_dilation: int,
+    n: int, window: int, out: int, stride: int, padding: tuple[int, int], base_dilation: int, window_dilation: int
 ) -> int:
     """Count the pairs (output position, tap) along one axis that fall on an element of the input."""
     last, met = (n - 1) * base_dilation, 0

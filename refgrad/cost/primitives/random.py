@@ -114,11 +114,7 @@ def uniform(eqn: JaxprEqn) -> Work:
 def gamma(eqn: JaxprEqn) -> Work:
     """One trip of the rejection loops of Marsaglia and Tsang's method, threefry included."""
     n, log_space = size(eqn.outvars[0]), eqn.params["log_space"]
-    return Work(
-        elementwise=(1414 + 5 * log_space) * n + 23,
-        transcendental=(8 + 2 * log_space) * n,
-        per_trip=True,
-    )
+    return Work(elementwise=(1414 + 5 * log_space) * n + 23, transcendental=(8 + 2 * log_space) * n, per_trip=True)
 
 
 RULES: dict[str, Rule] = {

@@ -107,16 +107,22 @@ def _mismatch(primal, ct) -> str:
     return ""
 
 
+def leak(error: Exception) -> str:
+    """Return the sentence about a tracer that a rule must not hold; empty for any other error."""
+    if not isinstance(error, jax.errors.UnexpectedTracerError) and not foreign_type(str(error)).endswith("Tracer"):
+        return ""
+    return (
+        "a tracer leaks: the rule closes over a differentiated value, or uses one stored when it was traced before"
+        "; pass it as an argument instead"
+    )
+
+
 def explain(error: Exception) -> str:
     """One clear line for JAX's error about a rule."""
     text = " ".join(str(error).split())
-    foreign = foreign_type(text)
-    if isinstance(error, jax.errors.UnexpectedTracerError) or foreign.endswith("Tracer"):
-        return (
-            "a tracer leaks: the rule closes over a differentiated value, or uses one stored when it was traced before"
-            "; pass it as an argument instead"
-        )
-    if foreign:
+    if leaked := leak(error):
+        return leaked
+    if foreign := foreign_type(text):
         return f"JAX takes arrays only, and _fwd keeps a {foreign} among its residuals: close over it, or {WAYS}"
     trees = re.search(
         r"got bwd output structure PyTreeDef\((.*?)\) for primal input structure PyTreeDef\((.*?)\)\.", text

@@ -17,7 +17,7 @@ from refgrad.jaxpr.scaffold import scaffold
 from refgrad.verify.case import FunctionCase
 from refgrad.verify.numbers import sample, to_wide
 from refgrad.verify.oracle import Leaves, first_line
-from refgrad.verify.properties.structure import explain
+from refgrad.verify.properties.structure import leak
 from refgrad.verify.report import COMPILER, FAIL, OK, UNAVAILABLE, Row
 from refgrad.verify.subject import Flat, pullback
 
@@ -95,7 +95,8 @@ def inside(
             note = f"neither for the plain forward: {first_line(error)}"
             yield Row(name, where, UNAVAILABLE, note=note)
         else:
-            yield Row(name, where, FAIL, note=f"{explain(error)}; the plain forward passes")
+            why = leak(error) or f"{type(error).__name__}: {first_line(error)}"
+            yield Row(name, where, FAIL, note=f"{why}; the plain forward passes")
         return
     yield from _rows(case, name, where, got, expected or rows_of(case))
 
