@@ -8,10 +8,15 @@ import jax
 
 from refgrad.jaxpr.versions import newest
 
-# LLVM's optimisation takes half of the time, XLA's emitters of fusions, until they became faster, half of the rest.
+# LLVM's optimisation takes half of the time. Until they became faster, XLA's emitters of fusions took half of the rest,
+# and the division of a program into parts that are compiled side by side took more time than it saved.
 UNOPTIMISED = newest(
     {
-        (0, 10): {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
+        (0, 10): {
+            "xla_backend_optimization_level": 0,
+            "xla_cpu_use_fusion_emitters": False,
+            "xla_cpu_parallel_codegen_split_count": 1,
+        },
         (0, 11, 1): {"xla_backend_optimization_level": 0},
     }
 )
