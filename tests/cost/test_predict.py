@@ -2,7 +2,6 @@
 
 import importlib.util
 from functools import partial
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -226,20 +225,22 @@ def test_xla_tpu_compiles_ahead_of_time():
 
 
 @pytest.mark.parametrize(
-    ("contracted", "batched", "operands"),
+    ("left", "right", "dimensions", "turned", "copied"),
     [
-        (((0,), (0,)), ((), ()), []),
-        (((0, 1), (0, 1)), ((), ()), [1]),
-        (((1, 2), (1, 2)), ((), ()), []),
-        (((1,), (1,)), ((0,), (0,)), []),
-        (((0,), (2,)), ((1,), (0,)), [0]),
+        (f32(3, 5), f32(3, 7), (((0,), (0,)), ((), ())), False, {}),
+        (f32(2, 3, 5), f32(2, 3, 7), (((0, 1), (0, 1)), ((), ())), False, {0: True}),
+        (f32(2, 3, 5), f32(2, 3, 7), (((0, 1), (0, 1)), ((), ())), True, {1: True}),
+        (f32(5, 2, 3), f32(7, 2, 3), (((1, 2), (1, 2)), ((), ())), False, {1: True}),
+        (f32(2, 3, 5), f32(2, 3, 7), (((1,), (1,)), ((0,), (0,))), False, {}),
+        (f32(3, 2, 5), f32(2, 7, 3), (((0,), (2,)), ((1,), (0,))), False, {0: True}),
     ],
 )
-def test_operands_of_a_product_that_are_copied(contracted, batched, operands):
-    eqn = SimpleNamespace(params={"dimension_numbers": (contracted, batched)})
-    assert fusion.copied(SimpleNamespace(primitive="dot_general", eqn=eqn)) == operands
+def test_operands_of_a_product_that_are_copied(left, right, dimensions, turned, copied):
+    program, _ = schedule_of(jax.make_jaxpr(partial(jax.lax.dot_general, dimension_numbers=dimensions))(left, right))
+    assert fusion.copied(program.steps[-1], turned) == copied
 
 
 def test_a_transpose_is_an_array_of_its_own_unless_strides_turn_it():
     program, _ = schedule_of(jax.make_jaxpr(lambda x: jnp.sin(x.T))(f32(3, 4)))
-    assert len(Links(program).steps) == 2 and len(Links(program, strided=True).steps) == 1
+    assert len(Links(program, XLA_CPU).steps) == 2
+    assert len(Links(program, XLA_CPU._replace(strided=True)).steps) == 1

@@ -106,7 +106,7 @@ def test_every_operation_keeps_what_its_row_says(name, dtype):
     item = jnp.dtype(dtype).itemsize
     for dims in DIMS:
         measured = residuals(row.bound(dims), *row.shapes(dims, dtype))
-        derived = evaluate(row.residuals, {**dims, "w": item, "a": max(4, item)})
+        derived = evaluate(row.residuals, {**dims, "item": item, "a": max(4, item)})
         assert measured.bytes + measured.argument_bytes == derived
 
 
@@ -181,7 +181,7 @@ def test_a_lost_residual_is_caught():
     """The equality with the row breaks when a rule keeps one array more."""
     row, dims = TABLE["gelu"], DIMS[0]
     shapes = row.shapes(dims, jnp.float32)
-    derived = evaluate(row.residuals, {**dims, "w": 4, "a": 4})
+    derived = evaluate(row.residuals, {**dims, "item": 4, "a": 4})
     more = lambda *args: (lambda y: y * y)(row.bound(dims)(*args))  # noqa: E731
     assert residuals(more, *shapes).bytes + residuals(more, *shapes).argument_bytes > derived
 

@@ -131,7 +131,7 @@ def test_an_unexplained_difference_turns_compare(monkeypatch):
 
 def test_a_wrong_rewriting_turns_bf16_products(monkeypatch):
     module, settings = quick("bf16_products", sequence=8, n_embd=8, vocab_size=16)
-    monkeypatch.setattr(module, "products", lambda *_: [module.Product("w dw", 1, 1, 6, 8, 4, left_transposed=True)])
+    monkeypatch.setattr(module, "products", lambda *_: [module.Matmuls("w dw", 1, 1, 6, 8, 4, left_transposed=True)])
     right = module.WAYS["as it stands"]
     monkeypatch.setattr(module, "WAYS", {"as it stands": right})
     assert not module.run(settings).failures
