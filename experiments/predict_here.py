@@ -1,9 +1,9 @@
 """Do predicted times and memory agree with those measured on this machine, without compiling anything?
 
-The CPU is measured first: products and memory by size, arithmetic, exp, tanh, transposition, calls, new memory. Each
-program is then predicted from its jaxpr, compiled and run. Times are the best of several rounds that take every program
-in turn, straight after itself as a step after a step, since neighbours on the machine disturb single ones; memory is
-arguments, outputs and temporaries of XLA's plan.
+The CPU is measured: products and memory by size, arithmetic, exp, tanh, transposition, calls, new memory. Each program
+is predicted from its jaxpr, compiled and run. Times, the CPU's figures too, are the best of several rounds that take
+every program in turn, straight after itself as a step after a step, since neighbours on the machine disturb single
+ones; memory is arguments, outputs and temporaries of XLA's plan.
 
     python experiments/predict_here.py
 """
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from _common import Figure, Result, Table, main, track
 
 from refgrad.cost.predict import XLA_CPU, predict
-from refgrad.cost.predict.host import fastest, this_cpu
+from refgrad.cost.predict.host import measured
 from refgrad.models import gpt2
 
 Program = tuple[Callable[..., Any], tuple[Any, ...]]
@@ -110,14 +110,13 @@ def _finished(program: Callable[..., Any], args: tuple[Any, ...]) -> None:
 
 
 def run(settings: Settings) -> Result:
-    """Predict, compile, run in rounds."""
-    device = this_cpu()
+    """Compile, measure the CPU and the programs in the same rounds, predict."""
     chosen = programs(settings.rows)
-    predicted = {name: predict(f, *args, device=device) for name, (f, args) in track(list(chosen.items()), "predicted")}
     compiled = {name: jax.jit(f).lower(*args).compile() for name, (f, args) in track(list(chosen.items()), "compiled")}
     arrays = {name: jax.tree.map(filled, args) for name, (_, args) in chosen.items()}
     runs = {name: partial(_finished, program, arrays[name]) for name, program in compiled.items()}
-    best = fastest(runs, settings.rounds)
+    device, best = measured(runs, settings.rounds)
+    predicted = {name: predict(f, *args, device=device) for name, (f, args) in track(list(chosen.items()), "predicted")}
     rows = []
     for name, program in compiled.items():
         found, plan, answer = predicted[name], _known(program.memory_analysis()), _known(program.cost_analysis())

@@ -53,7 +53,7 @@ FAULTS = {
     "something too wide": ("<h1>", '<h1 style="width: 500px">', "px too wide"),
     "tables that do not sort": ("rows.sort(", "rows.slice().sort(", "is not ascending by column"),
     "numbers sorted as text": ('typeof a === "number" && typeof b === "number"', "false", "is not ascending by column"),
-    "filters that do nothing": ("item.hidden = !fits", "item.hidden = false", "does not show just what has"),
+    "filters that do nothing": ("row.hidden = !fits", "row.hidden = false", "does not show just what has"),
     "choices that do nothing": ("choices.every(", "choices.some((c) => true) || choices.every(", "just its rows"),
     "a switch that does nothing": ("root.dataset.theme = ", "root.dataset.other = ", "does not change the colours"),
     "no dark colours": ("  color-scheme: light dark;", "  color-scheme: light;", "looks the same in the dark"),

@@ -34,10 +34,10 @@ class Clock:
         formed = regions(schedule, self.device.fusion, self.kernels)
         parts: list[Part] = []
         inner: dict[Region, int] = {}
-        for region in formed:
+        for region, touched in zip(formed, _touched(formed), strict=True):
             bodies = [body for step in region.steps for body in step.bodies]
             if not bodies:
-                parts.append(self.part(region))
+                parts.append(self.part(region, touched))
                 continue
             for body in bodies:
                 below, plan = self.run(body)
@@ -46,8 +46,8 @@ class Clock:
                 inner[region] = max(inner.get(region, 0), plan.temporaries + plan.outputs)
         return parts, lifetimes(schedule, formed, donated, inner, self.device.fusion)
 
-    def part(self, region: Region) -> Part:
-        """Return one region's figures, and the larger of its times."""
+    def part(self, region: Region, touched: list[tuple[int, int]]) -> Part:
+        """Return one region's figures, and the larger of its times; `touched` is its row of `_touched`."""
         scope, cost = _scope(region), region.cost
         if region.kind == fusion.COLLECTIVE and (one := _collective(region.steps[0])) is not None:
             return self.exchange(one)
@@ -57,7 +57,7 @@ class Clock:
             "matmul": sum(self._product(step) for step in region.steps) / share.matmul,
             "vector": cost.elementwise / target.vector
             + sum(step.cost.transcendental / target.function(step.primitive) for step in region.steps),
-            "memory": moved / target.stream(moved) / share.memory,
+            "memory": sum(n / target.stream(reach) for n, reach in touched) / share.memory,
         }
         if region.turned:
             times["memory"] = max(
@@ -117,6 +117,23 @@ class Clock:
                 flops[name] = flops.get(name, 0) + step.cost.matmul * times
         name = max(flops, key=lambda key: flops[key], default="float32")
         return self.device.matmul.get(name, self.device.matmul["float32"])
+
+
+def _touched(formed: list[Region]) -> list[list[tuple[int, int]]]:
+    """Return, by region and array, its bytes and those touched since it was: a cache holds it if it is larger.
+
+    What nothing has touched before comes from the run before, as in a step after a step. A result lies where something
+    has died, as near as the region's own arrays.
+    """
+    whole = sum(region.read + region.written for region in formed)
+    rows, last, now = [], {}, 0
+    for region in formed:
+        own = region.read + region.written
+        row = [(n, now - last[value] + own if value in last else whole) for value, n in region.reads.items()]
+        rows.append([*row, (region.written, own)])
+        now += own
+        last |= dict.fromkeys([*region.reads, *region.writes], now)
+    return rows
 
 
 def _collective(step: TimedStep) -> Collective | None:

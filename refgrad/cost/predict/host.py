@@ -8,7 +8,7 @@ figures of their own.
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -37,12 +37,16 @@ Run = Callable[[], Any]
 def this_cpu() -> Device:
     """Measure this machine's CPU under XLA; seconds, once a process."""
     with jax.default_device(jax.devices("cpu")[0]):
-        return measured()
+        return measured({})[0]
 
 
-def measured(rounds: int = _ROUNDS) -> Device:
-    """Measure the default device as `this_cpu` does, the best of some rounds that take every figure in turn."""
-    best = fastest(_programs(), rounds)
+def measured(beside: Mapping[str, Run], rounds: int = _ROUNDS) -> tuple[Device, dict[str, float]]:
+    """Measure the default device as `this_cpu` does, in rounds that take every figure in turn, programs `beside` too.
+
+    Returns the device, and the least seconds of each of those programs: neighbours on the machine disturb both alike.
+    """
+    best = fastest({**_programs(), **beside}, rounds)
+    times = {name: best.pop(name) for name in beside}
     call = best.pop("call")
 
     def inside(name: str) -> float:
@@ -56,7 +60,7 @@ def measured(rounds: int = _ROUNDS) -> Device:
     sizes = tuple((2.0 * n**3, 2 * n**3 / inside(f"product {n}")) for n in _PRODUCTS)
     streams = tuple((8.0 * n, 8 * n / inside(f"stream {n}")) for n in _STREAMS)
     first_touch = inside("fresh") - 12 * _FRESH / streams[-1][1]
-    return Device(
+    device = Device(
         "cpu",
         {"float32": sizes[-1][1], "bfloat16": 2 * 1024**3 / inside("product bf16"), "float64": sizes[-1][1] / 2},
         1.0,
@@ -76,9 +80,10 @@ def measured(rounds: int = _ROUNDS) -> Device:
         (_TURNED[0] ** 2 / inside(f"turned {_TURNED[0]}"), _TURNED[1] ** 2 / inside(f"turned {_TURNED[1]}")),
         Allocation(call, _MMAP, 4 * _FRESH / max(first_touch, 0.1 * inside("fresh"))),
     )
+    return device, times
 
 
-def fastest(runs: dict[str, Run], rounds: int) -> dict[str, float]:
+def fastest(runs: Mapping[str, Run], rounds: int) -> dict[str, float]:
     """Return the least seconds of each run, in rounds that take all: straight after itself, for some milliseconds."""
     best = dict.fromkeys(runs, float("inf"))
     for _ in range(rounds):
