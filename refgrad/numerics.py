@@ -7,10 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.experimental.layout import Layout, with_layout_constraint
 
 from refgrad.jaxpr.avals import explicit_sharding, varying_axes
-from refgrad.jaxpr.versions import PARTITIONS_LAYOUTS
 
 
 def wide_dtype(dtype: Any) -> jnp.dtype:
@@ -31,35 +29,26 @@ def product(subscripts: str, x: Array, y: Array, out_sharding=None) -> Array:
 def weight_grad(x: Array, dz: Array, out_sharding=None) -> Array:
     """Σ_r x_r dz_rᵀ (i, o) of x (r, i) and dz (r, o): a weight's gradient, in the dtype of sums.
 
-    XLA on CPU has no bf16 kernel for a product over the first axis of both, and widens both to float32, at a fourth of
-    the speed. There x is transposed first.
+    XLA on CPU has no bf16 kernel for a product over the first axis of both and takes both to float32, at a fourth of
+    the speed. There x is turned first.
     """
 
     def as_it_stands(x: Array, dz: Array) -> Array:
         return product("ri,ro->io", x, dz, out_sharding)
 
-    def transposed(x: Array, dz: Array) -> Array:
-        if PARTITIONS_LAYOUTS or jax.device_count() == 1:
-            return _stored(product("ir,ro->io", _stored(jnp.swapaxes(x, 0, 1)), dz, out_sharding))
-        return depend_on(product("ir,ro->io", _transposed_by_loop(x), dz, out_sharding), first_entry(dz))
+    def turned(x: Array, dz: Array) -> Array:
+        return depend_on(product("ir,ro->io", _turned(x), dz, out_sharding), first_entry(dz))  # see `_turned`
 
     if x.dtype != jnp.bfloat16:
         return as_it_stands(x, dz)
-    return jax.lax.platform_dependent(x, dz, cpu=transposed, default=as_it_stands)
+    return jax.lax.platform_dependent(x, dz, cpu=turned, default=as_it_stands)
 
 
-def _stored(x: Array) -> Array:
-    """Return the matrix x, stored row by row: XLA folds no transposition into a product across this constraint.
+def _turned(x: Array) -> Array:
+    """xᵀ, stored so: XLA folds a transposition into the product that reads it, but takes none out of a loop of two.
 
-    Without the one on the result, a reader's transposition leaves a product that XLA on CPU has no kernel for.
-    """
-    return with_layout_constraint(x, Layout((0, 1)))
-
-
-def _transposed_by_loop(x: Array) -> Array:
-    """Return xᵀ, written twice by a loop that XLA keeps and, unlike the constraint in old versions, partitions.
-
-    XLA still folds a transposition of the product's result: add something to the product.
+    It folds one of the product's own result too, and raises since it has no kernel for what comes of it: whoever
+    multiplies puts a sum behind.
     """
     return jax.lax.fori_loop(0, 2, lambda _, __: jnp.swapaxes(x, 0, 1), jnp.zeros_like(jnp.swapaxes(x, 0, 1)))
 

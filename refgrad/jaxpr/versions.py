@@ -40,9 +40,6 @@ def newest(rows: Mapping[Version, T]) -> T:
 SCAN_BODIES = ("closed_call", "eval_jaxpr")
 """Names of a scan's body in HLO: a computation in JAX 0.10, a scope in the loop's body since 0.11."""
 
-PARTITIONS_LAYOUTS = at_least((0, 12))
-"""True where XLA partitions an array whose layout is constrained; before, it gathers the whole array first."""
-
 
 class Differentiable(Protocol[P, T]):
     """A `jax.custom_vjp` function with the signature of its forward, which JAX's class leaves out, and its parts."""
