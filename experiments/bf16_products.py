@@ -19,13 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _common import Figure, Result, Table, interleaved, main, track
+from _model import ModelSettings
 from jax import Array
 from jax.experimental.layout import Layout, with_layout_constraint
 
 from refgrad import _machine
 from refgrad._extras import install
 from refgrad.bench.roofline import Matmuls, compiled_product, products
-from refgrad.models import gpt2
 from refgrad.numerics import blocks, product, weight_grad
 from refgrad.report.figures import BLUE, VERMILLION, legend_below
 from refgrad.train import allocator
@@ -36,28 +36,15 @@ TOLERANCE = 2**-7  # of the largest entry: two roundings of a result in bfloat16
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """The step's sizes by the checkpoint's names, rounds of timing, and the share of PyTorch's speed that is enough."""
+class Settings(ModelSettings):
+    """The step, and the share of PyTorch's speed that is enough."""
 
-    batch: int
-    sequence: int
-    n_layer: int
-    n_head: int
-    n_embd: int
-    vocab_size: int
-    rounds: int
     share: float
 
     @property
     def products(self) -> list[Matmuls]:
         """Every product of the step."""
-        config = gpt2.Config(self.n_layer, self.n_head, self.n_embd, self.sequence, self.vocab_size)
-        return products(config, self.batch, self.sequence)
-
-    def __post_init__(self) -> None:
-        _ = self.products  # raises for sizes that no model can have
-        if min(self.batch, self.rounds) < 1:
-            raise ValueError(f"batch is {self.batch} and rounds is {self.rounds}, but each must be at least 1")
+        return products(self.config, self.batch, self.sequence)
 
 
 def stored(x: Array) -> Array:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _common import Figure, Result, Table, interleaved, main, temporaries
+from _model import ModelSettings
 from jax.ad_checkpoint import checkpoint_name
 
 from refgrad import cost
@@ -33,22 +34,10 @@ ALLOWED_FLOAT32 = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """The batch, its parts for smaller batches, the model's sizes, and rounds of timing."""
+class Settings(ModelSettings):
+    """The model, and the parts of its batch for smaller batches."""
 
-    batch: int
     parts: int
-    sequence: int
-    n_layer: int
-    n_head: int
-    n_embd: int
-    vocab_size: int
-    rounds: int
-
-    @property
-    def config(self) -> gpt2.Config:
-        """The model's config."""
-        return gpt2.Config(self.n_layer, self.n_head, self.n_embd, self.sequence, self.vocab_size)
 
     def __post_init__(self) -> None:
         if self.config.vocab_size < 256:

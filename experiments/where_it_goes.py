@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from _classes import CLASSES, COLORS
 from _common import Figure, Result, Table, interleaved, main
+from _model import ModelSettings
 
 from refgrad import cost
 from refgrad.models import gpt2, gpt2_costs
@@ -29,27 +30,10 @@ Shares = Mapping[str, Mapping[str, float]]  # of what → where → share
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """The model's sizes by the checkpoint's names, the batch, rounds of timing, and what "dominates" means."""
+class Settings(ModelSettings):
+    """The model, and what "dominates" means."""
 
-    batch: int
-    sequence: int
-    n_layer: int
-    n_head: int
-    n_embd: int
-    vocab_size: int
-    rounds: int
     dominates: float
-
-    @property
-    def config(self) -> gpt2.Config:
-        """The model's config."""
-        return gpt2.Config(self.n_layer, self.n_head, self.n_embd, self.sequence, self.vocab_size)
-
-    def __post_init__(self) -> None:
-        _ = self.config  # raises for sizes that no model can have
-        if min(self.batch, self.rounds) < 1:
-            raise ValueError(f"batch is {self.batch} and rounds is {self.rounds}, but each must be at least 1")
 
 
 def operation(scope: str) -> str:

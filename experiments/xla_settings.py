@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from _common import Figure, Result, Table, main, track
+from _model import ModelSettings
 
 from refgrad import _machine
 from refgrad.bench.contenders import CONTENDERS, Workload
 from refgrad.bench.process import Process
-from refgrad.models import gpt2
 from refgrad.report.figures import COLORS, legend_below
 
 DEFAULTS = "defaults"
@@ -41,29 +41,19 @@ XLA_SETTINGS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """The bench's contenders, the model's sizes by the checkpoint's names, rounds, and the gain that counts."""
+class Settings(ModelSettings):
+    """The model, the bench's contenders, and the gain that counts."""
 
     contenders: list[str]
-    batch: int
-    sequence: int
-    n_layer: int
-    n_head: int
-    n_embd: int
-    vocab_size: int
-    rounds: int
     gain: float
 
     @property
     def work(self) -> Workload:
         """The step's sizes."""
-        config = gpt2.Config(self.n_layer, self.n_head, self.n_embd, self.sequence, self.vocab_size)
-        return Workload(config, self.batch, self.sequence)
+        return Workload(self.config, self.batch, self.sequence)
 
     def __post_init__(self) -> None:
-        _ = self.work  # raises for sizes that no model can have
-        if min(self.batch, self.rounds) < 1:
-            raise ValueError(f"batch is {self.batch} and rounds is {self.rounds}, but each must be at least 1")
+        super().__post_init__()
         for name in self.contenders:
             if name not in CONTENDERS:
                 raise ValueError(f"contenders holds {name!r}, but must hold names such as {', '.join(CONTENDERS)}")

@@ -9,6 +9,7 @@ from jax import lax
 from refgrad.verify import blame, check, exact_oracle
 from tests.lanes import fast_if
 from tests.verify.specimens import normal, rule
+from tests.work import compilations
 
 INF, NAN = float("inf"), float("nan")
 RIGHT = "right; autodiff is wrong here"
@@ -431,13 +432,9 @@ def test_truth_needs_no_compiler():
 
     args = [normal(4, 16), normal(16), normal(16)]
     flat = lambda diff, rest: ([layer_norm(*diff)], [])  # noqa: E731
-    compiled = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, seconds, **_: compiled.append(event) if "backend_compile" in event else None
-    )
-    oracle = ExactOracle(flat, args, [], ["x", "w", "b"], sweeps=8)
-    found = oracle.gradient(args, [normal(4, 16)])
-    seconds = oracle.hessian(args, args, [normal(4, 16)])
-    jax.monitoring.clear_event_listeners()
+    with compilations() as compiled:
+        oracle = ExactOracle(flat, args, [], ["x", "w", "b"], sweeps=8)
+        found = oracle.gradient(args, [normal(4, 16)])
+        seconds = oracle.hessian(args, args, [normal(4, 16)])
     assert oracle.whole and found is not None and seconds is not None
     assert not compiled

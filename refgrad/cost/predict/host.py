@@ -53,9 +53,9 @@ def measured(beside: Mapping[str, Run], rounds: int = _ROUNDS) -> tuple[Device, 
         """Seconds of one trip, or of one program without its call."""
         if name in best:
             return max(best[name] - call, 0.1 * best[name])
-        few, many = (best[f"{name}, {trips} trips"] for trips in _trips(name))
-        least, most = _trips(name)
-        return max(many - few, 0.1 * many) / (most - least)
+        few, many = _trips(name)
+        short, long = (best[f"{name}, {trips} trips"] for trips in (few, many))
+        return max(long - short, 0.1 * long) / (many - few)
 
     sizes = tuple((2.0 * n**3, 2 * n**3 / inside(f"product {n}")) for n in _PRODUCTS)
     streams = tuple((8.0 * n, 8 * n / inside(f"stream {n}")) for n in _STREAMS)

@@ -62,10 +62,11 @@ def experiment(script: Path, quick: bool) -> Section:
     Raises RuntimeError, with the end of what the script wrote, where it leaves no card.
     """
     rounds = "rounds" in read_toml(CHECKOUT / "configs" / "experiments" / f"{script.stem}.toml")
-    run = _in_a_process if rounds or script.stem in MEASURED or not quick else _here
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
-        code, written = run([str(script), *(["--quick"] if quick else []), "--out", str(out)], timed=rounds)
+        words = [str(script), *(["--quick"] if quick else []), "--out", str(out)]
+        alone = rounds or script.stem in MEASURED or not quick
+        code, written = _in_a_process(words, timed=rounds) if alone else _here(words)
         path = out / f"{script.stem}.json"
         if not path.exists():
             end = "\n".join(written.strip().splitlines()[-8:])
@@ -81,9 +82,8 @@ def _in_a_process(words: list[str], timed: bool) -> tuple[int, str]:
     return ran.returncode, ran.stderr or ran.stdout
 
 
-def _here(words: list[str], timed: bool) -> tuple[int, str]:
+def _here(words: list[str]) -> tuple[int, str]:
     """Run a script in this process, where JAX is imported already: half of a quick experiment is its start."""
-    del timed
     written, before = io.StringIO(), (sys.argv, list(sys.path))
     sys.argv, sys.path[:0] = words, [str(Path(words[0]).parent)]
     try:
