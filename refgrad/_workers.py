@@ -1,6 +1,7 @@
 """Independent pieces of a command, computed on every core: tracing holds Python's lock, so each worker is a process."""
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,21 @@ from refgrad._progress import track
 SHARE = 4  # pieces a worker, at least: it takes seconds to start
 
 Each = Callable[[Callable, Sequence, str], Iterator[Any]]
+_early: list[ProcessPoolExecutor] = []
+
+
+@contextlib.contextmanager
+def importing(module: str) -> Iterator[None]:
+    """Start a worker for each core, which imports `module` while this process does, for the first `workers` inside."""
+    if (processes := cores() or 1) > 1:
+        _early.append(_pool(processes))
+        for _ in range(processes):
+            _early[0].submit(_import, module)
+    try:
+        yield
+    finally:
+        while _early:
+            _end(_early.pop())
 
 
 @contextlib.contextmanager
@@ -26,30 +42,48 @@ def workers(pieces: int, setup: Callable[[], None] | None = None, processes: int
 
     Args:
       pieces: how many items there are in all.
-      setup: called in every worker first. Like `f`, the items and the results, it can be pickled.
+      setup: called in the worker before each piece. Like `f`, the items and the results, it can be pickled.
       processes: the number of workers; as many as there are cores by default.
     """
     processes = min(cores() or 1 if processes is None else processes, pieces // SHARE)
     if processes < 2:
         yield lambda f, items, what: map(f, track(items, what))
         return
-    # forked, a process would inherit JAX's threads, and their locks
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), start, (setup,))
+    pool = _early.pop() if _early else _pool(processes)
 
     def each(f: Callable, items: Sequence, what: str) -> Iterator[Any]:
-        futures = [pool.submit(f, item) for item in items]
+        futures = [pool.submit(_piece, setup, f, item) for item in items]
         return (future.result() for _, future in zip(track(items, what), futures, strict=True))
 
     try:
         yield each
     finally:
-        children = multiprocessing.active_children()
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in children:
-            child.terminate()
+        _end(pool)
 
 
-def start(setup: Callable[[], None] | None) -> None:
+def _pool(processes: int) -> ProcessPoolExecutor:
+    # forked, a process would inherit JAX's threads, and their locks
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), start)
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    children = multiprocessing.active_children()
+    pool.shutdown(wait=False, cancel_futures=True)
+    for child in children:
+        child.terminate()
+
+
+def _piece(setup: Callable[[], None] | None, f: Callable, item: Any) -> Any:
+    if setup is not None:
+        setup()
+    return f(item)
+
+
+def _import(module: str) -> None:
+    importlib.import_module(module)
+
+
+def start(setup: Callable[[], None] | None = None) -> None:
     """Prepare a worker, which calls `setup` and ends when its parent does, however that ended."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command itself is interrupted, and ends its workers

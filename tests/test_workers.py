@@ -1,5 +1,6 @@
 """Workers give what one process gives, in order, errors included."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from refgrad._workers import workers
+from refgrad._workers import importing, workers
 
 
 def square(n):
@@ -68,3 +69,22 @@ def alive(pid):
         return False
     state = Path(f"/proc/{pid}/stat")
     return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"  # nobody waits for an orphan
+
+
+def test_workers_may_begin_to_import_before_they_are_needed():
+    with importing("refgrad._workers"):
+        early = {child.pid for child in multiprocessing.active_children()}
+        with workers(8, processes=2) as each:
+            found = set(each(pid, [0] * 8, "pids"))
+    assert found <= early
+    assert os.getpid() not in early
+
+
+def test_workers_that_nobody_needs_end():
+    with importing("refgrad._workers"):
+        early = [child.pid for child in multiprocessing.active_children()]
+    deadline = time.monotonic() + 30
+    while any(alive(pid) for pid in early) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert early
+    assert not any(alive(pid) for pid in early)

@@ -1,5 +1,7 @@
 """The `refgrad` command: one thin file per sub-command, imported when it is called."""
 
+import argparse
+import contextlib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -7,6 +9,7 @@ from collections.abc import Sequence
 from refgrad._exit_codes import BY_SIGNAL, INTERRUPTED
 from refgrad._machine import versions
 from refgrad._text import nearest, one_line
+from refgrad._workers import importing
 from refgrad.cli import options, terminal
 
 COMMANDS = {
@@ -70,7 +73,16 @@ def _command(name: str, words: Sequence[str]) -> int:
         given = parser.parse(words)
     except SystemExit:  # help is printed
         return 0
-    return importlib.import_module(f"refgrad.cli.{name}").run(given)
+    module = f"refgrad.cli.{name}"
+    with importing(module) if _is_long(name, given) else contextlib.nullcontext():
+        return importlib.import_module(module).run(given)
+
+
+def _is_long(name: str, given: argparse.Namespace) -> bool:
+    """True for a command that is computed by workers: what it imports takes seconds."""
+    if name == "verify":
+        return not (given.target or given.op or given.prove or given.device)
+    return name == "claims" and not given.ids
 
 
 def _about(words: Sequence[str]) -> int:

@@ -64,8 +64,9 @@ def run(options: argparse.Namespace) -> int:
     whole = options.op is None
     dims = operations.dimensions(config, sizes["batch"], sizes["sequence"])
     ids = standard_library_ids(sizes["batch"], sizes["sequence"])
+    setup = partial(_as_here, options.quick)
     alone = 1 if where.platform != "cpu" else None  # an accelerator is not shared between processes
-    with jax.default_device(where), jax.enable_x64(True), workers(len(names), _wide, alone) as each:
+    with jax.default_device(where), jax.enable_x64(True), workers(len(names), setup, alone) as each:
         drawn = {"seed": options.seed, "draws": QUICK_DRAWS if options.quick else DRAWS}
         check = partial(operations.verify_operation, dims=dims, dtypes=dtypes, **drawn)
         checked = each(check, names, "operations")
@@ -185,7 +186,10 @@ def _known(names: Iterable[str], known: Iterable[str]) -> None:
             raise ValueError(f"--op {name}: no such operation: {nearest(name, known)}")
 
 
-def _wide() -> None:
+def _as_here(quick: bool) -> None:
+    """Set a worker's compilation and types as this process has them."""
+    if quick:
+        scaffold_everything()
     jax.config.update("jax_enable_x64", True)
 
 

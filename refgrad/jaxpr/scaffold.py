@@ -30,4 +30,5 @@ def scaffold(f: Callable) -> Any:
 
 def scaffold_everything() -> None:
     """Compile every program of this process so, from the moment that JAX starts its devices."""
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}".strip()
+    if FLAGS not in (flags := os.environ.get("XLA_FLAGS", "")):
+        os.environ["XLA_FLAGS"] = f"{flags} {FLAGS}".strip()

@@ -236,12 +236,13 @@ def _facts(case: FunctionCase) -> dict[str, str]:
 
 def _truth(case: FunctionCase, device: Any) -> dict[str, str]:
     """Describe the truth, and the reason where it is not exact arithmetic."""
-    exact, oracle = case.own.exact, case.own.oracle
+    exact = case.own.exact
     if exact.whole:
         kind = case.reference_name or "the plain forward"
         rest = f"; {len(left)} entries by float64 autodiff" if (left := case.points.open) else ""
         rest += "; float64 autodiff, which it confirms, after the first draw" * exact.takes_long(case.draws)
         return {"truth": f"exact arithmetic on {kind}, {exact.spent:.1e} of {BUDGET:.0e} scalar operations{rest}"}
+    oracle = case.own.oracle
     facts = {"truth": f"{oracle.kind}, in float64", "truth computed on": truth_device(oracle, device)}
     if case.reference_vjp is None:
         facts["exact arithmetic"] = f"{exact.why}; {case.points.confirmed} entries confirmed"

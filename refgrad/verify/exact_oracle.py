@@ -26,6 +26,7 @@ HESSIAN = 20  # those that its derivative along a direction costs
 TWICE = 50  # those that a second derivative of one entry costs
 EVEN = 1e-9  # relative difference of two one-sided slopes, rounded, below which they are one
 DIGITS = 1e-15  # relative radius up to which a ball, rounded to float64, is a number
+ROUNDED = 2.0**-53  # relative error of a midpoint rounded to float64
 
 Place = tuple[int, tuple[int, ...]]
 
@@ -251,5 +252,5 @@ def _numbers(found: Balls, like: Any) -> np.ndarray:
     size = np.abs(mid)
     scale = largest(mid)
     with np.errstate(invalid="ignore"):
-        vague = ~(found.rad <= DIGITS * np.maximum(size, scale)) & ~np.isinf(size)
+        vague = ~(found.width + ROUNDED * size <= DIGITS * np.maximum(size, scale)) & ~np.isinf(size)
     return np.where(vague, np.nan, mid)

@@ -1,8 +1,8 @@
 """This machine's CPU as a device, measured: products and memory by size, arithmetic, functions, calls, fresh memory.
 
-A figure of a region is that inside a program: a loop is run with a few and with many trips, and the difference counts.
-So it holds neither the call from Python nor the first touch of new memory, which a program pays once and which have
-figures of their own.
+A figure of a region is that inside a program: it is repeated few and many times, and the difference counts. So it holds
+neither the call from Python nor the first touch of new memory, which a program pays once and which have figures of
+their own.
 """
 
 import functools
@@ -17,11 +17,12 @@ from jax import lax
 
 from refgrad.cost.predict.devices import Allocation, Device, Efficiency
 from refgrad.cost.predict.fusion import XLA_CPU
+from refgrad.jaxpr.versions import newest
 
 _PRODUCTS = (32, 64, 128, 256, 512, 1024)
 _STREAMS = tuple(
     1 << n for n in (12, 15, 17, 18, 19, 20, 22, 24)
-)  # elements of the array that a trip reads, and of the one it writes
+)  # elements of the array that a region reads, and of the one it writes
 _TURNED = (384, 1024)  # rows of a square array that is transposed, and of one whose rows are pages
 _ELEMENTS = 1 << 16
 _POLYNOMIAL = 32
@@ -50,11 +51,11 @@ def measured(beside: Mapping[str, Run], rounds: int = _ROUNDS) -> tuple[Device, 
     call = best.pop("call")
 
     def inside(name: str) -> float:
-        """Seconds of one trip, or of one program without its call."""
+        """Seconds of one region, or of one program without its call."""
         if name in best:
             return max(best[name] - call, 0.1 * best[name])
-        few, many = _trips(name)
-        short, long = (best[f"{name}, {trips} trips"] for trips in (few, many))
+        few, many = _times(name)
+        short, long = (best[_repeated(name, times)] for times in (few, many))
         return max(long - short, 0.1 * long) / (many - few)
 
     sizes = tuple((2.0 * n**3, 2 * n**3 / inside(f"product {n}")) for n in _PRODUCTS)
@@ -98,10 +99,47 @@ def fastest(runs: Mapping[str, Run], rounds: int) -> dict[str, float]:
     return best
 
 
-def _trips(name: str) -> tuple[int, int]:
-    """The few and the many trips of a loop: fewer over arrays beyond any cache."""
+def _times(name: str) -> tuple[int, int]:
+    """The few and the many times that a region is repeated: fewer over arrays beyond any cache."""
     elements = int(name.removeprefix("stream ")) if name.startswith("stream") else _ELEMENTS
-    return (1, 3) if elements > 1 << 20 else (2, 18)
+    return (3, 5) if elements > 1 << 20 else (3, 19)  # from 3 on the arrays take turns in the same two blocks of memory
+
+
+def _repeated(name: str, times: int) -> str:
+    return f"{name}, {times} times"
+
+
+Region = Callable[[jax.Array], jax.Array]
+
+
+def _by_loop(name: str, f: Region | None, x: jax.Array) -> dict[str, Run]:
+    """Run f(x), f(f(x)), … in a loop; without f, x plus a number into another array."""
+
+    def program(times: jax.Array, x: jax.Array) -> jax.Array:
+        if f is None:
+            return lax.fori_loop(0, times, lambda k, _: x + k.astype(x.dtype), jnp.zeros_like(x))[-1]
+        return lax.fori_loop(0, times, lambda _, y: f(y) * 0.5, x)
+
+    compiled = jax.jit(program).lower(jnp.int32(0), x).compile()
+    return {_repeated(name, times): _run(compiled, jnp.int32(times), x) for times in _times(name)}
+
+
+def _in_line(name: str, f: Region | None, x: jax.Array) -> dict[str, Run]:
+    """Run the same one after another, apart from each other by barriers."""
+
+    def program(times: int, x: jax.Array) -> jax.Array:
+        y, last = x, jnp.zeros((), x.dtype)
+        for _ in range(times):
+            y = lax.optimization_barrier(x + last if f is None else f(y) * 0.5)
+            last = y[-1] if f is None else last
+        return last if f is None else y
+
+    compiled = {times: jax.jit(functools.partial(program, times)).lower(x).compile() for times in _times(name)}
+    return {_repeated(name, times): _run(of, x) for times, of in compiled.items()}
+
+
+# XLA 0.10 has no barriers on a CPU; 0.12 runs what is inside a loop on one core.
+_AGAIN = newest({(0, 10): _by_loop, (0, 12): _in_line})
 
 
 def _programs() -> dict[str, Run]:
@@ -118,9 +156,6 @@ def _programs() -> dict[str, Run]:
             x = x @ x
         return x
 
-    def loop(trips: jax.Array, x: jax.Array, f: Callable[[jax.Array], jax.Array]) -> jax.Array:
-        return lax.fori_loop(0, trips, lambda _, x: f(x) * 0.5, x)
-
     def normal(*shape: int) -> jax.Array:
         return jax.random.normal(jax.random.key(0), shape)
 
@@ -132,23 +167,16 @@ def _programs() -> dict[str, Run]:
         **{f"product {n}": (jnp.matmul, (normal(n, n),) * 2) for n in _PRODUCTS},
     }
 
-    def stream(trips: jax.Array, x: jax.Array) -> jax.Array:
-        """Read one array and write another, which the cache holds too, in each trip."""
-        return lax.fori_loop(0, trips, lambda k, _: x + k.astype(x.dtype), jnp.zeros_like(x))[-1]
-
-    loops: dict[str, tuple[Callable[[jax.Array], jax.Array], tuple[int, ...]]] = {
+    regions_of: dict[str, tuple[Region | None, tuple[int, ...]]] = {
         "polynomial": (polynomial, (_ELEMENTS,)),
         "exp": (jnp.exp, (_ELEMENTS,)),
         "tanh": (jnp.tanh, (_ELEMENTS,)),
         **{f"turned {n}": (jnp.transpose, (n, n)) for n in _TURNED},
+        **{f"stream {n}": (None, (n,)) for n in _STREAMS},
     }
     runs = {name: _run(jax.jit(f).lower(*args).compile(), *args) for name, (f, args) in programs.items()}
-    trips_of = {name: (functools.partial(loop, f=f), shape) for name, (f, shape) in loops.items()}
-    trips_of |= {f"stream {n}": (stream, (n,)) for n in _STREAMS}
-    for name, (f, shape) in trips_of.items():
-        x = normal(*shape)
-        compiled = jax.jit(f).lower(jnp.int32(0), x).compile()
-        runs |= {f"{name}, {trips} trips": _run(compiled, jnp.int32(trips), x) for trips in _trips(name)}
+    for name, (f, shape) in regions_of.items():
+        runs |= _AGAIN(name, f, normal(*shape))
     return runs
 
 

@@ -35,6 +35,11 @@ class Balls:
         """The largest distance of a truth from `mid`, its rounding included."""
         return self.error(self.mid)
 
+    @property
+    def width(self) -> np.ndarray:
+        """The radii of the balls themselves, to a part in 2³⁰; NaN for an entry without one."""
+        return np.array([float(width(x)) for x in self.data.ravel()], np.float64).reshape(self.shape)
+
     def error(self, got: Any) -> np.ndarray:
         """Return the largest possible |got − truth| of each entry; ∞ where that is not a number."""
         got = np.asarray(got)
