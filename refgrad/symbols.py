@@ -8,6 +8,7 @@ the columns of a chunk's logits that are made at a time.
 N_d, N_f and N_m are a mesh's devices along data, fsdp and model, and s_max is the rows of the position embedding.
 """
 
+import functools
 from collections.abc import Mapping
 
 import sympy
@@ -24,6 +25,7 @@ SYMBOLS = {
 }
 
 
+@functools.cache
 def parse(text: str) -> sympy.Expr:
     """A polynomial as text, such as `"3*h"`, in this module's symbols."""
     return sympy.parse_expr(text, SYMBOLS)
@@ -34,7 +36,8 @@ def evaluate(expression: sympy.Expr | int, dims: Mapping[str, int]) -> int:
 
     Raises ValueError where a symbol has no value or the result is not an integer.
     """
-    value = sympy.sympify(expression).subs({SYMBOLS[name]: value for name, value in dims.items() if name in SYMBOLS})
+    values = {SYMBOLS[name]: sympy.sympify(value) for name, value in dims.items() if name in SYMBOLS}
+    value = sympy.sympify(expression).xreplace(values)
     if not value.is_Integer:
         missing = sorted(map(str, value.free_symbols))
         raise ValueError(f"{expression} is {value} at {dict(dims)}: give integers for {missing or 'every symbol'}")
