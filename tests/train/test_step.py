@@ -102,8 +102,9 @@ ACROSS_LAYERS = ("adafactor", "lamb")
 
 @pytest.mark.parametrize(
     ("memory", "scan", "rules"),
-    [slow(("fast", False, "fused")), slow(("fast", True, "derived")), ("small", True, "fused")],
+    [("fast", False, "fused"), ("fast", True, "derived"), ("small", True, "fused")],
 )
+@pytest.mark.slow
 def test_bit_for_bit_the_same_as_two_programs(memory, scan, rules):
     how = {"memory": memory, "scan": scan, "rules": rules}
     chex.assert_trees_all_equal(as_one_program(adamw(), **how), as_two_programs(adamw(), **how))
