@@ -35,6 +35,17 @@ def convolved(x):
     return lax.conv_general_dilated(m(x)[None, None], kernel, (1, 2), ((1, 0), (0, 2)), lhs_dilation=(2, 1))
 
 
+def substituted(x):
+    """Every kind of triangular system, of a matrix whose other triangle is not 0 and not to be read."""
+    a, kinds = positive(x) + m(x)[:3], [(left, lower, flip) for left in (0, 1) for lower in (0, 1) for flip in (0, 1)]
+    return [
+        lax.linalg.triangular_solve(
+            a, m(x).T if left else m(x), left_side=bool(left), lower=bool(lower), transpose_a=bool(flip)
+        )
+        for left, lower, flip in kinds
+    ]
+
+
 COUNTS = jnp.zeros(3, jnp.int32)
 PROGRAMS = {
     "scan": lambda x: lax.scan(lambda c, y: (jnp.sin(c) * y, c), x[0], x)[1],
@@ -45,6 +56,7 @@ PROGRAMS = {
     "switch": lambda x: lax.switch(jnp.argmax(x), [jnp.sin, jnp.cos, jnp.tanh], x),
     "checkpoint": jax.checkpoint(lambda x: jnp.sin(jnp.cos(x))),
     "a solver": lambda x: jnp.linalg.solve(positive(x), x),
+    "triangular systems": substituted,
     "cholesky": lambda x: jnp.linalg.cholesky(positive(x)),
     "qr": lambda x: jnp.linalg.qr(m(jnp.sin(x)) + m(x) ** 2)[1],
     "determinant": lambda x: jnp.linalg.det(positive(x)),
