@@ -11,8 +11,7 @@ import re
 import jax
 
 from refgrad.claims._documents import DOCUMENTS, Document
-from refgrad.claims._formula import evaluate
-from refgrad.claims._ledger import KINDS, Case, Check, Claim, Finding, Outcome
+from refgrad.claims._ledger import KINDS, Claim, Finding, Outcome
 
 LEDGER: dict[str, Claim] = {}
 
@@ -62,12 +61,9 @@ __all__ = [
     "DOCUMENTS",
     "KINDS",
     "LEDGER",
-    "Case",
-    "Check",
     "Claim",
     "Document",
     "Finding",
     "Outcome",
-    "evaluate",
     "run_claim",
 ]

@@ -77,7 +77,23 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A row of the ledger: a document's statement, and the checks that decide it."""
+    """A row of the ledger: a document's statement, and the checks that decide it.
+
+    Attributes:
+      id: the document and a number, such as "D0.6".
+      place: the heading of the section.
+      says: the statement, in words of our own.
+      runs: the evidence that is computed.
+      checks: the formulas that decide it, with their cases.
+      see: the ids of related rows.
+      more: the command or experiment that shows more.
+      ops: the operations whose derived rules are run.
+
+    Example:
+      >>> from refgrad.claims import LEDGER
+      >>> LEDGER["D0.4"].document
+      'D0'
+    """
 
     id: str
     place: str
@@ -104,7 +120,19 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """The result of one check: its verdict, its figures, and the reason where it does not simply hold."""
+    """The result of one check: its verdict, its figures, and the reason where it does not simply hold.
+
+    Attributes:
+      check: the formula, with its cases.
+      kind: "holds", "holds when", "is wrong" or "undecided".
+      figures: the computed figures.
+      reason: the condition, or the counter-example.
+
+    Example:
+      >>> from refgrad.claims import LEDGER, run_claim
+      >>> {finding.kind for finding in run_claim(LEDGER["D0.4"]).findings}
+      {'holds'}
+    """
 
     check: Check
     kind: Kind
@@ -125,7 +153,17 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """The result of a row: a finding for each of its checks."""
+    """The result of a row: a finding for each of its checks.
+
+    Attributes:
+      claim: the row.
+      findings: a finding for each of its checks.
+
+    Example:
+      >>> from refgrad.claims import LEDGER, run_claim
+      >>> run_claim(LEDGER["D0.4"]).verdict
+      'holds'
+    """
 
     claim: Claim
     findings: tuple[Finding, ...]

@@ -36,7 +36,18 @@ BITS = {
 
 
 class NoMeaning(NotImplementedError):
-    """An equation that exact arithmetic cannot evaluate."""
+    """An equation that exact arithmetic cannot evaluate.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify.exact import NoMeaning, exact
+      >>> try:
+      ...     exact(lambda x: jax.pure_callback(abs, x, x), jnp.ones(())).value
+      ... except NoMeaning:
+      ...     print("no meaning")
+      no meaning
+    """
 
 
 class Evaluator(Unrolled):

@@ -35,7 +35,17 @@ SORTS = {"sort", "top_k", "approx_top_k"}
 
 
 class OverBudget(RuntimeError):
-    """The computation takes more operations than it may."""
+    """The computation takes more operations than it may.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify.exact import Limits, OverBudget, exact
+      >>> try:
+      ...     exact(jnp.matmul, jnp.ones((9, 9)), jnp.ones((9, 9)), limits=Limits(operations=10)).value
+      ... except OverBudget:
+      ...     print("too large")
+      too large
+    """
 
     def __init__(self, what: str, spent: float, most: float) -> None:
         super().__init__(

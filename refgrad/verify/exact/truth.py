@@ -70,7 +70,19 @@ def exact(
 
 
 class Truth(Entries):
-    """A function at its arguments: its value and its derivatives, evaluated on demand."""
+    """A function at its arguments: its value and its derivatives, evaluated on demand.
+
+    Attributes:
+      limits: the most that may be spent.
+      leaves: the leaves of the arguments that are differentiated.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import exact
+      >>> truth = exact(lambda x: x * jnp.abs(x), jnp.array([-1.0, 2.0]))
+      >>> truth.gradient([jnp.ones(2)])[0].mid.tolist()
+      [2.0, 4.0]
+    """
 
     @functools.cached_property
     def value(self) -> list[Balls]:
