@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -42,7 +43,10 @@ def pages() -> Iterator[tuple[str, Callable[[], str], list[Path]]]:
 
 def page(module: ModuleType) -> str:
     """Return a module's page."""
-    head = [f"# `{module.__name__}`", f"```{{py:module}} {module.__name__}\n```", markdown(inspect.getdoc(module))]
+    room, _, name = module.__name__.rpartition(".")
+    shadowed = getattr(sys.modules[room], name) is not module  # the function of this name has the index entry
+    directive = f"```{{py:module}} {module.__name__}\n{':no-index:' * shadowed}\n```"
+    head = [f"# `{module.__name__}`", directive, markdown(inspect.getdoc(module))]
     return "\n\n".join([*head, *(entry(module, name) for name in public(module))]) + "\n"
 
 
