@@ -189,7 +189,7 @@ class Report:
             lines.append(_table(_glance(shown)) if rows is self.rows else _table(shown))
         if folded:
             lines.append(wrapped(f"{len(folded)} rows that follow are folded: {', '.join(dict.fromkeys(folded))}"))
-        if found := list(dict.fromkeys(_anchor(row.verdict) for row in shown if row.verdict != OK)):
+        if found := list(dict.fromkeys(anchor(row.verdict) for row in shown if row.verdict != OK)):
             lines.append(wrapped(f"what it means: {PAGE}{', '.join(found)}"))
         return lines
 
@@ -252,7 +252,7 @@ def _sentence(row: Row) -> str:
     return f"{of}: {values}a relative error of {number(row.error)} where {number(row.allowed)} is allowed"
 
 
-def _anchor(verdict: str) -> str:
+def anchor(verdict: str) -> str:
     """Return the place of a verdict on its page."""
     return "#" + verdict.replace(";", "").replace(" ", "-")
 
