@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from flint import acb, arb
 
-from refgrad.verify.exact.germ import NAN, Undecided
+from refgrad.verify.exact.scalars.germ import NAN, Undecided
 
 
 class Balls:

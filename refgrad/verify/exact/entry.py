@@ -10,7 +10,7 @@ import numpy as np
 from flint import arb
 
 from refgrad.verify.exact.accuracy import largest, narrow
-from refgrad.verify.exact.germ import PRECISION, ZERO, Exponent, Germ, Undecided, limit, slope
+from refgrad.verify.exact.scalars.germ import PRECISION, ZERO, Exponent, Germ, Undecided, limit, slope
 
 
 class EntryVerdict(enum.Enum):

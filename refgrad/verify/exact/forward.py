@@ -13,10 +13,10 @@ from flint import ctx
 from refgrad.verify.exact.accuracy import largest
 from refgrad.verify.exact.arrays import Array, NotDecided, full
 from refgrad.verify.exact.evaluate import Evaluator, lift
-from refgrad.verify.exact.functions import terms
-from refgrad.verify.exact.germ import ABSENT, ORDER, PRECISION, Exponent, Germ, Undecided
+from refgrad.verify.exact.graph.slices import Slice, Sliced, Values
 from refgrad.verify.exact.operations import operations
-from refgrad.verify.exact.slices import Slice, Sliced, Values
+from refgrad.verify.exact.scalars.functions import terms
+from refgrad.verify.exact.scalars.germ import ABSENT, ORDER, PRECISION, Exponent, Germ, Undecided
 from refgrad.verify.subject import Subject
 
 TRIP = 2  # what an equation of a loop takes, as measured, over its estimate

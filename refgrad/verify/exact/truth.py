@@ -22,7 +22,7 @@ from refgrad.verify.exact.entries import Entries
 from refgrad.verify.exact.entry import NOT_FINITE, one_sided
 from refgrad.verify.exact.evaluate import lift
 from refgrad.verify.exact.forward import Limits
-from refgrad.verify.exact.germ import ABSENT, PRECISION, TIE, Undecided
+from refgrad.verify.exact.scalars.germ import ABSENT, PRECISION, TIE, Undecided
 from refgrad.verify.subject import Subject
 
 
