@@ -11,7 +11,8 @@ import re
 import jax
 
 from refgrad.claims._documents import DOCUMENTS, Document
-from refgrad.claims._ledger import KINDS, Claim, Finding, Outcome
+from refgrad.claims._formula import evaluate
+from refgrad.claims._ledger import KINDS, Case, Check, Claim, Finding, Outcome
 
 LEDGER: dict[str, Claim] = {}
 
@@ -61,9 +62,12 @@ __all__ = [
     "DOCUMENTS",
     "KINDS",
     "LEDGER",
+    "Case",
+    "Check",
     "Claim",
     "Document",
     "Finding",
     "Outcome",
+    "evaluate",
     "run_claim",
 ]

@@ -49,7 +49,7 @@ def evaluate(text: str, values: Mapping[str, Any]) -> Any:
       IndexError: A slice runs beyond an array's end.
 
     Example:
-      >>> from refgrad.claims._formula import evaluate
+      >>> from refgrad.claims import evaluate
       >>> evaluate("n = 2 * m; n / 3", {"m": 1})
       Fraction(2, 3)
     """

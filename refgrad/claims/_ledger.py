@@ -31,7 +31,21 @@ def deferred(make: Callable[P, Iterable[Case]]) -> Callable[P, Cases]:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One thing that a document prints, as a formula, and the cases that decide it."""
+    """One thing that a document prints, as a formula, and the cases that decide it.
+
+    Attributes:
+      says: the statement in words.
+      printed: the document's formula.
+      cases: a function that makes the cases.
+      corrected: the right formula, where the document's is wrong.
+      when: a formula that is true in exactly the cases where `printed` holds.
+      condition: the same in words.
+
+    Example:
+      >>> from refgrad.claims import Case, Check
+      >>> Check("twice m", "2 * m", lambda: [Case(f"m={m}", {"m": m}, 2 * m) for m in (1, 2)]).run().kind
+      'holds'
+    """
 
     says: str
     printed: str

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from refgrad._text import columns
-from refgrad.claims import LEDGER, Claim, run_claim
-from refgrad.claims._ledger import Case, Check
+from refgrad.claims import LEDGER, Case, Check, Claim, run_claim
 from refgrad.claims._oracle import Disagreement, gradients
 from refgrad.cli import main
 from refgrad.jaxpr.versions import custom_vjp

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from refgrad.claims import LEDGER, Claim, run_claim
-from refgrad.claims._ledger import Case, Check
+from refgrad.claims import LEDGER, Case, Check, Claim, run_claim
 from refgrad.cli import main
 from tests.claims import test_d2
 from tests.lanes import fast_if

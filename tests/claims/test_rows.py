@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from refgrad.claims._ledger import Case, Check
+from refgrad.claims import Case, Check
 from refgrad.claims._rows import claims
 
 ROW = """
