@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 from _common import Figure, Result, Table, main, track
 
-from refgrad.cost.predict import XLA_CPU, predict
+from refgrad.cost.predict import predict
+from refgrad.cost.predict.fusion import XLA_CPU
 from refgrad.cost.predict.host import measured
 from refgrad.models import gpt2
 

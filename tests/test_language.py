@@ -1,19 +1,20 @@
-"""Docstrings, comments and messages in plain English, and a docstring on every public name."""
+"""Docstrings, comments, messages, rows of data and pages in plain English; a docstring on every public name."""
 
 import ast
 import re
 import tokenize
+import tomllib
 from collections.abc import Iterable, Iterator
 from functools import cache
 from io import StringIO
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("refgrad", "experiments")
+FOLDERS = ("refgrad", "experiments", "docs")
 OPENING = re.compile(r"\W*(What|Whether|How|Where|Which|Of|Those|As|Why|That|Its)\b")
 NEGATION = re.compile(r"\b(is|are) no (?!longer\b|more\b)")
 NAMED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -95,6 +96,28 @@ def negations(source: Source) -> list[str]:
     return [f"{source.place}:{line}: {text[:60]}" for line, text in texts if NEGATION.search(" ".join(text.split()))]
 
 
+def rows(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    """Every string below a value of a TOML file with its keys, but the headings of documents, which are quoted."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, list | dict):
+        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from rows(part, f"{path}.{key}") if key != "place" else ()
+
+
+def tables() -> list[tuple[str, str]]:
+    """Every string of the TOML files of the package, such as the claims' rows, with its place."""
+    paths = sorted((ROOT / "refgrad").rglob("*.toml"))
+    return [row for path in paths for row in rows(tomllib.loads(path.read_text()), path.relative_to(ROOT).as_posix())]
+
+
+def pages() -> list[tuple[str, str]]:
+    """Every paragraph of the repository's pages and of the report's templates, with its file."""
+    paths = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "refgrad").rglob("*.j2")]
+    texts = [(path.relative_to(ROOT).as_posix(), path.read_text()) for path in sorted(paths)]
+    return [(place, paragraph) for place, text in texts for paragraph in text.split("\n\n")]
+
+
 class Public(NamedTuple):
     """A public module, class, function or method."""
 
@@ -147,6 +170,12 @@ def test_no_docstring_or_message_opens_with_a_forbidden_word():
 
 def test_nothing_is_no_thing():
     assert [fault for source in sources() for fault in negations(source)] == []
+
+
+def test_the_rows_and_pages_are_plain_english():
+    assert len(tables()) > 800 and len(pages()) > 800
+    assert [row for row in tables() if OPENING.match(row[1])] == []
+    assert [text for text in [*tables(), *pages()] if NEGATION.search(" ".join(text[1].split()))] == []
 
 
 def test_every_public_name_has_a_docstring():
@@ -212,6 +241,11 @@ def test_a_planted_negation_is_found(text):
 @pytest.mark.parametrize("text", BARE.values(), ids=BARE)
 def test_a_planted_gap_is_found(text):
     assert missing([read(text)])
+
+
+def test_a_planted_row_is_found():
+    data = tomllib.loads("[[claims]]\nplace = 'How it works'\n[[claims.checks]]\nsays = 'Whether x'\nsizes = [1, 2]")
+    assert list(rows(data, "file")) == [("file.claims.0.checks.0.says", "Whether x")]
 
 
 def test_plain_english_passes():

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,16 @@ from docstrings import markdown
 MODULES = (
     "refgrad.verify",
     "refgrad.verify.intents",
+    "refgrad.verify.exact",
+    "refgrad.verify.prove",
+    "refgrad.verify.record",
+    "refgrad.verify.worst",
     "refgrad.cost",
+    "refgrad.cost.conventions",
+    "refgrad.cost.hlo",
+    "refgrad.cost.predict",
     "refgrad.ops",
+    "refgrad.ops.fused",
     "refgrad.models.gpt2",
     "refgrad.weights",
     "refgrad.claims",
@@ -34,7 +43,10 @@ def pages() -> Iterator[tuple[str, Callable[[], str], list[Path]]]:
 
 def page(module: ModuleType) -> str:
     """Return a module's page."""
-    head = [f"# `{module.__name__}`", f"```{{py:module}} {module.__name__}\n```", markdown(inspect.getdoc(module))]
+    room, _, name = module.__name__.rpartition(".")
+    shadowed = getattr(sys.modules[room], name) is not module  # the function of this name has the index entry
+    directive = f"```{{py:{'current' * shadowed}module}} {module.__name__}\n```"
+    head = [f"# `{module.__name__}`", directive, markdown(inspect.getdoc(module))]
     return "\n\n".join([*head, *(entry(module, name) for name in public(module))]) + "\n"
 
 
@@ -52,17 +64,17 @@ def public(module: ModuleType) -> list[str]:
 def entry(module: ModuleType, name: str) -> str:
     """Return one name's entry."""
     value = getattr(module, name)
-    full = f"{module.__name__}.{name}"
     if inspect.isclass(value):
         members = [_directive("property", n, markdown(_doc(v)), 4) for n, v in _properties(value)]
         members += [_directive("method", n + _signature(v), markdown(_doc(v)), 4) for n, v in _methods(value)]
-        return _directive("class", full + _signature(value), "\n\n".join([markdown(_doc(value)), *members]), 5)
+        return _directive("class", name + _signature(value), "\n\n".join([markdown(_doc(value)), *members]), 5)
     if callable(value):
-        return _directive("function", full + _signature(value), markdown(_doc(value)), 4)
+        return _directive("function", name + _signature(value), markdown(_doc(value)), 4)
     if inspect.ismodule(value):
-        return _directive("data", full, markdown((value.__doc__ or "").partition("\n\n")[0]), 4)
+        summary, _, _ = (value.__doc__ or "").partition("\n\n")
+        return f"`{module.__name__}.{name}`: {markdown(summary)}"
     names = f" of {', '.join(map(_code, value))}" if isinstance(value, dict | tuple) else ""
-    return _directive("data", full, f"A `{type(value).__name__}`{names}.", 4)
+    return _directive("data", name, f"A `{type(value).__name__}`{names}.", 4)
 
 
 def _directive(kind: str, signature: str, body: str, colons: int) -> str:

@@ -5,7 +5,19 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """A citation; an empty field is one that neither the text nor its address gives."""
+    """A citation; an empty field is one that neither the text nor its address gives.
+
+    Attributes:
+      title: the title.
+      author: the author.
+      date: the day or term.
+      address: the address.
+
+    Example:
+      >>> from refgrad.claims import DOCUMENTS
+      >>> DOCUMENTS["D4"].author
+      'Matthew Jin'
+    """
 
     title: str
     author: str = ""

@@ -1,9 +1,9 @@
 """A document's formula as data: Python over named numbers and arrays, with NumPy's functions and exact quotients.
 
-`evaluate("H1.T @ dH2", {"H1": …, "dH2": …})` has NumPy's semantics in float64. Integers stay exact: sums, products and
-powers of them are Python's, and their quotient is a Fraction, so that a printed polynomial is evaluated to the last
-digit. A listing, `"x = 2 * y; x * x"`, names its steps and ends with its value. Formulas are literals of this
-repository: nothing guards against one that does more than compute.
+`evaluate("H1.T @ dH2", {"H1": …, "dH2": …})` has NumPy's semantics in float64. Without an array, integers stay exact:
+sums, products and powers of them are Python's, and their quotient is a Fraction, so that a printed polynomial is
+evaluated to the last digit. A listing, `"x = 2 * y; x * x"`, names its steps and ends with its value. Formulas are
+literals of this repository: nothing guards against one that does more than compute.
 """
 
 import ast
@@ -41,7 +41,7 @@ def evaluate(text: str, values: Mapping[str, Any]) -> Any:
       values: Name → Python number, array or function.
 
     Returns:
-      A Python number (a Fraction for a quotient of integers), a bool or a NumPy array.
+      A Python number (a Fraction for a quotient of integers, where no value is an array), a bool or a NumPy array.
 
     Raises:
       FormulaError: The formula has no value, or uses a name without one.
@@ -56,7 +56,9 @@ def evaluate(text: str, values: Mapping[str, Any]) -> Any:
     *steps, last = _parsed(text).body or [ast.Pass()]
     if not isinstance(last, ast.Expr):
         raise FormulaError(f"{text!r} has no value: end it with a formula")
-    known = {"__builtins__": {}, **FUNCTIONS, **OPERATIONS, **values}
+    arrays = any(hasattr(values.get(name), "shape") for name in names(text))  # NumPy has no exact ones
+    quotient = operator.truediv if arrays else _quotient
+    known = {"__builtins__": {}, "index_exp": np.index_exp, "part": _part, "quotient": quotient, **FUNCTIONS, **values}
     listing, value = map(_Exact().visit, (ast.Module(steps, []), ast.Expression(last.value)))
     try:
         with np.errstate(all="ignore"):  # an infinity or NaN is an answer
@@ -86,32 +88,19 @@ def _parsed(text: str) -> ast.Module:
 
 
 class _Exact(ast.NodeTransformer):
-    """Have `OPERATIONS` compute what Python's own operators would round or cut off."""
+    """Have `_quotient` and `_part` compute what Python's own operators would round or cut off."""
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         self.generic_visit(node)
-        return _call(type(node.op).__name__, node.left, node.right)
+        return _call("quotient", node.left, node.right) if isinstance(node.op, ast.Div) else node
 
     def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
         self.generic_visit(node)
-        index = ast.Subscript(ast.Name("index_exp", ast.Load()), node.slice, ast.Load())
-        return _call("Subscript", node.value, index)
+        return _call("part", node.value, ast.Subscript(ast.Name("index_exp", ast.Load()), node.slice, ast.Load()))
 
 
 def _call(name: str, *args: ast.expr) -> ast.expr:
     return ast.Call(ast.Name(name, ast.Load()), list(args), [])
-
-
-def _binary(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """The operation, for which a Fraction beside an array is a float: NumPy has no exact arrays."""
-
-    def apply(left: Any, right: Any) -> Any:
-        exact = [isinstance(side, int | Fraction) for side in (left, right)]
-        if any(exact) and not all(exact):
-            left, right = (float(side) if isinstance(side, Fraction) else side for side in (left, right))
-        return operation(left, right)
-
-    return apply
 
 
 def _quotient(left: Any, right: Any) -> Any:
@@ -125,15 +114,3 @@ def _part(array: Any, index: tuple[Any, ...]) -> Any:
         if isinstance(part, slice) and part.stop is not None and part.stop > np.shape(array)[axis]:
             raise IndexError(f"a sum to {part.stop}, but there are {np.shape(array)[axis]}")
     return array[index]
-
-
-OPERATIONS: Mapping[str, Any] = {
-    "Add": _binary(operator.add),
-    "Sub": _binary(operator.sub),
-    "Mult": _binary(operator.mul),
-    "MatMult": _binary(operator.matmul),
-    "Pow": _binary(operator.pow),
-    "Div": _binary(_quotient),
-    "Subscript": _part,
-    "index_exp": np.index_exp,
-}

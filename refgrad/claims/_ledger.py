@@ -31,7 +31,21 @@ def deferred(make: Callable[P, Iterable[Case]]) -> Callable[P, Cases]:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One thing that a document prints, as a formula, and the cases that decide it."""
+    """One thing that a document prints, as a formula, and the cases that decide it.
+
+    Attributes:
+      says: the statement in words.
+      printed: the document's formula.
+      cases: a function that makes the cases.
+      corrected: the right formula, where the document's is wrong.
+      when: a formula that is true in exactly the cases where `printed` holds.
+      condition: the same in words.
+
+    Example:
+      >>> from refgrad.claims import Case, Check
+      >>> Check("twice m", "2 * m", lambda: [Case(f"m={m}", {"m": m}, 2 * m) for m in (1, 2)]).run().kind
+      'holds'
+    """
 
     says: str
     printed: str
@@ -77,7 +91,23 @@ class Check:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A row of the ledger: a document's statement, and the checks that decide it."""
+    """A row of the ledger: a document's statement, and the checks that decide it.
+
+    Attributes:
+      id: the document and a number, such as "D0.6".
+      place: the heading of the section.
+      says: the statement, in words of our own.
+      runs: the evidence that is computed.
+      checks: the formulas that decide it, with their cases.
+      see: the ids of related rows.
+      more: the command or experiment that shows more.
+      ops: the operations whose derived rules are run.
+
+    Example:
+      >>> from refgrad.claims import LEDGER
+      >>> LEDGER["D0.4"].document
+      'D0'
+    """
 
     id: str
     place: str
@@ -104,7 +134,19 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """The result of one check: its verdict, its figures, and the reason where it does not simply hold."""
+    """The result of one check: its verdict, its figures, and the reason where it does not simply hold.
+
+    Attributes:
+      check: the formula, with its cases.
+      kind: "holds", "holds when", "is wrong" or "undecided".
+      figures: the computed figures.
+      reason: the condition, or the counter-example.
+
+    Example:
+      >>> from refgrad.claims import LEDGER, run_claim
+      >>> {finding.kind for finding in run_claim(LEDGER["D0.4"]).findings}
+      {'holds'}
+    """
 
     check: Check
     kind: Kind
@@ -125,7 +167,17 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """The result of a row: a finding for each of its checks."""
+    """The result of a row: a finding for each of its checks.
+
+    Attributes:
+      claim: the row.
+      findings: a finding for each of its checks.
+
+    Example:
+      >>> from refgrad.claims import LEDGER, run_claim
+      >>> run_claim(LEDGER["D0.4"]).verdict
+      'holds'
+    """
 
     claim: Claim
     findings: tuple[Finding, ...]

@@ -15,7 +15,19 @@ TOLERANCE = 1e-12  # of the largest entry of the truth, in float64; exact number
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One shape or setting: where it is, the names that a formula may use there, and what the oracle says."""
+    """One shape or setting at which a formula is evaluated.
+
+    Attributes:
+      at: the shape or setting, in words.
+      values: the names that the formula may use there.
+      truth: the value that the oracle gives; True for a formula that is a statement.
+
+    Example:
+      >>> from refgrad.claims import Case, evaluate
+      >>> case = Case("m=1", {"m": 1}, truth=2)
+      >>> evaluate("2 * m", case.values) == case.truth
+      True
+    """
 
     at: str
     values: Mapping[str, Any]

@@ -18,7 +18,8 @@ from refgrad._workers import start
 from refgrad.jaxpr.scaffold import scaffold_everything
 
 if TYPE_CHECKING:
-    from refgrad.report.sections import Section, Task
+    from refgrad.report.sections import Task
+    from refgrad.report.sections.section import Section
 
 WORKERS = 2
 
@@ -30,7 +31,8 @@ def run(options: argparse.Namespace) -> int:
     """
     try:
         from refgrad.report import figures, page
-        from refgrad.report.sections import bench, outcome, tasks
+        from refgrad.report.sections import bench, tasks
+        from refgrad.report.sections.section import outcome
 
         figures.require()
     except ModuleNotFoundError as missing:

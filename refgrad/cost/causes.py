@@ -7,10 +7,10 @@ a loop's own counter, a custom call, a loop whose trips are known. A remainder i
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from refgrad.cost import hlo
 from refgrad.cost.equations import Choice, Equation, equations
 from refgrad.cost.folding import folded
 from refgrad.cost.hlo import HloCost, HloRow
+from refgrad.cost.hlo.walk import with_runs
 from refgrad.cost.programs import is_sharding_mark, own_programs
 from refgrad.cost.types import Count
 from refgrad.cost.walk import Walker
@@ -133,7 +133,7 @@ def _as_chosen(walked: HloCost, choices: list[Choice]) -> HloCost:
     trips = {place: one.runs[0] for place, one in zip(loops, untold, strict=False) if one.runs}
     if len(loops) != len(untold):  # which is which is not known
         trips = {}
-    return hlo.with_runs(walked, branches, trips) if branches or trips else walked
+    return with_runs(walked, branches, trips) if branches or trips else walked
 
 
 def _taken(walked: HloCost, choices: list[Choice]) -> dict[int, tuple[int, ...]]:

@@ -23,6 +23,7 @@ import numpy as np
 
 from refgrad._text import Table
 from refgrad.cost import hlo
+from refgrad.cost.hlo.parse import Computation, Instruction, Module, Shape
 from refgrad.cost.hlo.types import HloRow
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
@@ -91,7 +92,7 @@ def totals(found: Iterable[Collective]) -> dict[tuple[str, tuple[str, ...]], int
     return sums
 
 
-def _read(module: hlo.Module, row: HloRow, mesh: Mapping[str, int], unknown: set[str]) -> Iterator[Collective]:
+def _read(module: Module, row: HloRow, mesh: Mapping[str, int], unknown: set[str]) -> Iterator[Collective]:
     instruction = row.instruction
     kind = instruction.opcode.removesuffix("-start")
     if kind in _OTHERS:
@@ -114,7 +115,7 @@ def _read(module: hlo.Module, row: HloRow, mesh: Mapping[str, int], unknown: set
         yield Collective(kind, axes, devices, payload, row.times, row.scope, "reduce-scatter" if scatters else "")
 
 
-def _is_scattered(module: hlo.Module, row: HloRow, devices: int) -> bool:
+def _is_scattered(module: Module, row: HloRow, devices: int) -> bool:
     """Return True where of every result of an all-reduce each device keeps a slice, its share, and nothing else."""
     within = module.computations[row.computation]
     if row.instruction.name == within.root or row.instruction.opcode != "all-reduce":
@@ -127,22 +128,22 @@ def _is_scattered(module: hlo.Module, row: HloRow, devices: int) -> bool:
     return len(kept) == len(readers) and sorted(kept) == sorted(shares)
 
 
-def _readers(within: hlo.Computation, name: str) -> list[hlo.Instruction]:
+def _readers(within: Computation, name: str) -> list[Instruction]:
     return [i for i in within.instructions.values() if name in i.operands]
 
 
-def _slices(module: hlo.Module, instruction: hlo.Instruction) -> bool:
+def _slices(module: Module, instruction: Instruction) -> bool:
     """Return True for a dynamic slice, and for a fusion of one."""
     fused = (i for name in instruction.computations("calls") for i in module.computations[name].instructions.values())
     return any(i.opcode == "dynamic-slice" for i in (instruction, *fused))
 
 
-def _bytes(shape: hlo.Shape) -> int:
+def _bytes(shape: Shape) -> int:
     bits = _BITS.match(shape.dtype)
     return math.ceil(shape.elements * (int(bits.group(1)) if bits else 8) / 8)
 
 
-def _groups(instruction: hlo.Instruction, devices: int) -> list[tuple[int, ...]]:
+def _groups(instruction: Instruction, devices: int) -> list[tuple[int, ...]]:
     """Groups of device numbers, in any of the forms that XLA writes.
 
     Lists, `{{0,1},{2,3}}`, where none at all is all devices; a count that is reshaped, transposed and cut into rows,
@@ -203,7 +204,7 @@ def _spanned(pairs: list[tuple[int, ...]], mesh: Mapping[str, int]) -> tuple[str
     return tuple(axis for n, axis in enumerate(mesh) if any(place[n][0] != place[n][1] for place in places))
 
 
-def _below(module: hlo.Module, loops: Iterable[hlo.Instruction]) -> set[str]:
+def _below(module: Module, loops: Iterable[Instruction]) -> set[str]:
     """The computations that these loops run, at any depth."""
     reached: set[str] = set()
     rest = [name for loop in loops for key in ("body", "condition") for name in loop.computations(key)]

@@ -18,7 +18,23 @@ __all__ = ["CONVENTIONS", "DECODERS", "Convention", "Decoder", "Dimensions", "co
 
 @dataclass(frozen=True)
 class Dimensions:
-    """Sizes of a GPT. Raises ValueError for a size below one, or a width that the heads do not divide."""
+    """Sizes of a GPT. Raises ValueError for a size below one, or a width that the heads do not divide.
+
+    Attributes:
+      n_layer: L, the number of layers.
+      n_embd: h, the width.
+      n_head: n_h, the number of heads.
+      vocab_size: V.
+      seq_len: T, the tokens of a sequence.
+      batch: B, the sequences of a step.
+      mlp_ratio: r, the width inside the MLP over h.
+      n_positions: the rows of the position embedding.
+
+    Example:
+      >>> from refgrad.cost.conventions import Dimensions
+      >>> Dimensions(n_layer=12, n_embd=768, n_head=12, vocab_size=50257, seq_len=1024).parameters
+      124439808
+    """
 
     n_layer: int
     n_embd: int
@@ -60,7 +76,21 @@ class Dimensions:
 
 
 class Convention(NamedTuple):
-    """One way to count: its formula, the count for some dimensions, its omissions, and its publication."""
+    """One way to count the FLOPs of a training step.
+
+    Attributes:
+      name: its name.
+      formula: its formula, in the module's symbols.
+      flops: the count for `Dimensions` (in `CONVENTIONS`) or for a `Decoder` (in `DECODERS`).
+      leaves_out: its omissions.
+      source: its publication.
+
+    Example:
+      >>> from refgrad.cost.conventions import CONVENTIONS, Dimensions
+      >>> tiny = Dimensions(n_layer=1, n_embd=4, n_head=2, vocab_size=8, seq_len=4)
+      >>> {c.name: c.flops(tiny) for c in CONVENTIONS}["matmuls, exact"]
+      6144
+    """
 
     name: str
     formula: str
@@ -70,7 +100,19 @@ class Convention(NamedTuple):
 
 
 def matmul_flops(d: Dimensions) -> int:
-    """Exact FLOPs of every product of matrices, forward and backward, dense attention, tied head."""
+    """Return the exact FLOPs of every product of matrices, forward and backward, dense attention, tied head.
+
+    Args:
+      d: the model's sizes.
+
+    Returns:
+      The FLOPs of one training step.
+
+    Example:
+      >>> from refgrad.cost.conventions import Dimensions, matmul_flops
+      >>> matmul_flops(Dimensions(n_layer=1, n_embd=4, n_head=2, vocab_size=8, seq_len=4))
+      6144
+    """
     forward = 2 * d.tokens * (d.block_weights + d.n_embd * d.vocab_size) + _attention(d)
     return 3 * forward  # backward: one product for each of the two factors
 
@@ -214,9 +256,22 @@ DECODERS: tuple[Convention, ...] = (
 
 
 def compare(d: Dimensions | Decoder) -> str:
-    """All conventions for the same dimensions as a table: FLOPs of a step, and the ratio to the exact products.
+    """Return all conventions for the same dimensions as a table: FLOPs of a step, and the ratio to the exact products.
 
-    Raises TypeError where d is neither `Dimensions` nor a `Decoder`.
+    Args:
+      d: the sizes: `Dimensions` for a GPT-2, a `Decoder` for everything else.
+
+    Returns:
+      The table as text.
+
+    Raises:
+      TypeError: where `d` is neither.
+
+    Example:
+      >>> from refgrad.cost.conventions import Dimensions, compare
+      >>> text = compare(Dimensions(n_layer=1, n_embd=4, n_head=2, vocab_size=8, seq_len=4))
+      >>> text.splitlines()[0].split()[:4]
+      ['convention', 'FLOPs', 'of', 'a']
     """
     if not isinstance(d, Dimensions | Decoder):
         raise TypeError(f"d={d!r}: give Dimensions(n_layer, n_embd, n_head, vocab_size, seq_len, ...)")

@@ -21,6 +21,11 @@ def visible_pairs(seq_len: int, causal: bool = True, window: int | None = None) 
 
     Raises:
       ValueError: for a size below one.
+
+    Example:
+      >>> from refgrad.cost.conventions import visible_pairs
+      >>> visible_pairs(4), visible_pairs(4, window=2), visible_pairs(4, causal=False)
+      (10, 7, 16)
     """
     for name, value in {"seq_len": seq_len, "window": 1 if window is None else window}.items():
         check_size(name, value)
@@ -31,7 +36,33 @@ def visible_pairs(seq_len: int, causal: bool = True, window: int | None = None) 
 
 @dataclass(frozen=True)
 class Decoder:
-    """Sizes of a decoder. Raises ValueError for a size below one, or heads or experts that do not fit."""
+    """Sizes of a decoder. Raises ValueError for a size below one, or heads or experts that do not fit.
+
+    Attributes:
+      n_layer: L, the number of layers.
+      n_embd: h, the width.
+      n_head: n_h, the heads of queries.
+      vocab_size: V.
+      seq_len: T, the tokens of a sequence.
+      batch: B, the sequences of a step.
+      n_kv_head: heads of keys and values; None for as many as queries have.
+      head_dim: width of a head; None for n_embd / n_head.
+      mlp_width: width inside the MLP (of one expert); None for 4·n_embd.
+      gated: True for a third matrix in the MLP, as in SwiGLU.
+      n_experts: MLPs of a block.
+      experts_per_token: the MLPs that one token meets.
+      tied: True where the head is the token embedding: fewer parameters, the same FLOPs.
+      causal: True where a query sees its own key and earlier ones alone.
+      window: keys that a query sees, itself among them; None for all.
+      lora_rank: rank of the adapters beside every frozen matrix of the blocks; 0 where the matrices themselves are
+        trained.
+
+    Example:
+      >>> from refgrad.cost.conventions import Decoder
+      >>> sizes = dict(n_layer=1, n_embd=8, n_head=4, vocab_size=16, seq_len=4)
+      >>> Decoder(**sizes).step_flops(), Decoder(**sizes, n_kv_head=1, gated=True).step_flops()
+      (23040, 26880)
+    """
 
     n_layer: int
     n_embd: int
@@ -40,22 +71,15 @@ class Decoder:
     seq_len: int
     batch: int = 1
     n_kv_head: int | None = None
-    """Heads of keys and values; None for as many as queries have."""
     head_dim: int | None = None
-    """Width of a head; None for n_embd / n_head."""
     mlp_width: int | None = None
-    """Width inside the MLP (of one expert); None for 4·n_embd."""
     gated: bool = False
-    """True for a third matrix in the MLP, as in SwiGLU."""
     n_experts: int = 1
     experts_per_token: int = 1
     tied: bool = True
-    """True where the head is the token embedding: fewer parameters, the same FLOPs."""
     causal: bool = True
     window: int | None = None
-    """Keys that a query sees, itself among them; None for all."""
     lora_rank: int = 0
-    """Rank of the adapters beside every frozen matrix of the blocks; 0 where the matrices themselves are trained."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

@@ -17,22 +17,32 @@ PLAN = "temporaries are XLA's plan after fusion and reuse: below the residuals w
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one compiled program on one device, and the residuals of the same function."""
+    """Bytes of one compiled program on one device, and the residuals of the same function.
+
+    Attributes:
+      residuals: residuals of the backward pass; None for a forward pass alone.
+      arguments: arguments, and cotangents where there is a backward pass.
+      outputs: values, and gradients where there is a backward pass.
+      temporaries: everything between: residuals, and what is needed for a moment.
+      aliased: bytes of the outputs that reuse donated arguments.
+      host: bytes in the host's memory, beside all of the above: arguments, outputs and temporaries that are offloaded.
+      peak: XLA's own peak, None where it gives none; see `notes`.
+      notes: the conditions under which the figures hold.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import cost
+      >>> cost.memory(jnp.sin, jnp.ones(8), backward=False).arguments
+      32
+    """
 
     residuals: Residuals | None
-    """Residuals of the backward pass; None for a forward pass alone."""
     arguments: int
-    """Arguments, and cotangents where there is a backward pass."""
     outputs: int
-    """Values, and gradients where there is a backward pass."""
     temporaries: int
-    """Everything between: residuals, and what is needed for a moment."""
     aliased: int
-    """Bytes of the outputs that reuse donated arguments."""
     host: int
-    """Bytes in the host's memory, beside all of the above: arguments, outputs and temporaries that are offloaded."""
     peak: int | None
-    """XLA's own peak, None where it gives none; see `notes`."""
     notes: tuple[str, ...]
 
     @property

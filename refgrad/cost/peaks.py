@@ -6,8 +6,6 @@ datasheet's figure, not a measurement.
 
 from typing import NamedTuple
 
-from refgrad._text import table
-
 
 class Peak(NamedTuple):
     """A device's dense peak in FLOP/s at one precision, and where the figure is published."""
@@ -88,9 +86,3 @@ def mfu(seconds: float, flops: float, peak: "float | Peak", devices: int = 1) ->
         if not 0 < value < float("inf"):
             raise ValueError(f"{name}={value!r} must be positive and finite")
     return flops / (seconds * rate * devices)
-
-
-def peaks_table() -> str:
-    """The peaks as a table."""
-    rows = [[p.device, p.dtype, f"{p.flops_per_second / 1e12:g}", p.source] for p in PEAKS]
-    return table(["device", "dtype", "TFLOP/s", "source"], rows)

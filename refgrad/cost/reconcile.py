@@ -40,7 +40,22 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """All steps; `first_divergence` names the first HLO instruction that was counted differently, or is ""."""
+    """The steps from a document's figures to XLA's, each with its causes; prints as a table.
+
+    Attributes:
+      steps: each step, for FLOPs and for transcendentals.
+      count: the count of the jaxpr.
+      lowered: XLA's answer for the lowered program.
+      compiled: XLA's answer for the compiled program, where it was asked for.
+      first_divergence: the first HLO instruction that was counted differently, or "".
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import cost
+      >>> reconciled = cost.reconcile(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5)), derived=(60, 0))
+      >>> [step.unexplained for step in reconciled.steps if step.asserted]
+      [0, 0, 0, 0]
+    """
 
     steps: tuple[Step, ...]
     count: Count
@@ -79,7 +94,20 @@ class Reconciliation:
 
 
 class Unexplained(AssertionError):
-    """A step of a reconciliation has a remainder; `reconciliation` holds all steps, the message prints them."""
+    """A step of a reconciliation has a remainder; the message prints all steps.
+
+    Attributes:
+      reconciliation: all steps.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import cost
+      >>> try:
+      ...     cost.reconcile(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5)), derived=(59, 0))
+      ... except cost.Unexplained as error:
+      ...     print(error.reconciliation.ok)
+      False
+    """
 
     def __init__(self, reconciliation: Reconciliation):
         self.reconciliation = reconciliation

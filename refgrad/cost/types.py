@@ -12,18 +12,26 @@ from refgrad._text import short_path, table
 
 
 class Cost(NamedTuple):
-    """The cost of one piece of work: floating-point and integer operations, and bytes."""
+    """The cost of one piece of work: floating-point and integer operations, and bytes.
+
+    Attributes:
+      matmul: FLOPs of dots and convolutions; a multiplication and an addition are two.
+      elementwise: every other operation on an element, integer and boolean ones too; reductions; comparisons.
+      transcendental: exp, log, tanh, sqrt, …: counted apart from FLOPs, as XLA does.
+      read: bytes read, each equation for itself (nothing is fused).
+      written: bytes written, each equation for itself.
+
+    Example:
+      >>> from refgrad import cost
+      >>> cost.Cost(matmul=60, read=84).times(2).matmul
+      120
+    """
 
     matmul: int = 0
-    """FLOPs of dots and convolutions; a multiplication and an addition are two."""
     elementwise: int = 0
-    """Every other operation on an element, integer and boolean ones too; reductions; comparisons."""
     transcendental: int = 0
-    """exp, log, tanh, sqrt, ...: counted apart from FLOPs, as XLA does."""
     read: int = 0
-    """Bytes read, each equation for itself (nothing is fused)."""
     written: int = 0
-    """Bytes written, each equation for itself."""
 
     @staticmethod
     def sum(costs: Iterable["Cost"]) -> "Cost":
@@ -57,36 +65,56 @@ class Operation(NamedTuple):
 
 
 class Site(NamedTuple):
-    """A place where work is done. `Cost` at a site is the total over all its trips and devices."""
+    """A place where work is done. `Cost` at a site is the total over all its trips and devices.
+
+    Attributes:
+      scope: `jax.named_scope` path, such as "block/attn"; "" outside every scope.
+      primitive: the name of the JAX primitive.
+      source: file:line:column (function) of the caller's code.
+      trips: the number of times that the enclosing loops run it.
+      devices: the number of devices that run it: more than one inside `shard_map`.
+      recomputed: True where `jax.checkpoint` computes again, in the backward pass, what the forward pass had computed.
+      loop: the enclosing loops of unknown trip count (one trip is counted), from the outermost.
+      unknown: True where the primitive's cost is not known (and was counted as 0 on request).
+      operation: the operation that is done there.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import cost
+      >>> (site,) = cost.count(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5))).sites
+      >>> site.primitive, site.trips
+      ('dot_general', 1)
+    """
 
     scope: str
-    """`jax.named_scope` path, such as "block/attn"; "" outside every scope."""
     primitive: str
-    """The name of the JAX primitive."""
     source: str
-    """file:line:column (function) of the caller's code."""
     trips: int = 1
-    """The number of times that the enclosing loops run it."""
     devices: int = 1
-    """The number of devices that run it: more than one inside `shard_map`."""
     recomputed: bool = False
-    """True where `jax.checkpoint` computes again, in the backward pass, what the forward pass had computed."""
     loop: str = ""
-    """The enclosing loops of unknown trip count (one trip is counted), from the outermost."""
     unknown: bool = False
-    """True where the primitive's cost is not known (and was counted as 0 on request)."""
     operation: Operation = Operation()
-    """The operation that is done there."""
 
 
 @dataclass(frozen=True)
 class Count:
-    """The cost of a program. `str()` is a table by scope, three levels deep; `+` adds programs, `n * count`
-    repeats one."""
+    """The cost of a program. `+` adds programs, `n * count` repeats one; `str()` is a table by scope.
+
+    Attributes:
+      sites: place → its cost.
+      notes: the assumptions behind the number: branches chosen, loops of unknown length, primitives of unknown cost.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import cost
+      >>> count = cost.count(lambda x, w: jnp.tanh(x @ w), jnp.ones((2, 3)), jnp.ones((3, 5)))
+      >>> count.matmul, count.transcendental, (2 * count).matmul
+      (60, 10, 120)
+    """
 
     sites: Mapping[Site, Cost]
     notes: tuple[str, ...] = ()
-    """The assumptions behind the number: branches chosen, loops of unknown length, primitives of unknown cost."""
 
     @property
     def total(self) -> Cost:

@@ -21,7 +21,19 @@ NOWHERE = "(inside JAX)"  # the source of what no line of the user's code has ca
 
 
 class UnknownCost(ValueError):
-    """A primitive has no rule in the table of costs."""
+    """A primitive has no rule in the table of costs; `unknown="zero"` counts it as 0.
+
+    Example:
+      >>> import jax
+      >>> from refgrad import cost
+      >>> def call(x):
+      ...     return jax.pure_callback(abs, x, x)
+      >>> try:
+      ...     cost.count(call, jax.ShapeDtypeStruct((2,), "float32"))
+      ... except cost.UnknownCost:
+      ...     print("no rule")
+      no rule
+    """
 
 
 class Costs(NamedTuple):

@@ -31,7 +31,24 @@ class Trap(NamedTuple):
 
 @dataclass(frozen=True)
 class XlaCost:
-    """XLA's answer. Figures are None where the backend gives none; `hlo` is the walk over the same module's text."""
+    """XLA's answer, with the traps in it.
+
+    Attributes:
+      flops: XLA's FLOPs; None where the backend gives none.
+      transcendentals: XLA's transcendentals, or None.
+      bytes: XLA's "bytes accessed", or None.
+      stage: "lowered" or "compiled".
+      platform: the platform that the program is for.
+      traps: each way in which the answer misleads for this program, with the particulars.
+      hlo: the walk over the same module's text, in exact integers.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import cost
+      >>> answer = cost.xla(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5)))
+      >>> answer.flops, answer.hlo.flops
+      (60, 60)
+    """
 
     flops: int | None
     transcendentals: int | None

@@ -21,6 +21,8 @@ from refgrad.models.composition import block_sizes, composition
 from refgrad.models.inputs import check_ids, check_params
 from refgrad.ops import operations
 
+__all__ = ["SIZES", "Config", "abstract_loss", "init", "logits", "loss", "shapes", "stack", "unstack"]
+
 Params = dict[str, Any]
 Ids = Array | np.ndarray
 
@@ -30,6 +32,20 @@ class Config:
     """The sizes of a GPT-2, by the checkpoint's names; the defaults are those of the embedded tiny one.
 
     Raises ValueError or TypeError for sizes that no model can have.
+
+    Attributes:
+      n_layer: n_L, the number of layers.
+      n_head: n_h, the number of heads.
+      n_embd: h, the width.
+      n_positions: the longest sequence.
+      vocab_size: V.
+      layer_norm_epsilon: ε of the layer norms.
+      tie_word_embeddings: True where the head is the token embedding.
+
+    Example:
+      >>> from refgrad.models import gpt2
+      >>> gpt2.Config(n_layer=12, n_head=12, n_embd=768, n_positions=1024, vocab_size=50257).parameters
+      124439808
     """
 
     n_layer: int = 2
@@ -150,14 +166,43 @@ def init(key: Array, config: Config) -> Params:
 
 
 def shapes(config: Config) -> Params:
-    """The shapes of `init`'s parameters, as `jax.ShapeDtypeStruct`s: nothing is allocated."""
+    """Return the shapes of `init`'s parameters, as `jax.ShapeDtypeStruct`s: nothing is allocated.
+
+    Args:
+      config: the sizes.
+
+    Returns:
+      A tree like `init`'s.
+
+    Example:
+      >>> from refgrad.models import gpt2
+      >>> gpt2.shapes(gpt2.SIZES["124M"])["wte"]["weight"].shape
+      (50257, 768)
+    """
     return jax.eval_shape(partial(init, config=config), jax.random.key(0))
 
 
 def abstract_loss(config: Config, batch: int, sequence: int, stacked: bool = False, **how: Any) -> tuple[Any, ...]:
-    """The loss under `how`, and its abstract arguments: parameters, stacked or not, tokens and targets.
+    """Return the loss under `how`, and its abstract arguments: parameters, tokens and targets.
 
     It is counted, or compiled, as `f(*args)`; nothing is allocated.
+
+    Args:
+      config: the sizes.
+      batch: b, the number of sequences.
+      sequence: s, the tokens of a sequence.
+      stacked: stack the layers' parameters.
+      **how: arguments of `loss`: rules, scan, remat.
+
+    Returns:
+      (f, parameters, tokens, targets).
+
+    Example:
+      >>> from refgrad import cost
+      >>> from refgrad.models import gpt2
+      >>> f, *arguments = gpt2.abstract_loss(gpt2.Config(n_layer=1), batch=1, sequence=8)
+      >>> cost.count(f, *arguments).matmul
+      335872
     """
     params = shapes(config)
     ids = jax.ShapeDtypeStruct((batch, sequence), jnp.int32)
@@ -165,14 +210,42 @@ def abstract_loss(config: Config, batch: int, sequence: int, stacked: bool = Fal
 
 
 def stack(params: Params) -> Params:
-    """`params` with its list of layers as one tree of arrays with a leading axis of n_layer, which `scan` walks."""
+    """Return parameters whose layers are one tree of arrays with a leading axis of n_layer, which `scan` walks.
+
+    Args:
+      params: the parameters, layers as a list or stacked.
+
+    Returns:
+      The same parameters, stacked.
+
+    Example:
+      >>> import jax
+      >>> from refgrad.models import gpt2
+      >>> stacked = gpt2.stack(gpt2.init(jax.random.key(0), gpt2.Config()))
+      >>> stacked["h"]["ln_1"]["bias"].shape
+      (2, 32)
+    """
     if isinstance(params["h"], Mapping):
         return params
     return {**params, "h": jax.tree.map(lambda *leaves: jnp.stack(leaves), *params["h"])}
 
 
 def unstack(params: Params) -> Params:
-    """`params` with its layers as a list: the inverse of `stack`."""
+    """Return parameters whose layers are a list: the inverse of `stack`.
+
+    Args:
+      params: the parameters, layers as a list or stacked.
+
+    Returns:
+      The same parameters, layers as a list.
+
+    Example:
+      >>> import jax
+      >>> from refgrad.models import gpt2
+      >>> stacked = gpt2.stack(gpt2.init(jax.random.key(0), gpt2.Config()))
+      >>> len(gpt2.unstack(stacked)["h"])
+      2
+    """
     if not isinstance(params["h"], Mapping):
         return params
     layers = jax.tree.leaves(params["h"])[0].shape[0]

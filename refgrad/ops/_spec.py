@@ -22,7 +22,17 @@ KEY = "key"  # in the place of axes
 
 
 class OpCost(NamedTuple):
-    """Operations in XLA's convention, for float32 arguments; float64 ones cost the same but for erfc."""
+    """Operations in XLA's convention, for float32 arguments; float64 ones cost the same but for erfc.
+
+    Attributes:
+      flops: a polynomial in the documents' symbols.
+      transcendentals: likewise.
+
+    Example:
+      >>> from refgrad import ops
+      >>> ops.TABLE["tanh"].forward.transcendentals
+      b*i*s
+    """
 
     flops: sympy.Expr | int
     transcendentals: sympy.Expr | int = 0
@@ -33,7 +43,17 @@ OLD_FIELDS = {"document": "published_flops", "causes": "adjustments", "ahead": "
 
 
 class Special(NamedTuple):
-    """An example worth its own name: dimensions other than the usual, values made from the usual ones, in NumPy."""
+    """An example worth its own name.
+
+    Attributes:
+      dims: dimensions other than the usual.
+      values: argument → a function in NumPy that makes it from the usual values.
+
+    Example:
+      >>> from refgrad import ops
+      >>> sorted(ops.TABLE["relu"].special)
+      ['at the kink']
+    """
 
     dims: Mapping[str, int] = {}
     values: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {}
@@ -43,17 +63,30 @@ class Special(NamedTuple):
 class OpSpec:
     """One operation of the table.
 
-    `arguments` maps each array argument to its axes (`"b s h"`; `"b s < V"` for integer ids below V, `"b s < 2"`
-    below 2; `"key"` for a random key), in order, and `statics` maps each static argument, which follow the arrays, to
-    its value: an expression in the dimensions, a float or a string. `scale` is a factor on a standard normal sample,
-    for arguments that the operation meets at another size, and `domain` carries such a sample to where an argument
-    lives. `published_flops` is the backward pass as the document counts it, 0 where it does not; `backward.flops` is
-    `published_flops + Σ adjustments`, and `residuals` the bytes that the rule keeps, `item` for an element of the
-    arguments and a for an accumulated one. `fwd_extra` is what the rule's forward pass does beyond the forward, in the
-    backward pass's place.
+    Attributes:
+      op: the operation, a `jax.custom_vjp`.
+      source: the document's section.
+      arguments: array argument → its axes, in order: `"b s h"`; `"b s < V"` for integer ids below V; `"key"` for a
+        random key.
+      forward: the cost of the forward pass.
+      backward: the cost of the backward pass; its FLOPs are `published_flops + Σ adjustments`.
+      residuals: the bytes that the rule keeps, `item` for an element of the arguments and a for an accumulated one.
+      published_flops: the backward pass as the document counts it, 0 where it does not.
+      adjustments: cause → the FLOPs in which the count differs from the document's.
+      fwd_extra: the cost of the rule's forward pass beyond the forward, in the backward pass's place.
+      statics: static argument → its value: an expression in the dimensions, a float or a string.
+      scale: argument → a factor on a standard normal sample, where the operation meets it at another size.
+      domain: argument → a function that carries such a sample to where the argument lives.
+      special: name → an example with values of its own.
+
+    Example:
+      >>> from refgrad import ops
+      >>> spec = ops.TABLE["layer_norm"]
+      >>> spec.backward.flops
+      11*b*h*s - 2*h
     """
 
-    op: Any  # a jax.custom_vjp; its __call__ has no static type
+    op: Any  # custom_vjp.__call__ has no static type
     source: str
     arguments: Mapping[str, str]
     forward: OpCost

@@ -1,6 +1,7 @@
 """Cells of the page's tables: a polynomial as MathML, an operation as a link to its derivation, `code` as code."""
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from sympy.printing.mathml import mathml
 
 import refgrad
 from refgrad.ops import TABLE
+from refgrad.verify.report import PAGE
 
 CHECKOUT = Path(refgrad.__file__).parent.parent
 SITE = CHECKOUT / "build" / "site"
@@ -32,16 +34,23 @@ def coded(text: str) -> Markup:
     return Markup("").join(Markup("<code>{}</code>").format(p) if n % 2 else escape(p) for n, p in enumerate(pieces))
 
 
-def derivations(folder: Path) -> Callable[[str], Markup]:
-    """Return the function from an operation's name to a link from a page in `folder` to its page on the site.
+def site_from(folder: Path) -> str:
+    """Return the way from a page in `folder` to the site; "" where the package is installed alone, without a site."""
+    return Path(os.path.relpath(SITE, folder)).as_posix() if (CHECKOUT / "docs").is_dir() else ""
 
-    The site is built from a checkout. Where the package is installed alone, the name is code without a link.
-    """
-    site = os.path.relpath(SITE, folder) if (CHECKOUT / "docs").is_dir() else ""
+
+def explained(text: str, site: str) -> Markup:
+    """Return a report with each verdict's page as a link to it."""
+    link = rf'<a href="{site}/verdicts.html\1">\g<0></a>' if site else r"\g<0>"
+    return Markup(re.sub(re.escape(PAGE) + r"(#[\w-]+)", link, str(escape(text))))
+
+
+def derivations(site: str) -> Callable[[str], Markup]:
+    """Return the function from an operation's name to a link to its page; without a site the name is code alone."""
 
     def derivation(name: str) -> Markup:
         link = '<a href="{0}/operations/{1}.html"><code>{1}</code></a>' if site else "<code>{1}</code>"
-        return Markup(link).format(Path(site).as_posix(), name)
+        return Markup(link).format(site, name)
 
     return derivation
 

@@ -12,6 +12,7 @@ from refgrad.models import gpt2
 from refgrad.ops import TABLE, OpSpec
 from refgrad.report.cost import Pass, price_row
 from refgrad.symbols import evaluate
+from refgrad.verify.report import PAGE, anchor
 
 BESIDE = {"m": 16, "c": 20, "v": 40, "H": 6, "W": 5, "k": 3, "l": 2}  # blocks, chunks, images: no sizes of the model
 HOLDS = ("ok", "kink", "jump", "end of the domain", "right; autodiff is wrong here")
@@ -58,6 +59,7 @@ class OperationResult:
             f"{self.name} in {dtype}: {row.argument} {row.property} {row.verdict}"
             + (f": error {row.error:.3g}, allowed {row.allowed:.3g}" if row.error and row.allowed else "")
             + (f" ({row.note})" if row.note else "")
+            + f"; what it means: {PAGE}{anchor(row.verdict)}"
             for dtype, report in self.reports.items()
             for row in report.rows
             if row in failures

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from refgrad._text import numeric
-from refgrad.report.cells import cell, derivations
+from refgrad.report.cells import cell, derivations, explained, site_from
 from refgrad.report.sections.section import Section, outcome
 
 VERDICTS = {
@@ -55,9 +55,11 @@ def _environment(folder: Path) -> Environment:
         lstrip_blocks=True,
     )
     ids = map("table-{}".format, itertools.count(1))
-    derivation = derivations(folder)
+    site = site_from(folder)
+    derivation = derivations(site)
     functions = {"verdict": verdict, "columns": columns, "next_id": lambda: next(ids), "operation_of": operation_of}
-    environment.globals.update(functions, derivation=derivation, display=partial(cell, derivation=derivation))
+    links = {"derivation": derivation, "display": partial(cell, derivation=derivation)}
+    environment.globals.update(functions, **links, explained=partial(explained, site=site))
     return environment
 
 

@@ -12,6 +12,8 @@ import ctypes
 import platform
 import resource
 
+__all__ = ["keep_temporaries", "page_faults", "return_unused"]
+
 # <malloc.h>. A trim threshold of −1 disables trimming; one below the largest temporary would bring the faults back.
 SETTINGS = {"M_ARENA_MAX": (-8, 1), "M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1)}
 
@@ -21,6 +23,11 @@ def keep_temporaries() -> bool:
 
     Returns:
         True if the library is glibc and took every setting. Elsewhere, as on macOS or musl, nothing changes.
+
+    Example:
+        >>> from refgrad.train.allocator import keep_temporaries
+        >>> keep_temporaries() in (True, False)
+        True
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -29,11 +36,25 @@ def keep_temporaries() -> bool:
 
 
 def return_unused() -> None:
-    """Return free memory, such as the compiler's, to the system once; do nothing where the library is not glibc."""
+    """Return free memory, such as the compiler's, to the system once; do nothing where the library is not glibc.
+
+    Example:
+        >>> from refgrad.train.allocator import return_unused
+        >>> return_unused()
+    """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def page_faults() -> int:
-    """Return the page faults of this process so far that read nothing from disk."""
+    """Return the page faults of this process so far that read nothing from disk.
+
+    Returns:
+        Their number.
+
+    Example:
+        >>> from refgrad.train.allocator import page_faults
+        >>> page_faults() > 0
+        True
+    """
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -16,12 +16,28 @@ except ImportError as error:
     raise ImportError(f"refgrad.train needs optax: {install('train')}") from error
 
 
+__all__ = ["State", "decay_mask", "init_state"]
+
 # How Python, and optax itself, say that `update` was called without something that it needs.
 MORE = re.compile(r"required keyword-only argument|must be provided to")
 
 
 class State(NamedTuple):
-    """The state of training: the parameters, and the transformation's own state."""
+    """The state of training.
+
+    Attributes:
+        params: The parameters.
+        opt_state: The transformation's own state.
+
+    Example:
+        >>> import jax
+        >>> import optax
+        >>> from refgrad.models import gpt2
+        >>> from refgrad.train.optimiser import init_state
+        >>> state = init_state(gpt2.init(jax.random.key(0), gpt2.Config()), optax.sgd(0.1))
+        >>> sorted(state.params)
+        ['h', 'ln_f', 'wpe', 'wte']
+    """
 
     params: Params
     opt_state: Any
@@ -42,8 +58,20 @@ def init_state(params: Params, tx: optax.GradientTransformation) -> State:
         params: The parameters, layers as a list or stacked.
         tx: An optax transformation.
 
+    Returns:
+        The state.
+
     Raises:
         TypeError: `tx` is not an optax transformation.
+
+    Example:
+        >>> import jax
+        >>> import optax
+        >>> from refgrad.models import gpt2
+        >>> from refgrad.train.optimiser import init_state
+        >>> state = init_state(gpt2.init(jax.random.key(0), gpt2.Config()), optax.adam(1e-3))
+        >>> state.opt_state[0].mu["wte"]["weight"].shape
+        (256, 32)
     """
     check_transformation(tx)
     with jax.numpy_dtype_promotion("standard"):
@@ -91,6 +119,19 @@ def decay_mask(params: Params) -> Params:
     """Return optax's `mask` for weight decay: True for weights, False for biases and the gains of norms.
 
     It goes by names, so that it is the same for stacked layers, whose biases have two axes.
+
+    Args:
+        params: The parameters, layers as a list or stacked.
+
+    Returns:
+        A tree of booleans like the parameters.
+
+    Example:
+        >>> from refgrad.models import gpt2
+        >>> from refgrad.train.optimiser import decay_mask
+        >>> mask = decay_mask(gpt2.shapes(gpt2.Config()))
+        >>> mask["wte"]["weight"], mask["ln_f"]["weight"]
+        (True, False)
     """
 
     def decays(path: tuple[Any, ...], _: Any) -> bool:

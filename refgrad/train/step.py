@@ -22,6 +22,8 @@ from refgrad.train.update_in_backward.measures import Measures, measures, square
 from refgrad.train.update_in_backward.per_leaf import per_leaf_update
 from refgrad.train.update_in_backward.scanned import layerwise_update
 
+__all__ = ["make_step"]
+
 WAY_OUT = "take memory='plain', or clip_norm=… in place of optax.clip_by_global_norm"
 Step = Callable[[State, Array, Array], tuple[State, Any]]
 Gradients = Callable[[gpt2.Params, Array, Array], tuple[Array, gpt2.Params]]
@@ -73,6 +75,21 @@ def make_step(
     Raises:
         TypeError: `tx` is not an optax transformation, or `compute_dtype` is not a floating dtype.
         ValueError: An option is unknown, out of bounds, or does not fit another.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import optax
+        >>> from refgrad.models import gpt2
+        >>> from refgrad.train.optimiser import init_state
+        >>> from refgrad.train.step import make_step
+        >>> config, tx = gpt2.Config(n_layer=1, n_embd=4, n_head=2, n_positions=4, vocab_size=8), optax.sgd(0.1)
+        >>> step = make_step(config, tx, memory="fast")
+        >>> ids = jnp.array([[1, 2, 3]])
+        >>> state, first = step(init_state(gpt2.init(jax.random.key(0), config), tx), ids[:, :-1], ids[:, 1:])
+        >>> state, second = step(state, ids[:, :-1], ids[:, 1:])
+        >>> bool(second < first)
+        True
     """
     check_transformation(tx)
     options = StepOptions(rules, memory, scan, remat, compute_dtype, clip_norm, accumulate)

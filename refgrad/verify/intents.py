@@ -21,15 +21,29 @@ from jax import lax
 
 from refgrad.verify.subject import Flat, pullback
 
+__all__ = ["Intent", "clip", "finite", "reversal", "stop", "straight_through"]
+
 Pull = Callable[[Sequence, Sequence, Sequence], list]  # (floats, others, cotangents) → cotangents of the floats
 
 
 @dataclasses.dataclass(frozen=True)
 class Intent:
-    """A meant gradient: that of a `reference`, given `cotangents`, or the true one up to a `bound`."""
+    """A meant gradient: that of a `reference`, given `cotangents`, or the true one up to a `bound`.
+
+    Attributes:
+      name: its name.
+      reference: the function without its rules → a function with the meant derivative.
+      cotangents: the function without its rules → the meant pullback.
+      bound: the largest slope that the rule may return.
+
+    Example:
+      >>> from refgrad.verify import intents
+      >>> intents.finite(1e6).bound
+      1000000.0
+    """
 
     name: str
-    reference: Callable[[Flat], Flat] | None = None  # from the function without its rules
+    reference: Callable[[Flat], Flat] | None = None
     cotangents: Callable[[Flat], Pull] | None = None
     bound: float | None = None
 
@@ -77,7 +91,26 @@ stop = Intent(
 
 
 def reversal(scale: float = 1.0) -> Intent:
-    """Return the intention of a gradient reversal layer: −`scale` times the derivative."""
+    """Return the intention of a gradient reversal layer: −`scale` times the derivative.
+
+    Args:
+      scale: the factor without its sign.
+
+    Returns:
+      The intention.
+
+    Raises:
+      ValueError: for a factor that is not finite.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import check, intents
+      >>> reverse = jax.custom_vjp(lambda x: x)
+      >>> reverse.defvjp(lambda x: (x, None), lambda _, dy: (-2 * dy,))
+      >>> check(reverse, jnp.ones(3), intent=intents.reversal(2), properties=["accuracy"]).ok
+      True
+    """
     _finite("reversal", "scale", scale)
 
     def reversed_(plain: Flat) -> Flat:
@@ -88,7 +121,27 @@ def reversal(scale: float = 1.0) -> Intent:
 
 
 def clip(low: float, high: float) -> Intent:
-    """Return the intention of gradient clipping: each entry of the true cotangents, clipped to [`low`, `high`]."""
+    """Return the intention of gradient clipping: each entry of the true cotangents, clipped to [`low`, `high`].
+
+    Args:
+      low: the lower bound.
+      high: the upper bound.
+
+    Returns:
+      The intention.
+
+    Raises:
+      ValueError: for a lower bound above the upper one.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import check, intents
+      >>> clipped = jax.custom_vjp(lambda x: x)
+      >>> clipped.defvjp(lambda x: (x, None), lambda _, dy: (jnp.clip(dy, -0.5, 0.5),))
+      >>> check(clipped, jnp.ones(3), intent=intents.clip(-0.5, 0.5), properties=["accuracy"]).ok
+      True
+    """
     if not low <= high:
         raise ValueError(f"clip({low}, {high}): the first bound must not be above the second")
 
@@ -102,6 +155,24 @@ def finite(bound: float) -> Intent:
     """Return the intention of a gradient that stays finite where the true slope does not.
 
     For a unit cotangent: the true one where that is at most `bound` in magnitude; elsewhere any number up to `bound`.
+
+    Args:
+      bound: the largest slope that the rule may return.
+
+    Returns:
+      The intention.
+
+    Raises:
+      ValueError: for a bound that is not positive and finite.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import check, intents
+      >>> root = jax.custom_vjp(jnp.sqrt)
+      >>> root.defvjp(lambda x: (jnp.sqrt(x), x), lambda x, dy: (dy * jnp.minimum(0.5 / jnp.sqrt(x), 1e6),))
+      >>> check(root, jnp.array([0.0, 4.0]), intent=intents.finite(1e6), properties=["accuracy"]).ok
+      True
     """
     if not (math.isfinite(bound) and bound > 0):
         raise ValueError(f"finite({bound}): the bound is the largest slope that the rule may return, such as 1e6")

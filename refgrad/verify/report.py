@@ -26,20 +26,43 @@ UNAVAILABLE = "not available"  # JAX offers no such transformation of this rule
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One property of one argument: `error` and `allowed` are relative to the largest expected entry."""
+    """One property of one argument: `error` and `allowed` are relative to the largest expected entry.
+
+    Attributes:
+      property: the property that was checked, a key of `PROPERTIES`.
+      argument: the argument's name.
+      verdict: "ok", "FAIL", or an answer that is not a fault, such as "kink".
+      index: the index of the worst entry; None where the whole leaf is meant.
+      got: the rule's value there.
+      expected: the truth there.
+      error: the leaf's error.
+      allowed: the error that it may have.
+      note: a remark on the verdict.
+      where: file:line of the method that is meant, where a rule has several.
+      cause: the sentence that explains why it fails, where other rows fail for the same reason.
+      variant: the variant of the arguments, where they are not the given ones.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import check
+      >>> (row,) = check(jax.nn.relu, jnp.array([-1.0, 2.0])).of("accuracy")
+      >>> row.argument, row.verdict, row.failed
+      ('x', 'ok', False)
+    """
 
     property: str
     argument: str
     verdict: str
-    index: tuple[int, ...] | None = None  # of the worst entry; None where the whole leaf is meant
+    index: tuple[int, ...] | None = None
     got: complex | None = None
     expected: complex | None = None
     error: float | None = None
     allowed: float | None = None
     note: str = ""
-    where: str = ""  # file:line of the method that is meant, where a rule has several
-    cause: str = ""  # the sentence that explains why it fails, where other rows fail for the same reason
-    variant: str = ""  # of the arguments, where they are not the given ones
+    where: str = ""
+    cause: str = ""
+    variant: str = ""
 
     @builtins.property
     def failed(self) -> bool:
@@ -65,10 +88,24 @@ HEADER = ("property", "argument", "index", "got", "expected", "error", "allowed"
 class Report:
     """The outcome of `check`. Prints as a table; `ok` is False as soon as one row failed or a property was left out.
 
-    `facts` says under what conditions the rows hold: oracle, matmul precision, dtypes, draws, device, limits.
-    `where` is `file:line` of each backward rule concerned. `left_out` names the properties that the budget of seconds
-    did not reach. `replays` are the calls that repeat what failed at variants of the arguments. `nothing` is the reason
-    why no gradient can be checked, or none at these arguments.
+    Attributes:
+      subject: the function, with its types and its place in the source.
+      rows: a row for each property and argument.
+      facts: the conditions under which the rows hold: oracle, matmul precision, dtypes, draws, device, limits.
+      where: `file:line` of each backward rule concerned.
+      left_out: the properties that the budget of seconds did not reach.
+      replays: the calls that repeat what failed at variants of the arguments.
+      nothing: the reason why no gradient can be checked, or none at these arguments.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import check
+      >>> square = jax.custom_vjp(lambda x: x * x)
+      >>> square.defvjp(lambda x: (x * x, x), lambda x, dy: (3 * x * dy,))
+      >>> report = check(square, jnp.array([1.0, 2.0]), properties=["accuracy"])
+      >>> report.status, report.causes
+      ('wrong', ('the rule returns 1.5 times the gradient for x',))
     """
 
     subject: str
@@ -152,7 +189,7 @@ class Report:
             lines.append(_table(_glance(shown)) if rows is self.rows else _table(shown))
         if folded:
             lines.append(wrapped(f"{len(folded)} rows that follow are folded: {', '.join(dict.fromkeys(folded))}"))
-        if found := list(dict.fromkeys(_anchor(row.verdict) for row in shown if row.verdict != OK)):
+        if found := list(dict.fromkeys(anchor(row.verdict) for row in shown if row.verdict != OK)):
             lines.append(wrapped(f"what it means: {PAGE}{', '.join(found)}"))
         return lines
 
@@ -215,7 +252,7 @@ def _sentence(row: Row) -> str:
     return f"{of}: {values}a relative error of {number(row.error)} where {number(row.allowed)} is allowed"
 
 
-def _anchor(verdict: str) -> str:
+def anchor(verdict: str) -> str:
     """Return the place of a verdict on its page."""
     return "#" + verdict.replace(";", "").replace(" ", "-")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from refgrad.cost.conventions import CONVENTIONS, Dimensions, compare, matmul_flops
-from refgrad.cost.peaks import PEAKS, Peak, mfu, peak, peaks_table
+from refgrad.cost.peaks import PEAKS, Peak, mfu, peak
 
 SMALL = Dimensions(n_layer=12, n_embd=768, n_head=12, vocab_size=50257, seq_len=1024)
 XL = Dimensions(n_layer=48, n_embd=1600, n_head=25, vocab_size=50257, seq_len=1024)
@@ -97,6 +97,6 @@ def test_mfu_of_nothing(name, value):
 def test_peaks():
     assert peak("h100 sxm").flops_per_second == 989.4e12
     assert peak("H100 SXM", "tf32") == Peak("H100 SXM", "tf32", 494.7e12, peak("H100 SXM", "tf32").source)
-    assert all(p.source for p in PEAKS) and "TPU v6e" in peaks_table()
+    assert all(p.source for p in PEAKS)
     with pytest.raises(ValueError, match=r"no peak known for 'abacus'.*A100"):
         peak("abacus")

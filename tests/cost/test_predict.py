@@ -12,8 +12,9 @@ from jax.sharding import PartitionSpec as P
 
 from refgrad import cost
 from refgrad.cost.collectives import Collective
-from refgrad.cost.predict import DEVICES, XLA_CPU, Efficiency, fusion
+from refgrad.cost.predict import DEVICES, Efficiency, fusion
 from refgrad.cost.predict.devices import Allocation
+from refgrad.cost.predict.fusion import XLA_CPU
 from refgrad.cost.predict.links import Links
 from refgrad.cost.predict.regions import regions
 from refgrad.cost.predict.steps import schedule_of

@@ -9,8 +9,8 @@ from refgrad.bench.run import ContenderRow
 from refgrad.claims import KINDS, LEDGER, run_claim
 from refgrad.models import gpt2
 from refgrad.report import figures, page
-from refgrad.report.sections import Section, Task, bench, experiments, gather
-from refgrad.report.sections.section import Shown
+from refgrad.report.sections import Task, bench, experiments, gather
+from refgrad.report.sections.section import Section, Shown
 from refgrad.symbols import b, h, s
 
 KNOWN = ("D0.1", "D0.4", "D0.6")

@@ -9,6 +9,7 @@ from refgrad.cli import main
 from refgrad.ops import TABLE
 from refgrad.report import cells, page
 from refgrad.symbols import b, h, s
+from refgrad.verify.report import PAGE
 from tests.report import pages
 
 
@@ -57,7 +58,13 @@ def test_an_operation_leads_to_its_page_of_the_site(sample, tmp_path_factory):
 
 def test_the_package_alone_has_no_site_to_lead_to(monkeypatch, tmp_path):
     monkeypatch.setattr(cells, "CHECKOUT", tmp_path)
-    assert cells.derivations(tmp_path)("gelu") == "<code>gelu</code>"
+    assert cells.site_from(tmp_path) == "" and cells.derivations("")("gelu") == "<code>gelu</code>"
+    assert cells.explained(f"what it means: {PAGE}#fail", "") == f"what it means: {PAGE}#fail"
+
+
+def test_a_verdict_leads_to_its_page_of_the_site():
+    html = cells.explained(f"<b> {PAGE}#fail, #kink", "../site")
+    assert html == f'&lt;b&gt; <a href="../site/verdicts.html#fail">{PAGE}#fail</a>, #kink'
 
 
 def test_a_polynomial_is_set_term_by_term():

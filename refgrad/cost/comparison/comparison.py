@@ -19,6 +19,20 @@ class Comparison:
     """The differences of two programs; they print as tables by cause, by scope and by source line.
 
     The change of each figure is the sum of the differences, to the last unit.
+
+    Attributes:
+      before: the earlier program.
+      after: the later one.
+      differences: every difference, with its cause, its scope and its source line.
+      allowed: figure → the growth that it may have.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import cost
+      >>> x = jnp.ones(4)
+      >>> programs = cost.program(lambda x: 2 * x, x), cost.program(lambda x: 2 * x + x, x)
+      >>> cost.compare(*programs).exceeded
+      ['flops', 'bytes']
     """
 
     before: Program

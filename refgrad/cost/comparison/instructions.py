@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from refgrad.cost.collectives import KINDS
 from refgrad.cost.comparison.items import Figures, Item, merged
-from refgrad.cost.hlo import HloRow, Instruction, Module, Shape
+from refgrad.cost.hlo import HloRow
+from refgrad.cost.hlo.parse import Instruction, Module, Shape
 from refgrad.cost.primitives.rule import names
 from refgrad.cost.scopes import scope_of
 from refgrad.cost.xla import XlaCost

@@ -33,23 +33,40 @@ Flags = Mapping[str, str | bool | int | float]
 
 @dataclass(frozen=True)
 class Program:
-    """The cost of a program at one stage, with the evidence for why another one costs something else."""
+    """The cost of a program at one stage, with the evidence for why another one costs something else.
+
+    Attributes:
+      name: the function's name.
+      stage: "counted", "lowered" or "compiled".
+      stages: the work at this stage and at those before it.
+      backward: True for a backward pass.
+      forward: the forward pass that a backward pass has before it.
+      lowering: the causes of the differences between the counted and the lowered program.
+      inputs: the types of the function's array arguments.
+      outputs: the function's outputs, a path and a shape each; empty where they are not known.
+      lines: the text of each source line.
+      versions: package → its version.
+      device: the device that a compiled program is for.
+      flags: the compiler's settings that were given.
+      notes: the assumptions behind the figures.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad import cost
+      >>> program = cost.program(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5)))
+      >>> program.stage, program.figures.flops
+      ('counted', 60)
+    """
 
     name: str
     stage: str
     stages: Mapping[str, tuple[Item, ...]]
-    """The work at this stage and at those before it."""
     backward: bool = False
     forward: tuple[Item, ...] = ()
-    """The forward pass that a backward pass has before it."""
     lowering: tuple[Cause, ...] = ()
-    """The causes of the differences between the counted and the lowered program."""
     inputs: tuple[str, ...] = ()
-    """The types of the function's array arguments."""
     outputs: tuple[str, ...] = ()
-    """The function's outputs, a path and a shape each; empty where they are not known."""
     lines: Mapping[str, str] = field(default_factory=dict)
-    """The text of each source line."""
     versions: Mapping[str, str] = field(default_factory=dict)
     device: str = ""
     flags: Mapping[str, Any] = field(default_factory=dict)

@@ -35,8 +35,17 @@ class UnknownInstruction(ValueError):
 class HloWork:
     """Cost of one instruction: its own FLOPs and transcendentals, plus factor × the cost of each called computation.
 
-    `kind`: "inline" (call, fusion: the inner instructions stand for themselves), "applied" (reduce, scatter: the
-    instruction stands for all applications), "loop" (body, condition), "branches" (the costliest of them).
+    Attributes:
+      flops: its own FLOPs.
+      transcendentals: its own transcendentals.
+      calls: (factor, name) of each computation that it calls.
+      kind: "inline" (call, fusion: the inner instructions stand for themselves), "applied" (reduce, scatter: the
+        instruction stands for all applications), "loop" (body, condition), "branches" (the costliest of them).
+
+    Example:
+      >>> from refgrad.cost.hlo import HloWork
+      >>> HloWork(flops=8).kind
+      'applied'
     """
 
     flops: int = 0

@@ -20,10 +20,25 @@ Float32 = tuple[np.float32, np.float32]
 
 
 def cost(text: str, unknown: Literal["raise", "collect"] = "raise") -> HloCost:
-    """Cost of a module given as HLO text, lowered or compiled.
+    """Return the cost of a module given as HLO text, lowered or compiled.
 
-    Raises UnknownInstruction for an opcode without a rule (with `unknown="collect"` they are listed in the result
-    and count 0), HloSyntaxError for text that is not HLO.
+    Args:
+      text: the module, such as `jax.jit(f).lower(*args).as_text(dialect="hlo", debug_info=True)`.
+      unknown: "raise", or "collect" to list the opcodes without a rule in the result and count them as 0.
+
+    Returns:
+      An `HloCost`.
+
+    Raises:
+      UnknownInstruction: for an opcode without a rule.
+      HloSyntaxError: for text that is not HLO.
+
+    Example:
+      >>> import jax
+      >>> from refgrad.cost import hlo
+      >>> x = jax.ShapeDtypeStruct((2, 2), "float32")
+      >>> hlo.cost(jax.jit(jax.numpy.matmul).lower(x, x).as_text(dialect="hlo")).flops
+      16
     """
     return _cost(_Walk(parse(text), unknown))
 

@@ -11,12 +11,20 @@ from refgrad.cost.primitives.rule import names
 
 
 class Efficiency(NamedTuple):
-    """The shares of a device's rates that regions of each kind reach: the only fitted numbers."""
+    """The shares of a device's rates that regions of each kind reach: the only fitted numbers.
+
+    Attributes:
+      matmul: share of the sustained matrix rate, for regions about a product, and for kernels.
+      memory: share of the bandwidth, for every other region.
+
+    Example:
+      >>> from refgrad.cost.predict import Efficiency
+      >>> Efficiency(memory=0.9).matmul
+      1.0
+    """
 
     matmul: float = 1.0
-    """Share of the sustained matrix rate, for regions about a product, and for kernels."""
     memory: float = 1.0
-    """Share of the bandwidth, for every other region."""
 
 
 class Allocation(NamedTuple):
@@ -31,41 +39,55 @@ class Allocation(NamedTuple):
 
 
 class Device(NamedTuple):
-    """One device. Rates per second; `matmul` by dtype of the operands."""
+    """One device. Rates are per second.
+
+    Attributes:
+      name: its name.
+      matmul: dtype of the operands → the vendor's dense peak in FLOP/s, by which MFU and HFU divide.
+      sustained: share of that peak which the largest products reach, measured by others (see `source`).
+      vector: other FLOPs a second, outside the matrix units.
+      transcendental: exp, log, … a second.
+      bandwidth: bytes a second from and to the device's memory.
+      memory: bytes of that memory.
+      link: bytes a second that a device sends around a ring of its neighbours; 0 where it has none.
+      launch: seconds that a region costs beside its work.
+      efficiency: the shares of these rates that regions reach.
+      source: the publications of the figures.
+      fusion: the compiler's way of forming fused regions.
+      platform: JAX's name for it, by which `lax.platform_dependent` chooses.
+      sizes: (FLOPs of a product, FLOP/s that it reaches) by size, in float32. This and all that follows is of measured
+        devices alone.
+      streams: (bytes that a region moves, bytes a second that it reaches) by size.
+      rational: tanh, erf and roots a second, which are computed without exp.
+      turned: elements a second of an array whose columns become rows, its rows of any length, and of a multiple of
+        `_PAGE` bytes, where a column lies in few sets of the cache.
+      allocation: the cost of new memory; other devices have their steps queued ahead, and their memory taken before.
+
+    Example:
+      >>> from refgrad.cost.predict import device
+      >>> slower = device("H100")._replace(name="half an H100", sustained=0.3)
+      >>> slower.rate("bfloat16") < device("H100").rate("bfloat16")
+      True
+    """
 
     name: str
     matmul: Mapping[str, float]
-    """Vendor's dense peak in FLOP/s, by which MFU and HFU divide."""
     sustained: float
-    """Share of that peak which the largest products reach, measured by others (see `source`)."""
     vector: float
-    """Other FLOPs a second, outside the matrix units."""
     transcendental: float
-    """exp, log, … a second."""
     bandwidth: float
-    """Bytes a second from and to the device's memory."""
     memory: int
-    """Bytes of that memory."""
     link: float
-    """Bytes a second that a device sends around a ring of its neighbours; 0 where it has none."""
     launch: float
-    """Seconds that a region costs beside its work."""
     efficiency: Efficiency
     source: str
     fusion: FusionModel = ROWS
     platform: str = "cuda"
-    """JAX's name for it, by which `lax.platform_dependent` chooses."""
     sizes: tuple[tuple[float, float], ...] = ()
-    """Measured devices alone: (FLOPs of a product, FLOP/s that it reaches) by size, in float32."""
     streams: tuple[tuple[float, float], ...] = ()
-    """Measured devices alone: (bytes that a region moves, bytes a second that it reaches) by size."""
     rational: float = 0.0
-    """Measured devices alone: tanh, erf and roots a second, which are computed without exp."""
     turned: tuple[float, float] = (0.0, 0.0)
-    """Measured devices alone: elements a second of an array whose columns become rows, its rows of any length, and of a
-    multiple of `_PAGE` bytes, where a column lies in few sets of the cache."""
     allocation: Allocation | None = None
-    """Measured devices alone; others have their steps queued ahead, and their memory taken before."""
 
     def rate(self, dtype: str, flops: float = 0.0) -> float:
         """FLOP/s of a product of these operands, as sustained; for a measured device, at this size."""
@@ -152,9 +174,21 @@ DEVICES: Mapping[str, Device] = {
 
 
 def device(name: "str | Device") -> Device:
-    """Return the device of that name; "cpu" is this machine, measured once a process.
+    """Return the device of that name.
 
-    Raises ValueError for a name that is not in the table, with the nearest.
+    Args:
+      name: a key of `DEVICES`, in capitals or not; "cpu" for this machine, measured once a process; or a `Device`.
+
+    Returns:
+      The `Device`.
+
+    Raises:
+      ValueError: for a name that is not in the table, with the nearest.
+
+    Example:
+      >>> from refgrad.cost.predict import device
+      >>> device("h100").name
+      'H100'
     """
     if isinstance(name, Device):
         return name

@@ -91,7 +91,6 @@ XLA_CPU = FusionModel(
     ),
 )
 ROWS = FusionModel("rows", recompute=False)
-MODELS = {model.name: model for model in (XLA_CPU, ROWS)}
 
 
 def kind_of(step: TimedStep) -> str:

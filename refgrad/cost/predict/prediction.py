@@ -32,18 +32,34 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Prediction:
-    """One step of a program on one device of a mesh; prints as a table."""
+    """One step of a program on one device of a mesh; prints as a table.
+
+    Attributes:
+      device: the device.
+      mesh: axis → its size.
+      parts: every fused region and every collective, in the order of the program.
+      memory: bytes on one device, by how long they live.
+      arguments: bytes of the arguments on one device, by name.
+      model_flops: matrix FLOPs of one device without those that `jax.checkpoint` computes again.
+      peak: FLOP/s by which MFU and HFU divide: the device's, at the dtype of most matrix FLOPs.
+      notes: the assumptions behind the figures.
+
+    Example:
+      >>> import jax
+      >>> from refgrad import cost
+      >>> x = jax.ShapeDtypeStruct((4096, 4096), "bfloat16")
+      >>> step = cost.predict(jax.numpy.matmul, x, x, device="H100")
+      >>> step.fits, step.matmul_flops
+      (True, 137438953472)
+    """
 
     device: Device
     mesh: Mapping[str, int]
     parts: tuple[Part, ...]
     memory: Lifetimes
     arguments: Mapping[str, int]
-    """Bytes of the arguments on one device, by name."""
     model_flops: int
-    """Matrix FLOPs of one device without those that `jax.checkpoint` computes again."""
     peak: float
-    """FLOP/s by which MFU and HFU divide: the device's, at the dtype of most matrix FLOPs."""
     notes: tuple[str, ...] = ()
 
     @property

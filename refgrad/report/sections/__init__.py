@@ -11,9 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from refgrad.report.sections import bench, costs, experiments, ledger, verification, versions
-from refgrad.report.sections.section import Section, outcome
-
-__all__ = ["Section", "Task", "failed", "gather", "outcome", "tasks"]
+from refgrad.report.sections.section import Section
 
 COST = "refgrad cost --config configs/gpt2_124m.toml"
 

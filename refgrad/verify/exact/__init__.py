@@ -3,13 +3,10 @@
 - `exact`, `Truth` (`truth.py`), `Limits` (`forward.py`): the value and the derivatives of a function at its arguments
 - `Entry`, `EntryVerdict` (`entry.py`, `entries.py`): the derivative along one entry, from both sides
 - `Balls` (`balls.py`), `accuracy`: arrays of midpoints with rigorous radii, and how well they are known
-- `germ`, `functions`, `analytic`, `elementary`, `special_functions`, `arithmetic`, `arrays`: series in ε → 0+ with ball
-  coefficients, functions and arrays of them
+- `scalars/`: series in ε → 0+ with ball coefficients, and functions of them; `arrays`: arrays of them
 - `OverBudget` (`operations.py`): estimates of scalar operations, and the bound on them
-- `graph`, `nodes`, `node_operations`, `places`, `slices`: what one entry reaches and what that needs, so that nothing
-  else is evaluated
-- `evaluate`, `scalars`, `decisions`, `primitives/`, `rounding`: a program evaluated on such arrays, and the table of
-  what its primitives mean
+- `graph/`: what one entry reaches and what that needs, so that nothing else is evaluated
+- `evaluate`, `primitives/`, `rounding`: a program evaluated on such arrays, and the table of what its primitives mean
 """
 
 from refgrad._renamed import old_names

@@ -7,7 +7,7 @@ import numpy as np
 from flint import acb, arb
 
 from refgrad.verify.exact.balls import width
-from refgrad.verify.exact.germ import PRECISION, Undecided
+from refgrad.verify.exact.scalars.germ import PRECISION, Undecided
 
 
 def magnitudes(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from flint import arb
 
-from refgrad.verify.exact.arithmetic import ADD, DIV, MUL, NEG, SUB, power_of
-from refgrad.verify.exact.functions import Function
-from refgrad.verify.exact.germ import ABSENT, TIE, ZERO, Undecided
-from refgrad.verify.exact.matrices import full, product
+from refgrad.verify.exact.scalars.arithmetic import ADD, DIV, MUL, NEG, SUB, power_of
+from refgrad.verify.exact.scalars.functions import Function
+from refgrad.verify.exact.scalars.germ import ABSENT, TIE, ZERO, Undecided
+from refgrad.verify.exact.scalars.matrices import full, product
 
 _made = itertools.count()
 _is_zero = operator.methodcaller("is_zero")

@@ -5,11 +5,22 @@ from typing import Any
 import numpy as np
 from flint import acb, arb
 
-from refgrad.verify.exact.germ import NAN, Undecided
+from refgrad.verify.exact.scalars.germ import NAN, Undecided
 
 
 class Balls:
-    """An array of real or complex balls, with `Undecided` for an entry without one; `data` holds every digit."""
+    """An array of real or complex balls, with `Undecided` for an entry without one.
+
+    Attributes:
+      data: the balls, with every digit, an array of objects.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import exact
+      >>> (y,) = exact(jnp.exp, jnp.array(1.0)).value
+      >>> y.mid.item(), y.rad.item() < 1e-15
+      (2.718281828459045, True)
+    """
 
     def __init__(self, data: np.ndarray) -> None:
         self.data = data

@@ -11,13 +11,13 @@ from flint import ctx
 
 from refgrad.verify.exact.accuracy import narrow
 from refgrad.verify.exact.arrays import Array, NotDecided
-from refgrad.verify.exact.elementary import real
 from refgrad.verify.exact.entry import BREAK, NOT_FINITE, SECOND, SEVERITY, Entry, bend, judge, obstacle_to, one_sided
 from refgrad.verify.exact.forward import ExactForward, lifted
-from refgrad.verify.exact.germ import ORDER, PRECISION, TIE, ZERO, Exponent, Germ, Undecided, slope
-from refgrad.verify.exact.graph import NotSliceable
+from refgrad.verify.exact.graph.graph import NotSliceable
+from refgrad.verify.exact.graph.slices import JUDGED, Slice, Sliced, Values
 from refgrad.verify.exact.operations import OverBudget
-from refgrad.verify.exact.slices import JUDGED, Slice, Sliced, Values
+from refgrad.verify.exact.scalars.elementary import real
+from refgrad.verify.exact.scalars.germ import ORDER, PRECISION, TIE, ZERO, Exponent, Germ, Undecided, slope
 
 Place = tuple[int, tuple[int, ...]]
 """An entry of the arguments: (number of the argument, index)."""

@@ -10,11 +10,27 @@ import numpy as np
 from flint import arb
 
 from refgrad.verify.exact.accuracy import largest, narrow
-from refgrad.verify.exact.germ import PRECISION, ZERO, Exponent, Germ, Undecided, limit, slope
+from refgrad.verify.exact.scalars.germ import PRECISION, ZERO, Exponent, Germ, Undecided, limit, slope
 
 
 class EntryVerdict(enum.Enum):
-    """A function's behaviour along one entry of its arguments."""
+    """A function's behaviour along one entry of its arguments.
+
+    Attributes:
+      SMOOTH: the slopes from both sides agree.
+      KINK: they differ.
+      JUMP: the function is not continuous.
+      END: the function is defined on one side alone.
+      NOT_FINITE: the slope is infinite.
+      UNDECIDED: exact arithmetic found no answer within its limits.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import exact
+      >>> (entry,) = exact(jnp.abs, jnp.array(0.0)).entries()
+      >>> entry.verdict.name
+      'KINK'
+    """
 
     SMOOTH = "smooth"
     KINK = "kink"
@@ -26,7 +42,24 @@ class EntryVerdict(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """The derivative along one entry: the slopes from below and from above, None for a side without one."""
+    """The derivative along one entry: the slopes from below and from above, None for a side without one.
+
+    Attributes:
+      leaf: the number of the argument's leaf.
+      index: the index of the entry.
+      verdict: the function's behaviour there.
+      below: the slope from below.
+      above: the slope from above.
+      why: the reason of a verdict that needs one.
+      imaginary: True along the imaginary part of a complex entry.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import exact
+      >>> (entry,) = exact(jnp.abs, jnp.array(0.0)).entries()
+      >>> str(entry)
+      'kink: slopes -1 and 1'
+    """
 
     leaf: int
     index: tuple[int, ...]
@@ -35,7 +68,6 @@ class Entry:
     above: arb | None = None
     why: str = ""
     imaginary: bool = False
-    """True along the imaginary part of a complex entry."""
 
     def __str__(self) -> str:
         sides = [f"{float(x.mid()):.6g}" for x in (self.below, self.above) if x is not None]

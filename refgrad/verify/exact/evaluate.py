@@ -15,12 +15,12 @@ from refgrad.jaxpr.calls import linear_system
 from refgrad.jaxpr.programs import STOP_GRADIENT, line
 from refgrad.jaxpr.unroll import Unrolled
 from refgrad.verify.exact.arrays import Array, concrete, full, move
-from refgrad.verify.exact.germ import ONE
 from refgrad.verify.exact.operations import Budget
 from refgrad.verify.exact.primitives import TABLE, WITH_PROGRAMS
 from refgrad.verify.exact.primitives.elementwise import as_array
 from refgrad.verify.exact.primitives.linalg import solve
 from refgrad.verify.exact.rounding import NARROW, rounded
+from refgrad.verify.exact.scalars.germ import ONE
 
 # bits that JAX itself computes, by their values; so it does whatever is done to keys
 BITS = {
@@ -36,7 +36,18 @@ BITS = {
 
 
 class NoMeaning(NotImplementedError):
-    """An equation that exact arithmetic cannot evaluate."""
+    """An equation that exact arithmetic cannot evaluate.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify.exact import NoMeaning, exact
+      >>> try:
+      ...     exact(lambda x: jax.pure_callback(abs, x, x), jnp.ones(())).value
+      ... except NoMeaning:
+      ...     print("no meaning")
+      no meaning
+    """
 
 
 class Evaluator(Unrolled):

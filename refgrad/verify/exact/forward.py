@@ -13,10 +13,10 @@ from flint import ctx
 from refgrad.verify.exact.accuracy import largest
 from refgrad.verify.exact.arrays import Array, NotDecided, full
 from refgrad.verify.exact.evaluate import Evaluator, lift
-from refgrad.verify.exact.functions import terms
-from refgrad.verify.exact.germ import ABSENT, ORDER, PRECISION, Exponent, Germ, Undecided
+from refgrad.verify.exact.graph.slices import Slice, Sliced, Values
 from refgrad.verify.exact.operations import operations
-from refgrad.verify.exact.slices import Slice, Sliced, Values
+from refgrad.verify.exact.scalars.functions import terms
+from refgrad.verify.exact.scalars.germ import ABSENT, ORDER, PRECISION, Exponent, Germ, Undecided
 from refgrad.verify.subject import Subject
 
 TRIP = 2  # what an equation of a loop takes, as measured, over its estimate
@@ -24,14 +24,26 @@ TRIP = 2  # what an equation of a loop takes, as measured, over its estimate
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Limits of exact arithmetic: precision in bits and the order of series, doubled until all is decided."""
+    """Limits of exact arithmetic: precision in bits and the order of series, doubled until all is decided.
+
+    Attributes:
+      bits: the accuracy that a result must reach, relative to it or to the function's own scale.
+      precision: the first precision and the last.
+      order: the first order of series and the last.
+      operations: the most scalar operations of one evaluation, as `Truth.operations` counts them.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify.exact import Limits, exact
+      >>> (y,) = exact(jnp.exp, jnp.array(1.0), limits=Limits(bits=200)).value
+      >>> f"{y.data.item().mid().str(40, radius=False)}"
+      '2.718281828459045235360287471352662497757'
+    """
 
     bits: int = 64
-    """The accuracy that a result must reach, relative to it or to the function's own scale."""
     precision: tuple[int, int] = (128, 2048)
     order: tuple[int, int] = (2, 32)
     operations: float = 1e10
-    """The most scalar operations of one evaluation, as `Truth.operations` counts them; OverBudget is raised beyond."""
 
 
 class ExactForward:

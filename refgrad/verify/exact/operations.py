@@ -14,13 +14,13 @@ from refgrad.jaxpr.avals import is_array, is_float, shape_of, size
 from refgrad.jaxpr.calls import Form, bodies_of
 from refgrad.jaxpr.programs import line
 from refgrad.jaxpr.versions import opened
-from refgrad.verify.exact.analytic import Analytic
-from refgrad.verify.exact.arithmetic import Arithmetic
-from refgrad.verify.exact.decisions import Decision, Select
-from refgrad.verify.exact.functions import Function
 from refgrad.verify.exact.primitives import linalg, reductions
 from refgrad.verify.exact.primitives.elementwise import ALIASES
-from refgrad.verify.exact.scalars import SCALARS
+from refgrad.verify.exact.scalars.analytic import Analytic
+from refgrad.verify.exact.scalars.arithmetic import Arithmetic
+from refgrad.verify.exact.scalars.decisions import Decision, Select
+from refgrad.verify.exact.scalars.functions import Function
+from refgrad.verify.exact.scalars.table import SCALARS
 
 # units, as measured at 128 bits
 EQUATION = 1000  # whatever its size
@@ -35,7 +35,17 @@ SORTS = {"sort", "top_k", "approx_top_k"}
 
 
 class OverBudget(RuntimeError):
-    """The computation takes more operations than it may."""
+    """The computation takes more operations than it may.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify.exact import Limits, OverBudget, exact
+      >>> try:
+      ...     exact(jnp.matmul, jnp.ones((9, 9)), jnp.ones((9, 9)), limits=Limits(operations=10)).value
+      ... except OverBudget:
+      ...     print("too large")
+      too large
+    """
 
     def __init__(self, what: str, spent: float, most: float) -> None:
         super().__init__(

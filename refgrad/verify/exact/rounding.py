@@ -9,8 +9,8 @@ from flint import arb
 from jax.extend.core import JaxprEqn
 
 from refgrad.verify.exact.arrays import Array, elementwise
-from refgrad.verify.exact.functions import Function
-from refgrad.verify.exact.germ import CONSTANT, PRECISION, ZERO, Germ, Undecided
+from refgrad.verify.exact.scalars.functions import Function
+from refgrad.verify.exact.scalars.germ import CONSTANT, PRECISION, ZERO, Germ, Undecided
 
 _BY_BITS = {(8, 7): "bfloat16", (5, 10): "float16", (8, 23): "float32", (4, 3): "float8_e4m3fn", (5, 2): "float8_e5m2"}
 

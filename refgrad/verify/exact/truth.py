@@ -22,7 +22,7 @@ from refgrad.verify.exact.entries import Entries
 from refgrad.verify.exact.entry import NOT_FINITE, one_sided
 from refgrad.verify.exact.evaluate import lift
 from refgrad.verify.exact.forward import Limits
-from refgrad.verify.exact.germ import ABSENT, PRECISION, TIE, Undecided
+from refgrad.verify.exact.scalars.germ import ABSENT, PRECISION, TIE, Undecided
 from refgrad.verify.subject import Subject
 
 
@@ -70,7 +70,19 @@ def exact(
 
 
 class Truth(Entries):
-    """A function at its arguments: its value and its derivatives, evaluated on demand."""
+    """A function at its arguments: its value and its derivatives, evaluated on demand.
+
+    Attributes:
+      limits: the most that may be spent.
+      leaves: the leaves of the arguments that are differentiated.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import exact
+      >>> truth = exact(lambda x: x * jnp.abs(x), jnp.array([-1.0, 2.0]))
+      >>> truth.gradient([jnp.ones(2)])[0].mid.tolist()
+      [2.0, 4.0]
+    """
 
     @functools.cached_property
     def value(self) -> list[Balls]:

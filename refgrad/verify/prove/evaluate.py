@@ -11,10 +11,10 @@ from jax.extend.core import JaxprEqn
 from refgrad.jaxpr.programs import line
 from refgrad.verify.exact.arrays import Array, NotDecided, elementwise, move
 from refgrad.verify.exact.evaluate import Evaluator, NoMeaning, lift
-from refgrad.verify.exact.functions import Function
-from refgrad.verify.exact.germ import Undecided, compare
 from refgrad.verify.exact.primitives.elementwise import as_array, convert
-from refgrad.verify.exact.scalars import SCALARS
+from refgrad.verify.exact.scalars.functions import Function
+from refgrad.verify.exact.scalars.germ import Undecided, compare
+from refgrad.verify.exact.scalars.table import SCALARS
 from refgrad.verify.prove.symbol import FUNCTIONS, ConcolicRun, Symbol
 
 Constants = Mapping[float, Callable[[ConcolicRun], Symbol]]

@@ -10,7 +10,19 @@ from refgrad._text import table, wrapped
 
 
 class ProofVerdict(enum.Enum):
-    """The outcome, the strongest first."""
+    """The outcome, the strongest first.
+
+    Attributes:
+      PROVEN: rule and truth are equal for all real arguments on this branch, at these shapes.
+      TESTED: they are equal at these points, in exact arithmetic.
+      UNDECIDED: neither was found.
+      REFUTED: they differ at a point, in exact arithmetic.
+
+    Example:
+      >>> from refgrad.verify.prove import ProofVerdict
+      >>> ProofVerdict.TESTED.brief
+      'tested'
+    """
 
     PROVEN = "proven: all real arguments on this branch, at these shapes"
     TESTED = "tested: equal at these points, in exact arithmetic"
@@ -70,15 +82,31 @@ HEADER = ("point", "comparisons that hold", "entries", "s", "verdict")
 
 @dataclasses.dataclass(frozen=True)
 class Proof:
-    """The outcome of `prove`. Prints as a table; `ok` is False where the rule is refuted or not decided."""
+    """The outcome of `prove`. Prints as a table; `ok` is False where the rule is refuted or not decided.
+
+    Attributes:
+      subject: the function, with its types and its place in the source.
+      branches: every pattern of comparisons that was found, with the verdict on it.
+      constants: the constants that were identified with others, up to the rounding of their dtype.
+      facts: the conditions under which the verdict holds.
+      where: `file:line` of each backward rule concerned.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import prove
+      >>> square = jax.custom_vjp(lambda x: x * x)
+      >>> square.defvjp(lambda x: (x * x, x), lambda x, dy: (3 * x * dy,))
+      >>> proof = prove(square, jnp.ones(1))
+      >>> proof.verdict.name, proof.counterexample.leaf
+      ('REFUTED', 'cotangent of x')
+    """
 
     subject: str
     branches: tuple[Branch, ...]
     constants: tuple[str, ...] = ()
-    """The constants that were identified with others, up to the rounding of their dtype."""
     facts: dict[str, str] = dataclasses.field(default_factory=dict)
     where: tuple[str, ...] = ()
-    """`file:line` of each backward rule concerned."""
 
     @property
     def verdict(self) -> ProofVerdict:

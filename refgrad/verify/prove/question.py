@@ -16,7 +16,7 @@ from refgrad.jaxpr.programs import equations
 from refgrad.jaxpr.rules import RuleCall, rule_of
 from refgrad.verify.exact.arrays import Array, full, pull_back
 from refgrad.verify.exact.evaluate import lift
-from refgrad.verify.exact.germ import Undecided
+from refgrad.verify.exact.scalars.germ import Undecided
 from refgrad.verify.numbers import draws_like, generator
 from refgrad.verify.prove.branches import SEED
 from refgrad.verify.prove.constants import ClosedForm

@@ -10,7 +10,7 @@ from typing import Any
 from flint import acb, arb, fmpq
 
 from refgrad.verify.exact.arrays import NotDecided
-from refgrad.verify.exact.germ import TIE
+from refgrad.verify.exact.scalars.germ import TIE
 from refgrad.verify.prove.elements import NAMED, TooLarge
 from refgrad.verify.prove.field import Field
 from refgrad.verify.prove.polynomials import Polynomial, add, constant, scale

@@ -9,7 +9,7 @@ from jax.extend.core import ClosedJaxpr
 
 from refgrad.verify.exact.arrays import Array, NotDecided, pull_back
 from refgrad.verify.exact.evaluate import Evaluator, lift
-from refgrad.verify.exact.germ import Undecided
+from refgrad.verify.exact.scalars.germ import Undecided
 
 PRECISION = (128, 1024)  # bits, doubled until the balls decide
 ROUNDED = 2.0**-44  # the relative difference that constants, folded in float64, can leave behind a few layers

@@ -22,16 +22,40 @@ class Key(NamedTuple):
 
 @dataclasses.dataclass(eq=False)
 class RecordedRule:
-    """A rule at a signature: how often Python called it, and the arguments of one of the calls."""
+    """A rule at a signature: how often Python called it, and the arguments of one of the calls.
 
-    key: str  # the same text for the same rule and signature in every process
+    Attributes:
+      key: the same text for the same rule and signature in every process.
+      identity: the rule's name, its place and what tells it from others.
+      signature: types of the arrays, static values.
+      rule: the rule; None where it cannot be kept.
+      tree: the structure of the arguments.
+      x64: True where 64-bit types were on.
+      calls: the number of calls.
+      obstacle: the reason for which it cannot be checked.
+      leaves: the leaves of the arguments; None where no values have arrived.
+      grade: how good these values are; −1 for none.
+      tries: the number of calls whose values were looked at.
+
+    Example:
+      >>> import jax
+      >>> from refgrad.verify import record
+      >>> square = jax.custom_vjp(lambda x: x * x)
+      >>> square.defvjp(lambda x: (x * x, x), lambda x, dy: (2 * x * dy,))
+      >>> with record() as seen:
+      ...     _ = jax.grad(square)(3.0)
+      >>> seen[0].name, seen[0].calls, seen[0].args[0].item()
+      ('<lambda>', 1, 3.0)
+    """
+
+    key: str
     identity: Identity
-    signature: str  # types of the arrays, static values
-    rule: Callable | None  # None where it cannot be kept
+    signature: str
+    rule: Callable | None
     tree: Any
-    x64: bool  # 64-bit types were on
+    x64: bool
     calls: int = 0
-    obstacle: str = ""  # the reason for which it cannot be checked
+    obstacle: str = ""
     leaves: list[Any] | None = None
     grade: int = -1
     tries: int = 0

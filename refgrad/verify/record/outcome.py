@@ -23,16 +23,39 @@ LONGEST = 30.0  # seconds of one check, where there is a budget
 
 @dataclasses.dataclass(frozen=True)
 class RuleVerdict:
-    """The outcome for one rule at one signature, in plain values that go from process to process."""
+    """The outcome for one rule at one signature, in plain values that go from process to process.
+
+    Attributes:
+      key: as in `RecordedRule`.
+      rule: the name of the user's function.
+      where: file:line of the user's function.
+      signature: types of the arrays, static values.
+      calls: the number of calls.
+      status: "ok", "wrong", "not checked", or in between.
+      note: the reason why it was not checked in full.
+      text: the report, where the rule is wrong.
+      seconds: the time that the check took.
+      report: the report as plain data.
+
+    Example:
+      >>> import jax
+      >>> from refgrad.verify import record
+      >>> square = jax.custom_vjp(lambda x: x * x)
+      >>> square.defvjp(lambda x: (x * x, x), lambda x, dy: (2 * x * dy,))
+      >>> with record() as seen:
+      ...     _ = jax.grad(square)(3.0)
+      >>> [verdict.status for verdict in seen.check(properties=["accuracy"]).verdicts]
+      ['ok']
+    """
 
     key: str
     rule: str
-    where: str  # file:line of the user's function
+    where: str
     signature: str
     calls: int
     status: str
     note: str = ""
-    text: str = ""  # the report, where the rule is wrong
+    text: str = ""
     seconds: float = 0.0
     report: Mapping[str, Any] | None = None
 
@@ -44,7 +67,16 @@ class RuleVerdict:
 
 @dataclasses.dataclass(frozen=True)
 class RecordOutcome:
-    """Verdicts on every call. Prints as a table with a row per rule; `ok` is False as soon as one is wrong."""
+    """Verdicts on every call. Prints as a table with a row per rule; `ok` is False as soon as one is wrong.
+
+    Attributes:
+      verdicts: a verdict for each rule at each signature.
+
+    Example:
+      >>> from refgrad.verify.record import RecordOutcome
+      >>> print(RecordOutcome(()))
+      0 rules at 0 signatures: none called
+    """
 
     verdicts: tuple[RuleVerdict, ...]
 
@@ -107,11 +139,22 @@ class RecordOutcome:
 
 
 class Seen(Sequence[RecordedRule]):
-    """The calls of a recording, one per rule × signature, in the order in which they were first met."""
+    """The calls of a recording, one per rule × signature, in the order in which they were first met.
+
+    Attributes:
+      errors: exceptions of the recorder itself: calls that it could not record.
+
+    Example:
+      >>> from refgrad.verify import record
+      >>> with record() as seen:
+      ...     pass
+      >>> len(seen), seen.errors
+      (0, [])
+    """
 
     def __init__(self, calls: Mapping[str, RecordedRule]) -> None:
         self._calls = calls
-        self.errors: list[Exception] = []  # of the recorder itself: calls that it could not record
+        self.errors: list[Exception] = []
 
     def __len__(self) -> int:
         return len(self._calls)

@@ -42,7 +42,21 @@ class Extreme(NamedTuple):
 class WorstRow:
     """One argument: where the rule errs most, where autodiff does, over the same points.
 
-    `compared` holds both errors over the points at which autodiff is not infinitely wrong.
+    Attributes:
+      argument: its name.
+      rule: the entry at which the rule errs most.
+      autodiff: the entry at which autodiff errs most.
+      compared: both errors over the points at which autodiff is not infinitely wrong.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import worst
+      >>> square = jax.custom_vjp(lambda x: x * x)
+      >>> square.defvjp(lambda x: (x * x, x), lambda x, dy: (2 * x * dy,))
+      >>> (row,) = worst(square, jnp.ones(2), budget=20).rows
+      >>> row.argument, row.rule.ulps <= 1
+      ('x', True)
     """
 
     argument: str
@@ -80,7 +94,24 @@ HEADER = ("argument", "rule", "autodiff", "entry", "got", "truth", "verdict")
 class Worst:
     """The outcome of `worst`. Prints as a table; `ok` is False as soon as the rule is worse than autodiff in one row.
 
-    `arguments` are those of `f` at which the rule errs most, bit for bit, and `cotangents` those of its float outputs.
+    Attributes:
+      subject: the function, with its types and its place in the source.
+      rows: a row for each argument.
+      arguments: those of `f` at which the rule errs most, bit for bit.
+      cotangents: those of its float outputs.
+      seed: the seed of the search, which replays it.
+      budget: the number of points tried.
+      measured: the number of points measured against exact truth.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from refgrad.verify import worst
+      >>> square = jax.custom_vjp(lambda x: x * x)
+      >>> square.defvjp(lambda x: (x * x, x), lambda x, dy: (2 * x * dy,))
+      >>> found = worst(square, jnp.ones(2), budget=20)
+      >>> found.digest == worst(square, jnp.ones(2), budget=20, seed=found.seed).digest
+      True
     """
 
     subject: str

@@ -10,9 +10,9 @@ from flint import arb, ctx
 from jax import lax
 
 from refgrad.verify.exact import EntryVerdict, exact
-from refgrad.verify.exact.functions import terms
-from refgrad.verify.exact.germ import variable
-from refgrad.verify.exact.special_functions import ANALYTIC
+from refgrad.verify.exact.scalars.functions import terms
+from refgrad.verify.exact.scalars.germ import variable
+from refgrad.verify.exact.scalars.special_functions import ANALYTIC
 
 INF = float("inf")
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from flint import acb, arb, ctx
 
-from refgrad.verify.exact import elementary as fn
-from refgrad.verify.exact.arithmetic import Arithmetic
-from refgrad.verify.exact.decisions import Decision, Select
-from refgrad.verify.exact.functions import terms
-from refgrad.verify.exact.germ import (
+from refgrad.verify.exact.scalars import elementary as fn
+from refgrad.verify.exact.scalars.arithmetic import Arithmetic
+from refgrad.verify.exact.scalars.decisions import Decision, Select
+from refgrad.verify.exact.scalars.functions import terms
+from refgrad.verify.exact.scalars.germ import (
     EXACT,
     LINEAR,
     ONE,
@@ -28,7 +28,7 @@ from refgrad.verify.exact.germ import (
     slope,
     variable,
 )
-from refgrad.verify.exact.scalars import SCALARS
+from refgrad.verify.exact.scalars.table import SCALARS
 
 STEP = arb(2) ** -60
 # arguments in the domain of each function; of all others 0.375 in every place

@@ -10,7 +10,8 @@ from jax import lax
 
 from refgrad.models import gpt2
 from refgrad.ops import TABLE
-from refgrad.verify.exact import EntryVerdict, Limits, OverBudget, exact, graph
+from refgrad.verify.exact import EntryVerdict, Limits, OverBudget, exact
+from refgrad.verify.exact.graph import graph
 from tests.ops.cases import DIMS
 from tests.verify.exact.test_points import ENDS, KINKS, OTHER, SMOOTH, floats
 from tests.verify.exact.test_programs import PROGRAMS, X, model

@@ -11,13 +11,13 @@ from flint import acb, arb
 from jax.extend.core import JaxprEqn
 
 from refgrad.jaxpr.avals import dtype_of
-from refgrad.verify.exact.arithmetic import SQUARE, power_of
 from refgrad.verify.exact.arrays import Array, NotDecided, concrete, elementwise, full, move, reaches_a_tie
-from refgrad.verify.exact.decisions import Held, Select, choose
-from refgrad.verify.exact.functions import Function
-from refgrad.verify.exact.germ import ONE, TIE, ZERO, Undecided, limit
 from refgrad.verify.exact.primitives.integers import INTEGERS
-from refgrad.verify.exact.scalars import SCALARS, TO_COMPLEX, round_away, round_even, truncate
+from refgrad.verify.exact.scalars.arithmetic import SQUARE, power_of
+from refgrad.verify.exact.scalars.decisions import Held, Select, choose
+from refgrad.verify.exact.scalars.functions import Function
+from refgrad.verify.exact.scalars.germ import ONE, TIE, ZERO, Undecided, limit
+from refgrad.verify.exact.scalars.table import SCALARS, TO_COMPLEX, round_away, round_even, truncate
 
 ALIASES = {"add_any": "add", "lt_to": "lt", "le_to": "le", "eq_to": "eq"}
 

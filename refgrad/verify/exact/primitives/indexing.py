@@ -10,9 +10,9 @@ from jax.lax import GatherScatterMode
 
 from refgrad.jaxpr.avals import dtype_of
 from refgrad.verify.exact.arrays import Array, add_up, elementwise, move, take
-from refgrad.verify.exact.germ import NAN
 from refgrad.verify.exact.primitives.elementwise import as_array
-from refgrad.verify.exact.scalars import SCALARS
+from refgrad.verify.exact.scalars.germ import NAN
+from refgrad.verify.exact.scalars.table import SCALARS
 
 INTEGERS = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "min": np.minimum, "max": np.maximum}
 

@@ -8,9 +8,9 @@ from flint import acb, acb_mat
 from jax.extend.core import JaxprEqn
 
 from refgrad.verify.exact.arrays import Array, NotDecided, absent, elementwise, full, matmul, move, total
-from refgrad.verify.exact.germ import ABSENT, EXACT, ONE, PRECISION, TIE, ZERO, Germ, Undecided, compare, limit
 from refgrad.verify.exact.primitives.reductions import _extreme
-from refgrad.verify.exact.scalars import SCALARS
+from refgrad.verify.exact.scalars.germ import ABSENT, EXACT, ONE, PRECISION, TIE, ZERO, Germ, Undecided, compare, limit
+from refgrad.verify.exact.scalars.table import SCALARS
 
 FIRST_ORDER = "eigenvalues and eigenvectors are followed to first order"
 

@@ -12,7 +12,7 @@ from refgrad.jaxpr.avals import dtype_of
 from refgrad.verify.exact.arrays import Array, elementwise, full, matmul, move, take
 from refgrad.verify.exact.primitives.elementwise import as_array
 from refgrad.verify.exact.primitives.reductions import window_ids
-from refgrad.verify.exact.scalars import SCALARS, TO_COMPLEX
+from refgrad.verify.exact.scalars.table import SCALARS, TO_COMPLEX
 
 
 def contract(a: Array, b: Array, contracting: Any, batch: Any) -> Array:

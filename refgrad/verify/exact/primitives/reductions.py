@@ -20,10 +20,10 @@ from refgrad.verify.exact.arrays import (
     take,
     total,
 )
-from refgrad.verify.exact.germ import INFINITY, ONE, TIE, ZERO, Undecided, compare
 from refgrad.verify.exact.primitives.elementwise import as_array
-from refgrad.verify.exact.scalars import SCALARS
-from refgrad.verify.exact.special_functions import ANALYTIC
+from refgrad.verify.exact.scalars.germ import INFINITY, ONE, TIE, ZERO, Undecided, compare
+from refgrad.verify.exact.scalars.special_functions import ANALYTIC
+from refgrad.verify.exact.scalars.table import SCALARS
 
 STARTS = {"max": -INFINITY, "min": INFINITY, "mul": ONE, "add": ZERO}
 Combine = Callable[[Array, Array], Array]

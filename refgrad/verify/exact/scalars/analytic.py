@@ -13,8 +13,8 @@ from typing import Any
 
 from flint import acb, acb_series, arb, arb_series, ctx
 
-from refgrad.verify.exact.functions import Function, terms
-from refgrad.verify.exact.germ import (
+from refgrad.verify.exact.scalars.functions import Function, terms
+from refgrad.verify.exact.scalars.germ import (
     CONSTANT,
     ESSENTIAL,
     EXACT,

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from flint import acb, acb_mat, arb, arb_mat
 
-from refgrad.verify.exact.functions import finite
-from refgrad.verify.exact.germ import EXACT, ZERO, Germ
+from refgrad.verify.exact.scalars.functions import finite
+from refgrad.verify.exact.scalars.germ import EXACT, ZERO, Germ
 
 BLOCKED = 61  # from this size on flint multiplies matrices by blocks, at 256 bits
 

@@ -16,11 +16,11 @@ from refgrad.jaxpr.avals import dtype_of, shape_of, size
 from refgrad.jaxpr.calls import Form, bodies_of
 from refgrad.verify.exact.arrays import Array, NotDecided, Unknown, full
 from refgrad.verify.exact.evaluate import Evaluator, lift
-from refgrad.verify.exact.germ import Undecided
-from refgrad.verify.exact.graph import Graph
-from refgrad.verify.exact.node_operations import Leaf, Source, Whole
-from refgrad.verify.exact.nodes import Needs, Node, Numbers
-from refgrad.verify.exact.places import NOWHERE, Places, union, within
+from refgrad.verify.exact.graph.graph import Graph
+from refgrad.verify.exact.graph.nodes import Needs, Node, Numbers
+from refgrad.verify.exact.graph.operations import Leaf, Source, Whole
+from refgrad.verify.exact.graph.places import NOWHERE, Places, union, within
+from refgrad.verify.exact.scalars.germ import Undecided
 
 NODE = 3000  # the operations of finding what one node needs, whatever its size
 JUDGED = 25  # evaluations on balls that judging an entry takes: one, and two on germs

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from refgrad.verify.exact import elementary as fn
-from refgrad.verify.exact.functions import Function, finite
-from refgrad.verify.exact.germ import NAN, ZERO, Undecided
+from refgrad.verify.exact.scalars import elementary as fn
+from refgrad.verify.exact.scalars.functions import Function, finite
+from refgrad.verify.exact.scalars.germ import NAN, ZERO, Undecided
 
 
 class Arithmetic(Function):

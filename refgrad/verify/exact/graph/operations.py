@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from refgrad.verify.exact.arithmetic import DIV, MUL, Linear
 from refgrad.verify.exact.arrays import Array, NotDecided, full, matmul
-from refgrad.verify.exact.decisions import Select
-from refgrad.verify.exact.functions import Function
-from refgrad.verify.exact.germ import Undecided
-from refgrad.verify.exact.nodes import Fetch, Needed, Node, NodeOperation, Numbers
+from refgrad.verify.exact.graph.nodes import Fetch, Needed, Node, NodeOperation, Numbers
+from refgrad.verify.exact.graph.places import NOWHERE, Places, distinct, union, within
 from refgrad.verify.exact.operations import COMPARED, LIFTED, MOVED, SUMMED, operations_within, weight_of
-from refgrad.verify.exact.places import NOWHERE, Places, distinct, union, within
+from refgrad.verify.exact.scalars.arithmetic import DIV, MUL, Linear
+from refgrad.verify.exact.scalars.decisions import Select
+from refgrad.verify.exact.scalars.functions import Function
+from refgrad.verify.exact.scalars.germ import Undecided
 
 
 class Source(NodeOperation):

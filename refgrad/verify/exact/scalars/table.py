@@ -7,12 +7,33 @@ from typing import Any
 
 from flint import acb, arb
 
-from refgrad.verify.exact import elementary as fn
-from refgrad.verify.exact.arithmetic import ADD, DIV, MUL, NEG, SQUARE, SUB, Linear, power_of
-from refgrad.verify.exact.decisions import Decision, by_sign, conjunction, equal, finite, larger, negated, smaller
-from refgrad.verify.exact.functions import Function
-from refgrad.verify.exact.germ import CORNER, HALF, NAN, ONE, PRECISION, ZERO, Germ, Undecided, limit, same, sign
-from refgrad.verify.exact.special_functions import ANALYTIC, BESSEL_I
+from refgrad.verify.exact.scalars import elementary as fn
+from refgrad.verify.exact.scalars.arithmetic import ADD, DIV, MUL, NEG, SQUARE, SUB, Linear, power_of
+from refgrad.verify.exact.scalars.decisions import (
+    Decision,
+    by_sign,
+    conjunction,
+    equal,
+    finite,
+    larger,
+    negated,
+    smaller,
+)
+from refgrad.verify.exact.scalars.functions import Function
+from refgrad.verify.exact.scalars.germ import (
+    CORNER,
+    HALF,
+    NAN,
+    ONE,
+    PRECISION,
+    ZERO,
+    Germ,
+    Undecided,
+    limit,
+    same,
+    sign,
+)
+from refgrad.verify.exact.scalars.special_functions import ANALYTIC, BESSEL_I
 
 
 def _sign(x: Any) -> Any:

@@ -4,8 +4,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from refgrad.verify.exact.functions import Function
-from refgrad.verify.exact.germ import ABSENT, NAN, ONE, TIE, Undecided, compare, same
+from refgrad.verify.exact.scalars.functions import Function
+from refgrad.verify.exact.scalars.germ import ABSENT, NAN, ONE, TIE, Undecided, compare, same
 
 
 class Decision(Function):

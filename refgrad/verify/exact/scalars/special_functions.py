@@ -5,10 +5,10 @@ from typing import Any
 
 from flint import acb, arb, arb_series, ctx
 
-from refgrad.verify.exact.analytic import Analytic
-from refgrad.verify.exact.elementary import ATAN, EXP, LOG, LOG1P, angle, raised, sqrt
-from refgrad.verify.exact.functions import terms
-from refgrad.verify.exact.germ import ESSENTIAL, HALF, INFINITY, MINUS, NAN, ONE, ZERO, Germ, Undecided, limit
+from refgrad.verify.exact.scalars.analytic import Analytic
+from refgrad.verify.exact.scalars.elementary import ATAN, EXP, LOG, LOG1P, angle, raised, sqrt
+from refgrad.verify.exact.scalars.functions import terms
+from refgrad.verify.exact.scalars.germ import ESSENTIAL, HALF, INFINITY, MINUS, NAN, ONE, ZERO, Germ, Undecided, limit
 
 
 def _start(s: Any) -> Any:

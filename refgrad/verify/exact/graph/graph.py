@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from refgrad.verify.exact.arrays import Array
-from refgrad.verify.exact.functions import Function
-from refgrad.verify.exact.node_operations import AddUp, Chosen, Each, Move, Product, Source
-from refgrad.verify.exact.nodes import Node, NodeOperation
+from refgrad.verify.exact.graph.nodes import Node, NodeOperation
+from refgrad.verify.exact.graph.operations import AddUp, Chosen, Each, Move, Product, Source
+from refgrad.verify.exact.scalars.functions import Function
 
 MOST_NODES = 20_000
 

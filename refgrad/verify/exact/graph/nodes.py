@@ -8,10 +8,10 @@ import numpy as np
 from jax.extend.core import JaxprEqn
 
 from refgrad.verify.exact.arrays import Deferred
-from refgrad.verify.exact.places import NOWHERE, Places, union
+from refgrad.verify.exact.graph.places import NOWHERE, Places, union
 
 if TYPE_CHECKING:
-    from refgrad.verify.exact.graph import Graph
+    from refgrad.verify.exact.graph.graph import Graph
 
 
 Needed = list[tuple[Places, Places]]  # of each operand, entries whose value and entries whose change is needed

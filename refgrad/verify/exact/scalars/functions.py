@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from flint import acb, arb, ctx
 
-from refgrad.verify.exact.germ import (
+from refgrad.verify.exact.scalars.germ import (
     ABSENT,
     CORNER,
     MINUS,

@@ -6,8 +6,8 @@ from typing import Any
 
 from flint import acb, arb
 
-from refgrad.verify.exact.analytic import Analytic
-from refgrad.verify.exact.germ import (
+from refgrad.verify.exact.scalars.analytic import Analytic
+from refgrad.verify.exact.scalars.germ import (
     CONSTANT,
     ESSENTIAL,
     EXACT,
