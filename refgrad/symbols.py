@@ -10,6 +10,7 @@ N_d, N_f and N_m are a mesh's devices along data, fsdp and model, and s_max is t
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import sympy
 
@@ -37,7 +38,7 @@ def evaluate(expression: sympy.Expr | int, dims: Mapping[str, int]) -> int:
     Raises ValueError where a symbol has no value or the result is not an integer.
     """
     values = {SYMBOLS[name]: sympy.sympify(value) for name, value in dims.items() if name in SYMBOLS}
-    value = sympy.sympify(expression).xreplace(values)
+    value: Any = sympy.sympify(expression).xreplace(values)
     if not value.is_Integer:
         missing = sorted(map(str, value.free_symbols))
         raise ValueError(f"{expression} is {value} at {dict(dims)}: give integers for {missing or 'every symbol'}")

@@ -115,11 +115,13 @@ Region = Callable[[jax.Array], jax.Array]
 def _by_loop(name: str, f: Region | None, x: jax.Array) -> dict[str, Run]:
     """Run f(x), f(f(x)), … in a loop; without f, x plus a number into another array."""
 
-    def program(times: jax.Array, x: jax.Array) -> jax.Array:
-        if f is None:
-            return lax.fori_loop(0, times, lambda k, _: x + k.astype(x.dtype), jnp.zeros_like(x))[-1]
+    def copied(times: jax.Array, x: jax.Array) -> jax.Array:
+        return lax.fori_loop(0, times, lambda k, _: x + k.astype(x.dtype), jnp.zeros_like(x))[-1]
+
+    def computed(f: Region, times: jax.Array, x: jax.Array) -> jax.Array:
         return lax.fori_loop(0, times, lambda _, y: f(y) * 0.5, x)
 
+    program = copied if f is None else functools.partial(computed, f)
     compiled = jax.jit(program).lower(jnp.int32(0), x).compile()
     return {_repeated(name, times): _run(compiled, jnp.int32(times), x) for times in _times(name)}
 
