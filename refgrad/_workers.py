@@ -23,7 +23,7 @@ _early: list[ProcessPoolExecutor] = []
 def importing(module: str) -> Iterator[None]:
     """Start a worker for each core, which imports `module` while this process does, for the first `workers` inside."""
     if (processes := cores() or 1) > 1:
-        _early.append(_pool(processes))
+        _early.append(pool(processes))
         for _ in range(processes):
             _early[0].submit(_import, module)
     try:
@@ -49,26 +49,27 @@ def workers(pieces: int, setup: Callable[[], None] | None = None, processes: int
     if processes < 2:
         yield lambda f, items, what: map(f, track(items, what))
         return
-    pool = _early.pop() if _early else _pool(processes)
+    executor = _early.pop() if _early else pool(processes)
 
     def each(f: Callable, items: Sequence, what: str) -> Iterator[Any]:
-        futures = [pool.submit(_piece, setup, f, item) for item in items]
+        futures = [executor.submit(_piece, setup, f, item) for item in items]
         return (future.result() for _, future in zip(track(items, what), futures, strict=True))
 
     try:
         yield each
     finally:
-        _end(pool)
+        _end(executor)
 
 
-def _pool(processes: int) -> ProcessPoolExecutor:
+def pool(processes: int, setup: Callable[[], None] | None = None) -> ProcessPoolExecutor:
+    """Return an executor whose workers call `setup` first, and end when their parent does."""
     # forked, a process would inherit JAX's threads, and their locks
-    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), start)
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start, (setup,))
 
 
-def _end(pool: ProcessPoolExecutor) -> None:
+def _end(executor: ProcessPoolExecutor) -> None:
     children = multiprocessing.active_children()
-    pool.shutdown(wait=False, cancel_futures=True)
+    executor.shutdown(wait=False, cancel_futures=True)
     for child in children:
         child.terminate()
 
@@ -83,7 +84,7 @@ def _import(module: str) -> None:
     importlib.import_module(module)
 
 
-def start(setup: Callable[[], None] | None = None) -> None:
+def _start(setup: Callable[[], None] | None) -> None:
     """Prepare a worker, which calls `setup` and ends when its parent does, however that ended."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command itself is interrupted, and ends its workers

@@ -2,10 +2,9 @@
 
 import argparse
 import contextlib
-import multiprocessing
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from refgrad._extras import install
 from refgrad._files import write_text
-from refgrad._workers import start
+from refgrad._workers import pool
 from refgrad.jaxpr.scaffold import scaffold_everything
 
 if TYPE_CHECKING:
@@ -53,10 +52,9 @@ def gather_all(wanted: "list[Task]", quick: bool) -> "list[Section]":
     """Every section, two processes side by side; a line for each on standard error as it is done."""
     from refgrad.report.sections import failed, gather
 
-    context = multiprocessing.get_context("spawn")
     prepare = scaffold_everything if quick else None
-    with _progress(len(wanted)) as progress, ProcessPoolExecutor(WORKERS, context, start, (prepare,)) as pool:
-        futures: dict[Future, Task] = {pool.submit(gather, task): task for task in wanted}
+    with _progress(len(wanted)) as progress, pool(WORKERS, prepare) as executor:
+        futures: dict[Future, Task] = {executor.submit(gather, task): task for task in wanted}
         found: dict[str, Section] = {}
         for future in as_completed(futures):
             task, error = futures[future], future.exception()  # of a process that died
