@@ -6,6 +6,7 @@ what they compile, and a later run reads it back: the programs lie in pytest's o
 empties.
 """
 
+import functools
 import os
 import signal
 from pathlib import Path
@@ -20,6 +21,7 @@ import jax
 import pytest
 
 from refgrad.jaxpr.scaffold import FLAGS
+from tests.optimised import AS_USERS_COMPILE
 
 os.environ.setdefault("XLA_FLAGS", FLAGS)  # read when JAX starts its devices
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
@@ -33,3 +35,9 @@ def x64():
     """The float64 lane: 64-bit types are on while the test runs."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def as_users_compile(monkeypatch):
+    """Every program that the test jits is compiled with LLVM's optimisation."""
+    monkeypatch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=AS_USERS_COMPILE))

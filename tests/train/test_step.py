@@ -9,7 +9,6 @@ import numpy as np
 import optax
 import pytest
 
-from refgrad.jaxpr.scaffold import UNOPTIMISED
 from refgrad.models import gpt2
 from refgrad.report.text import standard_library_ids
 from refgrad.train.optimiser import decay_mask, init_state, update
@@ -17,6 +16,7 @@ from refgrad.train.step import make_step
 from refgrad.train.update_in_backward import unrolled
 from refgrad.train.update_in_backward.layers import opaque_call, runtime_one
 from tests.ops.cases import stand_in_for_cudnn
+from tests.optimised import AS_USERS_COMPILE
 
 CONFIG = gpt2.Config(n_layer=2, n_head=2, n_embd=16, n_positions=16, vocab_size=256)
 IDS = standard_library_ids(2, 16)
@@ -53,10 +53,8 @@ def run(step, state, steps=STEPS):
 
 
 def as_users_compile(program, *args):
-    """Compile with LLVM's optimisation: without it, which products and sums LLVM contracts differs by program."""
-    options = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
-    set_by_conftest = {name: value for name, value in options.items() if name in UNOPTIMISED}
-    return program.lower(*args).compile(compiler_options=set_by_conftest)
+    """Compile with LLVM's optimisation, so that two programs have the same bits."""
+    return program.lower(*args).compile(compiler_options=AS_USERS_COMPILE)
 
 
 def as_one_program(tx, scan=False, **how):

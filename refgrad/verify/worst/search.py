@@ -215,7 +215,7 @@ def worst(f: Callable, *args: Any, seed: int = 0, budget: int = 2000) -> Worst:
         first = source.first()
         contest = Contest(subject, first, generator(seed, 6))
         elites = _climb(contest, source, first, budget)
-        measured = [m for p in elites.best(max(FEWEST, budget // SHARE)) if (m := contest.measure(p)) is not None]
+        measured = [contest.measure(point) for point in elites.best(max(FEWEST, budget // SHARE))]
     if not measured:
         raise ValueError(f"{subject.title}: the forward holds at none of {budget} points, so that no rule can")
     rows = tuple(_row(name, i, measured) for i, name in enumerate(subject.arguments))
@@ -233,15 +233,18 @@ class Elites:
             (k, i): [] for k in range(2) for i in range(leaves)
         }
 
-    def add(self, point: Point, errors: np.ndarray) -> None:
-        """Keep a point wherever it is among the best; of those where autodiff is infinitely wrong, the first alone."""
+    def add(self, point: Point, errors: np.ndarray, holds: Callable[[Point], bool]) -> None:
+        """Keep a point that holds where it is among the best; of those infinitely wrong by autodiff, the first."""
         if not np.isfinite(errors[1]).all():
-            self.broken = self.broken or [point]
+            if not self.broken and holds(point):
+                self.broken = [point]
             return
-        for key, kept in self.found.items():
-            kept.append((float(errors[key]), point))
-            kept.sort(key=lambda pair: -pair[0])
-            del kept[ELITE:]
+        better = {key: kept for key, kept in self.found.items() if len(kept) < ELITE or errors[key] > kept[-1][0]}
+        if better and holds(point):
+            for key, kept in better.items():
+                kept.append((float(errors[key]), point))
+                kept.sort(key=lambda pair: -pair[0])
+                del kept[ELITE:]
 
     def __bool__(self) -> bool:
         return any(self.found.values())
@@ -266,7 +269,7 @@ def _climb(contest: Contest, source: PointSource, first: Point, budget: int) -> 
         point = first if n == 0 else source.move(*elites.pick(source.rng)) if climbs else source.draw()
         errors = contest.estimate(point)
         if errors is not None:
-            elites.add(point, errors)
+            elites.add(point, errors, contest.holds)
     return elites
 
 
