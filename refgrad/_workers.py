@@ -1,10 +1,10 @@
 """Independent pieces of a command, computed on every core: tracing holds Python's lock, so each worker is a process."""
 
 import contextlib
-import importlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,21 +16,24 @@ from refgrad._progress import track
 SHARE = 4  # pieces a worker, at least: it takes seconds to start
 
 Each = Callable[[Callable, Sequence, str], Iterator[Any]]
-_early: list[ProcessPoolExecutor] = []
+_forked: list[ProcessPoolExecutor] = []
 
 
 @contextlib.contextmanager
-def importing(module: str) -> Iterator[None]:
-    """Start a worker for each core, which imports `module` while this process does, for the first `workers` inside."""
-    if (processes := cores() or 1) > 1:
-        _early.append(pool(processes))
-        for _ in range(processes):
-            _early[0].submit(_import, module)
+def forked() -> Iterator[None]:
+    """Fork a worker for each core, with all that is imported by now, for the first `workers` inside.
+
+    JAX must not have started its devices: a process that is forked inherits their threads' locks. Elsewhere than on
+    Linux, and where there is one core, no worker is forked.
+    """
+    if sys.platform == "linux" and (processes := cores() or 1) > 1:
+        _forked.append(pool(processes, method="fork"))
+        _forked[0].submit(os.getpid)  # the first piece forks them all
     try:
         yield
     finally:
-        while _early:
-            _end(_early.pop())
+        while _forked:
+            _end(_forked.pop())
 
 
 @contextlib.contextmanager
@@ -49,7 +52,7 @@ def workers(pieces: int, setup: Callable[[], None] | None = None, processes: int
     if processes < 2:
         yield lambda f, items, what: map(f, track(items, what))
         return
-    executor = _early.pop() if _early else pool(processes)
+    executor = _forked.pop() if _forked else pool(processes)
 
     def each(f: Callable, items: Sequence, what: str) -> Iterator[Any]:
         futures = [executor.submit(_piece, setup, f, item) for item in items]
@@ -61,10 +64,9 @@ def workers(pieces: int, setup: Callable[[], None] | None = None, processes: int
         _end(executor)
 
 
-def pool(processes: int, setup: Callable[[], None] | None = None) -> ProcessPoolExecutor:
+def pool(processes: int, setup: Callable[[], None] | None = None, method: str = "spawn") -> ProcessPoolExecutor:
     """Return an executor whose workers call `setup` first, and end when their parent does."""
-    # forked, a process would inherit JAX's threads, and their locks
-    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _start, (setup,))
+    return ProcessPoolExecutor(processes, multiprocessing.get_context(method), _start, (setup,))
 
 
 def _end(executor: ProcessPoolExecutor) -> None:
@@ -78,10 +80,6 @@ def _piece(setup: Callable[[], None] | None, f: Callable, item: Any) -> Any:
     if setup is not None:
         setup()
     return f(item)
-
-
-def _import(module: str) -> None:
-    importlib.import_module(module)
 
 
 def _start(setup: Callable[[], None] | None) -> None:

@@ -1,6 +1,5 @@
 """Workers give what one process gives, in order, errors included."""
 
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from refgrad._workers import importing, workers
+from refgrad._workers import workers
 
 
 def square(n):
@@ -71,20 +70,40 @@ def alive(pid):
     return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"  # nobody waits for an orphan
 
 
-def test_workers_may_begin_to_import_before_they_are_needed():
-    with importing("refgrad._workers"):
-        early = {child.pid for child in multiprocessing.active_children()}
-        with workers(8, processes=2) as each:
-            found = set(each(pid, [0] * 8, "pids"))
-    assert found <= early
-    assert os.getpid() not in early
+FORKED = """
+import multiprocessing, os, refgrad.cli.{name}
+from refgrad._workers import forked, workers
+from tests.test_workers import pid
+with forked():
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    {body}
+"""
+USED = "with workers(8, processes=2) as each: print(*each(pid, [0] * 8, 'pids'))"
+needs_fork = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
 
 
-def test_workers_that_nobody_needs_end():
-    with importing("refgrad._workers"):
-        early = [child.pid for child in multiprocessing.active_children()]
+def forking(name, body):
+    """Two lines of numbers of processes: those forked, and those that computed."""
+    root = str(Path(__file__).parents[1])
+    words = [sys.executable, "-W", "always::RuntimeWarning", "-c", FORKED.format(name=name, body=body)]
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=True, timeout=120)
+    assert "fork" not in done.stderr, done.stderr  # JAX warns where its devices have started
+    return [set(map(int, line.split())) for line in done.stdout.splitlines()]
+
+
+@needs_fork
+@pytest.mark.parametrize("command", ["verify", "claims"])
+def test_workers_are_forked_before_a_command_starts_jax(command):
+    forked, used = forking(command, USED)
+    assert used <= forked
+
+
+@needs_fork
+@pytest.mark.parametrize("body", ["pass", "os._exit(0)"])
+def test_workers_that_nobody_needs_end(body):
+    (forked,) = forking("options", body)
     deadline = time.monotonic() + 30
-    while any(alive(pid) for pid in early) and time.monotonic() < deadline:
+    while any(alive(pid) for pid in forked) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert early
-    assert not any(alive(pid) for pid in early)
+    assert forked
+    assert not any(alive(pid) for pid in forked)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from refgrad._exit_codes import BY_SIGNAL, INTERRUPTED
 from refgrad._machine import versions
 from refgrad._text import nearest, one_line
-from refgrad._workers import importing
+from refgrad._workers import forked
 from refgrad.cli import options, terminal
 
 COMMANDS = {
@@ -73,13 +73,13 @@ def _command(name: str, words: Sequence[str]) -> int:
         given = parser.parse(words)
     except SystemExit:  # help is printed
         return 0
-    module = f"refgrad.cli.{name}"
-    with importing(module) if _is_long(name, given) else contextlib.nullcontext():
-        return importlib.import_module(module).run(given)
+    run = importlib.import_module(f"refgrad.cli.{name}").run
+    with forked() if _is_long(name, given) else contextlib.nullcontext():
+        return run(given)
 
 
 def _is_long(name: str, given: argparse.Namespace) -> bool:
-    """True for a command that is computed by workers: what it imports takes seconds."""
+    """True for a command that is computed by workers."""
     if name == "verify":
         return not (given.target or given.op or given.prove or given.device)
     return name == "claims" and not given.ids

@@ -24,7 +24,7 @@ FLAGS = " ".join(f"--{name}={str(value).lower()}" for name, value in UNOPTIMISED
 
 
 def scaffold(f: Callable) -> Any:
-    """Return `jax.jit(f)`, to be compiled in a third to a half of the time."""
+    """Return `jax.jit(f)`, to be compiled in a third to a half of the time. Starts JAX's devices."""
     return jax.jit(f, compiler_options=None if jax.default_backend() == "tpu" else UNOPTIMISED)
 
 
