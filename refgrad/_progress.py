@@ -5,9 +5,6 @@ import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import Protocol, TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from refgrad._text import counted
 
 T = TypeVar("T", covariant=True)
@@ -23,6 +20,10 @@ def track(steps: Steps[T], what: str) -> Iterator[T]:
 
     Without a terminal, a line says that the walk begins, and another every ten seconds how far it is.
     """
+    # 0.2 s, while the first steps are computed elsewhere
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     console = Console(stderr=True)
     if not console.is_terminal:
         yield from _told(steps, what)

@@ -73,8 +73,9 @@ def _command(name: str, words: Sequence[str]) -> int:
         given = parser.parse(words)
     except SystemExit:  # help is printed
         return 0
+    started = "jax" in sys.modules  # by whoever calls this, its devices perhaps too
     run = importlib.import_module(f"refgrad.cli.{name}").run
-    with forked() if _is_long(name, given) else contextlib.nullcontext():
+    with forked() if _is_long(name, given) and not started else contextlib.nullcontext():
         return run(given)
 
 
