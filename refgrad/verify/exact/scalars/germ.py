@@ -10,13 +10,14 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from flint import acb, arb, ctx
+from flint import acb, acb_poly, arb, arb_poly, ctx
 
 Exponent = int | Fraction
 Key = tuple[Exponent, Exponent]  # (q, −p) of ε^q L^p: the smaller key is the larger term
 CONSTANT: Key = (0, 0)
 LINEAR: Key = (1, 0)
 EXACT = math.inf  # the order of a germ without remainder
+FEW = 64  # products of terms that are not worth a polynomial
 FLAT = 10**9  # the order of what is smaller than every power of ε, as exp(−1/ε)
 
 ABSENT = arb(0)  # this very object as a cotangent: nothing flows here, whatever the slope
@@ -121,12 +122,24 @@ class Germ:
                 s = sign(self)
                 return s if isinstance(s, Undecided) else other * s
             return ZERO if other.is_zero() else self.map(lambda c: c * other)
+        order = min(self.order + other.lowest, other.order + self.lowest)
+        if len(self.terms) * len(other.terms) > FEW and (a := self._dense()) and (b := other._dense()):
+            polynomial = arb_poly if all(isinstance(c, arb) for c in (*a, *b)) else acb_poly
+            low = self.lowest + other.lowest
+            product = (polynomial(a) * polynomial(b)).coeffs()
+            return Germ.of({(low + k, 0): c for k, c in enumerate(product)}, order)
         terms: dict[Key, Any] = {}
         for (q, m), c in self.terms.items():
             for (r, n), d in other.terms.items():
                 key = (q + r, m + n)
                 terms[key] = terms[key] + c * d if key in terms else c * d
-        return Germ.of(terms, min(self.order + other.lowest, other.order + self.lowest))
+        return Germ.of(terms, order)
+
+    def _dense(self) -> list[Any]:
+        """Return the coefficients of a series in consecutive powers, from the lowest; nothing of any other."""
+        low = self.lowest
+        found = [self.terms.get((low + k, 0)) for k in range(len(self.terms))]
+        return [] if None in found else found
 
     def __neg__(self) -> Any:
         return Germ({k: -c for k, c in self.terms.items()}, self.order)
