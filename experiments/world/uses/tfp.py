@@ -57,7 +57,7 @@ USES = [
         expected="wrong",
         why="digamma(y) - digamma(x + y) cancels: 5 % off at 1e5, 0 at 1e7",
     ),
-    Use("betainc", math.betainc, (A, B, U), {"tolerance": 1e-4}),
+    Use("betainc", math.betainc, (A, B, U), {"tolerance": 1e-4, "seconds": 180}),
     Use(
         "betaincinv in y",
         math.betaincinv,
@@ -95,7 +95,7 @@ USES = [
         "hyp2f1_small_argument",
         math.hypergeometric.hyp2f1_small_argument,
         (A, B, 2 + A, U / 2),
-        {"argnums": 3, "tolerance": 1e-4},
+        {"argnums": 3, "tolerance": 1e-4, "seconds": 300},
     ),
     Use(
         "hyp2f1_small_argument, scalars with a vector",
@@ -117,7 +117,7 @@ USES = [
         "StudentT.cdf",
         lambda x, df: tfd.StudentT(df, 0.0, 1.0).cdf(x),
         (normal(2), 2 + positive(2)),
-        {"tolerance": 1e-4},
+        {"tolerance": 1e-4, "seconds": 180},
     ),
     Use(
         "Gamma.sample",
