@@ -13,6 +13,7 @@ from typing import Any
 from refgrad._machine import cores
 from refgrad._progress import track
 
+REPORT = 2  # workers of a report, however many cores there are: they share its memory
 SHARE = 4  # pieces a worker, at least: it takes seconds to start
 
 Each = Callable[[Callable, Sequence, str], Iterator[Any]]
@@ -20,14 +21,14 @@ _forked: list[ProcessPoolExecutor] = []
 
 
 @contextlib.contextmanager
-def forked() -> Iterator[None]:
-    """Fork a worker for each core, with all that is imported by now, for the first `workers` inside.
+def forked(processes: int) -> Iterator[None]:
+    """Fork workers, with all that is imported by now, for the first `workers` or `executor` inside.
 
     JAX must not have started its devices: a process that is forked inherits their threads' locks. Elsewhere than on
-    Linux, and where there is one core, no worker is forked.
+    Linux none is forked.
     """
-    if sys.platform == "linux" and (processes := cores() or 1) > 1:
-        _forked.append(pool(processes, method="fork"))
+    if sys.platform == "linux" and processes > 1:
+        _forked.append(_pool(processes, "fork"))
         _forked[0].submit(os.getpid)  # the first piece forks them all
     try:
         yield
@@ -52,26 +53,32 @@ def workers(pieces: int, setup: Callable[[], None] | None = None, processes: int
     if processes < 2:
         yield lambda f, items, what: map(f, track(items, what))
         return
-    executor = _forked.pop() if _forked else pool(processes)
 
     def each(f: Callable, items: Sequence, what: str) -> Iterator[Any]:
-        futures = [executor.submit(_piece, setup, f, item) for item in items]
+        futures = [pool.submit(_piece, setup, f, item) for item in items]
         return (future.result() for _, future in zip(track(items, what), futures, strict=True))
 
-    try:
+    with executor(processes) as pool:
         yield each
+
+
+@contextlib.contextmanager
+def executor(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Provide the workers that were forked, or so many new ones; they end with the block, or with their parent."""
+    pool = _forked.pop() if _forked else _pool(processes, "spawn")
+    try:
+        yield pool
     finally:
-        _end(executor)
+        _end(pool)
 
 
-def pool(processes: int, setup: Callable[[], None] | None = None, method: str = "spawn") -> ProcessPoolExecutor:
-    """Return an executor whose workers call `setup` first, and end when their parent does."""
-    return ProcessPoolExecutor(processes, multiprocessing.get_context(method), _start, (setup,))
+def _pool(processes: int, method: str) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(processes, multiprocessing.get_context(method), _start)
 
 
-def _end(executor: ProcessPoolExecutor) -> None:
+def _end(pool: ProcessPoolExecutor) -> None:
     children = multiprocessing.active_children()
-    executor.shutdown(wait=False, cancel_futures=True)
+    pool.shutdown(wait=False, cancel_futures=True)
     for child in children:
         child.terminate()
 
@@ -82,12 +89,10 @@ def _piece(setup: Callable[[], None] | None, f: Callable, item: Any) -> Any:
     return f(item)
 
 
-def _start(setup: Callable[[], None] | None) -> None:
-    """Prepare a worker, which calls `setup` and ends when its parent does, however that ended."""
+def _start() -> None:
+    """Prepare a worker, which ends when its parent does, however that ended."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command itself is interrupted, and ends its workers
-    if setup is not None:
-        setup()
 
 
 def _end_with_parent() -> None:

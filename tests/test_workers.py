@@ -74,7 +74,7 @@ FORKED = """
 import multiprocessing, os, refgrad.cli.{name}
 from refgrad._workers import forked, workers
 from tests.test_workers import pid
-with forked():
+with forked(2):
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     {body}
 """
@@ -92,7 +92,7 @@ def forking(name, body):
 
 
 @needs_fork
-@pytest.mark.parametrize("command", ["verify", "claims"])
+@pytest.mark.parametrize("command", ["verify", "claims", "report"])
 def test_workers_are_forked_before_a_command_starts_jax(command):
     forked, used = forking(command, USED)
     assert used <= forked

@@ -1,15 +1,14 @@
 """The `refgrad` command: one thin file per sub-command, imported when it is called."""
 
 import argparse
-import contextlib
 import importlib
 import sys
 from collections.abc import Sequence
 
 from refgrad._exit_codes import BY_SIGNAL, INTERRUPTED
-from refgrad._machine import versions
+from refgrad._machine import cores, versions
 from refgrad._text import nearest, one_line
-from refgrad._workers import forked
+from refgrad._workers import REPORT, forked
 from refgrad.cli import options, terminal
 
 COMMANDS = {
@@ -75,15 +74,16 @@ def _command(name: str, words: Sequence[str]) -> int:
         return 0
     started = "jax" in sys.modules  # by whoever calls this, its devices perhaps too
     run = importlib.import_module(f"refgrad.cli.{name}").run
-    with forked() if _is_long(name, given) and not started else contextlib.nullcontext():
+    with forked(0 if started else _workers(name, given)):
         return run(given)
 
 
-def _is_long(name: str, given: argparse.Namespace) -> bool:
-    """True for a command that is computed by workers."""
-    if name == "verify":
-        return not (given.target or given.op or given.prove or given.device)
-    return name == "claims" and not given.ids
+def _workers(name: str, given: argparse.Namespace) -> int:
+    """Return the number of workers that a command computes with, 0 for a short one."""
+    if name == "report":
+        return REPORT
+    long = name == "verify" and not (given.target or given.op or given.prove or given.device)
+    return cores() or 1 if long or (name == "claims" and not given.ids) else 0
 
 
 def _about(words: Sequence[str]) -> int:
