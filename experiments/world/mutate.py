@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 
 from refgrad import verify
 from world.measure import inexact, split
@@ -122,11 +123,14 @@ def edited(rule: Rule, edit: Callable) -> Iterator[None]:
     method = "bwd" if rule.kind is jax.custom_vjp else "jvp"
     originals: dict[int, tuple[Any, Callable]] = {}
 
+    def moved(x: Any) -> Any:
+        return edit(jnp.asarray(x)) if inexact(x) and not isinstance(x, SymbolicZero) else x
+
     def wrong(own: Callable) -> Callable:
         def changed(*args):
             result = own(*args)
             if method == "jvp":
-                return result[0], jax.tree.map(lambda x: edit(jnp.asarray(x)) if inexact(x) else x, result[1])
+                return result[0], jax.tree.map(moved, result[1])
             leaves, tree = jax.tree.flatten(result)
             for i in [i for i, x in enumerate(leaves) if inexact(x)][:1]:
                 leaves[i] = edit(jnp.asarray(leaves[i]))
