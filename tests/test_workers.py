@@ -71,7 +71,8 @@ def alive(pid):
 
 
 FORKED = """
-import multiprocessing, os, refgrad.cli.{name}
+import multiprocessing, os
+{imported}
 from refgrad._workers import forked, workers
 from tests.test_workers import pid
 with forked(2):
@@ -82,26 +83,25 @@ USED = "with workers(8, processes=2) as each: print(*each(pid, [0] * 8, 'pids'))
 needs_fork = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
 
 
-def forking(name, body):
+def forking(body, imported=""):
     """Two lines of numbers of processes: those forked, and those that computed."""
     root = str(Path(__file__).parents[1])
-    words = [sys.executable, "-W", "always::RuntimeWarning", "-c", FORKED.format(name=name, body=body)]
+    words = [sys.executable, "-W", "always::RuntimeWarning", "-c", FORKED.format(imported=imported, body=body)]
     done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=True, timeout=120)
     assert "fork" not in done.stderr, done.stderr  # JAX warns where its devices have started
     return [set(map(int, line.split())) for line in done.stdout.splitlines()]
 
 
 @needs_fork
-@pytest.mark.parametrize("command", ["verify", "claims", "report"])
-def test_workers_are_forked_before_a_command_starts_jax(command):
-    forked, used = forking(command, USED)
+def test_workers_are_forked_before_a_command_starts_jax():
+    forked, used = forking(USED, "import refgrad.cli.verify, refgrad.cli.claims, refgrad.cli.report")
     assert used <= forked
 
 
 @needs_fork
 @pytest.mark.parametrize("body", ["pass", "os._exit(0)"])
 def test_workers_that_nobody_needs_end(body):
-    (forked,) = forking("options", body)
+    (forked,) = forking(body)
     deadline = time.monotonic() + 30
     while any(alive(pid) for pid in forked) and time.monotonic() < deadline:
         time.sleep(0.05)

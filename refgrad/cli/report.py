@@ -16,11 +16,12 @@ from refgrad._workers import REPORT, executor
 from refgrad.jaxpr.scaffold import scaffold_everything
 
 try:  # all of it here, before the workers are forked
-    from refgrad.report import figures, page
-    from refgrad.report.sections import Task, bench, failed, gather, tasks
-    from refgrad.report.sections.section import Section, outcome
+    from refgrad.report import figures
 
     figures.require()
+    from refgrad.report import page
+    from refgrad.report.sections import Task, bench, failed, gather, tasks
+    from refgrad.report.sections.section import Section, outcome
 except ModuleNotFoundError as missing:
     raise ValueError(f"{missing.name} is not installed: {install('report')}") from missing
 
