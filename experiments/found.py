@@ -44,11 +44,15 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """A reproduction and its output."""
+    """A reproduction and its output, on the page of a package."""
 
+    package: str
     title: str
     code: str
     printed: str
+
+    def __str__(self) -> str:
+        return f"{self.package}: {self.title}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +70,7 @@ def read(path: Path) -> Page:
     install = re.search(r"^Install: `(.+?)`", text, re.M)
     if install is None:
         raise ValueError(f"{path.name} does not say what to install")
-    faults = [Fault(title, code, printed) for title, code, printed in FAULT.findall(text)]
+    faults = [Fault(path.stem, *found) for found in FAULT.findall(text)]
     return Page(path.stem, install[1].split(), faults)
 
 
@@ -112,10 +116,10 @@ def verdict(python: str, fault: Fault, settings: Settings) -> str:
 def run(settings: Settings) -> Result:
     """Run every reproduction of the pages asked for."""
     names = sorted(path.stem for path in PAGES.glob("*.md") if path.stem != "README")
-    pages = [read(PAGES / f"{name}.md") for name in names if {name, "all"} & set(settings.packages)]
-    faults = [(page, fault) for page in pages for fault in page.faults]
+    pages = {name: read(PAGES / f"{name}.md") for name in names if {name, "all"} & set(settings.packages)}
     rows, python, tested = [], "", ""
-    for page, fault in track(faults, "faults"):
+    for fault in track([fault for page in pages.values() for fault in page.faults], "faults"):
+        page = pages[fault.package]
         if not rows or rows[-1][0] != page.package:
             try:
                 python = environment(page, settings.envs)
