@@ -28,7 +28,7 @@ print(f(0), "nan")
 def test_a_page_is_read(tmp_path):
     path = tmp_path / "a-package.md"
     path.write_text(PAGE)
-    fault = found.Fault("1. `f`: wrong", 'print(f(0), "nan")\n', "0.0 nan\n")
+    fault = found.Fault("a-package", "1. `f`: wrong", 'print(f(0), "nan")\n', "0.0 nan\n")
     assert found.read(path) == found.Page("a-package", ["--pre", "a-package[extra]>=2", "jax"], [fault])
     path.write_text(PAGE.replace("Install", "Nothing"))
     with pytest.raises(ValueError, match="what to install"):
@@ -79,7 +79,7 @@ def test_words_are_equal_and_numbers_agree(got, expected, same):
 )
 def test_a_reproduction_has_a_verdict(code, verdict):
     settings = found.Settings(["jax"], "", 1e-2, 60.0)
-    assert found.verdict(found.environment(PAGES[0], ""), found.Fault("", code, "1.0\n"), settings) == verdict
+    assert found.verdict(found.environment(PAGES[0], ""), found.Fault("", "", code, "1.0\n"), settings) == verdict
 
 
 def test_what_is_not_reproduced_is_a_failure():
