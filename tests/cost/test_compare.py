@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax import lax
 
 from refgrad import cost
 from refgrad.cost.comparison.items import Figures
@@ -119,6 +120,19 @@ def test_one_flag_of_the_compiler():
     found = cost.compare(before, after)
     assert set(found.by_cause) <= {"fused away", "rewritten by the compiler"} and found.change.flops > 0
     assert sum_of(found) == found.change
+
+
+SLICES = {
+    "a slice": (lambda x, part, i: lax.slice(x, (1,), (4,)), 24),
+    "a slice at an index": (lambda x, part, i: lax.dynamic_slice(x, (i,), (3,), allow_negative_indices=False), 28),
+    "an update": (lambda x, part, i: lax.dynamic_update_slice(x, part, (i,), allow_negative_indices=False), 28),
+}
+
+
+@pytest.mark.parametrize(("program", "moved"), SLICES.values(), ids=SLICES)
+def test_a_slice_moves_its_part_and_its_index(program, moved):
+    arguments = shape(8), shape(3), jax.ShapeDtypeStruct((), "int32")
+    assert cost.program(program, *arguments, stage="lowered").figures.bytes == moved
 
 
 def test_stages_of_one_program_are_told_apart():
