@@ -95,7 +95,7 @@ USES = [
         "hyp2f1_small_argument",
         math.hypergeometric.hyp2f1_small_argument,
         (A, B, 2 + A, U / 2),
-        {"argnums": 3, "tolerance": 1e-4, "seconds": 300},
+        {"argnums": 3, "tolerance": 1e-4, "seconds": 900},
     ),
     Use(
         "hyp2f1_small_argument, scalars with a vector",
