@@ -122,3 +122,9 @@ def test_an_update_in_place_reads_and_writes_its_part():
     place, part = jax.ShapeDtypeStruct((100,), jnp.float32), jax.ShapeDtypeStruct((3,), jnp.float32)
     counted = count(lambda x, u, i: jax.lax.dynamic_update_slice(x, u, (i,)), place, part, jnp.int32(7))
     assert counted.where(lambda site: site.primitive == "dynamic_update_slice").bytes == 12 + 4 + 12
+
+
+def test_a_scope_holds_what_is_nested_below_it_alone():
+    scopes = ("h.1", "h.1/attn", "h.11", "h.11/attn")
+    cost = Count({Site(scope, "mul", "f.py:3"): Cost(elementwise=10**n) for n, scope in enumerate(scopes)})
+    assert (cost.within("h.1").flops, cost.within("h.11").flops) == (11, 1100)
