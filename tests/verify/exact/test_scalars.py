@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flint import acb, arb, ctx
 
+from refgrad.verify.exact.balls import width
 from refgrad.verify.exact.scalars import elementary as fn
 from refgrad.verify.exact.scalars.arithmetic import Arithmetic
 from refgrad.verify.exact.scalars.decisions import Decision, Select
@@ -126,6 +127,19 @@ def test_germs_form_a_field():
         assert compare(x + x, x) == (1 if sign(x) > 0 else -1)
     assert sign(a) == 1 and sign(b) == -1 and sign(a * b) == -1 and same(a - a, ZERO) is True
     assert same(fn.raised(a * a, Fraction(1, 2)), a) is not False
+
+
+@pytest.mark.parametrize("ball", [arb, lambda x: acb(x, 1)], ids=["real", "complex"])
+@pytest.mark.parametrize(("gap", "order"), [(1, EXACT), (1, 25), (2, 30)], ids=["exact", "cut", "with gaps"])
+def test_a_long_product_is_the_sum_of_its_terms(ball, gap, order):
+    a = Germ({(gap * k - 3, 0): ball(k + 1) / 7 for k in range(12)}, order)
+    b = Germ({(gap * k, 0): ball(2 * k - 5) / 3 for k in range(15)}, order)
+    with terms(20):
+        parts = [Germ({key: c}) for key, c in b.terms.items()]
+        want = sum((a * part for part in parts), Germ({}, a.lowest + b.order))
+        got = a * b
+        assert got.order == want.order and got.terms.keys() == want.terms.keys()
+        assert all(got.terms[key].overlaps(c) and width(got.terms[key]) < 1e-30 for key, c in want.terms.items())
 
 
 @pytest.mark.parametrize("power", [Fraction(1, 3), Fraction(5, 2), Fraction(-2), Fraction(3)])
