@@ -245,3 +245,8 @@ def test_a_transpose_is_an_array_of_its_own_unless_strides_turn_it():
     program, _ = schedule_of(jax.make_jaxpr(lambda x: jnp.sin(x.T))(f32(3, 4)))
     assert len(Links(program, XLA_CPU).steps) == 2
     assert len(Links(program, XLA_CPU._replace(strided=True)).steps) == 1
+
+
+def test_a_measured_rate_is_linear_between_its_points():
+    device = H100._replace(streams=((10.0, 1.0), (20.0, 3.0), (40.0, 2.0)))
+    assert [device.stream(moved) for moved in (5, 10, 15, 20, 30, 50)] == [1, 1, 2, 3, 2.5, 2]

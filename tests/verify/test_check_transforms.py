@@ -1,5 +1,7 @@
 """Faults of a rule under JAX's transformations: planted by giving the transformed program another, wrong rule."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,8 @@ from refgrad.verify import case as cases
 from refgrad.verify import check
 from refgrad.verify.case import FunctionCase
 from refgrad.verify.properties import PROPERTIES
-from refgrad.verify.report import COMPILER
+from refgrad.verify.properties.accuracy import _off
+from refgrad.verify.report import COMPILER, OK, Row
 from refgrad.verify.subject import Subject
 from tests.lanes import fast_if
 from tests.verify.specimens import RIGHT, matmul, matmul_bwd, normal, right_sine, rule, sine
@@ -135,6 +138,12 @@ def test_a_wrong_compiler_is_blamed_and_not_the_rule():
     assert "XLA's compiled program is wrong, not the rule" in row.note
     eager = list(PROPERTIES["eager"](case))
     assert [row.verdict for row in eager] == [COMPILER]
+
+
+@pytest.mark.parametrize(("error", "off"), [(0.0, False), (1e-7, False), (1e-3, True)])
+def test_the_compiler_is_blamed_for_rows_beyond_their_allowance_alone(error, off):
+    row = Row("accuracy", "x", OK, error=error, allowed=1e-6)
+    assert _off(row) is off and not _off(dataclasses.replace(row, property="float64"))
 
 
 @pytest.mark.slow

@@ -11,6 +11,8 @@ import pytest
 from refgrad.ops import TABLE
 from refgrad.verify import prove
 from refgrad.verify.prove import ProofVerdict, elements
+from refgrad.verify.prove.evaluate import SMOOTH
+from refgrad.verify.prove.symbol import FUNCTIONS
 from tests.verify.prove.rules import RIGHT, ruled, values
 
 DIMS = {"b": 2, "s": 2, "h": 4, "n_h": 2, "d": 2, "V": 3, "i": 2, "o": 3, "H": 3, "W": 3, "k": 2, "l": 2}
@@ -29,6 +31,25 @@ def test_operations_of_the_table(name):
     row = TABLE[name]
     proof = prove(row.bound(DIMS), *row.sample(0, DIMS, jnp.float32))
     assert proof.verdict is ProofVerdict.PROVEN, str(proof)
+
+
+UNARY = [name for name in SMOOTH if name not in ("pow", "atan2", "rem", "lgamma", "one_minus_square", "log2")]
+ODD = [name for name, (_, odd) in FUNCTIONS.items() if odd] + ["sin", "tan", "sinh", "tanh", "cbrt"]
+AT = {"acosh": 1.5}
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_jaxs_derivative_of_every_function(name):
+    f = getattr(jax.lax, name)
+    rule = ruled(f, lambda kept, g: jax.vjp(f, *kept)[1](g))
+    assert prove(rule, np.array([0.3, 0.4]) + AT.get(name, 0)).verdict is ProofVerdict.PROVEN
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_function_takes_a_sign_out(name):
+    f = getattr(jax.lax, name)
+    rule = ruled(lambda x: x * f(-x), lambda kept, g: jax.vjp(lambda x: -x * f(x), *kept)[1](g))
+    assert prove(rule, np.array([0.3, 0.4])).verdict is ProofVerdict.PROVEN
 
 
 def test_the_branches_are_said_and_hold_both_ways():

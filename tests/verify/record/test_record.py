@@ -1,7 +1,9 @@
 """Calls of rules, recorded with their values wherever they run, and nothing changed for the caller."""
 
+import dataclasses
 import functools
 import gc
+import importlib
 import weakref
 
 import jax
@@ -339,6 +341,19 @@ def test_a_budget_goes_round_the_rules():
     verdicts = outcome.verdicts
     assert [v.rule for v in verdicts] == ["op", "wrong", "op"]
     assert all(v.note == "the budget was used up" for v in verdicts[1:])
+
+
+def test_a_partial_check_says_what_it_left_out(monkeypatch):
+    outcome = importlib.import_module("refgrad.verify.record.outcome")
+    whole = outcome.check
+    with record() as seen:
+        SINE(X)
+    (right,) = seen.check(**QUICKLY).verdicts
+    assert (right.status, right.note) == ("ok", "")
+    left_out = ("vmap", "scan")
+    monkeypatch.setattr(outcome, "check", lambda *a, **how: dataclasses.replace(whole(*a, **how), left_out=left_out))
+    (partial,) = seen.check(**QUICKLY).verdicts
+    assert (partial.status, partial.note) == ("partial", "vmap, scan left out")
 
 
 def test_equinox_names_the_users_function():
