@@ -12,7 +12,6 @@ from refgrad.ops import TABLE
 from refgrad.verify import prove
 from refgrad.verify.prove import ProofVerdict, elements
 from refgrad.verify.prove.evaluate import SMOOTH
-from refgrad.verify.prove.symbol import FUNCTIONS
 from tests.verify.prove.rules import RIGHT, ruled, values
 
 DIMS = {"b": 2, "s": 2, "h": 4, "n_h": 2, "d": 2, "V": 3, "i": 2, "o": 3, "H": 3, "W": 3, "k": 2, "l": 2}
@@ -34,7 +33,7 @@ def test_operations_of_the_table(name):
 
 
 UNARY = [name for name in SMOOTH if name not in ("pow", "atan2", "rem", "lgamma", "one_minus_square", "log2")]
-ODD = [name for name, (_, odd) in FUNCTIONS.items() if odd] + ["sin", "tan", "sinh", "tanh", "cbrt"]
+ODD = ("erf", "erf_inv", "asin", "atan", "sin", "tan", "sinh", "tanh", "cbrt")
 AT = {"acosh": 1.5}
 
 
