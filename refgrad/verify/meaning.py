@@ -41,7 +41,7 @@ class Meaning:
         meaning = cls(plain, name="the reference" if reference else "", held=reference is not None)
         if reference_vjp is not None:
             pull = functools.partial(_given, subject, reference_vjp)
-            return dataclasses.replace(meaning, cotangents=pull, name="those that reference_vjp(cotangent, *args) gives")
+            return dataclasses.replace(meaning, cotangents=pull, name="those of reference_vjp(cotangent, *args)")
         if known_intent(intent) is not None:
             meaning = meaning.under(intent)
             jax.eval_shape(meaning.plain, subject.diff, subject.rest)  # an intention may not fit the shapes
